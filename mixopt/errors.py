@@ -1,0 +1,57 @@
+"""One exception family: what was wrong, where (file, line, key), and what to do about it."""
+
+from __future__ import annotations
+
+
+class MixoptError(Exception):
+    """An error written for the person who reads it at night.
+
+    Args:
+        what: what was wrong, one sentence without a final full stop.
+        where: the file, `file:line` or key it was found at; empty if there is no such place.
+        mend: what to do about it, one sentence without a final full stop.
+    """
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(what, where, mend)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}. {self.mend}." if self.mend else f"{head}."
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling; errors cross process borders.
+        return (_rebuild, (type(self), self.what, self.where, self.mend))
+
+
+def _rebuild(kind: type[MixoptError], what: str, where: str, mend: str) -> MixoptError:
+    return kind(what, where=where, mend=mend)
+
+
+class MixtureError(MixoptError):
+    """A mixture, or the space it should lie in, is not valid."""
+
+
+class CorpusError(MixoptError):
+    """A source, a shard or a manifest cannot be used."""
+
+
+class StudyError(MixoptError):
+    """The study file is not valid, or differs from the settings its folder is frozen to."""
+
+
+class LedgerError(MixoptError):
+    """The record of trials is held by another driver, or does not fit the study."""
+
+
+class SurrogateError(MixoptError):
+    """A surrogate cannot be fitted to the trials it was given, or predict what it was asked."""
+
+
+class TrainingError(MixoptError):
+    """A training cannot start or go on (a proxy that diverges is a result, not this error)."""
+
+
+class CheckpointError(MixoptError):
+    """A checkpoint is absent, broken, or belongs to another run."""

@@ -1,0 +1,1 @@
+"""Models: config, transformer, MoE layers, routers, upcycling. Needs torch and numpy alone."""

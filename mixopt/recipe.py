@@ -1,0 +1,75 @@
+"""How a model is trained: everything but its shape, its data and its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mixopt.errors import StudyError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training that do not depend on the mixture.
+
+    Attributes:
+        sequence_length: tokens predicted per sequence T.
+        batch_sequences: sequences B per optimizer step and proxy.
+        micro_batches: a step's batch is run in this many parts (memory, not results).
+        learning_rate: peak rate of AdamW.
+        warmup: share of the steps in which the rate rises linearly from 0.
+        decay: share of the steps at the end in which it falls linearly to `final_rate` (WSD).
+        final_rate: last rate as a share of the peak.
+        beta1: AdamW first-moment decay.
+        beta2: AdamW second-moment decay.
+        weight_decay: decoupled decay of matrices (not of norms and embeddings).
+        gradient_clip: largest gradient norm, per proxy.
+        precision: `auto` measures which of fp32 and bf16 is faster on the device, once.
+        evaluations: how often a run is evaluated on the way, the end included.
+        evaluation_tokens: tokens per validation domain at the end.
+        curve_tokens: tokens per validation domain at each evaluation on the way.
+        checkpoint_seconds: a resumable checkpoint is written about this often.
+    """
+
+    sequence_length: int = 128
+    batch_sequences: int = 16
+    micro_batches: int = 1
+    learning_rate: float = 3e-3
+    warmup: float = 0.05
+    decay: float = 0.3
+    final_rate: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    gradient_clip: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    evaluations: int = 5
+    evaluation_tokens: int = 65_536
+    curve_tokens: int = 16_384
+    checkpoint_seconds: float = 60.0
+
+    # read by pydantic when a study file holds this class; a plain dict needs no import
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "batch_sequences", "micro_batches", "evaluations"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"must be at least 1, is {getattr(self, name)}", where=name)
+        if self.batch_sequences % self.micro_batches:
+            raise StudyError(
+                f"{self.batch_sequences} sequences do not split into {self.micro_batches} parts",
+                where="micro_batches",
+            )
+        if not 0 <= self.warmup + self.decay <= 1:
+            raise StudyError("warmup and decay together must be at most 1", where="warmup")
+        if self.learning_rate <= 0:
+            raise StudyError(f"must be above 0, is {self.learning_rate}", where="learning_rate")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step trains on."""
+        return self.batch_sequences * self.sequence_length
+
+    def steps(self, tokens: int) -> int:
+        """Optimizer steps that train on at least `tokens` tokens."""
+        return max(1, -(-tokens // self.tokens_per_step))

@@ -1,0 +1,251 @@
+"""What passes between search and training: the fidelity and spec of a trial, and its result.
+
+Plain frozen dataclasses over JSON-able values, importable with the standard library and numpy
+alone, so that the same types serve the driver, the ledger and a GPU machine that has only torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from mixopt.errors import SurrogateError
+from mixopt.mixture import Mixture
+
+
+class Role(StrEnum):
+    """Why a trial was run."""
+
+    DESIGN = "design"  # the first swarm
+    SEARCH = "search"  # asked for by a proposer
+    REPEAT = "repeat"  # the natural mixture again with another seed, to measure noise
+    SELECT = "select"  # a finalist or a baseline with a fresh seed
+
+
+class State(StrEnum):
+    """Where a trial stands. Only COMPLETE trials are ever seen by a surrogate."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class Failure(StrEnum):
+    """Why a trial failed; each class has its own policy in `workers.driver`."""
+
+    DIVERGED = "diverged"  # recorded, and told to the search as a failed mixture
+    OUT_OF_MEMORY = "out_of_memory"  # retried with half the micro-batch
+    WORKER_LOST = "worker_lost"  # retried elsewhere
+    BAD_DATA = "bad_data"  # stops the study, naming file and line
+    CRASHED = "crashed"  # our bug or theirs: stops the study with the traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """What a proxy costs: its size and how long it is trained.
+
+    Attributes:
+        model: name of the proxy shape in the study file.
+        params: active parameters of that shape, embeddings not counted.
+        tokens: training tokens.
+    """
+
+    model: str
+    params: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """One proxy training that is asked for.
+
+    Attributes:
+        mixture: the mixture to train on.
+        fidelity: at what size and for how many tokens.
+        seed: seeds initialization and data order; equal seeds share both (common random numbers).
+        role: why it is run.
+        round: 0 for the design, 1… for the proposer's rounds; selection goes on counting.
+        arm: in selection, the name of the mixture that this seed is a pull of; else empty.
+    """
+
+    mixture: Mixture
+    fidelity: Fidelity
+    seed: int
+    role: Role = Role.DESIGN
+    round: int = 0
+    arm: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON-able values; `from_json` gives it back exactly."""
+        return {
+            "mixture": self.mixture.as_dict(),
+            "fidelity": dataclasses.asdict(self.fidelity),
+            "seed": self.seed,
+            "role": str(self.role),
+            "round": self.round,
+            "arm": self.arm,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialSpec:
+        """The spec that `to_json` described."""
+        return cls(
+            mixture=Mixture.exact(values["mixture"]),
+            fidelity=Fidelity(**values["fidelity"]),
+            seed=int(values["seed"]),
+            role=Role(values["role"]),
+            round=int(values["round"]),
+            arm=str(values["arm"]),
+        )
+
+    def training_hash(self, corpus_hash: str, settings_hash: str) -> str:
+        """Identity of the training itself: equal hashes mean bit-equal work, whatever its role."""
+        what = [self.mixture.as_dict(), dataclasses.asdict(self.fidelity), self.seed]
+        text = json.dumps([what, corpus_hash, settings_hash], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One evaluation on the way: bits per byte (and `loss/…`, nats per token) by metric name."""
+
+    step: int
+    tokens: int
+    metrics: Mapping[str, float]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a trial spent. `device_seconds` counts every attempt, `tokens` only the kept ones."""
+
+    tokens: int = 0
+    device_seconds: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a worker returns for a finished proxy.
+
+    Attributes:
+        metrics: `bpb/<domain>` (bits per byte, lower is better) and `loss/<domain>` (nats per token).
+        curve: evaluations on the way, oldest first, the last one equal to `metrics`.
+        cost: what it spent.
+        loads: expert load per domain: domain → share of assignments per expert (sums to 1).
+        environment: package and code versions, device.
+    """
+
+    metrics: Mapping[str, float]
+    curve: Sequence[CurvePoint]
+    cost: Cost
+    loads: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON-able values; `from_json` gives it back exactly."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialResult:
+        """The result that `to_json` described."""
+        return cls(
+            metrics=dict(values["metrics"]),
+            curve=tuple(CurvePoint(**point) for point in values["curve"]),
+            cost=Cost(**values["cost"]),
+            loads={name: tuple(load) for name, load in values.get("loads", {}).items()},
+            environment=dict(values.get("environment", {})),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A spec with its number in the ledger and, once it is complete, its result."""
+
+    number: int
+    spec: TrialSpec
+    state: State = State.WAITING
+    result: TrialResult | None = None
+    failure: Failure | None = None
+    message: str = ""
+    attempts: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether this trial may be learned from."""
+        return self.state is State.COMPLETE and self.result is not None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The final metrics; empty unless complete."""
+        return self.result.metrics if self.result is not None and self.complete else {}
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    """Complete trials as arrays: what a surrogate is fitted to.
+
+    Shapes: n trials, m domains, q metrics.
+
+    Attributes:
+        domains: m names, the columns of `weights`.
+        metrics: q names, the columns of `values`.
+        weights: (n, m) mixture weights.
+        values: (n, q) bits per byte; NaN where a trial lacks a metric.
+        params: (n,) active parameters of each trial's proxy.
+        tokens: (n,) training tokens of each trial.
+        seeds: (n,) seeds; rows with equal weights and different seeds are repeats.
+    """
+
+    domains: tuple[str, ...]
+    metrics: tuple[str, ...]
+    weights: np.ndarray
+    values: np.ndarray
+    params: np.ndarray
+    tokens: np.ndarray
+    seeds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial], metrics: Sequence[str]) -> TrialTable:
+        """The complete ones of `trials` in ledger order; `metrics` names the columns kept.
+
+        Raises:
+            SurrogateError: no trial is complete, or they are over different domains.
+        """
+        done = sorted((t for t in trials if t.complete), key=lambda t: t.number)
+        if not done:
+            raise SurrogateError("no trial is complete yet", mend="Run the search first")
+        domains = done[0].spec.mixture.domains
+        if any(t.spec.mixture.domains != domains for t in done):
+            raise SurrogateError("trials are over different domains")
+        return cls(
+            domains=domains,
+            metrics=tuple(metrics),
+            weights=np.array([t.spec.mixture.weights for t in done]),
+            values=np.array([[t.metrics.get(m, np.nan) for m in metrics] for t in done]),
+            params=np.array([t.spec.fidelity.params for t in done], dtype=float),
+            tokens=np.array([t.spec.fidelity.tokens for t in done], dtype=float),
+            seeds=np.array([t.spec.seed for t in done]),
+        )
+
+    def select(self, rows: np.ndarray) -> TrialTable:
+        """The trials at `rows` (indices or a boolean mask), in that order."""
+        return dataclasses.replace(
+            self,
+            weights=self.weights[rows],
+            values=self.values[rows],
+            params=self.params[rows],
+            tokens=self.tokens[rows],
+            seeds=self.seeds[rows],
+        )
