@@ -29,7 +29,7 @@ def _rebuild(kind: type[MixoptError], what: str, where: str, mend: str) -> Mixop
     return kind(what, where=where, mend=mend)
 
 
-class MixtureError(MixoptError):
+class MixtureError(MixoptError, ValueError):
     """A mixture, or the space it should lie in, is not valid."""
 
 
@@ -37,8 +37,11 @@ class CorpusError(MixoptError):
     """A source, a shard or a manifest cannot be used."""
 
 
-class StudyError(MixoptError):
-    """The study file is not valid, or differs from the settings its folder is frozen to."""
+class StudyError(MixoptError, ValueError):
+    """The study file is not valid, or differs from the settings its folder is frozen to.
+
+    A ValueError as well, so that pydantic collects it with the place where it was raised.
+    """
 
 
 class LedgerError(MixoptError):

@@ -1,0 +1,337 @@
+"""The study file: one YAML that says what is searched, with what, and what is promoted.
+
+`load_study` reads and validates it; errors name the line and the mend. `freeze` binds a study's
+folder to the settings that alter its results, so that a resumed study is the same study.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
+
+from mixopt import designs, files, yaml_lines
+from mixopt.corpus.shards import Corpus
+from mixopt.errors import StudyError
+from mixopt.mixture import LinearConstraint, Mixture, MixtureSpace
+from mixopt.models.config import ModelConfig
+from mixopt.objective import Objective
+from mixopt.recipe import Recipe
+from mixopt.trials import Fidelity
+
+SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+def parse_tokens(value: Any) -> Any:
+    """A token count: a number, or text such as `600k`, `1.5M`, `20B`, `6_000`."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower())
+        if not found:
+            raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
+        return round(float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1))
+    return value
+
+
+Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the study file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Linear(Section):
+    """A linear constraint: the weighted sum of mixture weights is at most `at_most`."""
+
+    weights: dict[str, float]
+    at_most: float
+
+
+class Space(Section):
+    """Where the mixture may move."""
+
+    bounds: dict[str, tuple[Share, Share]] = {}
+    """Least and largest weight of a domain; [0, 1] where nothing is said."""
+    max_epochs: float | None = Field(default=4.0, gt=0)
+    """How often the promoted run may see a domain; null for no limit (2305.16264 found 4 is safe)."""
+    budget: Tokens | None = None
+    """Tokens of the run that the mixture is for; null takes those of `promote`."""
+    linear: list[Linear] = []
+    """Further constraints, such as: web and code together at most .7."""
+
+
+class Proxy(Section):
+    """The small models that are trained to learn about mixtures."""
+
+    model: ModelConfig = ModelConfig()
+    recipe: Recipe = Recipe()
+    tokens: Tokens = 600_000
+    """Training tokens of one proxy."""
+    simulate_repetition: bool = True
+    """Cut each domain so that a proxy repeats it as often as the promoted run would."""
+
+
+class Search(Section):
+    """How the swarm is chosen."""
+
+    design: str = "dirichlet"
+    """First swarm: `dirichlet`, `sobol`, or your own `package.module:Name`."""
+    trials: int = Field(default=16, ge=3)
+    """Trials of the first swarm, the natural and the uniform mixture among them."""
+    rounds: int = Field(default=2, ge=0)
+    """Rounds of proposals after it. May be raised later: the study then goes on."""
+    batch: int = Field(default=4, ge=1)
+    """Trials per round."""
+    proposer: str = "bayes"
+    """`bayes` (qLogNEI), `regmix`, `random`, or your own."""
+    surrogate: str = "auto"
+    """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
+    repeats: int = Field(default=2, ge=0)
+    """Further seeds of the natural mixture in the first swarm, to measure the noise."""
+
+
+class Select(Section):
+    """How the finalists are compared, and what the gate asks for."""
+
+    rule: Literal["repeat", "successive-rejects"] = "repeat"
+    """Every arm with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
+    seeds: int = Field(default=3, ge=2)
+    """Fresh seeds per arm (with successive rejects: on average)."""
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """How sure the gate must be that the found mixture beats the natural one."""
+
+
+class Promote(Section):
+    """The full upcycling run of the selected mixture."""
+
+    upcycler: str = "branch-train-mix"
+    """Registry name, or your own `package.module:Name`."""
+    model: ModelConfig = ModelConfig()
+    """Shape of the promoted model; its experts become the branched domain models."""
+    recipe: Recipe = Recipe()
+    seed_tokens: Tokens = 600_000
+    """Tokens of the dense seed model, on the natural mixture."""
+    expert_tokens: Tokens = 200_000
+    """Tokens of each dense domain expert branched from it."""
+    tokens: Tokens = 600_000
+    """Tokens of the upcycled model, on the selected mixture."""
+    name: str | None = None
+    """Registered model name in MLflow; null takes the study's name."""
+
+
+class Mlflow(Section):
+    """Where runs are shown. A view: it may be down, moved or rebuilt (`mixopt sync`)."""
+
+    uri: str | None = None
+    """Tracking server or database; null is MLFLOW_TRACKING_URI, else SQLite in the study folder."""
+    experiment: str = "mixopt"
+    enabled: bool = True
+
+
+class Ray(Section):
+    """Where trials run."""
+
+    address: str | None = None
+    """`local` starts Ray here; null lets Ray find its cluster (RAY_ADDRESS), or start one."""
+    cpus_per_trial: float = Field(default=1, gt=0)
+    gpus_per_trial: float = Field(default=0, ge=0)
+    attempts: int = Field(default=4, ge=1)
+    """Attempts before a trial that loses its worker or memory counts as failed."""
+
+
+class Study(Section):
+    """A whole study file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the folder and the MLflow runs."""
+    corpus: str
+    """Folder made by `mixopt corpus build`, relative to this file."""
+    folder: str | None = None
+    """Where everything durable lives; null is a folder of the study's name beside this file."""
+    ledger: str | None = None
+    """Optuna storage URL, such as postgresql://…; null is SQLite in the study folder."""
+    seed: int = Field(default=0, ge=0)
+    objective: dict[str, float] = Field(min_length=1)
+    """Validation domain (or metric such as bpb/law) → weight; lower bits per byte is better."""
+    space: Space = Space()
+    proxy: Proxy = Proxy()
+    search: Search = Search()
+    select: Select = Select()
+    promote: Promote | None = Promote()
+    mlflow: Mlflow = Mlflow()
+    ray: Ray = Ray()
+
+    _path: Path = PrivateAttr(default=Path("study.yaml"))
+
+    @field_validator("objective")
+    @classmethod
+    def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not any(weights.values()):
+            raise ValueError("every weight is 0, so nothing would be optimized")
+        return weights
+
+    @property
+    def path(self) -> Path:
+        """The file that this study was read from."""
+        return self._path
+
+    @property
+    def home(self) -> Path:
+        """The study folder, absolute."""
+        return (self._path.parent / (self.folder or self.name)).absolute()
+
+    @property
+    def corpus_path(self) -> Path:
+        """The corpus folder, absolute."""
+        return (self._path.parent / self.corpus).absolute()
+
+    @property
+    def ledger_url(self) -> str:
+        """Optuna storage URL."""
+        return self.ledger or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def budget(self) -> int:
+        """Tokens of the run that the mixture is for."""
+        if self.space.budget is not None:
+            return self.space.budget
+        return self.promote.tokens if self.promote is not None else self.proxy.tokens
+
+    def open_corpus(self) -> Corpus:
+        """The corpus of this study, opened for reading, with the objective checked against it.
+
+        Raises:
+            CorpusError: it is absent or broken.
+            StudyError: the objective or the space names a domain that it lacks.
+        """
+        corpus = Corpus.open(self.corpus_path)
+        known = corpus.validation_domains
+        for name in self.objective:
+            if name.removeprefix("bpb/") not in known:
+                raise StudyError(
+                    f"the corpus has no validation domain {name!r}",
+                    where=f"{self.path}: objective",
+                    mend=f"Choose from {', '.join(known)}",
+                )
+        named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
+        for name in named:
+            if name not in corpus.domains:
+                raise StudyError(
+                    f"the corpus has no training domain {name!r}",
+                    where=f"{self.path}: space",
+                    mend=f"Choose from {', '.join(corpus.domains)}",
+                )
+        return corpus
+
+    def mixture_objective(self) -> Objective:
+        """The objective over metrics."""
+        return Objective(self.objective)
+
+    def mixture_space(self, corpus: Corpus) -> MixtureSpace:
+        """The space that the mixture may move in, given what the corpus holds."""
+        bounds = self.space.bounds
+        return MixtureSpace(
+            domains=corpus.domains,
+            natural=corpus.natural,
+            lower={name: low for name, (low, _) in bounds.items()},
+            upper={name: high for name, (_, high) in bounds.items()},
+            available_tokens=corpus.tokens,
+            max_epochs=self.space.max_epochs,
+            budget_tokens=self.budget,
+            linear=tuple(LinearConstraint(c.weights, c.at_most) for c in self.space.linear),
+        )
+
+    def proxy_model(self, corpus: Corpus) -> ModelConfig:
+        """The proxies' shape with the vocabulary of the corpus."""
+        return dataclasses.replace(self.proxy.model, vocab_size=corpus.vocab_size)
+
+    def proxy_fidelity(self, corpus: Corpus) -> Fidelity:
+        """Size and tokens of this study's proxies."""
+        shape = self.proxy_model(corpus)
+        return Fidelity("proxy", shape.active_params(), self.proxy.tokens)
+
+    def token_limits(self, corpus: Corpus) -> dict[str, int] | None:
+        """Tokens of each domain that a proxy may see, so that it repeats as the promoted run would.
+
+        None where the whole domain may be seen: the proxies are as long as the promoted run.
+        """
+        share = self.proxy.tokens / self.budget
+        if not self.proxy.simulate_repetition or share >= 1:
+            return None
+        least = self.proxy.recipe.sequence_length
+        return {name: max(least, int(n * share)) for name, n in corpus.tokens.items()}
+
+    def first_swarm(self, space: MixtureSpace) -> list[Mixture]:
+        """The mixtures of the design, before repeats."""
+        return designs.design(self.search.design, space, self.search.trials, self.seed)
+
+    def training_hash(self, corpus: Corpus) -> str:
+        """Identity of everything but mixture, fidelity and seed that a proxy's result depends on."""
+        settings = {
+            "model": dataclasses.asdict(self.proxy_model(corpus)),
+            "recipe": dataclasses.asdict(self.proxy.recipe),
+            "limits": self.token_limits(corpus),
+        }
+        return digest(settings)
+
+
+def digest(settings: Any) -> str:
+    """Short hash of JSON-able settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_study(path: Path | str) -> Study:
+    """The study file at `path`, validated.
+
+    Raises:
+        StudyError: naming file, line, key and mend.
+    """
+    path = Path(path)
+    study = yaml_lines.load(path, Study)
+    study._path = path.absolute()
+    return study
+
+
+def _flat(values: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(values, dict) and values:
+        return {k: v for key, sub in values.items() for k, v in _flat(sub, f"{at}.{key}").items()}
+    return {at.removeprefix("."): values}
+
+
+# What may change between two runs of one study: where it runs and is shown, how long it searches,
+# and what is promoted afterwards (a promotion's folder carries the hash of its own settings).
+FREE = ("mlflow", "ray", "promote", "folder", "corpus", "ledger", "search.rounds", "space.budget")
+
+
+def freeze(study: Study, corpus: Corpus) -> None:
+    """Bind the study's folder to the settings that alter its results, or check that it is bound.
+
+    Raises:
+        StudyError: a setting that alters results differs from the folder's; the difference is shown.
+    """
+    values = _flat(study.model_dump(mode="json"))
+    settings = {k: v for k, v in values.items() if not k.startswith(FREE)}
+    settings |= {"budget": study.budget, "corpus hash": corpus.hash}
+    frozen = study.home / "study.json"
+    if not frozen.exists():
+        study.home.mkdir(parents=True, exist_ok=True)
+        files.write_json(frozen, settings)
+        return
+    before = json.loads(frozen.read_text())
+    changed = [k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k)]
+    if changed:
+        lines = "".join(
+            f"\n  {k}: was {before.get(k)!r}, is {settings.get(k)!r}" for k in sorted(changed)
+        )
+        raise StudyError(
+            f"settings that alter results differ from those this study was begun with:{lines}\n",
+            where=str(study.path),
+            mend=f"Put them back, or give the study another name ({study.home} keeps its trials)",
+        )
