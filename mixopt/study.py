@@ -30,7 +30,9 @@ SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 def parse_tokens(value: Any) -> Any:
     """A token count: a number, or text such as `600k`, `1.5M`, `20B`, `6_000`."""
     if isinstance(value, str):
-        found = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower())
+        found = re.fullmatch(
+            r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower()
+        )
         if not found:
             raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
         return round(float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1))
@@ -60,7 +62,7 @@ class Space(Section):
     bounds: dict[str, tuple[Share, Share]] = {}
     """Least and largest weight of a domain; [0, 1] where nothing is said."""
     max_epochs: float | None = Field(default=4.0, gt=0)
-    """How often the promoted run may see a domain; null for no limit (2305.16264 found 4 is safe)."""
+    """How often the promoted run may see a domain; null: no limit (4 is safe, 2305.16264)."""
     budget: Tokens | None = None
     """Tokens of the run that the mixture is for; null takes those of `promote`."""
     linear: list[Linear] = []
@@ -273,7 +275,7 @@ class Study(Section):
         return designs.design(self.search.design, space, self.search.trials, self.seed)
 
     def training_hash(self, corpus: Corpus) -> str:
-        """Identity of everything but mixture, fidelity and seed that a proxy's result depends on."""
+        """Identity of all that a result depends on but mixture, fidelity and seed."""
         settings = {
             "model": dataclasses.asdict(self.proxy_model(corpus)),
             "recipe": dataclasses.asdict(self.proxy.recipe),
@@ -314,7 +316,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
     """Bind the study's folder to the settings that alter its results, or check that it is bound.
 
     Raises:
-        StudyError: a setting that alters results differs from the folder's; the difference is shown.
+        StudyError: a setting that alters results differs; the difference is shown.
     """
     values = _flat(study.model_dump(mode="json"))
     settings = {k: v for k, v in values.items() if not k.startswith(FREE)}

@@ -1,0 +1,188 @@
+"""What ran, durably: the only truth about a study's trials, kept in an Optuna storage.
+
+A trial's Optuna parameters are the mixture weights and its value is the objective, so Optuna's own
+dashboard and plots read true. Spec, metrics, cost and failure are user attributes; learning curves
+stay in the trials' folders, so the ledger stays small.
+
+States map one to one: WAITING → RUNNING → COMPLETE or FAIL. A trial that was RUNNING when the
+driver died is simply run on under the same number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mixopt.errors import LedgerError
+from mixopt.objective import Objective
+from mixopt.trials import Failure, State, Trial, TrialResult, TrialSpec
+
+STATES = {
+    TrialState.WAITING: State.WAITING,
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.FAIL: State.FAILED,
+}
+WEIGHT = FloatDistribution(0.0, 1.0)
+
+
+class Ledger:
+    """The trials of one study.
+
+    Open one with `Ledger.open`. All writes are single transactions of the storage; a result is
+    written before the state that makes it count.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, study_id: int, name: str, objective: Objective
+    ) -> None:
+        self._storage, self._study_id = storage, study_id
+        self.name, self.objective = name, objective
+
+    @classmethod
+    def open(cls, url: str, name: str, objective: Objective) -> Ledger:
+        """The ledger of study `name` at the storage `url`, made if it is not there.
+
+        Raises:
+            LedgerError: the storage cannot be reached or used.
+        """
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            # Checking connections before use survives a database that restarts at night.
+            storage = optuna.storages.get_storage(
+                RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            )
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            )
+            study_id = storage.get_study_id_from_name(study.study_name)
+        except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
+            raise LedgerError(
+                f"cannot open the storage: {error}",
+                where=url,
+                mend="Check the study file's `ledger` and that the database can be reached",
+            ) from error
+        finally:
+            optuna.logging.set_verbosity(before)
+        if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
+            raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
+        return cls(storage, study_id, name, objective)
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number; results come without their curves (`trial folder/curve.jsonl`)."""
+        frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return [_trial(t) for t in sorted(frozen, key=lambda t: t.number)]
+
+    def trial(self, number: int) -> Trial:
+        """The trial with this number."""
+        return _trial(self._storage.get_trial(self._id(number)))
+
+    def add(self, spec: TrialSpec) -> Trial:
+        """Record that `spec` is to be trained; the new trial is WAITING."""
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.WAITING,
+            value=None,
+            values=None,
+            datetime_start=None,
+            datetime_complete=None,
+            params=spec.mixture.as_dict(),
+            distributions=dict.fromkeys(spec.mixture.domains, WEIGHT),
+            user_attrs={
+                "spec": json.dumps(spec.to_json()),
+                "role": str(spec.role),
+                "round": spec.round,
+                "seed": spec.seed,
+                "tokens": spec.fidelity.tokens,
+            },
+            system_attrs={},
+            intermediate_values={},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        return _trial(self._storage.get_trial(trial_id))
+
+    def start(self, number: int) -> Trial:
+        """Count an attempt at trial `number`, which is RUNNING from now on.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        trial = self.trial(number)
+        if trial.state in (State.COMPLETE, State.FAILED):
+            raise LedgerError(f"trial {number} is {trial.state} and cannot be run again")
+        if trial.state is State.WAITING:
+            self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self._set(number, "attempts", trial.attempts + 1)
+        return dataclasses.replace(trial, state=State.RUNNING, attempts=trial.attempts + 1)
+
+    def complete(self, number: int, result: TrialResult) -> Trial:
+        """Record the result of trial `number`.
+
+        Raises:
+            LedgerError: it is finished already, or the objective's metrics are not in the result.
+        """
+        missing = [m for m in self.objective.metrics if m not in result.metrics]
+        if missing:
+            raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
+        slim = dataclasses.replace(result, curve=())
+        self._set(number, "result", json.dumps(slim.to_json()))
+        value = self.objective.value(result.metrics)
+        self._finish(number, TrialState.COMPLETE, [value])
+        return self.trial(number)
+
+    def fail(self, number: int, failure: Failure, message: str) -> Trial:
+        """Record that trial `number` ends without a result. It never becomes a score."""
+        self._set(number, "failure", str(failure))
+        self._set(number, "message", message[-2000:])
+        self._finish(number, TrialState.FAIL, None)
+        return self.trial(number)
+
+    def note(self, number: int, message: str) -> None:
+        """Keep a line about an attempt at trial `number` that will be tried again."""
+        self._set(number, "message", message[-2000:])
+
+    def close(self) -> None:
+        """Let go of the storage's connections."""
+        self._storage.remove_session()
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._id(number), key, value)
+
+    def _finish(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        trial_id = self._id(number)
+        if self._storage.get_trial(trial_id).state == TrialState.WAITING:
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        try:
+            self._storage.set_trial_state_values(trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise LedgerError(f"trial {number} is finished already") from error
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    said = frozen.user_attrs
+    state = STATES[frozen.state]
+    result = None
+    if state is State.COMPLETE:
+        result = TrialResult.from_json(json.loads(said["result"]))
+    return Trial(
+        number=frozen.number,
+        spec=TrialSpec.from_json(json.loads(said["spec"])),
+        state=state,
+        result=result,
+        failure=Failure(said["failure"]) if state is State.FAILED else None,
+        message=said.get("message", ""),
+        attempts=said.get("attempts", 0),
+    )

@@ -1,0 +1,56 @@
+"""Locks that die with their holder: advisory `flock` on a file that says who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mixopt.errors import LedgerError
+
+
+@contextlib.contextmanager
+def hold(path: Path, what: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock at `path` while the block runs; the kernel frees it if we are killed.
+
+    Args:
+        path: the lock file, made if absent and left behind.
+        what: what is held, for the error (`study demo`, `trial 12`).
+        patience: seconds to wait for another holder to let go.
+
+    Raises:
+        LedgerError: another process holds it; the error names process, host and since when.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LedgerError(
+                        f"{what} is held by {_holder(path)}",
+                        where=str(path),
+                        mend="Wait for it to end, or stop it; two at once would train things twice",
+                    ) from None
+                time.sleep(0.2)
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        said = json.loads(path.read_text())
+        return f"process {said['pid']} on {said['host']} since {said['since']}"
+    except (ValueError, KeyError, OSError):
+        return "another process"
