@@ -1,0 +1,169 @@
+"""The driver's event loop: keeps the cluster full, turns what Ray streams back into events.
+
+    works ──► Ray tasks ──► events (Started, Progressed, Finished, Failed) ──► whoever consumes them
+
+It records nothing itself. One Ray task per piece of work, one retry policy per class of failure:
+
+    diverged        final: the recipe, not the machine, is to blame; the search learns to stay away
+    out of memory   again with twice the micro-batches, while the batch can still be split
+    worker lost     again, wherever there is room
+    bad data        raised at once, naming file and line; what runs is left to its checkpoints
+    crashed         raised at once, with the worker's traceback
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import ObjectRefGenerator
+
+from mixopt.errors import CorpusError, TrainingError
+from mixopt.trials import Failure, TrialResult
+from workers.cluster import Resources, slots
+from workers.proxy_task import Work, perform
+
+WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """An attempt at `key` was handed to Ray."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """`key` has trained `tokens` tokens so far."""
+
+    key: str
+    tokens: int
+    tokens_per_second: float
+    phase: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """`key` is done; one result per proxy, None for one that diverged."""
+
+    key: str
+    results: Sequence[TrialResult | None]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt at `key` failed; `final` if there will be no other."""
+
+    key: str
+    failure: Failure
+    message: str
+    final: bool
+
+
+Event = Started | Progressed | Finished | Failed
+
+
+@dataclass
+class _Attempt:
+    work: Work
+    number: int = 0
+    micro_batches: int = 1
+    stream: ObjectRefGenerator | None = field(default=None, repr=False)
+
+
+def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
+    """Train all `works` on the connected cluster, yielding events as they come.
+
+    Raises:
+        CorpusError: a worker met bad data.
+        TrainingError: a worker crashed, or no node can hold a single trial.
+    """
+    if not works:
+        return
+    if slots(resources) < 1:
+        raise TrainingError(
+            f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
+            where="ray.cpus_per_trial, ray.gpus_per_trial",
+            mend="Ask for less per trial in the study file, or add nodes",
+        )
+    task = ray.remote(perform).options(
+        num_returns="streaming",
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        max_retries=0,  # retries are ours: they are counted, classified and told
+    )
+    waiting = deque(_Attempt(work) for work in works)
+    running: dict[ObjectRefGenerator, _Attempt] = {}
+    try:
+        while waiting or running:
+            # A few more than fit, so that a free slot never waits for us.
+            room = slots(resources) + 2 - len(running)
+            for _ in range(min(room, len(waiting))):
+                attempt = waiting.popleft()
+                attempt.number += 1
+                stream = task.remote(
+                    attempt.work, attempt.number, resources.threads, attempt.micro_batches
+                )
+                running[stream] = attempt
+                yield Started(attempt.work.key, attempt.number)
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_SECONDS)
+            for stream in ready:
+                event = _next_event(stream, running[stream], resources)
+                if isinstance(event, Progressed):
+                    yield event
+                    continue
+                attempt = running.pop(stream)
+                if isinstance(event, Failed) and not event.final:
+                    waiting.append(attempt)
+                yield event
+    finally:
+        for stream in running:
+            ray.cancel(stream, force=True)
+
+
+def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resources) -> Event:
+    work = attempt.work
+    try:
+        said: Mapping[str, Any] = ray.get(next(stream))
+    except StopIteration:
+        said = {"kind": "failed", "failure": "worker_lost", "message": "the stream ended early"}
+    except ray.exceptions.OutOfMemoryError as error:
+        said = {"kind": "failed", "failure": "out_of_memory", "message": str(error)}
+    except ray.exceptions.RayTaskError as error:
+        said = {"kind": "failed", "failure": "crashed", "message": str(error)}
+    except (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.TaskUnschedulableError) as error:
+        said = {"kind": "failed", "failure": "crashed", "message": str(error)}
+    except ray.exceptions.RayError as error:
+        said = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
+    if said["kind"] == "progress":
+        return Progressed(work.key, said["tokens"], said["tokens_per_second"], said["phase"])
+    if said["kind"] == "done":
+        results = [None if r is None else TrialResult.from_json(r) for r in said["results"]]
+        return Finished(work.key, results)
+    failure = Failure(said["failure"])
+    return _judge(failure, said["message"], attempt, resources)
+
+
+def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resources) -> Failed:
+    work = attempt.work
+    if failure is Failure.BAD_DATA:
+        raise CorpusError(message.rstrip("."), where=work.key)
+    if failure is Failure.CRASHED:
+        raise TrainingError(
+            f"the worker crashed:\n{message}",
+            where=f"{work.key} in {work.folder}",
+            mend="What was trained is kept; mend the cause and run the same command again",
+        )
+    final = attempt.number >= resources.attempts
+    if failure is Failure.OUT_OF_MEMORY:
+        batch = int(work.job["recipe"]["batch_sequences"])
+        attempt.micro_batches = next(
+            (n for n in range(2 * attempt.micro_batches, batch + 1) if batch % n == 0), 0
+        )
+        final = final or attempt.micro_batches == 0
+    return Failed(work.key, failure, message, final)
