@@ -1,4 +1,4 @@
-"""A point on the simplex, and the space it may move in. Needs numpy alone."""
+"""A point on the simplex. Needs numpy alone; the space it may move in is `mixopt.space`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Mixture:
         """
         total = math.fsum(weights.values())
         if not (math.isfinite(total) and total > 0):
-            raise MixtureError(f"weights sum to {total}", mend="Give at least one domain some weight")
+            raise MixtureError(
+                f"weights sum to {total}", mend="Give at least one domain some weight"
+            )
         return cls(tuple(weights), tuple(float(w) / total for w in weights.values()))
 
     @classmethod

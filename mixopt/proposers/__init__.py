@@ -1,0 +1,23 @@
+"""Proposers: one file a method; `make` finds them by the name in the study file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KNOWN = {
+    "bayes": "mixopt.proposers.bayes:Bayes",
+    "random": "mixopt.proposers.random:Random",
+    "regmix": "mixopt.proposers.regmix:RegMix",
+}
+
+
+def make(name: str, **settings: Any) -> Any:
+    """The `Proposer` called `name` in the study file (see `Proposer` for the settings).
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    from mixopt.proposers.base import Proposer
+    from mixopt.registry import resolve
+
+    return resolve("proposer", name, KNOWN, Proposer)(**settings)  # type: ignore[type-abstract]

@@ -1,0 +1,22 @@
+"""Surrogates: one file a method; `make` finds them by the name in the study file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KNOWN = {
+    "gp": "mixopt.surrogates.gp:GaussianProcess",
+    "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
+}
+
+
+def make(name: str, **settings: Any) -> Any:
+    """A fresh `Surrogate` called `name` in the study file (see `Surrogate` for the settings).
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    from mixopt.registry import resolve
+    from mixopt.surrogates.base import Surrogate
+
+    return resolve("surrogate", name, KNOWN, Surrogate)(**settings)  # type: ignore[type-abstract]

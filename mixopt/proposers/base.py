@@ -1,0 +1,107 @@
+"""What every proposer is: from the trials so far to the next ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.space import MixtureSpace
+from mixopt.surrogates.base import Surrogate
+from mixopt.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
+
+APART = 0.01  # Hellinger distance under which a proposal repeats a trial; half that of a design
+
+
+class Proposer(ABC):
+    """Turns the trials so far into the next ones.
+
+    Deterministic: the same trials (whatever their order in the sequence) and the same seed give
+    the same specs, so that a resumed study proposes what the uninterrupted one would have.
+
+    A proposer of your own derives from this class, is named `package.module:Name` in the study
+    file and passes `mixopt.testing.proposers.ProposerConformance`.
+
+    Args:
+        space: where mixtures may lie.
+        objective: what to minimise.
+        fidelity: at which the trials are to run.
+        surrogate: makes a fresh, unfitted surrogate.
+        seed: of the search itself.
+        trial_seed: of every proposed training: with a common one, trials differ by their mixture
+            and not by their initialization or data order (common random numbers).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        space: MixtureSpace,
+        objective: Objective,
+        fidelity: Fidelity,
+        surrogate: Callable[[], Surrogate],
+        seed: int = 0,
+        trial_seed: int = 0,
+    ) -> None:
+        self.space, self.objective, self.fidelity = space, objective, fidelity
+        self.surrogate, self.seed, self.trial_seed = surrogate, seed, trial_seed
+
+    @abstractmethod
+    def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
+        """The next `n` trials, each in the space.
+
+        Args:
+            trials: all so far: complete ones to learn from, waiting and running ones whose
+                mixtures are already taken, failed ones not to be asked for again.
+            n: how many.
+
+        Raises:
+            SurrogateError: too few complete trials to fit the surrogate to.
+        """
+
+    def specs(self, trials: Sequence[Trial], mixtures: Sequence[Mixture]) -> list[TrialSpec]:
+        """`mixtures` as specs of the round after the last of `trials`."""
+        last = max((t.spec.round for t in trials), default=0)
+        return [
+            TrialSpec(m, self.fidelity, self.trial_seed, Role.SEARCH, round=last + 1)
+            for m in mixtures
+        ]
+
+    def table(self, trials: Sequence[Trial]) -> TrialTable:
+        """The complete trials with the objective's metrics."""
+        return TrialTable.of(trials, self.objective.metrics)
+
+    def rng(self, trials: Sequence[Trial]) -> np.random.Generator:
+        """Randomness that depends on the seed and on how many trials there are, on nothing else."""
+        return np.random.default_rng([self.seed, len(trials)])
+
+    def taken(self, trials: Sequence[Trial]) -> np.ndarray:
+        """(k, m) distinct mixtures of all `trials`, whatever their state, in ledger order."""
+        ordered = sorted(trials, key=lambda t: t.number)
+        unique = dict.fromkeys(t.spec.mixture.weights for t in ordered)
+        return np.array(list(unique)).reshape(-1, len(self.space.domains))
+
+
+def hellinger(weights: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n, k) Hellinger distances between `weights` (n, m) and `others` (k, m)."""
+    return np.asarray(np.sqrt(np.maximum(0.0, 1.0 - np.sqrt(weights) @ np.sqrt(others).T)))
+
+
+def first_apart(candidates: np.ndarray, taken: np.ndarray, n: int, apart: float) -> np.ndarray:
+    """(<= n,) indices of the first `candidates` (c, m) that are `apart` from `taken` and each other."""
+    chosen: list[int] = []
+    nearest = (
+        hellinger(candidates, taken).min(axis=1) if len(taken) else np.full(len(candidates), 1.0)
+    )
+    while len(chosen) < n:
+        free = np.flatnonzero(nearest >= apart)
+        if not len(free):
+            break
+        chosen.append(int(free[0]))
+        nearest = np.minimum(nearest, hellinger(candidates, candidates[free[:1]])[:, 0])
+        nearest[free[0]] = -1.0
+    return np.array(chosen, dtype=int)

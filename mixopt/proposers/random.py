@@ -1,0 +1,40 @@
+"""Fresh draws from the space, whatever came before: the control of every search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.designs import STRENGTHS, TEMPERATURE, cut
+from mixopt.errors import MixtureError
+from mixopt.proposers.base import APART, Proposer, first_apart
+from mixopt.trials import Trial, TrialSpec
+
+
+class Random(Proposer):
+    """Dirichlet draws around the natural mixture, sparse to dense, apart from all trials."""
+
+    name: ClassVar[str] = "random"
+
+    def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
+        """The next `n` trials; needs no complete one (see `Proposer.propose`).
+
+        Raises:
+            MixtureError: the space holds no further mixtures that are apart from the trials.
+        """
+        rng = self.rng(trials)
+        strengths = np.exp(rng.uniform(*np.log(STRENGTHS), 64 * n))
+        draws = self.space.sample_dirichlet(
+            len(strengths), rng, strength=strengths, temperature=TEMPERATURE
+        )
+        for apart in (APART, APART / 10, 1e-6):
+            rows = first_apart(draws, self.taken(trials), n, apart)
+            if len(rows) == n:
+                return self.specs(trials, [cut(self.space, draws[i]) for i in rows])
+        raise MixtureError(
+            f"found only {len(rows)} of {n} new mixtures",
+            where="space",
+            mend="Widen the bounds or end the search",
+        )

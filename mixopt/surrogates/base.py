@@ -1,0 +1,158 @@
+"""What every surrogate is: from a mixture to each metric, with uncertainty.
+
+Shapes: n trials or mixtures, m domains, q metrics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from mixopt.errors import SurrogateError
+from mixopt.objective import Objective
+from mixopt.trials import Fidelity, TrialTable
+
+FEWEST_TRIALS = 3  # a metric measured less often than this is not modelled but refused
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a surrogate expects of n mixtures.
+
+    Attributes:
+        metrics: q names, the columns of `mean` and `std`.
+        mean: (n, q) expected metrics, in their own unit (bits per byte).
+        std: (n, q) standard deviation of the noise-free mean: what is not known about the
+            mixture, not the scatter of one more run of it.
+        noise: (q,) standard deviation of one run around that mean (seeds, evaluation); NaN where
+            the surrogate cannot tell it from its own error.
+        correlation: (q, q) correlation of the metrics' errors; None if taken as independent.
+    """
+
+    metrics: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    noise: np.ndarray
+    correlation: np.ndarray | None = None
+
+    def compose(self, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (n,) of `objective`."""
+        return objective.compose(self.mean, self.std, self.metrics, self.correlation)
+
+
+class Surrogate(ABC):
+    """A regression from mixtures to metrics; one model per metric.
+
+    A surrogate of your own derives from this class, is named `package.module:Name` in the study
+    file and passes `mixopt.testing.surrogates.SurrogateConformance`.
+
+    Args:
+        seed: of whatever it draws; equal seeds and tables give equal predictions.
+        fidelity: predict for this one; the table's most frequent fidelity if None.
+        noise: standard deviation of a run by metric, where it was measured.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        seed: int = 0,
+        fidelity: Fidelity | None = None,
+        noise: Mapping[str, float] | None = None,
+    ) -> None:
+        self.seed, self.fidelity, self.noise = seed, fidelity, dict(noise or {})
+
+    @abstractmethod
+    def fit(self, table: TrialTable) -> Self:
+        """Learn from `table`, forgetting what was learned before; returns itself.
+
+        NaN values are left out metric by metric. Rows with equal weights are repeats, and welcome.
+
+        Raises:
+            SurrogateError: a metric has fewer than 3 values.
+        """
+
+    @abstractmethod
+    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
+        """What to expect of `mixtures` (n, m), in the order of the fitted table's domains.
+
+        A metric that was constant over all trials is predicted as that constant, without doubt.
+
+        Raises:
+            SurrogateError: not fitted, wrong shape, or a fidelity it cannot speak about.
+        """
+
+
+def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:
+    """The trials of `table` at `fidelity`, or else at the most frequent one (of equals the largest).
+
+    For surrogates that know nothing of size and tokens.
+
+    Raises:
+        SurrogateError: there are fewer than 3.
+    """
+    costs = np.stack([table.params, table.tokens], axis=1)
+    if fidelity is not None:
+        wanted = np.array([fidelity.params, fidelity.tokens], dtype=float)
+    else:
+        kinds, counts = np.unique(costs, axis=0, return_counts=True)
+        wanted = kinds[np.flatnonzero(counts == counts.max())[-1]] if len(kinds) else np.zeros(2)
+    found = table.select((costs == wanted).all(axis=1))
+    if len(found) < FEWEST_TRIALS:
+        raise SurrogateError(
+            f"{len(found)} trials at {wanted[0]:g} parameters and {wanted[1]:g} tokens, "
+            f"{FEWEST_TRIALS} are needed",
+            mend="Run more trials at this fidelity",
+        )
+    return found
+
+
+def measured(table: TrialTable, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (k,), weights (k, m) and values (k,) of the trials that have `metric`.
+
+    Raises:
+        SurrogateError: there are fewer than 3.
+    """
+    column = table.values[:, table.metrics.index(metric)]
+    rows = np.flatnonzero(np.isfinite(column))
+    if len(rows) < FEWEST_TRIALS:
+        raise SurrogateError(
+            f"{len(rows)} values, {FEWEST_TRIALS} are needed",
+            where=metric,
+            mend="Drop the metric from the objective or evaluate more trials on it",
+        )
+    return rows, table.weights[rows], column[rows]
+
+
+def checked(mixtures: np.ndarray, domains: tuple[str, ...] | None) -> np.ndarray:
+    """`mixtures` as (n, m) float64.
+
+    Raises:
+        SurrogateError: the surrogate is not fitted (`domains` is None) or m is wrong.
+    """
+    if domains is None:
+        raise SurrogateError("predict was called before fit", mend="Fit it to a trial table first")
+    weights = np.asarray(mixtures, dtype=float)
+    if weights.ndim != 2 or weights.shape[1] != len(domains):
+        raise SurrogateError(f"mixtures of shape {weights.shape}, not (n, {len(domains)})")
+    return weights
+
+
+def error_correlation(errors: np.ndarray) -> np.ndarray:
+    """(q, q) correlation of held-out errors (n, q), shrunk to independence where n is small.
+
+    NaN errors are left out pair by pair.
+    """
+    known = np.isfinite(errors)
+    scale = np.sqrt(np.nanmean(errors**2, axis=0))
+    z = np.where(known, errors, 0.0) / np.where(scale > 0, scale, 1.0)
+    pairs = known.T.astype(float) @ known
+    raw = (z.T @ z) / np.maximum(pairs, 1.0)
+    # shrinking by n / (n + q) keeps the matrix positive and costs little once n exceeds q
+    tied = np.clip(raw, -1, 1) * pairs / (pairs + errors.shape[1])
+    np.fill_diagonal(tied, 1.0)
+    return tied
