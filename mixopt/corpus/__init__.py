@@ -1,0 +1,1 @@
+"""The corpus: sources → build → shards → batches. `shards` and `batches` need numpy alone."""

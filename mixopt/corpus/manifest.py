@@ -1,0 +1,222 @@
+"""What a corpus says about itself: `manifest.json`, written last, so that half a corpus has none.
+
+Standard library alone: the reading half of the corpus imports it on machines with only torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mixopt.errors import CorpusError
+
+FORMAT = 1  # raised when an older reader could misread what a newer builder writes
+MANIFEST = "manifest.json"
+
+Role = Literal["train", "target"]
+Bytes = Literal["exact", "approximate", "average"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One memory-mapped file of token ids.
+
+    Attributes:
+        path: relative to the corpus folder.
+        tokens: ids in the file, end-of-text tokens included.
+        documents: documents in the file, each closed by an end-of-text token.
+        bytes: UTF-8 bytes of their text.
+        sha256: of the file.
+    """
+
+    path: str
+    tokens: int
+    documents: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRecord:
+    """What became of one domain's documents.
+
+    Attributes:
+        role: `train`, or `target` for a domain that is validation only.
+        source: registry name of the source, or `package.module:Name`.
+        files: input files read.
+        duplicates: documents dropped because an equal one was kept, here or in an earlier domain.
+        skipped: broken or empty documents left out.
+        token_bytes: whether the tokens' bytes add up to the text's bytes (see `TokenizerRecord`).
+        key: identity of the input and of every setting that shapes the shards.
+        claimed: identity of the documents that earlier domains held already.
+        documents_path: sorted 64-bit hashes of all distinct documents, relative to the corpus.
+    """
+
+    role: Role
+    source: str
+    files: int
+    train: Shard
+    validation: Shard
+    duplicates: int
+    skipped: int
+    token_bytes: Bytes
+    key: str
+    claimed: str
+    documents_path: str
+
+    @property
+    def documents(self) -> int:
+        """Documents kept."""
+        return self.train.documents + self.validation.documents
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the documents kept."""
+        return self.train.bytes + self.validation.bytes
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the documents kept, end-of-text tokens included."""
+        return self.train.tokens + self.validation.tokens
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> DomainRecord:
+        """The record that `dataclasses.asdict` described."""
+        shards = {split: Shard(**values[split]) for split in ("train", "validation")}
+        return cls(**{**values, **shards})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerRecord:
+    """The tokenizer that all shards of a corpus share.
+
+    Attributes:
+        path: `tokenizer.json`, relative to the corpus folder.
+        bytes_path: `.npy` of (vocab_size,) float64: bytes per token, NaN where undefined.
+        hash: SHA-256 of `tokenizer.json`.
+        key: identity of the settings that it was made from.
+        vocab_size: largest id + 1.
+        end_of_text: the token that closes every document.
+        end_of_text_id: its id.
+        token_bytes: `exact` if the bytes of the tokens were found to add up to the bytes of every
+            piece of text; `approximate` if not (a normalizer changes the text, say); `average` if
+            single tokens have no bytes and each counts as the corpus' mean.
+        mean_bytes: bytes per token of the corpus, end-of-text tokens not counted.
+    """
+
+    path: str
+    bytes_path: str
+    hash: str
+    key: str
+    vocab_size: int
+    end_of_text: str
+    end_of_text_id: int
+    token_bytes: Bytes = "exact"
+    mean_bytes: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole corpus on one page; `validation` is the share of documents held out."""
+
+    tokenizer: TokenizerRecord
+    domains: dict[str, DomainRecord]
+    validation: float
+    dtype: Literal["uint16", "uint32"]
+    mixopt: str = ""
+    format: int = FORMAT
+    hash: str = field(default="", compare=False)
+
+    def content_hash(self) -> str:
+        """SHA-256 over what a training can see: tokenizer, domain names, roles and shards."""
+        parts = [
+            [name, record.role, record.train.sha256, record.validation.sha256]
+            for name, record in self.domains.items()
+        ]
+        return digest([self.format, self.dtype, self.tokenizer.hash, parts])
+
+    def write(self, folder: Path) -> Manifest:
+        """Writes `manifest.json` as a whole or not at all, and returns it with its hash."""
+        signed = dataclasses.replace(self, hash=self.content_hash())
+        text = json.dumps(dataclasses.asdict(signed), indent=2, ensure_ascii=False)
+        write_atomically(folder / MANIFEST, (text + "\n").encode())
+        return signed
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of the corpus in `folder`.
+
+        Raises:
+            CorpusError: there is none, or it is not one that this version wrote.
+        """
+        path = folder / MANIFEST
+        try:
+            values = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorpusError(
+                "no finished corpus is here",
+                where=str(path),
+                mend="Run `mixopt corpus build`; an interrupted build goes on where it stopped",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CorpusError(
+                f"cannot be read: {error}", where=str(path), mend="Build the corpus again"
+            ) from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise CorpusError(
+                f"is not a manifest of format {FORMAT}",
+                where=str(path),
+                mend="Build the corpus again with this version of mixopt",
+            )
+        try:
+            domains = {n: DomainRecord.from_json(d) for n, d in values.pop("domains").items()}
+            tokenizer = TokenizerRecord(**values.pop("tokenizer"))
+            manifest = cls(tokenizer=tokenizer, domains=domains, **values)
+            honest = manifest.hash == manifest.content_hash()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorpusError(
+                f"is not complete: {error}", where=str(path), mend="Build the corpus again"
+            ) from error
+        if not honest:
+            raise CorpusError(
+                "was changed after it was written: its hash does not fit its contents",
+                where=str(path),
+                mend="Build the corpus again",
+            )
+        return manifest
+
+
+def digest(values: object) -> str:
+    """SHA-256 of JSON-able values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is, at any moment, either the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
