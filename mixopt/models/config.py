@@ -69,3 +69,28 @@ class ModelConfig:
     def dense(self) -> bool:
         """Whether the feed-forward layers have a single expert and no router."""
         return self.experts == 1
+
+    def active_params(self) -> int:
+        """Parameters that one token reaches, embeddings and head not counted."""
+        return self._params(min(self.experts_per_token, self.experts))
+
+    def total_params(self) -> int:
+        """All parameters, embeddings and head not counted."""
+        return self._params(self.experts)
+
+    def _params(self, routed: int) -> int:
+        attention = 4 * self.width * self.width
+        experts = 3 * self.width * self.expert_width * (routed + self.shared_experts)
+        router = 0 if self.dense else self.width * self.experts
+        norms = 2 * self.width
+        return self.layers * (attention + experts + router + norms) + self.width
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Floating-point operations of one token's forward pass; training costs three times that.
+
+        Two per active weight, head included, and causal attention's two products over half of
+        `sequence_length` keys on average.
+        """
+        head = self.width * self.vocab_size
+        attention = self.layers * self.width * sequence_length
+        return 2.0 * (self.active_params() + head + attention)

@@ -1,0 +1,223 @@
+"""A decoder-only mixture-of-experts transformer that is always a cohort of K proxies.
+
+Every parameter carries the leading axis K: K small models train as one by batched products, and
+row k is what a model of its own would be, within rounding. K = 1 is a single model.
+
+Shapes: K proxies, B sequences, T positions, N = B·T tokens, D width, V vocabulary, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixopt.errors import TrainingError
+from mixopt.models.attention import Attention, rotary_tables
+from mixopt.models.config import ModelConfig
+from mixopt.models.losses import cross_entropy, token_nats
+from mixopt.models.moe import MoE
+from mixopt.models.routers.base import Router, Routing, RoutingContext
+
+NORM_EPSILON = 1e-5
+EMBEDDING_STD = 0.02
+
+State = dict[str, Tensor]  # one proxy's parameters and buffers, without the axis K
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step minimises, each per proxy.
+
+    Attributes:
+        nats_K: cross-entropy, nats per token.
+        auxiliary_K: routers' losses, summed over layers, coefficients included.
+    """
+
+    nats_K: Tensor
+    auxiliary_K: Tensor
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x); the residual stream stays fp32."""
+
+    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.Parameter(torch.ones(cohort, config.width))
+        self.attention = Attention(config, cohort)
+        self.feed_forward_norm = nn.Parameter(torch.ones(cohort, config.width))
+        self.feed_forward = MoE(config, cohort, layer)
+
+    def forward(
+        self,
+        x_KND: Tensor,
+        length: int,
+        rotary: tuple[Tensor, Tensor],
+        context: RoutingContext,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Routing | None]:
+        """The stream after this block, and where its tokens went."""
+        normed_KND = rms_norm(x_KND, self.attention_norm).to(dtype)
+        x_KND = x_KND + self.attention(normed_KND, length, rotary)
+        normed_KND = rms_norm(x_KND, self.feed_forward_norm)
+        y_KND, routing = self.feed_forward(normed_KND.to(dtype), normed_KND, context)
+        return x_KND + y_KND, routing
+
+
+class Transformer(nn.Module):
+    """The model.
+
+    Args:
+        config: its shape; `vocab_size` must be set.
+        seeds: one per proxy; equal seeds give equal initial weights, whatever K is.
+        compute_dtype: dtype of the matrix products; weights, norms, routers and the residual
+            stream stay fp32.
+
+    Raises:
+        TrainingError: the vocabulary size is not set, or there is no seed.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        seeds: Sequence[int] = (0,),
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if config.vocab_size < 1 or not seeds:
+            raise TrainingError(
+                f"a model needs a vocabulary and a seed, has {config.vocab_size} and {len(seeds)}",
+                mend="Set vocab_size from the corpus",
+            )
+        cohort = len(seeds)
+        self.config, self.cohort, self.compute_dtype = config, cohort, compute_dtype
+        self.embedding = nn.Parameter(torch.empty(cohort, config.vocab_size, config.width))
+        self.blocks = nn.ModuleList(Block(config, cohort, i) for i in range(config.layers))
+        self.final_norm = nn.Parameter(torch.ones(cohort, config.width))
+        self.head: nn.Parameter | None = None
+        if not config.tie_embeddings:
+            self.head = nn.Parameter(torch.empty(cohort, config.vocab_size, config.width))
+        self._initialize(seeds)
+
+    def loss(self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None) -> Losses:
+        """Next-token losses; `mask_KBT` is True where a position is real (padding on the right)."""
+        x_KND, routings = self.trunk(ids_KBT, mask_KBT)
+        mask_KN = None if mask_KBT is None else mask_KBT.flatten(1)
+        nats_K = cross_entropy(x_KND, self._head(), targets_KBT.flatten(1), mask_KN)
+        auxiliary_K = torch.zeros_like(nats_K)
+        for routing in routings:
+            for loss_K in routing.losses.values():
+                auxiliary_K = auxiliary_K + loss_K
+        return Losses(nats_K, auxiliary_K)
+
+    @torch.no_grad()
+    def nats(self, ids_KBT: Tensor, targets_KBT: Tensor) -> tuple[Tensor, list[Routing]]:
+        """Nats of every target, (K, N), and the routing of every MoE layer, for evaluation."""
+        x_KND, routings = self.trunk(ids_KBT)
+        return token_nats(x_KND, self._head(), targets_KBT.flatten(1)), routings
+
+    def logits(self, ids_KBT: Tensor) -> Tensor:
+        """Logits of the next token, (K, B, T, V) fp32."""
+        x_KND, _ = self.trunk(ids_KBT)
+        logits_KNV = torch.bmm(x_KND, self._head().transpose(1, 2)).float()
+        return logits_KNV.view(*ids_KBT.shape, -1)
+
+    def trunk(
+        self, ids_KBT: Tensor, mask_KBT: Tensor | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Final normed hidden states (K, N, D) in `compute_dtype`, and the MoE layers' routings."""
+        cohort, _, length = ids_KBT.shape
+        ids_KN = ids_KBT.flatten(1)
+        mask_KN = None if mask_KBT is None else mask_KBT.flatten(1)
+        offset_K1 = torch.arange(cohort, device=ids_KN.device).unsqueeze(1) * self.config.vocab_size
+        x_KND = F.embedding(ids_KN + offset_K1, self.embedding.flatten(0, 1))
+        head_width = self.config.width // self.config.heads
+        rotary = rotary_tables(
+            length, head_width, self.config.rope_theta, x_KND.device, self.compute_dtype
+        )
+        routings: list[Routing] = []
+        for block in self.blocks:
+            context = RoutingContext(ids_KN, mask_KN, routings[-1] if routings else None)
+            x_KND, routing = block(x_KND, length, rotary, context, self.compute_dtype)
+            if routing is not None:
+                routings.append(routing)
+        return rms_norm(x_KND, self.final_norm).to(self.compute_dtype), routings
+
+    def routers(self) -> list[Router]:
+        """The routers, first layer first; empty for a dense model."""
+        return [m for m in self.modules() if isinstance(m, Router)]
+
+    def begin_step(self) -> None:
+        """Tell the routers that an optimizer step begins."""
+        for router in self.routers():
+            router.begin_step()
+
+    def end_step(self) -> None:
+        """Tell the routers that the optimizer has moved."""
+        for router in self.routers():
+            router.end_step()
+
+    def proxy_state(self, proxy: int = 0) -> State:
+        """Copies of one proxy's parameters and buffers, without the axis K, on the CPU."""
+        return {n: t[proxy].detach().cpu().clone() for n, t in self.state_dict().items()}
+
+    def load_proxy_state(self, state: Mapping[str, Tensor], proxy: int = 0) -> None:
+        """Overwrite one proxy with what `proxy_state` gave.
+
+        Raises:
+            TrainingError: names or shapes differ.
+        """
+        mine = self.state_dict()
+        wrong = sorted(
+            name
+            for name in mine.keys() | state.keys()
+            if name not in mine or name not in state or mine[name].shape[1:] != state[name].shape
+        )
+        if wrong:
+            raise TrainingError(
+                f"the state does not fit this model: {', '.join(wrong[:5])}",
+                mend="Start from a model of the same shape",
+            )
+        with torch.no_grad():
+            for name, tensor in mine.items():
+                tensor[proxy].copy_(state[name])
+
+    def _head(self) -> Tensor:
+        head = self.embedding if self.head is None else self.head
+        return head.to(self.compute_dtype)
+
+    @torch.no_grad()
+    def _initialize(self, seeds: Sequence[int]) -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def draw(parameter: Tensor, std: float) -> None:
+            for row, generator in zip(parameter, generators, strict=True):
+                row.copy_(torch.randn(row.shape, generator=generator) * std)
+
+        config = self.config
+        into_std = config.width**-0.5
+        # outputs added to the stream shrink with depth so that its variance does not grow
+        onto_scale = (2 * config.layers) ** -0.5
+        draw(self.embedding, EMBEDDING_STD)
+        if self.head is not None:
+            draw(self.head, EMBEDDING_STD)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            draw(block.attention.qkv, into_std)
+            draw(block.attention.out, into_std * onto_scale)
+            feed_forward = block.feed_forward
+            draw(feed_forward.gate_up, into_std)
+            draw(feed_forward.down, config.expert_width**-0.5 * onto_scale)
+            if feed_forward.router is not None:
+                feed_forward.router.initialize(generators)
+            if config.shared_experts:
+                draw(feed_forward.shared_gate_up, into_std)
+                draw(feed_forward.shared_down, config.expert_width**-0.5 * onto_scale)
+
+
+def rms_norm(x_KND: Tensor, weight_KD: Tensor) -> Tensor:
+    """x / √(mean x² + ε) · weight over the last axis, fp32."""
+    return F.rms_norm(x_KND, x_KND.shape[-1:], eps=NORM_EPSILON) * weight_KD.unsqueeze(1)
