@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixopt.proposers.base import Proposer
 
 KNOWN = {
     "bayes": "mixopt.proposers.bayes:Bayes",
@@ -11,7 +14,7 @@ KNOWN = {
 }
 
 
-def make(name: str, **settings: Any) -> Any:
+def make(name: str, **settings: Any) -> Proposer:
     """The `Proposer` called `name` in the study file (see `Proposer` for the settings).
 
     Raises:

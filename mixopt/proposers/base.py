@@ -92,7 +92,7 @@ def hellinger(weights: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def first_apart(candidates: np.ndarray, taken: np.ndarray, n: int, apart: float) -> np.ndarray:
-    """(<= n,) indices of the first `candidates` (c, m) that are `apart` from `taken` and each other."""
+    """(<= n,) indices of the first `candidates` (c, m) `apart` from `taken` and each other."""
     chosen: list[int] = []
     nearest = (
         hellinger(candidates, taken).min(axis=1) if len(taken) else np.full(len(candidates), 1.0)

@@ -25,7 +25,7 @@ class Random(Proposer):
             MixtureError: the space holds no further mixtures that are apart from the trials.
         """
         rng = self.rng(trials)
-        strengths = np.exp(rng.uniform(*np.log(STRENGTHS), 64 * n))
+        strengths = np.exp(rng.uniform(np.log(STRENGTHS[0]), np.log(STRENGTHS[1]), 64 * n))
         draws = self.space.sample_dirichlet(
             len(strengths), rng, strength=strengths, temperature=TEMPERATURE
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixopt.surrogates.base import Surrogate
 
 KNOWN = {
     "gp": "mixopt.surrogates.gp:GaussianProcess",
@@ -10,7 +13,7 @@ KNOWN = {
 }
 
 
-def make(name: str, **settings: Any) -> Any:
+def make(name: str, **settings: Any) -> Surrogate:
     """A fresh `Surrogate` called `name` in the study file (see `Surrogate` for the settings).
 
     Raises:

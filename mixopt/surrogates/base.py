@@ -54,6 +54,7 @@ class Surrogate(ABC):
         seed: of whatever it draws; equal seeds and tables give equal predictions.
         fidelity: predict for this one; the table's most frequent fidelity if None.
         noise: standard deviation of a run by metric, where it was measured.
+        objective: what predictions will be composed to, for surrogates that choose by it.
     """
 
     name: ClassVar[str]
@@ -63,8 +64,10 @@ class Surrogate(ABC):
         seed: int = 0,
         fidelity: Fidelity | None = None,
         noise: Mapping[str, float] | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        self.seed, self.fidelity, self.noise = seed, fidelity, dict(noise or {})
+        self.seed, self.fidelity, self.objective = seed, fidelity, objective
+        self.noise = dict(noise or {})
 
     @abstractmethod
     def fit(self, table: TrialTable) -> Self:
@@ -88,9 +91,9 @@ class Surrogate(ABC):
 
 
 def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:
-    """The trials of `table` at `fidelity`, or else at the most frequent one (of equals the largest).
+    """The trials of `table` at `fidelity`, or else at the most frequent one.
 
-    For surrogates that know nothing of size and tokens.
+    For surrogates that know nothing of size and tokens. Of equally frequent ones the largest.
 
     Raises:
         SurrogateError: there are fewer than 3.
@@ -153,6 +156,6 @@ def error_correlation(errors: np.ndarray) -> np.ndarray:
     pairs = known.T.astype(float) @ known
     raw = (z.T @ z) / np.maximum(pairs, 1.0)
     # shrinking by n / (n + q) keeps the matrix positive and costs little once n exceeds q
-    tied = np.clip(raw, -1, 1) * pairs / (pairs + errors.shape[1])
+    tied: np.ndarray = np.clip(raw, -1, 1) * pairs / (pairs + errors.shape[1])
     np.fill_diagonal(tied, 1.0)
     return tied
