@@ -1,0 +1,150 @@
+"""The `mixopt` command line. A command imports what it needs when it runs: `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mixopt import __version__
+from pipelines.corpus import corpus_app
+
+app = typer.Typer(
+    help="Find the data mixture for a mixture-of-experts language model with many small proxies, "
+    "and carry it into the full upcycled run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(corpus_app, name="corpus")
+
+StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"mixopt {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="STUDY.yaml")],
+    corpus: Annotated[Path, typer.Option(help="Folder made by `mixopt corpus build`.")] = Path(
+        "corpus"
+    ),
+    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented study file for a corpus."""
+    from pipelines.init import write_study_file
+
+    write_study_file(file, corpus, force=force)
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    slots: Annotated[int, typer.Option(help="Trials at once; 0: as many as cores here.")] = 0,
+) -> None:
+    """Say what a study will cost, and which constraints bind, before a token is spent."""
+    from pipelines.plan import show_plan
+
+    show_plan(study, slots)
+
+
+@app.command()
+def run(study: StudyFile) -> None:
+    """Search, select and promote: the whole study, from wherever it stands."""
+    from pipelines.run import run_study
+
+    run_study(study)
+
+
+@app.command()
+def search(study: StudyFile) -> None:
+    """Train the design and the proposer's rounds."""
+    from pipelines.run import run_study
+
+    run_study(study, until="search")
+
+
+@app.command()
+def select(study: StudyFile) -> None:
+    """Compare the finalists with fresh seeds and decide (after the search)."""
+    from pipelines.run import run_study
+
+    run_study(study, until="select")
+
+
+@app.command()
+def promote(study: StudyFile) -> None:
+    """Train the upcycled MoE on the selected mixture (after selection)."""
+    from pipelines.run import run_study
+
+    run_study(study, until="promote")
+
+
+@app.command()
+def status(study: StudyFile) -> None:
+    """Show where a study stands; safe while it runs."""
+    from pipelines.status import show_status
+
+    show_status(study)
+
+
+@app.command()
+def report(study: StudyFile) -> None:
+    """Write the HTML report from the ledger; safe while it runs."""
+    from mixopt.study import load_study
+    from pipelines.report import write_report
+
+    print(write_report(load_study(study)))
+
+
+@app.command()
+def sync(study: StudyFile) -> None:
+    """Rebuild MLflow's view of a study from its ledger."""
+    from pipelines.run import sync_study
+
+    sync_study(study)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
+) -> None:
+    """Run the main job on text that is on this machine: a few minutes on two cores."""
+    from pipelines.demo import run_demo
+
+    run_demo(folder)
+
+
+def main(*arguments: Any) -> None:
+    """The entry point: runs a command; errors of mixopt's own are printed without a traceback."""
+    from mixopt.errors import MixoptError
+
+    try:
+        app(*arguments)
+    except MixoptError as error:
+        from pipelines.console import make_error_console
+
+        make_error_console().print(f"[bold red]error[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+if __name__ == "__main__":
+    main()

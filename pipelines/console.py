@@ -1,0 +1,160 @@
+"""What a person sees while a study runs: two bars on a terminal, a line now and then elsewhere.
+
+Progress is counted in FLOPs, so that a dense expert's token and a promoted model's token weigh what
+they cost, and the time left follows from what the machine does now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 20.0
+WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray job's
+
+
+def make_console() -> Console:
+    """The console of every command: as wide as the terminal, 100 columns where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH_ELSEWHERE)
+
+
+def make_error_console() -> Console:
+    """The console that errors go to."""
+    return Console(highlight=False, stderr=True)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `6 min 05 s`, `3 h 20 min`, `5 d 2 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def count(number: float) -> str:
+    """`812`, `600k`, `1.25M`, `3.1B`: at most three significant digits."""
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+class Display:
+    """Shows the phases of a study. Use `with display.phase(...)` and report FLOPs by key.
+
+    Args:
+        console: where to print.
+        total: FLOPs of the whole job, as planned.
+    """
+
+    def __init__(self, console: Console, total: float = 0.0) -> None:
+        self.console = console
+        self.total = total
+        self._done = 0.0  # FLOPs of the phases that ended
+        self._live: dict[str, float] = {}
+        self._items = (0, 0)
+        self._label = ""
+        self._phase_total = 0.0
+        self._resumed = 0.0
+        self._since = time.monotonic()
+        self._line_at = 0.0
+        self._bars: Progress | None = None
+        self._tasks: tuple[TaskID, TaskID] | None = None
+        self._rate = 0.0
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line above the bars."""
+        (self._bars.console if self._bars else self.console).print(text, style=style)
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the bars; brackets in it are not markup."""
+        self.say(f"[yellow]![/] {escape(text)}")
+
+    @contextlib.contextmanager
+    def phase(self, label: str, total: float, items: int, done: dict[str, float]) -> Iterator[None]:
+        """Show a phase of `total` FLOPs in `items` pieces, `done` of them finished before."""
+        self._label, self._phase_total = label, total
+        self._live = dict(done)
+        self._items = (len(done), items)
+        self._resumed = sum(done.values())
+        self._since, self._line_at = time.monotonic(), time.monotonic()
+        try:
+            if not self.console.is_terminal:
+                self.console.print(f"{label}: {items - len(done)} of {items} to train")
+                yield
+                return
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("· left"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+                speed_estimate_period=45,
+            )
+            with self._bars:
+                self._tasks = (
+                    self._bars.add_task(label, total=total, completed=self._resumed, note=""),
+                    self._bars.add_task(
+                        "whole study",
+                        total=max(self.total, self._done + total),
+                        completed=self._done + self._resumed,
+                        note="",
+                    ),
+                )
+                self._draw()
+                yield
+        finally:
+            self._bars, self._tasks = None, None
+            self._done += total
+
+    def progress(self, key: str, flops: float, rate: float = 0.0) -> None:
+        """Piece `key` has done `flops` FLOPs so far, at `rate` tokens per second."""
+        self._live[key] = flops
+        self._rate = rate or self._rate
+        self._draw()
+
+    def finished(self, key: str, flops: float) -> None:
+        """Piece `key` is done."""
+        self._live[key] = flops
+        self._items = (self._items[0] + 1, self._items[1])
+        self._draw()
+
+    def _draw(self) -> None:
+        now = sum(self._live.values())
+        note = f"{self._items[0]}/{self._items[1]}"
+        if self._rate:
+            note += f" · {self._rate:,.0f} tok/s each"
+        if self._bars is not None and self._tasks is not None:
+            self._bars.update(self._tasks[0], completed=now, note=note)
+            self._bars.update(self._tasks[1], completed=self._done + now)
+        elif time.monotonic() - self._line_at >= SECONDS_BETWEEN_LINES:
+            self._line_at = time.monotonic()
+            spent = self._line_at - self._since
+            speed = (now - self._resumed) / spent
+            left = duration((self._phase_total - now) / speed) if speed > 0 else "?"
+            share = now / self._phase_total if self._phase_total else 1.0
+            self.console.print(f"  {self._label}: {share:4.0%} · {note} · about {left} left")

@@ -1,0 +1,76 @@
+"""`mixopt run STUDY.yaml`: search, select, promote, from wherever the study stands.
+
+The same as a Ray job:
+    ray job submit --working-dir . -- python -m pipelines.run STUDY.yaml
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pipelines import plan, promote, search, select
+from pipelines.console import Display, make_console
+from pipelines.report import write_report
+from pipelines.session import Session, open_session
+from pipelines.summary import print_summary
+from workers.cluster import connect
+
+Until = Literal["search", "select", "promote"]
+
+
+def run_study(path: Path, until: Until = "promote") -> None:
+    """Run the study at `path` up to and with the step `until`, doing only what is not done.
+
+    Raises:
+        MixoptError: whatever stops it; everything finished until then is kept.
+    """
+    console = make_console()
+    display = Display(console)
+    with open_session(path, display) as session:
+        study = session.study
+        display.total = sum(s.flops for s in plan.steps(study, session.corpus))
+        session.tracker.study_started()
+        with connect(study.ray.address) as where:
+            display.say(f"[bold]{study.name}[/]: {where}, ledger {study.ledger_url}")
+            _steps(session, until)
+        _views(session)
+        print_summary(session, console)
+
+
+def _steps(session: Session, until: Until) -> None:
+    search.search(session)
+    if until == "search":
+        return
+    verdict = select.select(session)
+    if until == "promote" and session.study.promote is not None:
+        promote.promote(session, verdict)
+
+
+def _views(session: Session) -> None:
+    """Bring MLflow up to date with the ledger, and write the report."""
+    session.tracker.sync(session.ledger.trials())
+    report = write_report(session.study)
+    session.tracker.artifacts(report)
+
+
+def sync_study(path: Path) -> None:
+    """Rebuild MLflow's view of the study at `path` from its ledger and folder."""
+    with open_session(path) as session:
+        session.tracker.study_started()
+        _views(session)
+        session.display.say(f"MLflow shows {len(session.ledger.trials())} trials")
+
+
+def main() -> None:
+    """Run the study named on the command line."""
+    from pipelines import cli
+
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m pipelines.run STUDY.yaml")
+    cli.main(["run", sys.argv[1]])
+
+
+if __name__ == "__main__":
+    main()

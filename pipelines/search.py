@@ -1,0 +1,85 @@
+"""The search: a first swarm, then rounds of proposals, every trial in the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mixopt import diagnostics, proposers, surrogates
+from mixopt.surrogates.base import Surrogate
+from mixopt.trials import Role, Trial, TrialSpec, TrialTable
+from pipelines.session import Session, add_missing, run_trials
+
+SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
+
+
+def design_specs(session: Session) -> list[TrialSpec]:
+    """The first swarm: the design at the study's seed, then the natural mixture's repeats."""
+    study, fidelity = session.study, session.fidelity
+    specs = [
+        TrialSpec(mixture, fidelity, study.seed, Role.DESIGN)
+        for mixture in study.first_swarm(session.space)
+    ]
+    natural = specs[0].mixture
+    for repeat in range(1, study.search.repeats + 1):
+        specs.append(TrialSpec(natural, fidelity, study.seed + repeat, Role.REPEAT))
+    return specs
+
+
+def search_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that the search may learn from.
+
+    Selection's are kept out, so that a search that is made longer afterwards proposes what it would
+    have proposed at once, and so that the gate's seeds stay fresh.
+    """
+    return [t for t in trials if t.spec.role in SEARCH_ROLES]
+
+
+def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
+    """Makes the surrogate that the study asks for; `auto` is settled by cross-validation here.
+
+    The noise reaches the surrogates as the repeats among the trials: rows of equal weights.
+    """
+    name = session.study.search.surrogate
+    settings: dict[str, Any] = {"seed": session.study.seed, "fidelity": session.fidelity}
+    if name == "auto":
+        table = TrialTable.of(search_trials(trials), session.objective.metrics)
+        name = diagnostics.choose(table, session.objective, seed=session.study.seed).name
+    return lambda: surrogates.make(name, **settings)
+
+
+def search(session: Session) -> list[Trial]:
+    """Run the design and all rounds, or what is left of them; returns the search's trials.
+
+    Rounds are synchronous: round r is proposed from the trials of the rounds before it, so that a
+    resumed study proposes what the uninterrupted one would have.
+    """
+    study = session.study
+    swarm = add_missing(session, design_specs(session))
+    run_trials(session, "first swarm", swarm)
+    for number in range(1, study.search.rounds + 1):
+        everything = search_trials(session.ledger.trials())
+        before = [t for t in everything if t.spec.round < number]
+        batch = [t for t in everything if t.spec.round == number]
+        if len(batch) < study.search.batch:
+            session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
+            batch = add_missing(session, propose(session, before, number))
+        run_trials(session, f"round {number} of {study.search.rounds}", batch)
+    return search_trials(session.ledger.trials())
+
+
+def propose(session: Session, before: Sequence[Trial], number: int) -> list[TrialSpec]:
+    """Round `number`'s specs, from the trials of the rounds before it."""
+    study = session.study
+    proposer = proposers.make(
+        study.search.proposer,
+        space=session.space,
+        objective=session.objective,
+        fidelity=session.fidelity,
+        surrogate=surrogate_factory(session, before),
+        seed=study.seed,
+        trial_seed=study.seed,
+    )
+    specs = proposer.propose(before, study.search.batch)
+    return [dataclasses.replace(spec, round=number) for spec in specs]

@@ -1,0 +1,180 @@
+"""A study that is being worked on: its file, corpus, space, ledger and views, opened together.
+
+Everything durable is under `study.home`:
+
+    study.json        the settings that this folder is frozen to
+    driver.lock       who works on it now
+    ledger.db         the ledger (unless the study file names another storage)
+    trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
+    verdict.json      what selection found, and the mixture to promote (mixture.json)
+    promotion/…/      stages, weights and result of a promotion
+    report.html, mlflow.db
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mixopt import locks
+from mixopt.corpus.shards import Corpus
+from mixopt.errors import TrainingError
+from mixopt.ledger import Ledger
+from mixopt.models.config import ModelConfig
+from mixopt.objective import Objective
+from mixopt.records import trial_folder
+from mixopt.space import MixtureSpace
+from mixopt.study import Study, freeze, load_study
+from mixopt.trials import Failure, Fidelity, State, Trial, TrialSpec
+from pipelines.console import Display, make_console
+from pipelines.tracking import Tracker
+from proxies.job import Job
+from workers.cluster import Resources
+from workers.proxy_task import Work
+
+TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
+
+
+@dataclass
+class Session:
+    """An open study. Made by `open_session`, which holds the study's lock as long as it lives."""
+
+    study: Study
+    corpus: Corpus
+    space: MixtureSpace
+    objective: Objective
+    ledger: Ledger
+    tracker: Tracker
+    display: Display
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        """Shape of the proxies."""
+        return self.study.proxy_model(self.corpus)
+
+    @cached_property
+    def fidelity(self) -> Fidelity:
+        """Size and tokens of the proxies."""
+        return self.study.proxy_fidelity(self.corpus)
+
+    @cached_property
+    def resources(self) -> Resources:
+        """What a training asks of the cluster."""
+        ray = self.study.ray
+        return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
+
+    @property
+    def home(self) -> Path:
+        """The study folder."""
+        return self.study.home
+
+    def flops(self, model: ModelConfig, tokens: int) -> float:
+        """Training FLOPs of `tokens` tokens."""
+        length = self.study.proxy.recipe.sequence_length
+        return TRAINING_PER_FORWARD * model.flops_per_token(length) * tokens
+
+    def work(self, trial: Trial) -> Work:
+        """The training that `trial` asks for."""
+        spec = trial.spec
+        folder = trial_folder(self.home, trial.number)
+        identity = spec.training_hash(self.corpus.hash, self.study.training_hash(self.corpus))
+        job = Job(
+            model=self.model,
+            recipe=self.study.proxy.recipe,
+            corpus=str(self.study.corpus_path),
+            mixtures=(spec.mixture,),
+            seeds=(spec.seed,),
+            tokens=spec.fidelity.tokens,
+            token_limits=self.study.token_limits(self.corpus),
+            identity=identity,
+        )
+        return Work(str(trial.number), job.to_json(), str(folder), identity)
+
+
+@contextlib.contextmanager
+def open_session(path: Path, display: Display | None = None) -> Iterator[Session]:
+    """Open the study at `path` to work on it; nobody else can while the block runs.
+
+    Raises:
+        StudyError: the file is not valid, or its settings differ from the folder's.
+        CorpusError: the corpus is absent or broken.
+        LedgerError: another driver holds the study, or its storage cannot be reached.
+    """
+    study = load_study(path)
+    corpus = study.open_corpus()
+    display = display or Display(make_console())
+    with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
+        freeze(study, corpus)
+        objective = study.mixture_objective()
+        ledger = Ledger.open(study.ledger_url, study.name, objective)
+        tracker = Tracker.open(study, on_warning=display.warn)
+        try:
+            yield Session(
+                study, corpus, study.mixture_space(corpus), objective, ledger, tracker, display
+            )
+        finally:
+            ledger.close()
+
+
+def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:
+    """Train the trials that are not finished, on the connected cluster, and record each as it ends.
+
+    Returns:
+        The trials as the ledger has them now, all finished.
+
+    Raises:
+        CorpusError: a worker met bad data.
+        TrainingError: a worker crashed.
+    """
+    from workers import driver
+
+    ledger, display = session.ledger, session.display
+    todo = [t for t in specs if t.state in (State.WAITING, State.RUNNING)]
+    cost = session.flops(session.model, session.fidelity.tokens)
+    over = {str(t.number): cost for t in specs if t not in todo}
+    with display.phase(label, cost * len(specs), len(specs), over):
+        for event in driver.run([session.work(t) for t in todo], session.resources):
+            number = int(event.key)
+            match event:
+                case driver.Started():
+                    ledger.start(number)
+                case driver.Progressed():
+                    done = cost * event.tokens / session.fidelity.tokens
+                    display.progress(event.key, done, event.tokens_per_second)
+                case driver.Finished(results=[None]):
+                    message = "the loss is no longer a finite number"
+                    session.tracker.trial(ledger.fail(number, Failure.DIVERGED, message))
+                    display.finished(event.key, cost)
+                    display.warn(f"trial {number} diverged; it counts as no score")
+                case driver.Finished(results=[result]) if result is not None:
+                    session.tracker.trial(ledger.complete(number, result))
+                    display.finished(event.key, cost)
+                case driver.Failed(final=True):
+                    failed = ledger.fail(number, event.failure, event.message)
+                    session.tracker.trial(failed)
+                    display.warn(f"trial {number} failed: {event.failure}")
+                case driver.Failed():
+                    ledger.note(number, event.message)
+                    display.warn(f"trial {number}: {event.failure}, trying again")
+                case _:
+                    raise TrainingError(f"one proxy was asked for, but {event} came back")
+    return [ledger.trial(t.number) for t in specs]
+
+
+def add_missing(session: Session, specs: Sequence[TrialSpec]) -> list[Trial]:
+    """The trials of `specs`: those that the ledger has already, and new ones for the rest.
+
+    A driver that was killed between two additions adds what is missing and nothing twice.
+    """
+    known = session.ledger.trials()
+    free = {t.number: t for t in known}
+    found = []
+    for spec in specs:
+        same = next((t for t in free.values() if t.spec == spec), None)
+        if same is not None:
+            del free[same.number]
+        found.append(same or session.ledger.add(spec))
+    return found
