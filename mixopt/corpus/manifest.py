@@ -51,6 +51,7 @@ class DomainRecord:
         files: input files read.
         duplicates: documents dropped because an equal one was kept, here or in an earlier domain.
         skipped: broken or empty documents left out.
+        first_skipped: why the first of them was.
         token_bytes: whether the tokens' bytes add up to the text's bytes (see `TokenizerRecord`).
         key: identity of the input and of every setting that shapes the shards.
         claimed: identity of the documents that earlier domains held already.
@@ -64,6 +65,7 @@ class DomainRecord:
     validation: Shard
     duplicates: int
     skipped: int
+    first_skipped: str
     token_bytes: Bytes
     key: str
     claimed: str
@@ -83,6 +85,11 @@ class DomainRecord:
     def tokens(self) -> int:
         """Tokens of the documents kept, end-of-text tokens included."""
         return self.train.tokens + self.validation.tokens
+
+    @property
+    def shards(self) -> tuple[Shard, Shard]:
+        """Training and validation."""
+        return self.train, self.validation
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DomainRecord:
@@ -193,7 +200,7 @@ class Manifest:
 
 def digest(values: object) -> str:
     """SHA-256 of JSON-able values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

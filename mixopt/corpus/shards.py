@@ -135,7 +135,7 @@ class Corpus:
             raise _broken(self.tokenizer_path, "was changed: its hash differs")
 
     def _shards(self) -> list[Shard]:
-        return [s for d in self.manifest.domains.values() for s in (d.train, d.validation)]
+        return [s for d in self.manifest.domains.values() for s in d.shards]
 
     def _domain(self, name: str, known: tuple[str, ...]) -> DomainRecord:
         if name not in known:
@@ -164,5 +164,5 @@ class Corpus:
 
 def _broken(path: Path, what: str) -> CorpusError:
     return CorpusError(
-        what, where=str(path), mend="Delete the domain's folder and build the corpus again"
+        what, where=str(path), mend="Build the corpus again: it makes the broken part anew"
     )

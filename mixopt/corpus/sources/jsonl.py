@@ -1,0 +1,58 @@
+"""JSON lines, plain or compressed: one object a line, its text in one field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from mixopt.corpus.files import InputFile, lines
+from mixopt.corpus.sources.base import Document, OnBroken, Source, decode
+from mixopt.errors import CorpusError
+
+SKIP = "Mend the line, or leave such out with `on_error: skip`"
+
+
+class JsonLines(Source):
+    """Documents from `.jsonl`, `.jsonl.gz` or `.jsonl.zst`; blank lines are passed over."""
+
+    def documents(self, file: InputFile, on_broken: OnBroken) -> Iterator[Document]:
+        """One document a line; a broken line is named by file and number."""
+        with self.open(file) as raw:
+            for number, line in enumerate(lines(raw, file.url), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    text = self._text(line, f"{file.url}:{number}")
+                except CorpusError as error:
+                    on_broken(error)
+                else:
+                    yield text
+
+    def _text(self, line: bytes, where: str) -> str:
+        try:
+            record = json.loads(decode(line, where))
+        except json.JSONDecodeError as error:
+            what = f"is not JSON: {error.msg} at column {error.colno}"
+            raise CorpusError(what, where=where, mend=SKIP) from None
+        except RecursionError:
+            raise CorpusError("is nested too deeply", where=where, mend=SKIP) from None
+        if not isinstance(record, dict):
+            raise CorpusError("is no JSON object", where=where, mend=SKIP)
+        if self.text not in record:
+            known = ", ".join(map(repr, list(record)[:8])) or "none"
+            raise CorpusError(
+                f"has no field {self.text!r}",
+                where=where,
+                mend=f"Set `text:` to the field with the text; this line has {known}",
+            )
+        text = record[self.text]
+        if not isinstance(text, str):
+            what = f"field {self.text!r} holds {type(text).__name__}, not text"
+            raise CorpusError(what, where=where, mend=SKIP)
+        if b"\\u" in line:  # only an escape can smuggle in half a character
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                what = f"holds half a character (a lone surrogate) at {error.start}"
+                raise CorpusError(what, where=where, mend=SKIP) from None
+        return text
