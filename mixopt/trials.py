@@ -137,7 +137,7 @@ class TrialResult:
     """What a worker returns for a finished proxy.
 
     Attributes:
-        metrics: `bpb/<domain>` (bits per byte, lower is better) and `loss/<domain>` (nats per token).
+        metrics: `bpb/<domain>` in bits per byte, `loss/<domain>` in nats per token.
         curve: evaluations on the way, oldest first, the last one equal to `metrics`.
         cost: what it spent.
         loads: expert load per domain: domain → share of assignments per expert (sums to 1).
@@ -163,6 +163,39 @@ class TrialResult:
             cost=Cost(**values["cost"]),
             loads={name: tuple(load) for name, load in values.get("loads", {}).items()},
             environment=dict(values.get("environment", {})),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one proxy of a training: a result, or why there is none.
+
+    Attributes:
+        result: None if it failed.
+        failure: None if it did not.
+        message: what happened, for a person.
+    """
+
+    result: TrialResult | None
+    failure: Failure | None = None
+    message: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON-able values; `from_json` gives it back exactly."""
+        return {
+            "result": None if self.result is None else self.result.to_json(),
+            "failure": None if self.failure is None else str(self.failure),
+            "message": self.message,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Outcome:
+        """The outcome that `to_json` described."""
+        result, failure = values["result"], values["failure"]
+        return cls(
+            None if result is None else TrialResult.from_json(result),
+            None if failure is None else Failure(failure),
+            str(values["message"]),
         )
 
 

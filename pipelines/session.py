@@ -28,7 +28,7 @@ from mixopt.objective import Objective
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Failure, Fidelity, State, Trial, TrialSpec
+from mixopt.trials import Failure, Fidelity, Outcome, State, Trial, TrialResult, TrialSpec
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
 from proxies.job import Job
@@ -144,14 +144,13 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
                 case driver.Progressed():
                     done = cost * event.tokens / session.fidelity.tokens
                     display.progress(event.key, done, event.tokens_per_second)
-                case driver.Finished(results=[None]):
-                    message = "the loss is no longer a finite number"
-                    session.tracker.trial(ledger.fail(number, Failure.DIVERGED, message))
-                    display.finished(event.key, cost)
-                    display.warn(f"trial {number} diverged; it counts as no score")
-                case driver.Finished(results=[result]) if result is not None:
+                case driver.Finished(outcomes=[Outcome(result=TrialResult() as result)]):
                     session.tracker.trial(ledger.complete(number, result))
                     display.finished(event.key, cost)
+                case driver.Finished(outcomes=[Outcome(failure=Failure() as why, message=said)]):
+                    session.tracker.trial(ledger.fail(number, why, said))
+                    display.finished(event.key, cost)
+                    display.warn(f"trial {number} {why}: {said}; it counts as no score")
                 case driver.Failed(final=True):
                     failed = ledger.fail(number, event.failure, event.message)
                     session.tracker.trial(failed)

@@ -57,7 +57,7 @@ def connect(address: str | None) -> Iterator[str]:
     starts_here = address == "local"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        context = ray.init(
+        ray.init(
             address=address,
             include_dashboard=False if starts_here else None,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES if starts_here else None,
@@ -72,7 +72,7 @@ def connect(address: str | None) -> Iterator[str]:
             "cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)",
         ) from error
     try:
-        node = context.address_info.get("gcs_address") or address
+        node = ray.get_runtime_context().gcs_address
         yield f"Ray {'started here' if starts_here else f'at {node}'}"
     finally:
         ray.shutdown()
@@ -81,7 +81,7 @@ def connect(address: str | None) -> Iterator[str]:
 def slots(resources: Resources) -> int:
     """How many trials fit on the cluster at once, as it is now."""
     total = 0
-    for node in ray.nodes():
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
         if not node["Alive"]:
             continue
         has = node["Resources"]

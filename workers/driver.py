@@ -22,7 +22,7 @@ import ray
 from ray import ObjectRefGenerator
 
 from mixopt.errors import CorpusError, TrainingError
-from mixopt.trials import Failure, TrialResult
+from mixopt.trials import Failure, Outcome
 from workers.cluster import Resources, slots
 from workers.proxy_task import Work, perform
 
@@ -49,10 +49,10 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Finished:
-    """`key` is done; one result per proxy, None for one that diverged."""
+    """`key` is done, with an outcome per proxy: its result, or that it diverged."""
 
     key: str
-    results: Sequence[TrialResult | None]
+    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,7 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
     if said["kind"] == "progress":
         return Progressed(work.key, said["tokens"], said["tokens_per_second"], said["phase"])
     if said["kind"] == "done":
-        results = [None if r is None else TrialResult.from_json(r) for r in said["results"]]
-        return Finished(work.key, results)
+        return Finished(work.key, [Outcome.from_json(o) for o in said["outcomes"]])
     failure = Failure(said["failure"])
     return _judge(failure, said["message"], attempt, resources)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from mixopt import files, locks
 from mixopt.errors import CorpusError, LedgerError
-from mixopt.trials import Failure, TrialResult
+from mixopt.trials import Failure, Outcome
 
 MARKER = "done.json"
 ATTEMPTS = "attempts.jsonl"
@@ -47,15 +47,15 @@ class Work:
     keep_weights: bool = False
 
 
-def finished(work: Work) -> list[TrialResult | None] | None:
-    """The results in `work`'s completion marker, None for a diverged proxy; None without one."""
+def finished(work: Work) -> list[Outcome] | None:
+    """The outcomes in `work`'s completion marker; None if it has none."""
     try:
         said = json.loads((Path(work.folder) / MARKER).read_text())
     except (OSError, ValueError):
         return None
     if said.get("identity") != work.identity:
         return None
-    return [None if r is None else TrialResult.from_json(r) for r in said["results"]]
+    return [Outcome.from_json(outcome) for outcome in said["outcomes"]]
 
 
 def perform(work: Work, attempt: int, threads: int, micro_batches: int) -> Iterator[dict[str, Any]]:
@@ -69,7 +69,8 @@ def perform(work: Work, attempt: int, threads: int, micro_batches: int) -> Itera
 
     def run() -> None:
         try:
-            box.put({"kind": "done", "results": _train(work, attempt, threads, micro_batches, box)})
+            outcomes = _train(work, attempt, threads, micro_batches, box)
+            box.put({"kind": "done", "outcomes": [o.to_json() for o in outcomes]})
         except CorpusError as error:
             box.put(_failed(Failure.BAD_DATA, str(error)))
         except LedgerError as error:  # the folder's lock did not come free
@@ -102,7 +103,7 @@ def _failed(failure: Failure, message: str) -> dict[str, Any]:
 
 def _train(
     work: Work, attempt: int, threads: int, micro_batches: int, box: queue.Queue[dict[str, Any]]
-) -> list[dict[str, Any] | None]:
+) -> list[Outcome]:
     from proxies.job import Job
     from proxies.training import Progress, train
 
@@ -110,7 +111,7 @@ def _train(
     with locks.hold(folder / "lock", work.key, patience=LOCK_PATIENCE_SECONDS):
         before = finished(work)
         if before is not None:
-            return [None if r is None else r.to_json() for r in before]
+            return before
         job = Job.from_json(work.job)
         if micro_batches > job.recipe.micro_batches:
             recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
@@ -122,10 +123,10 @@ def _train(
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
 
         outcomes = train(job, folder, report, threads=threads, keep_weights=work.keep_weights)
-        results = [None if r is None else r.to_json() for r in outcomes]
-        files.write_json(folder / MARKER, {"identity": work.identity, "results": results})
+        said = {"identity": work.identity, "outcomes": [o.to_json() for o in outcomes]}
+        files.write_json(folder / MARKER, said)
         _append(folder / ATTEMPTS, {"attempt": attempt, "completed": time.time()})
-        return results
+        return outcomes
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:

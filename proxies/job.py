@@ -1,0 +1,98 @@
+"""A job: one cohort of proxies to train, as a value that travels as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixopt.errors import TrainingError
+from mixopt.mixture import Mixture
+from mixopt.models.config import ModelConfig
+from mixopt.recipe import Recipe
+
+# settings of a recipe that change memory or durability, never what is computed
+HARMLESS = ("micro_batches", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class Job:
+    """K proxies of one shape, trained together for equally many tokens.
+
+    Attributes:
+        model: their shape.
+        recipe: how they are trained.
+        corpus: folder of the corpus.
+        mixtures: one per proxy.
+        seeds: one per proxy; seeds the initial weights and the data order.
+        tokens: training tokens of each proxy.
+        token_limits: domain → tokens it is cut to (simulated repetition); None cuts nothing.
+        initial: a `.safetensors` state that every proxy starts from; None starts from the seed.
+        learning_rates: one peak rate per proxy; None gives all the recipe's.
+        identity: what the caller binds into checkpoints besides the job itself.
+    """
+
+    model: ModelConfig
+    recipe: Recipe
+    corpus: str
+    mixtures: tuple[Mixture, ...]
+    seeds: tuple[int, ...]
+    tokens: int
+    token_limits: dict[str, int] | None = None
+    initial: str | None = None
+    learning_rates: tuple[float, ...] | None = None
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        cohort = len(self.mixtures)
+        if cohort < 1 or len(self.seeds) != cohort:
+            raise TrainingError(f"{cohort} mixtures but {len(self.seeds)} seeds", where="job")
+        if self.learning_rates is not None and len(self.learning_rates) != cohort:
+            raise TrainingError(
+                f"{cohort} mixtures but {len(self.learning_rates)} learning rates", where="job"
+            )
+        if self.tokens < 1:
+            raise TrainingError(f"tokens must be at least 1, is {self.tokens}", where="job")
+
+    @property
+    def cohort(self) -> int:
+        """How many proxies train together, K."""
+        return len(self.mixtures)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.recipe.steps(self.tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as JSON-able values; `from_json` gives it back exactly."""
+        values = dataclasses.asdict(self)
+        values["mixtures"] = [mixture.as_dict() for mixture in self.mixtures]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Job:
+        """The job that `to_json` described."""
+        rates = values["learning_rates"]
+        return cls(
+            **{
+                **values,
+                "model": ModelConfig(**values["model"]),
+                "recipe": Recipe(**values["recipe"]),
+                "mixtures": tuple(Mixture.exact(mixture) for mixture in values["mixtures"]),
+                "seeds": tuple(values["seeds"]),
+                "learning_rates": None if rates is None else tuple(rates),
+            }
+        )
+
+    def training_hash(self, corpus_hash: str) -> str:
+        """Identity of the work: equal hashes may resume each other's checkpoints."""
+        values = self.to_json()
+        values.pop("corpus")  # the folder may move, its content may not
+        for name in HARMLESS:
+            values["recipe"].pop(name)
+        text = json.dumps([values, corpus_hash], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

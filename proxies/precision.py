@@ -1,0 +1,80 @@
+"""Which dtype the matrix products run in; `auto` measures once per device and shape."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from mixopt.models.config import ModelConfig
+from mixopt.models.transformer import Transformer
+from mixopt.recipe import Recipe
+from proxies.checkpoint import write_atomically
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NEEDED_GAIN = 1.1  # bf16 must be this much faster to be worth its rounding
+ROUNDS = 3
+
+
+def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: torch.device) -> str:
+    """`fp32` or `bf16`: the recipe's own choice, else the faster of the two on this device.
+
+    The measurement takes about ten steps, and is remembered in the user's cache folder
+    (`$XDG_CACHE_HOME/mixopt/precision.json`, else under `~/.cache`).
+    """
+    if recipe.precision != "auto":
+        return recipe.precision
+    shape = (config, recipe.sequence_length, recipe.batch_sequences, recipe.micro_batches, cohort)
+    key_text = repr((_device_name(device), torch.__version__, torch.get_num_threads(), shape))
+    key = hashlib.sha256(key_text.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mixopt"
+    known = _read(cache / "precision.json")
+    if key not in known:
+        seconds = _measure(config, recipe, cohort, device)
+        known[key] = "bf16" if seconds["bf16"] * NEEDED_GAIN < seconds["fp32"] else "fp32"
+        with contextlib.suppress(OSError):  # no home to remember it in: measured again next time
+            write_atomically(cache / "precision.json", json.dumps(known, indent=1).encode())
+    return known[key]
+
+
+def _measure(
+    config: ModelConfig, recipe: Recipe, cohort: int, device: torch.device
+) -> dict[str, float]:
+    """Seconds of a forward and backward pass in each dtype: the best of alternated rounds."""
+    batch = recipe.batch_sequences // recipe.micro_batches
+    generator = torch.Generator().manual_seed(0)
+    shape = (cohort, batch, recipe.sequence_length + 1)
+    ids_KBT = torch.randint(config.vocab_size, shape, generator=generator).to(device)
+    models = {
+        name: Transformer(config, (0,) * cohort, dtype).to(device) for name, dtype in DTYPES.items()
+    }
+    best = dict.fromkeys(models, float("inf"))
+    for round_number in range(ROUNDS + 1):
+        for name, model in models.items():
+            start = time.perf_counter()
+            losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
+            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
+            float(losses.nats_K.sum())  # waits for the device
+            if round_number:  # the first round warms up
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in known.items() if v in DTYPES} if isinstance(known, dict) else {}

@@ -1,0 +1,328 @@
+"""The step loop: a cohort of proxies from its first batch to its results, resumable at any moment.
+
+Shapes: K proxies, B sequences of a batch, T tokens predicted per sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mixopt
+from mixopt.corpus.batches import Batches
+from mixopt.corpus.shards import Corpus
+from mixopt.errors import CheckpointError
+from mixopt.models.config import ModelConfig
+from mixopt.models.transformer import Transformer
+from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
+from proxies.checkpoint import load_state, save_state, write_atomically
+from proxies.evaluation import Evaluation, evaluate
+from proxies.job import Job
+from proxies.optimizer import CohortOptimizer
+from proxies.precision import DTYPES, choose_precision
+from proxies.schedules import rate_share
+
+CHECKPOINT = "checkpoint.safetensors"
+CURVE = "curve.jsonl"
+PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: optimizer steps done.
+        steps: of how many.
+        tokens: training tokens done, per proxy.
+        loss: mean training loss of each proxy since the last report, nats per token.
+        tokens_per_second: of all proxies together, since the last report; 0 while evaluating.
+        phase: `training` or `evaluation`.
+    """
+
+    step: int
+    steps: int
+    tokens: int
+    loss: tuple[float, ...]
+    tokens_per_second: float
+    phase: str
+
+
+def train(
+    job: Job,
+    folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    threads: int | None = None,
+    *,
+    keep_weights: bool = False,
+    device: str | None = None,
+) -> list[Outcome]:
+    """Train the job's proxies; one outcome per mixture, in order.
+
+    Called again on the same folder it goes on from the last checkpoint, bit for bit as if it had
+    never stopped (on the same device, with as many threads). The folder then holds
+    `checkpoint.safetensors`, `curve.jsonl`, and with `keep_weights` the final `model.safetensors`
+    (`model-0.safetensors`, … of a cohort) and `model.json`. A proxy whose loss is no longer finite
+    becomes a `Failure.DIVERGED` outcome and leaves the others untouched.
+
+    Args:
+        job: what to train.
+        folder: where its state lives; created if absent.
+        on_progress: called about once a second and at evaluations; what it raises ends the
+            training (resumable).
+        threads: CPU threads of this process; None leaves them.
+        keep_weights: whether the final weights are saved.
+        device: `cpu`, `cuda`, …; None takes a GPU if there is one.
+
+    Raises:
+        CheckpointError: the folder holds a checkpoint of other work, or a broken one.
+        CorpusError: the corpus lacks a domain, or a domain is too short.
+        TrainingError: the initial state does not fit the model.
+    """
+    with ExitStack() as stack:
+        if threads is not None:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
+        # routers may draw noise; a training owns its random stream and gives the caller's back
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        torch.manual_seed(job.seeds[0])
+        run = _Run(job, Path(folder), on_progress, device)
+        run.resume()
+        return run.finish(keep_weights)
+
+
+class _Run:
+    """The state of one training between its first step and its results."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        on_progress: Callable[[Progress], None] | None,
+        device: str | None,
+    ) -> None:
+        self.job, self.recipe, self.folder, self.on_progress = job, job.recipe, folder, on_progress
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.corpus = Corpus.open(job.corpus)
+        self.identity = job.training_hash(self.corpus.hash)
+        self.config = _with_vocabulary(job.model, self.corpus.vocab_size)
+        self.batches = [
+            Batches(
+                self.corpus,
+                mixture,
+                seed,
+                self.recipe.batch_sequences,
+                self.recipe.sequence_length,
+                job.token_limits,
+            )
+            for mixture, seed in zip(job.mixtures, job.seeds, strict=True)
+        ]
+        self.evaluation_steps = {
+            max(1, job.steps * (i + 1) // self.recipe.evaluations)
+            for i in range(self.recipe.evaluations)
+        }
+        self.step = 0
+        self.curves: list[list[CurvePoint]] = [[] for _ in job.mixtures]
+        self.last: list[Evaluation] = []
+        self.diverged: dict[int, str] = {}
+        self.seconds_before = 0.0  # spent by earlier attempts up to the checkpoint
+        self.started = time.perf_counter()
+        self.written = self.started
+        self.reported = self.started
+        self.losses: list[Tensor] = []  # (K,) of the steps since the last report, on the device
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, earlier attempts included."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def resume(self) -> None:
+        """Build the cohort, from the folder's checkpoint if there is one."""
+        path = self.folder / CHECKPOINT
+        tensors, meta = load_state(path) if path.exists() else ({}, {})
+        if meta and meta.get("identity") != self.identity:
+            raise CheckpointError(
+                "belongs to other work (its model, recipe, data, mixture or seed differ)",
+                where=str(path),
+                mend="Give this training a folder of its own",
+            )
+        cohort = self.job.cohort
+        self.precision = meta.get("precision") or choose_precision(
+            self.config, self.recipe, cohort, self.device
+        )
+        self.model = Transformer(self.config, self.job.seeds, DTYPES[self.precision])
+        if not meta and self.job.initial is not None:
+            state, _ = load_state(Path(self.job.initial))
+            for k in range(cohort):
+                self.model.load_proxy_state(state, k)
+        self.model.to(self.device).train()
+        rates = self.job.learning_rates or (self.recipe.learning_rate,) * cohort
+        self.optimizer = CohortOptimizer(self.model, self.recipe, rates)
+        if meta:
+            self._restore(tensors, meta)
+        lines = [_curve_line(k, point) for k, curve in enumerate(self.curves) for point in curve]
+        write_atomically(self.folder / CURVE, "".join(lines).encode())
+
+    def finish(self, keep_weights: bool) -> list[Outcome]:
+        """Train to the end; the outcomes."""
+        while self.step < self.job.steps and len(self.diverged) < self.job.cohort:
+            self._train_step()
+            now = time.perf_counter()
+            if self.step in self.evaluation_steps or self.step == self.job.steps:
+                self._report("training")
+                self._evaluate()
+                self._checkpoint()
+            elif now - self.written >= self.recipe.checkpoint_seconds:
+                self._checkpoint()
+            elif now - self.reported >= PROGRESS_SECONDS:
+                self._report("training")
+        if keep_weights:
+            self._keep_weights()
+        if self.step == self.job.steps and not self.last:  # it ended before, its marker was lost
+            self.last = self._scores(final=True)
+        return [self._outcome(k) for k in range(self.job.cohort)]
+
+    def _train_step(self) -> None:
+        ids_KBT = torch.from_numpy(np.stack([b.at(self.step) for b in self.batches]))
+        ids_KBT = ids_KBT.to(self.device, non_blocking=True)
+        parts = self.recipe.micro_batches
+        self.model.begin_step()
+        self.optimizer.zero_gradients()
+        nats_K = torch.zeros(self.job.cohort, device=self.device)
+        for part_KBT in ids_KBT.chunk(parts, 1):
+            losses = self.model.loss(part_KBT[..., :-1], part_KBT[..., 1:])
+            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum() / parts)
+            nats_K += losses.nats_K.detach() / parts
+        norm_K = self.optimizer.step(rate_share(self.step, self.job.steps, self.recipe))
+        self.model.end_step()
+        # a gradient that is not finite shows in the same sum as a loss that is not
+        self.losses.append(nats_K + 0.0 * norm_K)
+        self.step += 1
+
+    def _note_losses(self) -> tuple[float, ...]:
+        """Mean loss of each proxy since the last look; notes the ones that diverged."""
+        if not self.losses:
+            return ()
+        losses = torch.stack(self.losses).cpu()
+        first = self.step - len(losses) + 1
+        for k in torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist():
+            step = first + int(torch.nonzero(~torch.isfinite(losses[:, k]))[0])
+            self.diverged.setdefault(k, f"loss or gradient was not finite at step {step}")
+        self.losses = []
+        return tuple(losses.mean(0).tolist())
+
+    def _report(self, phase: str) -> None:
+        steps = len(self.losses)
+        loss = self._note_losses()
+        now = time.perf_counter()
+        rate = (
+            steps * self.recipe.tokens_per_step * self.job.cohort / max(now - self.reported, 1e-9)
+        )
+        self.reported = now
+        if self.on_progress is not None:
+            tokens = self.step * self.recipe.tokens_per_step
+            self.on_progress(Progress(self.step, self.job.steps, tokens, loss, rate, phase))
+
+    def _scores(self, final: bool) -> list[Evaluation]:
+        tokens = self.recipe.evaluation_tokens if final else self.recipe.curve_tokens
+        domains = self.corpus.validation_domains
+        length = self.recipe.sequence_length
+        return evaluate(self.model, self.corpus, domains, tokens, length)
+
+    def _evaluate(self) -> None:
+        self.last = self._scores(final=self.step == self.job.steps)
+        with (self.folder / CURVE).open("a") as file:
+            for k, evaluation in enumerate(self.last):
+                tokens = self.step * self.recipe.tokens_per_step
+                point = CurvePoint(self.step, tokens, evaluation.metrics, self.seconds)
+                if not all(map(math.isfinite, evaluation.metrics.values())):
+                    self.diverged.setdefault(k, f"evaluation was not finite at step {self.step}")
+                    continue
+                self.curves[k].append(point)
+                file.write(_curve_line(k, point))
+        self._report("evaluation")
+
+    def _outcome(self, k: int) -> Outcome:
+        if k in self.diverged:
+            return Outcome(None, Failure.DIVERGED, self.diverged[k])
+        tokens = self.job.steps * self.recipe.tokens_per_step
+        per_token = self.config.flops_per_token(self.recipe.sequence_length)
+        result = TrialResult(
+            metrics=dict(self.curves[k][-1].metrics),
+            curve=tuple(self.curves[k]),
+            cost=Cost(tokens, self.seconds / self.job.cohort, 3 * per_token * tokens),
+            loads=self.last[k].loads,
+            environment=self._environment(),
+        )
+        return Outcome(result)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "mixopt": mixopt.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "device": str(self.device),
+            "threads": str(torch.get_num_threads()),
+            "precision": self.precision,
+            "corpus": self.corpus.hash,
+            "tokenizer": self.corpus.tokenizer_hash,
+        }
+
+    def _checkpoint(self) -> None:
+        self._note_losses()
+        self.written = time.perf_counter()
+        if math.isinf(self.recipe.checkpoint_seconds):
+            return
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": t for name, t in self.optimizer.state().items()}
+        tensors["random"] = torch.get_rng_state()
+        meta = {
+            "identity": self.identity,
+            "step": self.step,
+            "precision": self.precision,
+            "seconds": self.seconds,
+            "diverged": self.diverged,
+            "curves": [[dataclasses.asdict(p) for p in curve] for curve in self.curves],
+        }
+        save_state(self.folder / CHECKPOINT, tensors, meta)
+
+    def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.model.load_state_dict(_under("model.", tensors))
+        self.optimizer.load_state(_under("optimizer.", tensors))
+        torch.set_rng_state(tensors["random"])
+        self.step, self.seconds_before = int(meta["step"]), float(meta["seconds"])
+        self.diverged = {int(k): message for k, message in meta["diverged"].items()}
+        self.curves = [[CurvePoint(**p) for p in curve] for curve in meta["curves"]]
+
+    def _keep_weights(self) -> None:
+        write_atomically(
+            self.folder / "model.json", json.dumps(dataclasses.asdict(self.config)).encode()
+        )
+        for k in range(self.job.cohort):
+            name = "model" if self.job.cohort == 1 else f"model-{k}"
+            save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(k))
+
+
+def _with_vocabulary(config: ModelConfig, size: int) -> ModelConfig:
+    return dataclasses.replace(config, vocab_size=config.vocab_size or size)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _curve_line(proxy: int, point: CurvePoint) -> str:
+    return json.dumps({"proxy": proxy, **dataclasses.asdict(point)}) + "\n"
