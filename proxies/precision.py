@@ -60,7 +60,7 @@ def _measure(
             start = time.perf_counter()
             losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
             torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
-            float(losses.nats_K.sum())  # waits for the device
+            losses.nats_K.sum().item()  # waits for the device
             if round_number:  # the first round warms up
                 best[name] = min(best[name], time.perf_counter() - start)
     return best

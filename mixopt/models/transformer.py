@@ -219,5 +219,5 @@ class Transformer(nn.Module):
 
 
 def rms_norm(x_KND: Tensor, weight_KD: Tensor) -> Tensor:
-    """x / √(mean x² + ε) · weight over the last axis, fp32."""
+    """RMSNorm: x / √(mean x² + ε) · weight over the last axis, fp32."""
     return F.rms_norm(x_KND, x_KND.shape[-1:], eps=NORM_EPSILON) * weight_KD.unsqueeze(1)

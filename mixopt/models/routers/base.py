@@ -102,7 +102,7 @@ class Router(nn.Module, ABC):
         """Forget the assignments of the last optimizer step."""
         self.step_counts_KE.zero_()
 
-    def end_step(self) -> None:  # noqa: B027 -- a hook that most routers do not need
+    def end_step(self) -> None:
         """Update state that changes once per optimizer step, from `step_counts_KE`."""
 
     def count(self, indices_KNS: Tensor, mask_KN: Tensor | None) -> Tensor:
