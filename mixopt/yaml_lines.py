@@ -137,7 +137,7 @@ class Document:
         loc: Place = found["loc"]
         place = tuple(self._known(loc))
         mend = ""
-        if found["type"] == "extra_forbidden":
+        if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             what = "there is no such key"
             known = _keys_at(model, loc[:-1])
             near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)

@@ -1,0 +1,72 @@
+"""The study file: what is left out has a value, what is wrong is named with its line and mend."""
+
+from pathlib import Path
+
+import pytest
+
+from mixopt.errors import StudyError
+from mixopt.study import load_study, parse_tokens
+
+LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
+
+
+def study_file(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_study_of_three_lines_is_whole(tmp_path: Path) -> None:
+    study = load_study(study_file(tmp_path, LEAST))
+    assert study.home == tmp_path / "demo"
+    assert study.corpus_path == tmp_path / "corpus"
+    assert study.ledger_url == f"sqlite:///{tmp_path}/demo/ledger.db"
+    assert study.promote is not None
+    assert study.budget == study.promote.tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("600k", 600_000),
+        ("1.5M", 1_500_000),
+        ("20B", 20 * 10**9),
+        ("6_000", 6000),
+        ("2e6", 2 * 10**6),
+    ],
+)
+def test_token_counts_may_be_written_short(text: str, tokens: int) -> None:
+    assert parse_tokens(text) == tokens
+
+
+@pytest.mark.parametrize(
+    ("addition", "line", "said"),
+    [
+        ("serch:\n  trials: 8\n", 5, "search"),  # an unknown key is answered with the nearest one
+        ("search:\n  trials: many\n", 6, "trials"),
+        ("search:\n  trials: 1\n", 6, "trials"),
+        ("proxy:\n  model: {width: 65}\n", 6, "heads"),
+        ("proxy:\n  recipe:\n    learning_rat: 1e-3\n", 7, "learning_rate"),
+        ("proxy:\n  tokens: lots\n", 6, "600k"),
+        ("select:\n  confidence: 2\n", 6, "confidence"),
+        ("name: again\n", 5, "name"),
+    ],
+)
+def test_an_error_names_the_line_and_the_key(
+    tmp_path: Path, addition: str, line: int, said: str
+) -> None:
+    path = study_file(tmp_path, LEAST + addition)
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert f"study.yaml:{line}" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_an_objective_without_weight_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="every weight is 0"):
+        load_study(study_file(tmp_path, LEAST.replace("law: 1", "law: 0")))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"absent\.yaml"):
+        load_study(tmp_path / "absent.yaml")
