@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -12,21 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mixopt.errors import CheckpointError
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary neighbour, fsync, rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+from mixopt.files import write_bytes
 
 
 def save_state(
@@ -39,7 +24,7 @@ def save_state(
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"meta": json.dumps(meta or {})}
-    write_atomically(path, _safetensors().save(on_cpu, metadata=header))
+    write_bytes(path, _safetensors().save(on_cpu, metadata=header))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -71,11 +56,3 @@ def _safetensors() -> ModuleType:
             "keeping weights",
         ) from error
     return safetensors.torch
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

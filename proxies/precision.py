@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from mixopt.files import write_json
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
-from proxies.checkpoint import write_atomically
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEEDED_GAIN = 1.1  # bf16 must be this much faster to be worth its rounding
@@ -39,7 +39,7 @@ def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: t
         seconds = _measure(config, recipe, cohort, device)
         known[key] = "bf16" if seconds["bf16"] * NEEDED_GAIN < seconds["fp32"] else "fp32"
         with contextlib.suppress(OSError):  # no home to remember it in: measured again next time
-            write_atomically(cache / "precision.json", json.dumps(known, indent=1).encode())
+            write_json(cache / "precision.json", known)
     return known[key]
 
 

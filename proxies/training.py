@@ -24,10 +24,11 @@ import mixopt
 from mixopt.corpus.batches import Batches
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
+from mixopt.files import write_bytes, write_json
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
-from proxies.checkpoint import load_state, save_state, write_atomically
+from proxies.checkpoint import load_state, save_state
 from proxies.evaluation import Evaluation, evaluate
 from proxies.job import Job
 from proxies.optimizer import CohortOptimizer
@@ -173,7 +174,7 @@ class _Run:
         if meta:
             self._restore(tensors, meta)
         lines = [_curve_line(k, point) for k, curve in enumerate(self.curves) for point in curve]
-        write_atomically(self.folder / CURVE, "".join(lines).encode())
+        write_bytes(self.folder / CURVE, "".join(lines).encode())
 
     def finish(self, keep_weights: bool) -> list[Outcome]:
         """Train to the end; the outcomes."""
@@ -308,9 +309,7 @@ class _Run:
         self.curves = [[CurvePoint(**p) for p in curve] for curve in meta["curves"]]
 
     def _keep_weights(self) -> None:
-        write_atomically(
-            self.folder / "model.json", json.dumps(dataclasses.asdict(self.config)).encode()
-        )
+        write_json(self.folder / "model.json", dataclasses.asdict(self.config))
         for k in range(self.job.cohort):
             name = "model" if self.job.cohort == 1 else f"model-{k}"
             save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(k))
