@@ -118,8 +118,7 @@ class Ledger:
             LedgerError: it is finished already.
         """
         trial = self.trial(number)
-        if trial.state in (State.COMPLETE, State.FAILED):
-            raise LedgerError(f"trial {number} is {trial.state} and cannot be run again")
+        self._refuse_finished(trial)
         if trial.state is State.WAITING:
             self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
         self._set(number, "attempts", trial.attempts + 1)
@@ -131,6 +130,7 @@ class Ledger:
         Raises:
             LedgerError: it is finished already, or the objective's metrics are not in the result.
         """
+        self._refuse_finished(self.trial(number))
         missing = [m for m in self.objective.metrics if m not in result.metrics]
         if missing:
             raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
@@ -141,7 +141,12 @@ class Ledger:
         return self.trial(number)
 
     def fail(self, number: int, failure: Failure, message: str) -> Trial:
-        """Record that trial `number` ends without a result. It never becomes a score."""
+        """Record that trial `number` ends without a result. It never becomes a score.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        self._refuse_finished(self.trial(number))
         self._set(number, "failure", str(failure))
         self._set(number, "message", message[-2000:])
         self._finish(number, TrialState.FAIL, None)
@@ -165,10 +170,13 @@ class Ledger:
         trial_id = self._id(number)
         if self._storage.get_trial(trial_id).state == TrialState.WAITING:
             self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        try:
-            self._storage.set_trial_state_values(trial_id, state, values)
-        except optuna.exceptions.UpdateFinishedTrialError as error:
-            raise LedgerError(f"trial {number} is finished already") from error
+        self._storage.set_trial_state_values(trial_id, state, values)
+
+    def _refuse_finished(self, trial: Trial) -> None:
+        if trial.state in (State.COMPLETE, State.FAILED):
+            raise LedgerError(
+                f"trial {trial.number} of {self.name} is {trial.state} and cannot be run again"
+            )
 
 
 def _trial(frozen: FrozenTrial) -> Trial:

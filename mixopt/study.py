@@ -18,10 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from mixopt import designs, files, yaml_lines
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
-from mixopt.mixture import LinearConstraint, Mixture, MixtureSpace
+from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
 from mixopt.recipe import Recipe
+from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -83,8 +84,8 @@ class Proxy(Section):
 class Search(Section):
     """How the swarm is chosen."""
 
-    design: str = "dirichlet"
-    """First swarm: `dirichlet`, `sobol`, or your own `package.module:Name`."""
+    design: Literal["dirichlet", "sobol"] = "dirichlet"
+    """First swarm: around the natural mixture (RegMix, 2407.01492), or evenly over the simplex."""
     trials: int = Field(default=16, ge=3)
     """Trials of the first swarm, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
@@ -272,7 +273,7 @@ class Study(Section):
 
     def first_swarm(self, space: MixtureSpace) -> list[Mixture]:
         """The mixtures of the design, before repeats."""
-        return designs.design(self.search.design, space, self.search.trials, self.seed)
+        return designs.design(space, self.search.trials, self.seed, self.search.design)
 
     def training_hash(self, corpus: Corpus) -> str:
         """Identity of all that a result depends on but mixture, fidelity and seed."""
