@@ -1,0 +1,90 @@
+"""What a study folder tells besides the ledger: curves, markers, verdict and promotion.
+
+Reading only, and forgiving: a view of a study must open at any stage of it, also while a trial is
+being written or after a crash. What is absent or half-written reads as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mixopt.trials import CurvePoint, Trial
+
+
+def trial_folder(home: Path, number: int) -> Path:
+    """Where trial `number` of the study at `home` keeps its curve, checkpoint and marker."""
+    return home / "trials" / f"{number:04d}"
+
+
+def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
+    """The learning curve of `trial`, oldest point first, ending with its final metrics.
+
+    A resumed training may have written a step twice: the later line counts. A torn last line is
+    left out.
+    """
+    points: dict[int, CurvePoint] = {}
+    for line in _lines(trial_folder(home, trial.number) / "curve.jsonl"):
+        try:
+            point = json.loads(line)
+            points[int(point["step"])] = CurvePoint(
+                step=int(point["step"]),
+                tokens=int(point["tokens"]),
+                metrics={name: float(value) for name, value in point["metrics"].items()},
+                seconds=float(point.get("seconds", 0.0)),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    curve = [points[step] for step in sorted(points)]
+    if trial.result is None:
+        return curve
+    curve = curve or list(trial.result.curve)
+    tokens, last = trial.result.cost.tokens, curve[-1] if curve else None
+    if last is None or last.tokens < tokens:
+        step = 1 if last is None else last.step + 1
+        seconds = trial.result.cost.device_seconds
+        return [*curve, CurvePoint(step, tokens, trial.metrics, seconds)]
+    return [*curve[:-1], CurvePoint(last.step, last.tokens, trial.metrics, last.seconds)]
+
+
+def finished_at(home: Path, number: int) -> float | None:
+    """When the completion marker of trial `number` was written, seconds since 1970."""
+    marker = trial_folder(home, number) / "done.json"
+    return marker.stat().st_mtime if marker.exists() else None
+
+
+def read_settings(home: Path) -> dict[str, Any]:
+    """The settings that the study is frozen to; empty before its first run."""
+    return _object(home / "study.json")
+
+
+def read_verdict(home: Path) -> dict[str, Any]:
+    """What the selection decided (`verdict.json`); empty before it has."""
+    return _object(home / "verdict.json")
+
+
+def read_promotion(home: Path) -> dict[str, Any]:
+    """What the promotion measured (`promotion/result.json`); empty before it ended."""
+    return _object(home / "promotion" / "result.json")
+
+
+def curve_points(values: Sequence[Any]) -> list[CurvePoint]:
+    """Curve points from their JSON form."""
+    return [
+        CurvePoint(int(p["step"]), int(p["tokens"]), dict(p["metrics"]), float(p.get("seconds", 0)))
+        for p in values
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,149 @@
+"""Trials, verdicts and promotions as what MLflow shows of them. Pure, but for files' times.
+
+A metric is (name, value, step, milliseconds since 1970). All four are functions of what is shown,
+never of when it is shown: MLflow then recognises what it has already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixopt import records
+from mixopt.frames import objective_value
+from mixopt.objective import Objective
+from mixopt.trials import Role, State, Trial
+from pipelines.mlflow_store import curve_metrics
+from pipelines.wording import count
+
+Metric = tuple[str, float, int, int]
+
+
+def weights(mixture: Mapping[str, float]) -> dict[str, str]:
+    """A mixture as parameters."""
+    return {f"mixture.{domain}": f"{weight:.6f}" for domain, weight in mixture.items()}
+
+
+def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) -> Iterator[Metric]:
+    """Learning curve, final metrics and cost of `trial`, whose run began at `start`."""
+    curve = records.read_curve(home, trial)
+    yield from curve_metrics(curve, start)
+    if trial.result is None:
+        return
+    cost, last = trial.result.cost, curve[-1].tokens
+    end = start + round(cost.device_seconds * 1000)
+    yield "cost/device_seconds", cost.device_seconds, last, end
+    yield "cost/tokens", cost.tokens, last, end
+    yield "cost/flops", cost.flops, last, end
+    value = objective_value(trial, objective)
+    if value is not None:
+        yield "objective", value, last, end
+
+
+def trial_params(trial: Trial) -> dict[str, Any]:
+    """What was asked for, as parameters: they never change."""
+    spec, fidelity = trial.spec, trial.spec.fidelity
+    return {
+        **weights(spec.mixture.as_dict()),
+        "model": fidelity.model,
+        "active_params": fidelity.params,
+        "tokens": fidelity.tokens,
+        "seed": spec.seed,
+        "round": spec.round,
+        "role": spec.role,
+        **({"arm": spec.arm} if spec.arm else {}),
+    }
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """Where `trial` stands, and what to filter runs by."""
+    spec, fidelity = trial.spec, trial.spec.fidelity
+    tags = {
+        "mixopt.state": str(trial.state),
+        "mixopt.role": str(spec.role),
+        "mixopt.round": str(spec.round),
+        "mixopt.fidelity": f"{fidelity.model}, {count(fidelity.tokens)} tokens",
+        "mixopt.attempts": str(trial.attempts),
+    }
+    if trial.result is not None:
+        tags |= {f"mixopt.with.{k}": v for k, v in trial.result.environment.items()}
+    if trial.failure is not None:
+        tags["mixopt.failure"] = str(trial.failure)
+        tags["mlflow.note.content"] = f"**{trial.failure}**\n\n```\n{trial.message}\n```"
+    return tags
+
+
+def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
+    """The arms' statistics and the promoted mixture of a `verdict.json`."""
+    found = [
+        (f"selection/{arm['name']}/{key}", arm.get(key))
+        for arm in verdict.get("arms", [])
+        for key in ("mean", "std", "n", "difference", "confidence")
+    ]
+    found += [(f"mixture/{d}", w) for d, w in verdict.get("mixture", {}).items()]
+    found.append(("selection/confidence", verdict.get("confidence")))
+    for name, value in found:
+        if value is not None and math.isfinite(value):
+            yield name, float(value), 0, stamp
+
+
+def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
+    """Metrics and costs of a promotion's `result.json`."""
+    tokens = int(result.get("tokens") or 0)
+    for when, step in (("seed", 0), ("before", 0), ("after", tokens)):
+        for name, value in (result.get(when) or {}).items():
+            yield f"{when}/{name}", value, step, stamp
+    for name, (mean, std) in (result.get("predicted") or {}).items():
+        yield f"predicted/{name}", mean, tokens, stamp
+        yield f"predicted_std/{name}", std, tokens, stamp
+    for stage in result.get("stages", []):
+        for key in ("tokens", "device_seconds"):
+            if stage.get(key) is not None:
+                yield f"cost/{stage['name']}/{key}", float(stage[key]), 0, stamp
+
+
+def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> list[Metric]:
+    """Best objective and summed cost after each trial of the search, up to the first unfinished.
+
+    Only such a prefix never changes any more, so that no step is shown twice with two values.
+    """
+    points: list[Metric] = []
+    best, tokens, seconds, step = math.inf, 0, 0.0, 0
+    for trial in sorted(trials, key=lambda t: t.number):
+        if trial.state not in (State.COMPLETE, State.FAILED):
+            break
+        value = objective_value(trial, objective)
+        if value is None or trial.result is None or trial.spec.role is Role.SELECT:
+            continue
+        step, best = step + 1, min(best, value)
+        tokens += trial.result.cost.tokens
+        seconds += trial.result.cost.device_seconds
+        stamp = start + step
+        points += [
+            ("best/objective", best, step, stamp),
+            ("best/tokens", tokens, step, stamp),
+            ("best/device_seconds", seconds, step, stamp),
+        ]
+    return points
+
+
+def changed(path: Path) -> int:
+    """When `path` was written, milliseconds since 1970; 0 if it is not there."""
+    return round(path.stat().st_mtime * 1000) if path.exists() else 0
+
+
+def text(value: Any) -> str:
+    """A setting as a parameter's text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def finite(table: Any) -> Any:
+    """JSON has no NaN; browsers refuse what Python writes for it."""
+    if isinstance(table, dict):
+        return {key: finite(value) for key, value in table.items()}
+    if isinstance(table, list):
+        return [finite(value) for value in table]
+    return None if isinstance(table, float) and not math.isfinite(table) else table

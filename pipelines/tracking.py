@@ -1,0 +1,330 @@
+"""What mixopt shows in MLflow: one parent run per study, one child per trial, the promotion.
+
+MLflow is a view. The ledger and the study folder hold the truth, every method here can be called
+again without showing anything twice, and no failure of MLflow's reaches the study: it is told once,
+and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import mixopt
+from mixopt import files, records
+from mixopt.errors import MixoptError
+from mixopt.frames import trials_frame
+from mixopt.trials import State, Trial
+from pipelines import tracked_values as values
+from pipelines import wording
+from pipelines.mlflow_store import RunStore, curve_metrics, quiet, tracking_uri, ui_command
+from pipelines.registered_model import register
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from mixopt.study import Study
+
+__all__ = ["Tracker", "tracking_uri", "ui_command"]
+
+STATUS = {
+    State.WAITING: "SCHEDULED",
+    State.RUNNING: "RUNNING",
+    State.COMPLETE: "FINISHED",
+    State.FAILED: "FAILED",
+}
+RETRY_SECONDS = 60.0  # after a failure, trials are not shown for this long: sync catches up
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A child run as MLflow has it: its id, the spec it shows, and what it was told last."""
+
+    run: str
+    spec: str
+    told: str
+    started: int
+    status: str
+
+
+def _shown(
+    method: Callable[Concatenate[Tracker, RunStore, P], None],
+) -> Callable[Concatenate[Tracker, P], bool]:
+    """The one place where MLflow's failures end: told once, and False returned."""
+
+    @functools.wraps(method)
+    def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        if not self.enabled or (method.__name__ == "trial" and time.monotonic() < self._rest_until):
+            return False
+        try:
+            with quiet():
+                method(self, self._connected(), *args, **kwargs)
+        except Exception as error:  # requests', SQLAlchemy's, MLflow's, the disk's: all the same
+            self._failed(error)
+            return False
+        return True
+
+    return guarded
+
+
+class Tracker:
+    """Shows a study in MLflow while it runs. Made by `open`; used by the driver's process only.
+
+    Every public method returns whether MLflow has it now.
+    """
+
+    def __init__(self, study: Study, on_warning: Callable[[str], None]) -> None:
+        self.study, self.enabled = study, study.mlflow.enabled
+        self.error: Exception | None = None
+        self._on_warning, self._rest_until = on_warning, 0.0
+        self._objective = study.mixture_objective()
+        self._store: RunStore | None = None
+        self._parent = ""
+        self._parent_start = 0
+        self._children: dict[int, _Child] = {}
+
+    @classmethod
+    def open(cls, study: Study, *, on_warning: Callable[[str], None]) -> Tracker:
+        """Connect to the MLflow of `study`, create and migrate its database, find what it shows.
+
+        Never raises: what is wrong with MLflow goes to `on_warning`, once. With
+        `mlflow: {enabled: false}` nothing is done, now or later.
+        """
+        tracker = cls(study, on_warning)
+        tracker._prepare()
+        return tracker
+
+    @_shown
+    def _prepare(self, store: RunStore) -> None:
+        """Connect, and no more."""
+
+    @_shown
+    def study_started(self, store: RunStore) -> None:
+        """Show that the study runs, with the settings it is frozen to."""
+        settings = {k: values.text(v) for k, v in records.read_settings(self.study.home).items()}
+        store.log(self._parent, params=settings)
+        store.client.update_run(self._parent, status="RUNNING")
+
+    @_shown
+    def study_ended(self, store: RunStore, *, failed: bool = False) -> None:
+        """Show that nobody works on the study any more."""
+        store.end(self._parent, "FAILED" if failed else "FINISHED", time.time())
+
+    @_shown
+    def trial(self, store: RunStore, trial: Trial) -> None:
+        """Show `trial` as it stands now."""
+        self._show(store, trial)
+
+    @_shown
+    def verdict(self, store: RunStore, verdict: Mapping[str, Any]) -> None:
+        """Show what the selection decided (the contents of `verdict.json`)."""
+        self._show_verdict(store, verdict)
+
+    @_shown
+    def promotion(self, store: RunStore, result: Mapping[str, Any], folder: Path) -> None:
+        """Show the promotion in its own child run and register its model as `champion`.
+
+        Args:
+            store: given by the guard, not by the caller.
+            result: what `promotion/result.json` holds.
+            folder: the promotion's folder.
+        """
+        self._show_promotion(store, result, folder)
+
+    @_shown
+    def sync(self, store: RunStore, trials: Sequence[Trial]) -> None:
+        """Show the whole study, all that was missed and nothing twice.
+
+        Works from the ledger's `trials` and the study folder alone, so also after MLflow's
+        database was deleted. Runs of trials that the ledger does not know are removed.
+        """
+        for number in self._children.keys() - {t.number for t in trials}:
+            store.client.delete_run(self._children.pop(number).run)
+        for trial in trials:
+            self._show(store, trial)
+        verdict = records.read_verdict(self.study.home)
+        promotion = records.read_promotion(self.study.home)
+        if verdict:
+            self._show_verdict(store, verdict)
+        if promotion:
+            self._show_promotion(store, promotion, self.study.home / "promotion")
+        self._show_progress(store, trials)
+        self._upload_tables(store, trials)
+        page = wording.markdown(self.study.name, trials, self._objective, verdict, promotion)
+        store.log(self._parent, tags={"mlflow.note.content": page})
+        if all(t.state in (State.COMPLETE, State.FAILED) for t in trials):
+            store.end(self._parent, "FINISHED", time.time())
+
+    @_shown
+    def artifacts(self, store: RunStore, *paths: Path) -> None:
+        """Keep files, such as the report, with the study's run."""
+        for path in paths:
+            store.client.log_artifact(self._parent, str(path))
+
+    def close(self) -> None:
+        """Let go of MLflow."""
+        self._store = None
+
+    # -- the connection ------------------------------------------------------------------------
+
+    def _connected(self) -> RunStore:
+        if self._store is not None:
+            return self._store
+        store = RunStore.open(self.study)
+        identity = {"mixopt.study": self.study.name, "mixopt.id": _identity(self.study)}
+        parents = store.runs({**identity, "mixopt.kind": "study"})
+        parent = parents[0] if parents else self._create_parent(store, identity)
+        self._parent, self._parent_start = parent.info.run_id, parent.info.start_time
+        self._children = {}
+        for run in store.runs({**identity, "mixopt.kind": "trial"}):
+            self._adopt(store, int(run.data.tags["mixopt.trial"]), _child(run))
+        self._store = store
+        return store
+
+    def _adopt(self, store: RunStore, number: int, child: _Child) -> None:
+        """One trial, one run: of two, the one that was told more stays."""
+        other = self._children.get(number)
+        if other is not None:
+            less, child = sorted((child, other), key=lambda c: (c.status == "FINISHED", c.told))
+            store.client.delete_run(less.run)
+        self._children[number] = child
+
+    def _create_parent(self, store: RunStore, identity: Mapping[str, str]) -> Run:
+        tags = {**identity, "mixopt.kind": "study", "mixopt.version": mixopt.__version__}
+        return store.create(self.study.name, tags, time.time())
+
+    def _failed(self, error: Exception) -> None:
+        self._store, self._rest_until = None, time.monotonic() + RETRY_SECONDS
+        first, self.error = self.error is None, error
+        if first:
+            self._on_warning(str(_problem(self.study, error)))
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    def _show(self, store: RunStore, trial: Trial) -> None:
+        told, spec = f"{trial.state}:{trial.attempts}", trial.spec.training_hash("", "")
+        status = STATUS[trial.state]
+        child = self._children.get(trial.number)
+        if child is not None and child.spec != spec:  # left from another life of this folder
+            store.client.delete_run(child.run)
+            child = None
+        if child is not None and (child.told, child.status) == (told, status):
+            return
+        if child is None:
+            child = self._create_child(store, trial, spec)
+        store.log(
+            child.run,
+            params=values.trial_params(trial),
+            metrics=values.trial_metrics(trial, self.study.home, self._objective, child.started),
+            tags={**values.trial_tags(trial), "mixopt.told": told},
+        )
+        if status in ("FINISHED", "FAILED"):  # last: only now is it all there
+            end = records.finished_at(self.study.home, trial.number) or time.time()
+            store.end(child.run, status, max(end, child.started / 1000))
+        elif child.status != status:
+            store.client.update_run(child.run, status=status)
+        self._children[trial.number] = replace(child, told=told, status=status)
+
+    def _create_child(self, store: RunStore, trial: Trial, spec: str) -> _Child:
+        end = records.finished_at(self.study.home, trial.number) or time.time()
+        spent = trial.result.cost.device_seconds if trial.result is not None else 0.0
+        tags = {**self._tags("trial"), "mixopt.trial": str(trial.number), "mixopt.spec": spec}
+        return _child(store.create(f"trial {trial.number:04d}", tags, end - spent))
+
+    def _show_verdict(self, store: RunStore, verdict: Mapping[str, Any]) -> None:
+        stamp = values.changed(self.study.home / "verdict.json")
+        store.log(
+            self._parent,
+            metrics=values.verdict_metrics(verdict, stamp),
+            tags={"mixopt.promoted": verdict.get("promoted", "")},
+        )
+
+    def _show_promotion(self, store: RunStore, result: Mapping[str, Any], folder: Path) -> None:
+        text = json.dumps(result, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        tags = {**self._tags("promotion"), "mixopt.promotion": digest}
+        runs = store.runs(tags)
+        if runs and runs[0].info.status == "FINISHED":
+            return
+        spent = sum(float(s.get("device_seconds") or 0) for s in result.get("stages", []))
+        end = values.changed(folder / "result.json") / 1000
+        run = runs[0] if runs else store.create("promotion", tags, end - spent)
+        name, start = run.info.run_id, run.info.start_time
+        facts = ("method", "tokens", "model_params", "active_params")
+        store.log(
+            name,
+            params={
+                **values.weights(result.get("mixture", {})),
+                **{key: result[key] for key in facts if result.get(key) is not None},
+            },
+            metrics=[
+                *curve_metrics(records.curve_points(result.get("curve", [])), start),
+                *values.promotion_finals(result, round(end * 1000)),
+            ],
+        )
+        for path in sorted(folder.glob("*.json")):
+            store.client.log_artifact(name, str(path))
+        register(store, self.study, result, folder, name, digest)
+        store.end(name, "FINISHED", end)
+
+    def _show_progress(self, store: RunStore, trials: Sequence[Trial]) -> None:
+        history = store.client.get_metric_history(self._parent, "best/objective")
+        logged = max((point.step for point in history), default=0)
+        points = values.best_so_far(trials, self._objective, self._parent_start)
+        store.log(self._parent, metrics=[point for point in points if point[2] > logged])
+
+    def _upload_tables(self, store: RunStore, trials: Sequence[Trial]) -> None:
+        frame = trials_frame(trials, self._objective)
+        store.client.log_text(self._parent, frame.write_csv(), "trials.csv")
+        table = {"columns": frame.columns, "data": [list(row) for row in frame.iter_rows()]}
+        store.client.log_dict(self._parent, values.finite(table), "trials.json")
+        shown = [{"path": "trials.json", "type": "table"}]
+        store.log(self._parent, tags={"mlflow.loggedArtifacts": json.dumps(shown)})
+        home = self.study.home
+        for path in (home / "mixture.json", home / "verdict.json", self.study.path):
+            if path.exists():
+                store.client.log_artifact(self._parent, str(path))
+
+    def _tags(self, kind: str) -> dict[str, str]:
+        return {
+            "mixopt.study": self.study.name,
+            "mixopt.id": _identity(self.study),
+            "mixopt.kind": kind,
+            "mlflow.parentRunId": self._parent,
+        }
+
+
+def _problem(study: Study, error: Exception) -> MixoptError:
+    said = str(error).strip().splitlines()
+    return MixoptError(
+        f"MLflow cannot be used: {said[0][:300].rstrip('.') if said else type(error).__name__}",
+        where=tracking_uri(study),
+        mend=f"No trial is lost; `mixopt sync {study.path.name}` shows them once MLflow is back",
+    )
+
+
+def _identity(study: Study) -> str:
+    """An id kept in the study folder: two studies of one name may share a server."""
+    path = study.home / "mlflow.json"
+    if not path.exists():
+        files.write_json(path, {"id": uuid.uuid4().hex[:12]})
+    return str(json.loads(path.read_text())["id"])
+
+
+def _child(run: Run) -> _Child:
+    tags = run.data.tags
+    return _Child(
+        run.info.run_id,
+        tags.get("mixopt.spec", ""),
+        tags.get("mixopt.told", ""),
+        run.info.start_time,
+        run.info.status,
+    )

@@ -1,0 +1,146 @@
+"""What a study found, in words: one sentence, and a page in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mixopt.frames import objective_value
+from mixopt.objective import Objective
+from mixopt.trials import Role, State, Trial
+
+
+def count(tokens: float) -> str:
+    """A count in short: 600k, 1.5M, 20B."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(tokens) >= size:
+            return f"{tokens / size:.3g}{suffix}"
+    return f"{tokens:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in short: 42 s, 3.5 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def unit(objective: Objective) -> str:
+    """The unit of the objective: bits per byte, or none if it weighs other metrics."""
+    plain = all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items())
+    return "bits per byte" if plain else ""
+
+
+def arm_of(verdict: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The arm called `name` in a verdict; empty if there is none."""
+    return next((dict(a) for a in verdict.get("arms", []) if a.get("name") == name), {})
+
+
+def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str, Any]) -> str:
+    """One sentence on where the study stands: the verdict, or the best trial so far."""
+    if not verdict:
+        return _progress(trials, objective)
+    promoted = str(verdict.get("promoted", ""))
+    winner, natural = arm_of(verdict, promoted), arm_of(verdict, "natural")
+    what = unit(objective)
+    if promoted == "natural" or not (winner.get("mean") and natural.get("mean")):
+        reason = str(verdict.get("reason", "")).strip().rstrip(".")
+        return f"The {promoted} mixture is promoted" + (f": {reason}." if reason else ".")
+    gain = float(natural["mean"]) - float(winner["mean"])
+    sure = winner.get("confidence", verdict.get("confidence"))
+    return (
+        f"The {promoted} mixture is promoted: {_spread(winner)}{' ' + what if what else ''}, "
+        f"against {_spread(natural)} for the natural mixture at equal tokens and the same seeds "
+        f"({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
+        + (f"; {float(sure):.1%} sure that it is better)." if sure is not None else ").")
+    )
+
+
+def markdown(
+    name: str,
+    trials: Sequence[Trial],
+    objective: Objective,
+    verdict: Mapping[str, Any],
+    promotion: Mapping[str, Any],
+) -> str:
+    """A page about study `name` for MLflow's description of a run."""
+    lines = [f"## {name}", "", headline(trials, objective, verdict), "", _table(verdict)]
+    binding = [str(line) for line in verdict.get("binding", [])]
+    if binding:
+        lines += ["**Constraints that bind:** " + "; ".join(binding) + ".", ""]
+    if promotion.get("after"):
+        lines += ["### Promoted model", "", _promotion_table(promotion), ""]
+    counts = {state: sum(t.state is state for t in trials) for state in State}
+    cost = [t.result.cost for t in trials if t.result is not None]
+    lines += [
+        "**Trials:** " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+        if trials
+        else "**Trials:** none yet",
+        "",
+        f"**Cost:** {count(sum(c.tokens for c in cost))} tokens, "
+        f"{duration(sum(c.device_seconds for c in cost))} of device time, "
+        f"{sum(c.flops for c in cost):.2g} FLOPs.",
+        "",
+        "**Objective:** " + " + ".join(f"{w:.3g} × `{m}`" for m, w in objective.weights.items()),
+    ]
+    return "\n".join(lines)
+
+
+def best_trial(trials: Sequence[Trial], objective: Objective) -> Trial | None:
+    """The complete trial of the search with the least objective."""
+    scored = [
+        (value, trial.number, trial)
+        for trial in trials
+        if trial.spec.role is not Role.SELECT
+        and (value := objective_value(trial, objective)) is not None
+    ]
+    return min(scored)[2] if scored else None
+
+
+def _progress(trials: Sequence[Trial], objective: Objective) -> str:
+    done, failed = (sum(t.state is s for t in trials) for s in (State.COMPLETE, State.FAILED))
+    said = f"{done} of {len(trials)} trials are complete"
+    said += f", {failed} failed" if failed else ""
+    best = best_trial(trials, objective)
+    if best is None:
+        return said + "."
+    what = unit(objective)
+    value = objective.value(best.metrics)
+    return (
+        f"{said}; the best so far is trial {best.number} with {value:.4f}"
+        f"{' ' + what if what else ''}. Nothing is selected yet."
+    )
+
+
+def _spread(arm: Mapping[str, Any]) -> str:
+    mean, std = float(arm["mean"]), arm.get("std")
+    seeds = f" ({arm['n']} seeds)" if arm.get("n") else ""
+    return (f"{mean:.4f} ± {float(std):.4f}" if std is not None else f"{mean:.4f}") + seeds
+
+
+def _table(verdict: Mapping[str, Any]) -> str:
+    arms = verdict.get("arms", [])
+    if not arms:
+        return ""
+    domains = list(dict.fromkeys(d for arm in arms for d in arm.get("mixture", {})))
+    rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
+    measured = [_spread(a) if a.get("mean") is not None else "–" for a in arms]
+    rows.append("| **objective** | " + " | ".join(measured) + " |")
+    for domain in domains:
+        weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
+        rows.append(f"| {domain} | " + " | ".join(weights) + " |")
+    return "\n".join([*rows, ""])
+
+
+def _promotion_table(promotion: Mapping[str, Any]) -> str:
+    before, after = promotion.get("before", {}), promotion["after"]
+    predicted = promotion.get("predicted", {})
+    rows = ["| metric | upcycled, untrained | trained | predicted |", "|---|---:|---:|---:|"]
+    for name, value in after.items():
+        start = f"{before[name]:.4f}" if name in before else "–"
+        said = predicted.get(name)
+        rows.append(
+            f"| {name} | {start} | {value:.4f} | "
+            + (f"{said[0]:.4f} ± {said[1]:.4f} |" if said else "– |")
+        )
+    return "\n".join(rows)

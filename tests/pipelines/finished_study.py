@@ -1,0 +1,283 @@
+"""A study that has run, for what shows studies: a real ledger and folder, made-up measurements.
+
+The measurements follow a smooth law of the mixture with seed noise, so that plots look like plots.
+They are shown, never concluded from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mixopt import files
+from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
+from mixopt.corpus.shards import Corpus
+from mixopt.ledger import Ledger
+from mixopt.mixture import Mixture
+from mixopt.records import trial_folder
+from mixopt.study import Study, freeze, load_study
+from mixopt.trials import Cost, CurvePoint, Failure, Fidelity, Role, TrialResult, TrialSpec
+
+TOKENS = {
+    "arithmetic": 150_000,
+    "docstrings": 90_000,
+    "headers": 220_000,
+    "licences": 60_000,
+    "python": 300_000,
+    "web": 260_000,
+}
+HELP = {"docstrings": 0.9, "licences": 0.35, "web": 0.15, "python": 0.2, "headers": 0.1}
+FIDELITY = Fidelity("proxy", 98_304, 400_000)
+STUDY = """\
+name: {name}
+corpus: corpus
+objective: {{descriptions: 1.0}}
+proxy: {{tokens: 400k}}
+promote: {{tokens: 600k}}
+ray: {{address: local}}
+"""
+
+
+def write_study(folder: Path, name: str = "tiny") -> Study:
+    """A study file and its corpus, nothing run yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(STUDY.format(name=name))
+    if not (folder / "corpus").exists():
+        write_corpus(folder / "corpus")
+    study = load_study(folder / "study.yaml")
+    freeze(study, Corpus.open(folder / "corpus"))
+    return study
+
+
+def open_ledger(study: Study) -> Ledger:
+    return Ledger.open(study.ledger_url, study.name, study.mixture_objective())
+
+
+def finished_study(folder: Path, name: str = "tiny", trials: int = 14) -> Study:
+    """A study with a search, one failure, a selection and a promotion."""
+    study = write_study(folder, name)
+    ledger = open_ledger(study)
+    rng = np.random.default_rng(0)
+    natural, uniform = Mixture.natural(TOKENS), Mixture.uniform(TOKENS)
+    found = Mixture.of(
+        {
+            "docstrings": 0.5,
+            "licences": 0.2,
+            "python": 0.15,
+            "web": 0.1,
+            "headers": 0.05,
+            "arithmetic": 0,
+        }
+    )
+    found = Mixture.of({name: found.as_dict()[name] for name in TOKENS})
+    swarm = [natural, uniform]
+    swarm += [
+        Mixture.from_array(TOKENS, rng.dirichlet(2 * natural.array)) for _ in range(trials - 6)
+    ]
+    for mixture in swarm:
+        run(study, ledger, TrialSpec(mixture, FIDELITY, 0))
+    diverged = ledger.add(TrialSpec(uniform, FIDELITY, 7)).number
+    ledger.start(diverged)
+    ledger.fail(diverged, Failure.DIVERGED, "the loss was <nan> at step 31")
+    for index in range(3):
+        near = Mixture.from_array(TOKENS, rng.dirichlet(40 * found.array + 0.1))
+        run(study, ledger, TrialSpec(near, FIDELITY, 0, Role.SEARCH, round=1 + index // 2))
+    arms = {"found": found, "natural": natural, "uniform": uniform}
+    for seed in (101, 102, 103):
+        for arm, mixture in arms.items():
+            run(study, ledger, TrialSpec(mixture, FIDELITY, seed, Role.SELECT, round=3, arm=arm))
+    ledger.close()
+    write_verdict(study, arms)
+    write_promotion(study, found)
+    return study
+
+
+def run(study: Study, ledger: Ledger, spec: TrialSpec) -> int:
+    """Record `spec` as a worker and the driver would: curve, marker, ledger."""
+    trial = ledger.add(spec)
+    ledger.start(trial.number)
+    outcome = result(spec)
+    folder = trial_folder(study.home, trial.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"step": p.step, "tokens": p.tokens, "metrics": dict(p.metrics), "seconds": p.seconds}
+        for p in outcome.curve
+    ]
+    (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files.write_json(folder / "done.json", outcome.to_json())
+    ledger.complete(trial.number, outcome)
+    return trial.number
+
+
+def result(spec: TrialSpec) -> TrialResult:
+    rng = np.random.default_rng([spec.seed, 5])
+    weights = spec.mixture.as_dict()
+    help_ = math.sqrt(sum(HELP.get(d, 0.0) * w for d, w in weights.items()))
+    ends = {"descriptions": 3.05 - 0.35 * help_} | {
+        d: 2.2 - 0.8 * math.sqrt(w) for d, w in weights.items()
+    }
+    ends = {d: v + rng.normal(0, 0.004) for d, v in ends.items()}
+    curve = []
+    for step in range(1, 6):
+        tokens = FIDELITY.tokens * step // 5
+        shape = (tokens / FIDELITY.tokens) ** -0.12
+        metrics = {f"bpb/{d}": v * shape for d, v in ends.items()}
+        metrics |= {f"loss/{d}": v * shape * 2.1 for d, v in ends.items()}
+        curve.append(CurvePoint(step * 40, tokens, metrics, seconds=3.0 * step))
+    loads = {d: tuple(rng.dirichlet([8, 8, 8, 8]).tolist()) for d in ends}
+    cost = Cost(FIDELITY.tokens, 15.0 + rng.normal(0, 0.3), 2.4e11)
+    about = {"mixopt": "0.1.0", "torch": "2.13.0", "device": "cpu"}
+    return TrialResult(curve[-1].metrics, tuple(curve), cost, loads, about)
+
+
+def write_verdict(study: Study, arms: dict[str, Mixture]) -> None:
+    ledger = open_ledger(study)
+    chosen = [t for t in ledger.trials() if t.spec.role is Role.SELECT]
+    ledger.close()
+    rows = []
+    for name, mixture in arms.items():
+        values = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.arm == name]
+        base = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.arm == "natural"]
+        rows.append(
+            {
+                "name": name,
+                "mixture": mixture.as_dict(),
+                "predicted_mean": float(np.mean(values)) + 0.006,
+                "predicted_std": 0.011,
+                "mean": float(np.mean(values)),
+                "std": float(np.std(values, ddof=1)),
+                "n": len(values),
+                "values": values,
+                "difference": float(np.mean(values) - np.mean(base)),
+                "confidence": {"found": 0.991, "uniform": 0.62}.get(name),
+                "tokens": FIDELITY.tokens * len(values),
+                "device_seconds": 45.0,
+            }
+        )
+    verdict = {
+        "promoted": "found",
+        "reason": "The found mixture beats the natural one with 99.1 % confidence",
+        "confidence": 0.991,
+        "mixture": arms["found"].as_dict(),
+        "arms": rows,
+        "unconstrained": Mixture.of(
+            dict.fromkeys(TOKENS, 0.02) | {"docstrings": 0.72, "licences": 0.2}
+        ).as_dict(),
+        "binding": ["docstrings: at its upper bound 0.60 (4 epochs of 90k tokens)"],
+        "surrogate": "gp",
+        "surrogate_scores": {
+            "gp": {"spearman": 0.93, "r2": 0.88},
+            "lightgbm": {"spearman": 0.71, "r2": 0.52},
+        },
+    }
+    files.write_json(study.home / "verdict.json", verdict)
+    files.write_json(study.home / "mixture.json", arms["found"].as_dict())
+
+
+def write_promotion(study: Study, mixture: Mixture) -> None:
+    folder = study.home / "promotion"
+    model = folder / "model"
+    files.write_bytes(model / "model.safetensors", b"weights")
+    files.write_json(model / "config.json", {"model_type": "mixtral"})
+    end = dict(result(TrialSpec(mixture, FIDELITY, 3)).metrics)
+    kept = {name: value for name, value in end.items() if name.startswith("bpb/")}
+    names = list(TOKENS)
+    rng = np.random.default_rng(1)
+    curve = [
+        {
+            "step": s,
+            "tokens": 150_000 * s,
+            "metrics": {k: v * (1.25 - 0.0625 * s) for k, v in kept.items()},
+            "seconds": 9.0 * s,
+        }
+        for s in range(1, 5)
+    ]
+    loads = {
+        d: rng.dirichlet([1.0 + 12.0 * (d == other) for other in names]).tolist() for d in names
+    }
+    values = {
+        "method": "branch-train-mix",
+        "mixture": mixture.as_dict(),
+        "tokens": 600_000,
+        "stages": [
+            {
+                "name": "seed",
+                "kind": "seed",
+                "tokens": 600_000,
+                "device_seconds": 22.0,
+                "metrics": {},
+            },
+            *(
+                {
+                    "name": d,
+                    "kind": "expert",
+                    "tokens": 200_000,
+                    "device_seconds": 7.5,
+                    "metrics": {},
+                }
+                for d in names
+            ),
+            {
+                "name": "moe",
+                "kind": "moe",
+                "tokens": 600_000,
+                "device_seconds": 40.0,
+                "metrics": kept,
+            },
+        ],
+        "seed": {k: v * 1.12 for k, v in kept.items()},
+        "before": {k: v * 1.25 for k, v in kept.items()},
+        "after": kept,
+        "predicted": {k: [v + 0.02, 0.015] for k, v in kept.items()},
+        "loads": loads,
+        "expert_names": names,
+        "receipt": {"method": "branch-train-mix", "router_entropy": 1.38},
+        "curve": curve,
+        "model": str(model),
+        "model_params": 1_204_224,
+        "active_params": 401_408,
+    }
+    files.write_json(folder / "result.json", values)
+
+
+def write_corpus(folder: Path) -> Corpus:
+    """Shards of the right sizes; nobody reads their tokens here."""
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text("{}")
+    np.save(folder / "bytes.npy", np.full(64, 3.0))
+    records = {}
+    for name, tokens in {**TOKENS, "descriptions": 0}.items():
+        sizes = {"train": tokens, "validation": 20_000}
+        shards = {s: write_shard(folder / f"{name}.{s}.bin", n) for s, n in sizes.items()}
+        records[name] = DomainRecord(
+            role="train" if tokens else "target",
+            source="tokens",
+            files=1,
+            **shards,
+            duplicates=0,
+            skipped=0,
+            first_skipped="",
+            token_bytes="exact",
+            key="",
+            claimed="",
+            documents_path="",
+        )
+    tokenizer = TokenizerRecord(
+        path="tokenizer.json",
+        bytes_path="bytes.npy",
+        hash=file_sha256(folder / "tokenizer.json"),
+        key="",
+        vocab_size=64,
+        end_of_text="<end>",
+        end_of_text_id=0,
+    )
+    Manifest(tokenizer, records, validation=0.1, dtype="uint16").write(folder)
+    return Corpus.open(folder)
+
+
+def write_shard(path: Path, tokens: int) -> Shard:
+    path.write_bytes(np.ones(tokens, np.uint16).tobytes())
+    return Shard(path.name, tokens, 1, 3 * tokens, file_sha256(path))
