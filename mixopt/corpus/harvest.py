@@ -10,6 +10,7 @@ import ast
 import random
 import re
 import sysconfig
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 PIECE = 16 << 10  # characters of a document at most: documents enough to hold some out
 PIECES_OF_FILE = 3  # lest one long file dominates its package
 LONG_LINE = 300  # characters: a line beyond is minified, and broken at its statements
+FEW_QUOTES = 10  # a module with less than 5 docstrings is not worth the parsing
+LARGE_MODULE = 200_000  # characters: nor is a generated one
 ROOTS = ("mixopt",)
 
 Pieces = Iterator[str]
@@ -138,9 +141,8 @@ def _cut(text: str) -> Pieces:
 
 def python_code(text: str) -> Pieces:
     """Python without docstrings and comments."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+    tree = _parse(text)
+    if tree is None:
         return
     lines = text.splitlines(keepends=True)
     for expression in _docstrings(tree):
@@ -150,25 +152,39 @@ def python_code(text: str) -> Pieces:
     yield from _cut(re.sub(r"\n{3,}", "\n\n", "".join(code)).lstrip("\n"))
 
 
+def _parse(text: str) -> ast.Module | None:
+    with warnings.catch_warnings():  # of other people's escapes
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
 def _uncommented(line: str) -> str:
     """The line without a comment at its end; a `#` that may lie in a string stays."""
     code, mark, _ = line.partition("  # ")
     return code.rstrip() + "\n" if mark and not re.search(r"['\"]", code) else line
 
 
-def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            match node.body:
-                case [ast.Expr(value=ast.Constant(value=str())) as expression, *_]:
-                    yield expression
+def _docstrings(
+    parent: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[ast.Expr]:
+    """Of a module, its classes and functions; walking every expression takes 4 times as long."""
+    match parent.body:
+        case [ast.Expr(value=ast.Constant(value=str())) as expression, *_]:
+            yield expression
+    for node in parent.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(node)
 
 
 def docstrings(text: str) -> Pieces:
     """The docstrings of a module, as prose: one document."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+    if text.count('"""') < FEW_QUOTES or len(text) > LARGE_MODULE:
+        return
+    tree = _parse(text)
+    if tree is None:
         return
     found = [ast.literal_eval(expression.value) for expression in _docstrings(tree)]
     prose = [re.sub(r"(?m)^[ \t]+", "", doc).strip() for doc in found]

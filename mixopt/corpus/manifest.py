@@ -51,11 +51,11 @@ class DomainRecord:
         files: input files read.
         duplicates: documents dropped because an equal one was kept, here or in an earlier domain.
         skipped: broken or empty documents left out.
-        first_skipped: why the first of them was.
         token_bytes: whether the tokens' bytes add up to the text's bytes (see `TokenizerRecord`).
         key: identity of the input and of every setting that shapes the shards.
         claimed: identity of the documents that earlier domains held already.
         documents_path: sorted 64-bit hashes of all distinct documents, relative to the corpus.
+        first_skipped: why the first of the skipped documents was.
     """
 
     role: Role
@@ -65,11 +65,11 @@ class DomainRecord:
     validation: Shard
     duplicates: int
     skipped: int
-    first_skipped: str
     token_bytes: Bytes
     key: str
     claimed: str
     documents_path: str
+    first_skipped: str = ""
 
     @property
     def documents(self) -> int:

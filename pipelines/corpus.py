@@ -1,0 +1,144 @@
+"""`mixopt corpus`: build a corpus from sources or from what is installed, and describe it.
+
+mixopt corpus build sources.yaml corpus
+mixopt corpus from-environment corpus
+mixopt corpus describe corpus --verify
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mixopt.corpus.domain import Progress
+    from mixopt.corpus.shards import Corpus
+
+corpus_app = typer.Typer(
+    help="Build and describe a corpus: text in, tokenized domains out.", no_args_is_help=True
+)
+
+Out = Annotated[Path, typer.Argument(help="Folder of the corpus.", metavar="OUT")]
+
+
+@corpus_app.command()
+def build(
+    sources: Annotated[
+        Path, typer.Argument(help="File that names the domains' files.", metavar="SOURCES.yaml")
+    ],
+    out: Out,
+) -> None:
+    """Build a corpus from a sources file; only what changed is built anew."""
+    from mixopt.corpus.build import build_corpus
+
+    with _progress() as progress:
+        corpus = build_corpus(sources, out, progress)
+    _show(corpus)
+
+
+@corpus_app.command("from-environment")
+def from_environment(
+    out: Out,
+    megabytes: Annotated[float, typer.Option(help="Text per domain, at most.")] = 3.0,
+    vocabulary: Annotated[int, typer.Option(help="Tokens of the tokenizer.")] = 2048,
+) -> None:
+    """Build a corpus from text that mixopt's dependencies brought along."""
+    from mixopt.corpus.environment import corpus_from_environment
+
+    with _progress() as progress:
+        corpus = corpus_from_environment(out, megabytes, vocabulary, progress)
+    _show(corpus)
+
+
+@corpus_app.command()
+def describe(
+    out: Out,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and compare its hash.")
+    ] = False,
+) -> None:
+    """Show a corpus: what each domain holds, and what was left out."""
+    from mixopt.corpus.shards import Corpus
+
+    corpus = Corpus.open(out)
+    if verify:
+        corpus.verify()
+    _show(corpus, ", every file verified" if verify else "")
+
+
+def _show(corpus: Corpus, verified: str = "") -> None:
+    from pipelines.console import make_console
+
+    console = make_console()
+    console.print(corpus_table(corpus))
+    tokenizer = corpus.manifest.tokenizer
+    console.print(
+        f"\ncorpus {corpus.hash[:12]}{verified}; tokenizer {tokenizer.hash[:12]} of "
+        f"{tokenizer.vocab_size:,} tokens, their bytes {tokenizer.token_bytes}"
+    )
+    for name, domain in corpus.manifest.domains.items():
+        if domain.skipped:
+            console.print(f"{name}: first skipped: {domain.first_skipped}", markup=False)
+        if not domain.validation.tokens:
+            console.print(f"{name}: no document was held out, so it has no validation loss")
+
+
+def corpus_table(corpus: Corpus) -> Table:
+    """A corpus' domains, a row each; under 100 columns wide while names are of usual length."""
+    from rich.table import Table
+
+    from pipelines.console import count
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("domain", overflow="fold")
+    for column in ("docs", "bytes", "train tok.", "valid. tok.", "natural", "dupl.", "skipped"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("role")
+    natural = corpus.natural.as_dict()
+    for name, domain in corpus.manifest.domains.items():
+        table.add_row(
+            name,
+            f"{domain.documents:,}",
+            count(domain.bytes),
+            count(domain.train.tokens),
+            count(domain.validation.tokens),
+            f"{natural[name]:.4f}" if name in natural else "–",
+            f"{domain.duplicates:,}",
+            f"{domain.skipped:,}",
+            domain.role,
+        )
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on the terminal, one for each stage of each domain; nothing where there is none."""
+    from rich import progress as bars
+
+    from pipelines.console import make_error_console
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TextColumn("{task.fields[amount]}", justify="right"),
+        bars.TimeRemainingColumn(),
+    )
+    tasks: dict[tuple[str, str], bars.TaskID] = {}
+    console = make_error_console()
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+
+        def tell(stage: str, domain: str, done: int, total: int) -> None:
+            key = (stage, domain)
+            if key not in tasks:
+                tasks[key] = shown.add_task(f"{stage} {domain}", total=total, amount="")
+            amount = f"{done / 1e6:,.1f} / {total / 1e6:,.1f} MB" if stage != "gather" else ""
+            shown.update(tasks[key], completed=done, total=total, amount=amount)
+
+        yield tell
