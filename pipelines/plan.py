@@ -40,7 +40,7 @@ class Step:
 
 def dense(model: ModelConfig) -> ModelConfig:
     """The dense shape whose feed-forward layers become experts of `model`."""
-    return dataclasses.replace(model, experts=1, experts_per_token=1, shared_experts=0)
+    return dataclasses.replace(model, experts=1, experts_per_token=1)
 
 
 def steps(study: Study, corpus: Corpus) -> list[Step]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from mixopt import diagnostics, proposers, surrogates
 from mixopt.surrogates.base import Surrogate
@@ -36,17 +35,23 @@ def search_trials(trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.spec.role in SEARCH_ROLES]
 
 
-def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
-    """Makes the surrogate that the study asks for; `auto` is settled by cross-validation here.
-
-    The noise reaches the surrogates as the repeats among the trials: rows of equal weights.
-    """
+def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
+    """The surrogate that the study asks for; `auto` is settled by cross-validation on `trials`."""
     name = session.study.search.surrogate
-    settings: dict[str, Any] = {"seed": session.study.seed, "fidelity": session.fidelity}
-    if name == "auto":
-        table = TrialTable.of(search_trials(trials), session.objective.metrics)
-        name = diagnostics.choose(table, session.objective, seed=session.study.seed).name
-    return lambda: surrogates.make(name, **settings)
+    if name != "auto":
+        return name
+    table = TrialTable.of(search_trials(trials), session.objective.metrics)
+    return diagnostics.choose(table, session.objective, seed=session.study.seed).name
+
+
+def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
+    """Makes fresh surrogates of the kind that the study asks for.
+
+    The noise reaches them as the repeats among the trials: rows of equal weights.
+    """
+    name = surrogate_name(session, trials)
+    seed, fidelity = session.study.seed, session.fidelity
+    return lambda: surrogates.make(name, seed=seed, fidelity=fidelity)
 
 
 def search(session: Session) -> list[Trial]:

@@ -1,0 +1,255 @@
+"""Promotion: a dense seed model, domain experts branched from it, upcycled and trained as one MoE.
+
+    natural mixture ──► seed (dense) ──┬─► expert: law ───┐
+                                       ├─► expert: code ──┼─► upcycle ──► train on the mixture
+                                       └─► expert: web ───┘
+
+Every stage is an idempotent piece of work with a folder of its own; the folder of a promotion
+carries the hash of its settings, so a changed promotion begins anew beside the old one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixopt import files, surrogates
+from mixopt.errors import TrainingError
+from mixopt.mixture import Mixture
+from mixopt.models.config import ModelConfig
+from mixopt.study import Promote, digest
+from mixopt.trials import Outcome, TrialResult, TrialTable
+from pipelines.plan import dense
+from pipelines.search import search_trials, surrogate_name
+from pipelines.session import Session
+from proxies.job import Job
+from workers.proxy_task import Work
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A promotion that is decided: the mixture, the settings, and where it happens.
+
+    Attributes:
+        session: the open study.
+        settings: the study file's `promote`.
+        mixture: what the upcycled model is trained on.
+        method: the name of the mixture's arm: found, natural, …
+        folder: holds a folder per stage.
+    """
+
+    session: Session
+    settings: Promote
+    mixture: Mixture
+    method: str
+    folder: Path
+
+    @property
+    def model(self) -> ModelConfig:
+        """Shape of the upcycled model."""
+        size = self.session.corpus.vocab_size
+        return dataclasses.replace(self.settings.model, vocab_size=size)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The domains that get an expert: those of the largest weight in the mixture."""
+        order = sorted(self.mixture.domains, key=lambda d: -self.mixture[d])
+        return tuple(order[: self.model.experts])
+
+    def work(
+        self,
+        name: str,
+        model: ModelConfig,
+        mixture: Mixture,
+        tokens: int,
+        seed: int,
+        initial: Path | None = None,
+    ) -> Work:
+        """A training of this promotion."""
+        folder = self.folder / name.replace(" ", "-")
+        job = Job(
+            model=model,
+            recipe=self.settings.recipe,
+            corpus=str(self.session.study.corpus_path),
+            mixtures=(mixture,),
+            seeds=(self.session.study.seed + seed,),
+            tokens=tokens,
+            initial=None if initial is None else str(initial),
+            identity=self.folder.name,
+        )
+        return Work(name, job.to_json(), str(folder), self.folder.name, keep_weights=True)
+
+
+def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the promotion that `verdict` asks for, or what is left of it.
+
+    Returns:
+        The content of `promotion/result.json`.
+
+    Raises:
+        TrainingError: a stage failed for good; the ones before it are kept.
+    """
+    settings = session.study.promote
+    if settings is None:
+        raise TrainingError("the study asks for no promotion", where=str(session.study.path))
+    mixture = Mixture.exact(verdict["mixture"])
+    what = [settings.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
+    folder = session.home / "promotion" / digest([*what, session.study.seed])
+    job = Promotion(session, settings, mixture, verdict["promoted"], folder)
+    result = _stages(job)
+    files.write_json(session.home / "promotion" / RESULT, result)
+    return result
+
+
+def _stages(job: Promotion) -> dict[str, Any]:
+    from workers import promotion_job
+
+    session, settings = job.session, job.settings
+    shape, natural = dense(job.model), session.corpus.natural
+    seed_work = job.work("seed", shape, natural, settings.seed_tokens, 0)
+    stages = {"seed": _train(session, "dense seed model", [seed_work])[0]}
+    start = Path(seed_work.folder) / "model.safetensors"
+    works = []
+    for number, domain in enumerate(job.experts, 1):
+        alone = Mixture.exact({d: float(d == domain) for d in session.corpus.domains})
+        works.append(
+            job.work(f"expert {domain}", shape, alone, settings.expert_tokens, number, start)
+        )
+    trained = _train(session, "domain experts", works)
+    stages |= {work.key: result for work, result in zip(works, trained, strict=True)}
+
+    session.display.say(f"upcycling {len(works)} experts: {settings.upcycler}")
+    upcycled = promotion_job.upcycle_on_cluster(
+        promotion_job.Upcycling(
+            method=settings.upcycler,
+            seed_model=str(start),
+            expert_models={
+                domain: str(Path(work.folder) / "model.safetensors")
+                for domain, work in zip(job.experts, works, strict=True)
+            },
+            dense=dataclasses.asdict(shape),
+            model=dataclasses.asdict(job.model),
+            recipe=dataclasses.asdict(settings.recipe),
+            corpus=str(session.study.corpus_path),
+            folder=str(job.folder / "upcycled"),
+            seed=session.study.seed,
+        ),
+        session.resources,
+    )
+    last = job.work(
+        "upcycled",
+        job.model,
+        job.mixture,
+        settings.tokens,
+        len(works) + 1,
+        job.folder / "upcycled" / "model.safetensors",
+    )
+    last = dataclasses.replace(last, folder=str(job.folder / "moe"))
+    stages["upcycled"] = _train(session, "upcycled model", [last])[0]
+    return _result(job, stages, upcycled, Path(last.folder))
+
+
+def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialResult]:
+    """Train `works` on the cluster; what is finished already comes from its marker."""
+    from workers import driver
+
+    display = session.display
+    costs = {}
+    for work in works:
+        job = Job.from_json(work.job)
+        costs[work.key] = session.flops(job.model, job.tokens)
+    outcomes: dict[str, Outcome] = {}
+    with display.phase(label, sum(costs.values()), len(works), {}):
+        for event in driver.run(works, session.resources):
+            match event:
+                case driver.Progressed():
+                    share = event.tokens / int(_by_key(works, event.key).job["tokens"])
+                    flops = costs[event.key] * share
+                    display.progress(event.key, flops, event.tokens_per_second)
+                case driver.Finished():
+                    outcomes[event.key] = event.outcomes[0]
+                    display.finished(event.key, costs[event.key])
+                case driver.Failed():
+                    display.warn(f"{event.key}: {event.failure}")
+                    if event.final:
+                        raise TrainingError(
+                            f"failed for good: {event.message}",
+                            where=f"{label}, {event.key}",
+                            mend="Mend the cause and run the same command again",
+                        )
+                case driver.Started():
+                    pass
+    found = []
+    for work in works:
+        outcome = outcomes[work.key]
+        if outcome.result is None:
+            raise TrainingError(
+                f"{outcome.failure}: {outcome.message}",
+                where=f"{label}, {work.key}",
+                mend="Lower promote.recipe.learning_rate; what was trained before it is kept",
+            )
+        found.append(outcome.result)
+    return found
+
+
+def _by_key(works: Sequence[Work], key: str) -> Work:
+    return next(work for work in works if work.key == key)
+
+
+def _result(
+    job: Promotion, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    last = stages["upcycled"]
+    return {
+        "id": job.folder.name,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "method": job.settings.upcycler,
+        "mixture_name": job.method,
+        "mixture": job.mixture.as_dict(),
+        "tokens": sum(result.cost.tokens for result in stages.values()),
+        "device_seconds": sum(result.cost.device_seconds for result in stages.values()),
+        "stages": [
+            {
+                "name": name,
+                "kind": {"seed": "seed", "upcycled": "moe"}.get(name, "expert"),
+                "tokens": result.cost.tokens,
+                "device_seconds": result.cost.device_seconds,
+                "metrics": dict(result.metrics),
+            }
+            for name, result in stages.items()
+        ],
+        "seed": dict(stages["seed"].metrics),
+        "before": dict(upcycled["metrics"]),
+        "after": dict(last.metrics),
+        "predicted": predicted(job),
+        "loads": {domain: list(load) for domain, load in last.loads.items()},
+        "expert_names": list(job.experts),
+        "receipt": upcycled["receipt"],
+        "curve": [dataclasses.asdict(point) for point in last.curve],
+        "model": str(folder),
+        "model_params": job.model.total_params(),
+        "active_params": job.model.active_params(),
+    }
+
+
+def predicted(job: Promotion) -> dict[str, tuple[float, float]]:
+    """Mean and deviation per domain that the proxies' surrogate expects of the mixture.
+
+    At the proxies' size and tokens: what the promoted model should reach or pass. Predicting at the
+    promoted model's own size needs proxies of several sizes.
+    """
+    session = job.session
+    metrics = tuple(f"bpb/{d}" for d in session.corpus.validation_domains)
+    trials = search_trials(session.ledger.trials())
+    surrogate = surrogates.make(
+        surrogate_name(session, trials), seed=session.study.seed, fidelity=session.fidelity
+    )
+    said = surrogate.fit(TrialTable.of(trials, metrics)).predict(job.mixture.array[None])
+    pairs = zip(said.mean[0].tolist(), said.std[0].tolist(), strict=True)
+    return dict(zip(said.metrics, pairs, strict=True))

@@ -1,0 +1,100 @@
+"""The Ray task that upcycles: dense models in, one MoE out, with its receipt and first scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mixopt import files, locks
+from workers.cluster import Resources
+from workers.proxy_task import LOCK_PATIENCE_SECONDS, MARKER
+
+SAMPLE_SEQUENCES = 16  # per validation domain, for the receipt
+
+
+@dataclass(frozen=True)
+class Upcycling:
+    """A conversion that is asked for; paths are absolute and seen by every node.
+
+    Attributes:
+        method: registry name of the upcycler.
+        seed_model: weights of the dense seed model.
+        expert_models: domain → weights of the dense expert branched from it, in expert order.
+        dense: `ModelConfig` of the dense models, as JSON-able values.
+        model: `ModelConfig` of the MoE.
+        recipe: `Recipe` that it will be trained with.
+        corpus: folder of the corpus.
+        folder: where the MoE's weights go.
+        seed: draws the routers.
+    """
+
+    method: str
+    seed_model: str
+    expert_models: Mapping[str, str]
+    dense: Mapping[str, Any]
+    model: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    corpus: str
+    folder: str
+    seed: int
+
+
+def upcycle_on_cluster(ask: Upcycling, resources: Resources) -> dict[str, Any]:
+    """Upcycle on a worker; a dictionary of `metrics` before training, and the `receipt`."""
+    task = ray.remote(upcycle).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
+    )
+    said: dict[str, Any] = ray.get(task.remote(ask, resources.threads))
+    return said
+
+
+def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
+    """Upcycle here, or give back what the folder's completion marker says. Idempotent."""
+    import torch
+
+    from mixopt.corpus.shards import Corpus
+    from mixopt.models.config import ModelConfig
+    from mixopt.models.transformer import Transformer
+    from mixopt.models.upcycling import upcycler_class
+    from mixopt.recipe import Recipe
+    from proxies.checkpoint import load_state, save_state
+    from proxies.evaluation import evaluate, validation_windows
+
+    folder = Path(ask.folder)
+    with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
+        if (folder / MARKER).exists():
+            before: dict[str, Any] = json.loads((folder / MARKER).read_text())
+            return before
+        torch.set_num_threads(threads)
+        corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
+        dense, shape = ModelConfig(**ask.dense), ModelConfig(**ask.model)
+        length = recipe.sequence_length
+        samples = {
+            name: validation_windows(
+                corpus.validation(name), SAMPLE_SEQUENCES * length, length, name
+            )[:, :-1]
+            for name in corpus.validation_domains
+        }
+        state, receipt = upcycler_class(ask.method)().upcycle(
+            load_state(Path(ask.seed_model))[0],
+            {name: load_state(Path(path))[0] for name, path in ask.expert_models.items()},
+            dense,
+            shape,
+            ask.seed,
+            samples,
+        )
+        model = Transformer(shape).eval()
+        model.load_proxy_state(state)
+        (scores,) = evaluate(
+            model, corpus, corpus.validation_domains, recipe.evaluation_tokens, length
+        )
+        save_state(folder / "model.safetensors", state)
+        files.write_json(folder / "model.json", asdict(shape))
+        said = {"metrics": dict(scores.metrics), "receipt": receipt.to_json()}
+        files.write_json(folder / MARKER, said)
+        return said
