@@ -49,7 +49,7 @@ class Progress:
         steps: of how many.
         tokens: training tokens done, per proxy.
         loss: mean training loss of each proxy since the last report, nats per token.
-        tokens_per_second: of all proxies together, since the last report; 0 while evaluating.
+        tokens_per_second: of all proxies together, over the last stretch of training.
         phase: `training` or `evaluation`.
     """
 
@@ -142,6 +142,7 @@ class _Run:
         self.started = time.perf_counter()
         self.written = self.started
         self.reported = self.started
+        self.speed = 0.0
         self.losses: list[Tensor] = []  # (K,) of the steps since the last report, on the device
 
     @property
@@ -178,6 +179,7 @@ class _Run:
 
     def finish(self, keep_weights: bool) -> list[Outcome]:
         """Train to the end; the outcomes."""
+        self.reported = time.perf_counter()
         while self.step < self.job.steps and len(self.diverged) < self.job.cohort:
             self._train_step()
             now = time.perf_counter()
@@ -228,13 +230,13 @@ class _Run:
         steps = len(self.losses)
         loss = self._note_losses()
         now = time.perf_counter()
-        rate = (
-            steps * self.recipe.tokens_per_step * self.job.cohort / max(now - self.reported, 1e-9)
-        )
+        if steps:
+            trained = steps * self.recipe.tokens_per_step * self.job.cohort
+            self.speed = trained / max(now - self.reported, 1e-9)
         self.reported = now
         if self.on_progress is not None:
             tokens = self.step * self.recipe.tokens_per_step
-            self.on_progress(Progress(self.step, self.job.steps, tokens, loss, rate, phase))
+            self.on_progress(Progress(self.step, self.job.steps, tokens, loss, self.speed, phase))
 
     def _scores(self, final: bool) -> list[Evaluation]:
         tokens = self.recipe.evaluation_tokens if final else self.recipe.curve_tokens
