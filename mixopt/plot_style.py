@@ -1,0 +1,76 @@
+"""How every figure looks.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers and in greyscale print; the natural
+mixture is grey, and what was found is blue, in every figure.
+"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from mixopt.objective import Objective
+from mixopt.trials import Role
+
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+PINK, SKY, RUST, YELLOW = "#CC79A7", "#56B4E9", "#D55E00", "#B79F00"
+GREY, INK, FAINT = "#8A8F98", "#1F2933", "#CBD2D9"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, YELLOW)
+NAMED = {"found": BLUE, "natural": GREY, "uniform": ORANGE, "best observed": GREEN}
+ROLES = {Role.DESIGN: GREY, Role.REPEAT: YELLOW, Role.SEARCH: BLUE, Role.SELECT: GREEN}
+NINETY = 1.645  # standard deviations to either side that hold 90 % of a normal distribution
+BITS = "bits per byte"
+
+_AXIS = {
+    "gridcolor": "#E8EBEF",
+    "linecolor": "#C5CBD3",
+    "zeroline": False,
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": "#C5CBD3",
+    "automargin": True,
+    "title": {"font": {"size": 13, "color": "#52606D"}, "standoff": 8},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": "system-ui, -apple-system, Segoe UI, sans-serif", "color": INK},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "font": {"size": 15}},
+        "title_pad": {"l": 8},
+        "colorway": PALETTE,
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 60, "r": 16, "t": 76, "b": 48},
+        "hoverlabel": {"bgcolor": "white", "font": {"size": 12}},
+        "colorscale": {"sequential": "Viridis"},
+    }
+)
+
+
+def figure(title: str, x: str, y: str) -> go.Figure:
+    """An empty figure in our style, its axes named."""
+    figure = go.Figure(layout={"template": TEMPLATE, "title": title, "height": 400})
+    figure.update_xaxes(title=x)
+    figure.update_yaxes(title=y)
+    return figure
+
+
+def note(figure: go.Figure, text: str) -> None:
+    """A line below the title of `figure`."""
+    figure.update_layout(
+        title={"subtitle": {"text": text, "font": {"size": 12, "color": "#52606D"}}}
+    )
+    figure.update_layout(margin={"t": 96})
+
+
+def colour(name: str, index: int) -> str:
+    """The colour of a mixture: its own if it is a well-known one, else the next free one."""
+    rest = [c for c in PALETTE if c not in NAMED.values()]
+    return NAMED.get(name, rest[index % len(rest)])
+
+
+def said(what: str, objective: Objective) -> str:
+    """`what` with the objective's unit, where it has one."""
+    plain = all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items())
+    return f"{what} ({BITS})" if plain else what

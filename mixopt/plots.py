@@ -1,0 +1,387 @@
+"""Figures of a study, from the library's own types. Pure: each returns a plotly figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mixopt import plot_style as style
+from mixopt.frames import objective_value
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import CurvePoint, Role, Trial
+
+
+def mixture_bars(
+    mixtures: Mapping[str, Mixture],
+    *,
+    available: Mapping[str, int] | None = None,
+    budget: int | None = None,
+) -> go.Figure:
+    """Weights of several mixtures side by side, a group of bars per domain.
+
+    Args:
+        mixtures: name → mixture, drawn in this order.
+        available: training tokens of each domain, and
+        budget: tokens of the run that the mixtures are for: with both, each bar tells how often
+            that run would see the domain.
+    """
+    figure = style.figure("Mixtures: share of training tokens by domain", "", "weight")
+    for index, (name, mixture) in enumerate(mixtures.items()):
+        epochs = _epochs(mixture, available, budget)
+        label = [f"{e:.2g}×" for e in epochs] if epochs else None
+        hover = "%{x}: %{y:.1%}" + ("<br>%{text} its tokens" if epochs else "")
+        figure.add_bar(
+            x=mixture.domains,
+            y=mixture.weights,
+            name=name,
+            marker_color=style.colour(name, index),
+            text=label,
+            textposition="outside",
+            textfont={"size": 10},
+            cliponaxis=False,
+            hovertemplate=f"{hover}<extra>{name}</extra>",
+        )
+    figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.06)
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    if available and budget:
+        style.note(figure, f"above the bars: epochs over the domain in {_count(budget)} tokens")
+    return figure
+
+
+def predicted_against_measured(
+    measured: np.ndarray,
+    predicted: np.ndarray,
+    std: np.ndarray,
+    *,
+    labels: Sequence[str] | None = None,
+    unit: str = style.BITS,
+    scores: str = "",
+) -> go.Figure:
+    """How well the surrogate foretells trials that it was not fitted to.
+
+    Args:
+        measured: (n,) what the trials showed.
+        predicted: (n,) out-of-fold predictions of the same trials.
+        std: (n,) their standard deviations, of a new measurement; drawn as 90 % intervals.
+        labels: (n,) a name for each trial.
+        unit: of all three.
+        scores: a line on the quality of fit, below the title.
+    """
+    figure = style.figure("Surrogate out of fold", f"measured ({unit})", f"predicted ({unit})")
+    known = np.isfinite(measured) & np.isfinite(predicted)
+    x, y, spread = measured[known], predicted[known], style.NINETY * np.nan_to_num(std[known])
+    if len(x):
+        ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
+        figure.add_scatter(
+            x=ends, y=ends, mode="lines", name="exact", line={"color": style.GREY, "dash": "dash"}
+        )
+    names = [labels[int(i)] for i in np.flatnonzero(known)] if labels is not None else None
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        name="trials, with 90 % intervals",
+        marker={"size": 8, "color": style.BLUE},
+        error_y={"array": spread, "color": style.SKY, "thickness": 1.2, "width": 2},
+        text=names,
+        hovertemplate="%{text}<br>measured %{x:.4f}<br>predicted %{y:.4f}<extra></extra>",
+    )
+    if scores:
+        style.note(figure, scores)
+    return figure
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[CurvePoint]],
+    objective: Objective,
+    *,
+    highlight: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """The objective while proxies train, a line per curve.
+
+    Args:
+        curves: name → points; points without the objective's metrics are left out.
+        objective: what is drawn.
+        highlight: name of a curve → label; the others are drawn faint and share a legend entry.
+    """
+    figure = style.figure("Learning curves", "training tokens", style.said("objective", objective))
+    shown = highlight if highlight is not None else {name: name for name in curves}
+    # highlighted ones last, so that they lie on top
+    order = sorted(curves, key=lambda name: name in shown)
+    faint = True
+    for name in order:
+        points = [p for p in curves[name] if all(m in p.metrics for m in objective.metrics)]
+        bright = name in shown
+        label = shown.get(name, "other trials")
+        colour = style.colour(label, list(shown).index(name)) if bright else style.FAINT
+        figure.add_scatter(
+            x=[p.tokens for p in points],
+            y=[objective.value(p.metrics) for p in points],
+            mode="lines+markers" if bright else "lines",
+            name=label,
+            line={"color": colour, "width": 2.4 if bright else 1},
+            legendgroup=label,
+            showlegend=bright or faint,
+            hovertemplate=f"{name}<br>%{{x}} tokens: %{{y:.4f}}<extra></extra>",
+        )
+        faint = faint and bright
+    return figure
+
+
+def best_so_far(
+    trials: Sequence[Trial], objective: Objective, against: str = "tokens"
+) -> go.Figure:
+    """Every trial of the search and the best one so far, against what they cost together.
+
+    Args:
+        trials: of one study; selection's and unfinished ones are left out.
+        objective: lower is better.
+        against: `tokens` or `device_seconds`.
+    """
+    title = {"tokens": "training tokens spent", "device_seconds": "device-seconds spent"}[against]
+    figure = style.figure(
+        "Search: best so far against cost", title, style.said("objective", objective)
+    )
+    found = [
+        (trial, trial.result, value)
+        for trial in sorted(trials, key=lambda t: t.number)
+        if trial.spec.role is not Role.SELECT
+        and trial.result is not None
+        and (value := objective_value(trial, objective)) is not None
+    ]
+    spent = np.cumsum([getattr(result.cost, against) for _, result, _ in found])
+    values = np.array([value for _, _, value in found])
+    for role, colour in style.ROLES.items():
+        rows = [i for i, (trial, _, _) in enumerate(found) if trial.spec.role is role]
+        if rows:
+            figure.add_scatter(
+                x=spent[rows],
+                y=values[rows],
+                mode="markers",
+                name=str(role),
+                marker={"color": colour, "size": 8, "line": {"color": "white", "width": 1}},
+                text=[f"trial {found[i][0].number}" for i in rows],
+                hovertemplate="%{text}: %{y:.4f}<extra></extra>",
+            )
+    if len(values):
+        figure.add_scatter(
+            x=spent,
+            y=np.minimum.accumulate(values),
+            mode="lines",
+            name="best so far",
+            line={"color": style.INK, "width": 2, "shape": "hv"},
+            hoverinfo="skip",
+        )
+    return figure
+
+
+def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
+    """Selection: every seed of every arm, its mean with a 90 % interval, and its prediction.
+
+    Args:
+        verdict: the contents of `verdict.json`.
+        objective: for the unit.
+    """
+    figure = style.figure(
+        "Selection: arms over the same fresh seeds", style.said("objective", objective), ""
+    )
+    rows = [arm for arm in verdict.get("arms", []) if arm.get("mean") is not None]
+    for index, arm in enumerate(rows):
+        name, values = str(arm["name"]), list(arm.get("values") or [])
+        colour = style.colour(name, index)
+        figure.add_scatter(
+            x=values,
+            y=[name] * len(values),
+            mode="markers",
+            marker={"color": colour, "size": 9, "opacity": 0.55},
+            name="one seed",
+            legendgroup="seed",
+            showlegend=index == 0,
+            hovertemplate="%{x:.4f}<extra>one seed</extra>",
+        )
+        reach = (
+            style.NINETY * float(arm.get("std") or 0) / math.sqrt(max(1, int(arm.get("n") or 1)))
+        )
+        figure.add_scatter(
+            x=[arm["mean"]],
+            y=[name],
+            mode="markers",
+            marker={"color": colour, "size": 15, "symbol": "line-ns", "line": {"width": 3}},
+            marker_line_color=colour,
+            error_x={"array": [reach], "color": colour, "thickness": 2.5, "width": 6},
+            name="mean, 90 % interval",
+            legendgroup="mean",
+            showlegend=index == 0,
+            hovertemplate="%{x:.4f} ± " + f"{reach:.4f}<extra>mean</extra>",
+        )
+        if arm.get("predicted_mean") is not None:
+            figure.add_scatter(
+                x=[arm["predicted_mean"]],
+                y=[name],
+                mode="markers",
+                marker={"color": style.INK, "size": 10, "symbol": "diamond-open"},
+                name="predicted before",
+                legendgroup="predicted",
+                showlegend=index == 0,
+                hovertemplate="%{x:.4f}<extra>predicted before</extra>",
+            )
+    figure.update_yaxes(autorange="reversed", categoryorder="array", type="category")
+    figure.update_layout(height=max(260, 120 + 56 * len(rows)))
+    return figure
+
+
+def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Figure:
+    """The objective against each domain's weight, a small panel per domain."""
+    done = [t for t in trials if objective_value(t, objective) is not None]
+    domains = done[0].spec.mixture.domains if done else ()
+    columns = min(3, max(1, len(domains)))
+    lines = max(1, -(-len(domains) // columns))
+    figure = make_subplots(
+        rows=lines,
+        cols=columns,
+        shared_yaxes=True,
+        subplot_titles=list(domains),
+        horizontal_spacing=0.04,
+        vertical_spacing=0.22 / lines,
+    )
+    for index, domain in enumerate(domains):
+        row, column = divmod(index, columns)
+        for role, colour in style.ROLES.items():
+            rows = [t for t in done if t.spec.role is role]
+            if rows:
+                figure.add_scatter(
+                    x=[t.spec.mixture[domain] for t in rows],
+                    y=[objective_value(t, objective) for t in rows],
+                    mode="markers",
+                    marker={"color": colour, "size": 7},
+                    name=str(role),
+                    legendgroup=str(role),
+                    showlegend=index == 0,
+                    text=[f"trial {t.number}" for t in rows],
+                    hovertemplate="%{text}<br>weight %{x:.1%}: %{y:.4f}<extra></extra>",
+                    row=row + 1,
+                    col=column + 1,
+                )
+    figure.update_layout(
+        template=style.TEMPLATE,
+        title="Objective against each domain's weight",
+        height=130 + 200 * lines,
+        margin={"t": 110},
+        legend={"y": 1 + 0.16 / lines},
+    )
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(title=style.said("objective", objective), col=1)
+    figure.update_annotations(font_size=12)
+    return figure
+
+
+def expert_loads(
+    loads: Mapping[str, Sequence[float]], expert_names: Sequence[str] | None = None
+) -> go.Figure:
+    """Which expert reads which domain: share of each domain's tokens that an expert receives.
+
+    Args:
+        loads: domain → share of assignments per expert; each row sums to 1.
+        expert_names: names of the experts, in order.
+    """
+    width = max((len(row) for row in loads.values()), default=0)
+    given = list(expert_names or [])
+    names = [given[i] if i < len(given) else f"expert {i}" for i in range(width)]
+    shares = [[*row, *[math.nan] * (width - len(row))] for row in loads.values()]
+    figure = style.figure("Expert loads by domain", "expert", "tokens of")
+    figure.add_heatmap(
+        z=shares,
+        x=names,
+        y=list(loads),
+        zmin=0,
+        colorscale="Viridis",
+        text=[[f"{share:.0%}" for share in row] for row in shares],
+        texttemplate="%{text}",
+        colorbar={"title": "share", "tickformat": ".0%", "thickness": 12},
+        hovertemplate="%{y} → %{x}: %{z:.1%}<extra></extra>",
+        xgap=2,
+        ygap=2,
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+    figure.update_xaxes(showgrid=False, type="category")
+    figure.update_layout(height=max(280, 130 + 36 * len(loads)))
+    return figure
+
+
+def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
+    """Each domain's bits per byte: seed model, upcycled, trained, and as it was predicted.
+
+    Args:
+        promotion: the contents of `promotion/result.json`; what it lacks is not drawn.
+    """
+    figure = style.figure("Promoted model by validation domain", style.BITS, "")
+    after = {k: v for k, v in (promotion.get("after") or {}).items() if k.startswith("bpb/")}
+    order = sorted(after, key=after.__getitem__)
+    before = promotion.get("before") or {}
+    for name in order:
+        if name in before:
+            figure.add_scatter(
+                x=[before[name], after[name]],
+                y=[name.removeprefix("bpb/")] * 2,
+                mode="lines",
+                line={"color": style.FAINT, "width": 3},
+                showlegend=False,
+                hoverinfo="skip",
+            )
+    stages = (
+        ("seed model", promotion.get("seed") or {}, style.GREY, "circle-open"),
+        ("upcycled, untrained", before, style.ORANGE, "circle"),
+        ("trained on the mixture", after, style.BLUE, "circle"),
+    )
+    for label, values, colour, symbol in stages:
+        names = [n for n in order if n in values]
+        if names:
+            figure.add_scatter(
+                x=[values[n] for n in names],
+                y=[n.removeprefix("bpb/") for n in names],
+                mode="markers",
+                name=label,
+                marker={"color": colour, "size": 11, "symbol": symbol, "line": {"width": 2}},
+                hovertemplate="%{y}: %{x:.4f}<extra>" + label + "</extra>",
+            )
+    predicted = promotion.get("predicted") or {}
+    names = [n for n in order if n in predicted]
+    if names:
+        figure.add_scatter(
+            x=[predicted[n][0] for n in names],
+            y=[n.removeprefix("bpb/") for n in names],
+            mode="markers",
+            name="predicted, 90 % interval",
+            marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
+            error_x={
+                "array": [style.NINETY * predicted[n][1] for n in names],
+                "color": style.INK,
+                "width": 4,
+            },
+            hovertemplate="%{y}: %{x:.4f}<extra>predicted</extra>",
+        )
+    figure.update_yaxes(type="category", categoryorder="array")
+    figure.update_yaxes(categoryarray=[n.removeprefix("bpb/") for n in reversed(order)])
+    figure.update_layout(height=max(280, 150 + 34 * len(order)))
+    return figure
+
+
+def _epochs(
+    mixture: Mixture, available: Mapping[str, int] | None, budget: int | None
+) -> list[float] | None:
+    if not available or not budget or any(not available.get(d) for d in mixture.domains):
+        return None
+    return [w * budget / available[d] for d, w in mixture.as_dict().items()]
+
+
+def _count(tokens: int) -> str:
+    for size, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{suffix}"
+    return str(tokens)
