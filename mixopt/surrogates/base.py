@@ -89,6 +89,10 @@ class Surrogate(ABC):
             SurrogateError: not fitted, wrong shape, or a fidelity it cannot speak about.
         """
 
+    def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
+        """(n, q) the means of `predict` alone, for the many candidates of a screening."""
+        return self.predict(mixtures, fidelity).mean
+
 
 def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:
     """The trials of `table` at `fidelity`, or else at the most frequent one.

@@ -11,10 +11,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from botorch.exceptions import ModelFittingError
+from botorch.exceptions.errors import ModelFittingError
 from botorch.fit import fit_gpytorch_mll
-from botorch.models import ModelListGP, SingleTaskGP
+from botorch.models.gp_regression import SingleTaskGP
 from botorch.models.model import Model
+from botorch.models.model_list_gp_regression import ModelListGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -160,7 +161,7 @@ class GaussianProcess(Surrogate):
         if metrics[0] in self.noise:
             known = np.array([self.noise[metric] for metric in metrics])
         weights = torch.from_numpy(table.weights[rows])
-        values = torch.from_numpy(table.values[np.ix_(rows, columns)])
+        values = torch.from_numpy(table.values[rows][:, columns])
         some = np.random.default_rng(self.seed).permutation(len(rows))[:LEARN_FROM]
         model = _build(weights[some], values[some], known)
         try:
@@ -181,7 +182,7 @@ class GaussianProcess(Surrogate):
             model.load_state_dict({**learned, **own})
         model.eval()
         errors, deviations = _leave_one_out(model)
-        scale = model.outcome_transform.stdvs.detach().numpy()[0]
+        scale = values.std(dim=0).numpy()  # what the model standardises by
         spread = np.full((len(table), len(metrics)), np.nan)
         spread[rows] = errors * scale
         if known is None:
@@ -211,12 +212,8 @@ def _leave_one_out(model: SingleTaskGP) -> tuple[np.ndarray, np.ndarray]:
     with the hyperparameters left as they are.
     """
     with torch.no_grad():
-        inputs = (
-            model.transform_inputs(model.train_inputs[0])
-            if model.training
-            else (model.train_inputs[0])
-        )
-        prior = model.likelihood(model.forward(inputs))
+        # in evaluation mode `train_inputs` are already square roots
+        prior = model.likelihood(model.forward(model.train_inputs[0]))
         inverse = torch.linalg.inv(prior.covariance_matrix)
         precision = inverse.diagonal(dim1=-2, dim2=-1)
         residual = (inverse @ (model.train_targets - prior.mean)[..., None])[..., 0] / precision

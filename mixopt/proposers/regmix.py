@@ -1,0 +1,47 @@
+"""RegMix (2407.01492): rank very many random mixtures by a regression, average the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.designs import STRENGTHS, TEMPERATURE, cut
+from mixopt.proposers.base import APART, Proposer, first_apart, hellinger
+from mixopt.trials import Trial, TrialSpec
+
+CANDIDATES = 100_000  # RegMix
+TOP = 100  # RegMix averages about so many
+
+
+class RegMix(Proposer):
+    """The mean of the 100 best of 100,000 Dirichlet candidates by predicted objective.
+
+    RegMix stops there; a batch goes on with the best-ranked candidates that differ from it, from
+    each other and from every trial so far. The mean of feasible mixtures is feasible.
+    """
+
+    name: ClassVar[str] = "regmix"
+
+    def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
+        """See `Proposer.propose`."""
+        surrogate = self.surrogate().fit(self.table(trials))
+        rng = self.rng(trials)
+        candidates = self.space.sample_dirichlet(
+            CANDIDATES,
+            rng,
+            strength=np.geomspace(*STRENGTHS, CANDIDATES),
+            temperature=TEMPERATURE,
+        )
+        means = surrogate.mean(candidates)
+        score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
+        best = candidates[np.argsort(score, kind="stable")[: 50 * max(n, TOP)]]
+        ranked = np.concatenate([best[:TOP].mean(axis=0, keepdims=True), best])
+        taken = self.taken(trials)
+        rows = first_apart(ranked, taken, n, apart=2 * APART)
+        if len(rows) < n:  # a small space: whatever lies farthest from the trials
+            far = hellinger(candidates, taken).min(axis=1) if len(taken) else score
+            ranked = candidates[np.argsort(-far, kind="stable")]
+            rows = first_apart(ranked, taken, n, apart=0.0)
+        return self.specs(trials, [cut(self.space, ranked[i]) for i in rows])
