@@ -1,0 +1,68 @@
+"""The report's figures, section by section: those that there is something to draw in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mixopt import plots, records
+from mixopt.mixture import Mixture
+from mixopt.trials import Role
+from pipelines.wording import best_trial
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from pipelines.report import Told
+
+
+def selection_figures(told: Told, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
+    """The mixtures side by side, and what the arms showed."""
+    found = []
+    if mixtures:
+        found.append(
+            plots.mixture_bars(mixtures, available=told.available, budget=told.study.budget)
+        )
+    if told.verdict.get("arms"):
+        found.append(plots.arms(told.verdict, told.objective))
+    return found
+
+
+def search_figures(told: Told) -> list[go.Figure]:
+    """Progress against both costs, learning curves, and what each domain does."""
+    done = [t for t in told.trials if t.complete]
+    if not done:
+        return []
+    curves = {
+        f"trial {t.number}": records.read_curve(told.study.home, t)
+        for t in done
+        if t.spec.role is not Role.SELECT
+    }
+    highlight = {}
+    best = best_trial(done, told.objective)
+    if best is not None:
+        highlight[f"trial {best.number}"] = "best observed"
+    natural = Mixture.natural(told.available) if told.available else None
+    for trial in done:
+        same = natural is not None and trial.spec.mixture.domains == natural.domains
+        if same and natural is not None and trial.spec.mixture.distance(natural) < 1e-3:
+            highlight.setdefault(f"trial {trial.number}", "natural")
+            break
+    return [
+        plots.best_so_far(done, told.objective, "tokens"),
+        plots.best_so_far(done, told.objective, "device_seconds"),
+        plots.learning_curves(curves, told.objective, highlight=highlight),
+        plots.objective_by_weight(done, told.objective),
+    ]
+
+
+def promotion_figures(told: Told) -> list[go.Figure]:
+    """Each domain before and after, and which expert reads what."""
+    found = []
+    if told.promotion.get("after"):
+        found.append(plots.before_and_after(told.promotion))
+    if told.promotion.get("loads"):
+        found.append(
+            plots.expert_loads(told.promotion["loads"], told.promotion.get("expert_names"))
+        )
+    return found
