@@ -25,9 +25,9 @@ from mixopt.surrogates.gp import GaussianProcess
 from mixopt.trials import Trial, TrialSpec
 
 SAMPLES = 128  # of the joint posterior (quasi-random)
-CANDIDATES = 512  # scored before any is improved
+CANDIDATES = 256  # scored before any is improved
 STARTS = 4  # best candidates that are improved by gradients
-STEPS = 40  # of SLSQP for each start
+STEPS = 25  # of SLSQP for each start
 
 
 class Bayes(Proposer):

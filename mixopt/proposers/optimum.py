@@ -16,8 +16,8 @@ from mixopt.objective import Objective
 from mixopt.space import MixtureSpace
 from mixopt.surrogates.base import Surrogate
 
-CANDIDATES = 4096  # drawn over the whole space
-LOCAL = 1024  # drawn around the best, once per strength in ZOOM
+CANDIDATES = 2048  # drawn over the whole space
+LOCAL = 512  # drawn around the best, once per strength in ZOOM
 ZOOM = (30.0, 100.0, 300.0, 1e3, 3e3, 1e4)  # Dirichlet strengths: from wide steps to ±.005
 KEPT = 4  # how many best ones each zoom goes on from
 RISK = (

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mixopt.surrogates.base import Surrogate
 
 KNOWN = {
+    "auto": "mixopt.surrogates.auto:Auto",
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
 }

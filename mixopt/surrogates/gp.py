@@ -67,6 +67,31 @@ class _Group:
     noise: np.ndarray  # (p,) standard deviation of a run, in the metric's unit
     errors: np.ndarray  # (n, p) leave-one-out errors, NaN where not measured
     widen: np.ndarray  # (p,) what deviations are multiplied by
+    root: Tensor  # (p, n, n) Cholesky factor of the trials' covariance, noise included
+    centre: np.ndarray  # (p,) mean that values were standardised by
+    scale: np.ndarray  # (p,) deviation that values were standardised by
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation (b, p) at `weights` (b, m).
+
+        The textbook formulas (Rasmussen and Williams 2006, algorithm 2.1) on the fitted kernel:
+        `model.posterior` builds covariances among all b and takes fifty times as long.
+        """
+        model, p = self.model, len(self.metrics)
+        inputs = model.transform_inputs(torch.from_numpy(weights))
+        known = model.train_inputs[0]
+        if p > 1:
+            inputs = inputs.expand(p, *inputs.shape)
+        cross = model.covar_module(known, inputs).to_dense().reshape(p, -1, len(weights))
+        residual = model.train_targets.reshape(p, -1, 1) - model.mean_module.constant.view(p, 1, 1)
+        half = torch.linalg.solve_triangular(self.root, cross, upper=False)
+        target = torch.linalg.solve_triangular(self.root, residual, upper=False)
+        mean = model.mean_module.constant.view(p, 1) + (half * target).sum(dim=1)
+        variance = (1 - (half**2).sum(dim=1)).clamp_min(1e-12)  # the kernel is 1 at no distance
+        return (
+            self.centre + self.scale * mean.T.numpy(),
+            self.scale * self.widen * variance.sqrt().T.numpy(),
+        )
 
 
 class GaussianProcess(Surrogate):
@@ -98,19 +123,24 @@ class GaussianProcess(Surrogate):
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`; 13 metrics of 64 trials take a second or two on one core."""
         trials = at_one_fidelity(table, self.fidelity)
-        rows_of: dict[tuple[tuple[int, ...], bool], list[str]] = {}
         self._constant = {}
+        together: dict[tuple[tuple[int, ...], bool], list[str]] = {}
         for metric in trials.metrics:
             rows, _, values = measured(trials, metric)
             if np.ptp(values) <= 1e-12 * np.abs(values).max():
                 self._constant[metric] = float(values[0])
             else:
-                rows_of.setdefault((tuple(rows.tolist()), metric in self.noise), []).append(metric)
+                key = (tuple(rows.tolist()), metric in self.noise)
+                together.setdefault(key, []).append(metric)
+        # A ModelListGP of batched models mixes up their variances (BoTorch 0.18 joins block-wise
+        # and interleaved covariances), so several groups become one model per metric.
+        groups = [
+            (np.array(rows), names)
+            for (rows, _), metrics in together.items()
+            for names in ([tuple(metrics)] if len(together) == 1 else [(k,) for k in metrics])
+        ]
         with reproducible(self.seed):
-            self._groups = [
-                self._fit_group(trials, np.array(rows), tuple(metrics))
-                for (rows, _), metrics in rows_of.items()
-            ]
+            self._groups = [self._fit_group(trials, rows, names) for rows, names in groups]
         self._domains, self._metrics = trials.domains, trials.metrics
         errors = np.zeros((len(trials), len(self._metrics)))
         for group in self._groups:
@@ -129,13 +159,10 @@ class GaussianProcess(Surrogate):
             for group in self._groups:
                 columns = [self._metrics.index(metric) for metric in group.metrics]
                 noise[columns] = group.noise
-                # in blocks: a posterior is n x n per metric where all rows come at once
-                for at in range(0, len(weights), 512):
-                    block = slice(at, at + 512)
-                    # rows as a batch of single points: variances without their covariances
-                    posterior = group.model.posterior(torch.from_numpy(weights[block, None]))
-                    mean[block, columns] = posterior.mean[:, 0].numpy()
-                    std[block, columns] = posterior.variance[:, 0].sqrt().numpy() * group.widen
+                # in blocks, so that p x n covariances with 100k candidates fit in memory
+                for at in range(0, len(weights), 4096):
+                    block = slice(at, at + 4096)
+                    mean[block, columns], std[block, columns] = group.predict(weights[block])
         return Prediction(self._metrics, mean, std, noise, self._correlation)
 
     @property
@@ -181,14 +208,24 @@ class GaussianProcess(Surrogate):
             own = {k: v for k, v in model.state_dict().items() if k not in learned}
             model.load_state_dict({**learned, **own})
         model.eval()
-        errors, deviations = _leave_one_out(model)
         scale = values.std(dim=0).numpy()  # what the model standardises by
+        root, errors, deviations = _leave_one_out(model)
         spread = np.full((len(table), len(metrics)), np.nan)
         spread[rows] = errors * scale
         if known is None:
             known = np.sqrt(model.likelihood.noise.detach().numpy().reshape(len(metrics))) * scale
-        misfit = np.quantile(np.abs(errors / deviations), 0.9, axis=0) / NORMAL_90
-        return _Group(metrics, model, known, spread, np.maximum(1.0, misfit))
+        return _Group(
+            metrics=metrics,
+            model=model,
+            noise=known,
+            errors=spread,
+            widen=np.maximum(
+                1.0, np.quantile(np.abs(errors / deviations), 0.9, axis=0) / NORMAL_90
+            ),
+            root=root,
+            centre=values.mean(dim=0).numpy(),
+            scale=scale,
+        )
 
 
 def _build(weights: Tensor, values: Tensor, noise: np.ndarray | None) -> SingleTaskGP:
@@ -205,20 +242,19 @@ def _build(weights: Tensor, values: Tensor, noise: np.ndarray | None) -> SingleT
     )
 
 
-def _leave_one_out(model: SingleTaskGP) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and deviations (n, p) of predicting each trial from the others, standardised.
+def _leave_one_out(model: SingleTaskGP) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Cholesky factor (p, n, n); errors and deviations (n, p) of each trial from the others.
 
     In closed form from the inverse covariance of all (Rasmussen and Williams 2006, eq. 5.12),
-    with the hyperparameters left as they are.
+    in standardised units, with the hyperparameters left as they are.
     """
     with torch.no_grad():
         # in evaluation mode `train_inputs` are already square roots
         prior = model.likelihood(model.forward(model.train_inputs[0]))
-        inverse = torch.linalg.inv(prior.covariance_matrix)
+        n = model.train_targets.shape[-1]
+        root = torch.linalg.cholesky(prior.covariance_matrix.reshape(-1, n, n))
+        inverse = torch.cholesky_inverse(root)
         precision = inverse.diagonal(dim1=-2, dim2=-1)
-        residual = (inverse @ (model.train_targets - prior.mean)[..., None])[..., 0] / precision
-        n = residual.shape[-1]
-        return (
-            residual.reshape(-1, n).T.numpy().copy(),
-            precision.rsqrt().reshape(-1, n).T.numpy().copy(),
-        )
+        residual = (model.train_targets - prior.mean).reshape(-1, n, 1)
+        errors = (inverse @ residual)[..., 0] / precision
+        return root, errors.T.numpy().copy(), precision.rsqrt().T.numpy().copy()
