@@ -1,0 +1,1 @@
+"""Conformance suites: subclass one to hold your own implementation to its contract."""
