@@ -33,15 +33,23 @@ _AXIS = {
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "system-ui, -apple-system, Segoe UI, sans-serif", "color": INK},
-        "title": {"x": 0, "xref": "container", "xanchor": "left", "font": {"size": 15}},
-        "title_pad": {"l": 8},
+        "title": {
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 14, "l": 8},
+            "font": {"size": 15},
+        },
         "colorway": PALETTE,
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "margin": {"l": 60, "r": 16, "t": 76, "b": 48},
+        # below the axis, from the figure's lower edge up: wraps without covering anything
+        "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        "margin": {"l": 60, "r": 16, "t": 56, "b": 96},
         "hoverlabel": {"bgcolor": "white", "font": {"size": 12}},
         "colorscale": {"sequential": "Viridis"},
     }
@@ -61,7 +69,7 @@ def note(figure: go.Figure, text: str) -> None:
     figure.update_layout(
         title={"subtitle": {"text": text, "font": {"size": 12, "color": "#52606D"}}}
     )
-    figure.update_layout(margin={"t": 96})
+    figure.update_layout(margin={"t": 76})
 
 
 def colour(name: str, index: int) -> str:

@@ -232,7 +232,7 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
                 hovertemplate="%{x:.4f}<extra>predicted before</extra>",
             )
     figure.update_yaxes(autorange="reversed", categoryorder="array", type="category")
-    figure.update_layout(height=max(260, 120 + 56 * len(rows)))
+    figure.update_layout(height=max(300, 160 + 56 * len(rows)))
     return figure
 
 
@@ -248,7 +248,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
         shared_yaxes=True,
         subplot_titles=list(domains),
         horizontal_spacing=0.04,
-        vertical_spacing=0.22 / lines,
+        vertical_spacing=0.3 / lines,
     )
     for index, domain in enumerate(domains):
         row, column = divmod(index, columns)
@@ -271,11 +271,10 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
     figure.update_layout(
         template=style.TEMPLATE,
         title="Objective against each domain's weight",
-        height=130 + 200 * lines,
-        margin={"t": 110},
-        legend={"y": 1 + 0.16 / lines},
+        height=150 + 200 * lines,
+        margin={"t": 76},
     )
-    figure.update_xaxes(tickformat=".0%")
+    figure.update_xaxes(tickformat=".0%", nticks=5, tickangle=0, rangemode="tozero")
     figure.update_yaxes(title=style.said("objective", objective), col=1)
     figure.update_annotations(font_size=12)
     return figure
@@ -310,7 +309,7 @@ def expert_loads(
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_xaxes(showgrid=False, type="category")
-    figure.update_layout(height=max(280, 130 + 36 * len(loads)))
+    figure.update_layout(height=max(280, 150 + 36 * len(loads)))
     return figure
 
 
@@ -368,7 +367,7 @@ def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
         )
     figure.update_yaxes(type="category", categoryorder="array")
     figure.update_yaxes(categoryarray=[n.removeprefix("bpb/") for n in reversed(order)])
-    figure.update_layout(height=max(280, 150 + 34 * len(order)))
+    figure.update_layout(height=max(320, 170 + 34 * len(order)))
     return figure
 
 

@@ -76,6 +76,7 @@ def _logged_model(
     store: RunStore, study: Study, result: Mapping[str, Any], path: Path, run: str
 ) -> LoggedModel:
     """The logged model of the promotion's run, uploaded now unless an earlier attempt did it."""
+    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
     client = store.client
@@ -95,6 +96,8 @@ def _logged_model(
     with tempfile.TemporaryDirectory() as folder:
         card.save(str(Path(folder) / "MLmodel"))
         client.log_model_artifact(logged.model_id, str(Path(folder) / "MLmodel"))
+    step = int(result.get("tokens") or 0)
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, step)])
     return client.finalize_logged_model(logged.model_id, "READY")
 
 

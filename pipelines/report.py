@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt import files, records
 from mixopt.corpus.shards import Corpus
+from mixopt.diagnostics import OutOfFold
 from mixopt.errors import CorpusError
 from mixopt.frames import objective_value
 from mixopt.ledger import Ledger
@@ -24,7 +25,13 @@ from mixopt.objective import Objective
 from mixopt.study import Study
 from mixopt.trials import Role, State, Trial
 from pipelines.mlflow_store import ui_command
-from pipelines.report_figures import promotion_figures, search_figures, selection_figures
+from pipelines.report_figures import (
+    promotion_figures,
+    search_figures,
+    selection_figures,
+    surrogate_figures,
+    surrogate_quality,
+)
 from pipelines.wording import best_trial, count, duration, headline, unit
 
 if TYPE_CHECKING:
@@ -237,11 +244,14 @@ def _remarks(told: Told) -> list[str]:
 
 def _sections(told: Told, columns: Sequence[Column]) -> list[Section]:
     mixtures = {column.name: column.mixture for column in columns}
+    known = surrogate_quality(told)
+    surrogate = _html(surrogate_figures(*known)) if known is not None else []
+    scores = _scores(told, known[1] if known is not None else None)
     sections = [
         Section("Selection", figures=_html(selection_figures(told, mixtures))),
         Section("Promotion", _promotion_text(told), _stages(told), _html(promotion_figures(told))),
         Section("Search", figures=_html(search_figures(told))),
-        Section("Surrogate", _surrogate_text(told), _scores(told), ()),
+        Section("Surrogate", _surrogate_text(told), scores, surrogate),
     ]
     return [s for s in sections if s.figures or s.tables]
 
@@ -277,14 +287,30 @@ def _surrogate_text(told: Told) -> str:
     return f"The search's optimum comes from the surrogate {chosen!r}." if chosen else ""
 
 
-def _scores(told: Told) -> list[Table]:
-    scores = told.verdict.get("surrogate_scores") or {}
-    names = list(dict.fromkeys(key for values in scores.values() for key in values))
-    rows = [
-        (name, *(_or_dash(values.get(key), "{:.3f}".format) for key in names))
-        for name, values in scores.items()
+def _scores(told: Told, quality: OutOfFold | None) -> list[Table]:
+    """Held-out scores: per metric, and of the surrogates that the search compared."""
+    tables = []
+    if quality is not None:
+        rows = [
+            (
+                metric,
+                f"{score.spearman:.3f}",
+                f"{score.r2:.3f}",
+                f"{score.mae:.4f}",
+                f"{score.coverage:.0%}",
+                str(score.n),
+            )
+            for metric, score in quality.scores.items()
+        ]
+        heads = ("", "rank correlation", "R²", "mean error", "within 90 %", "trials")
+        tables.append(Table(heads, rows))
+    compared = told.verdict.get("surrogate_scores") or {}
+    names = list(dict.fromkeys(key for values in compared.values() for key in values))
+    rows_compared = [
+        (name, *(_or_dash(values.get(key), _number) for key in names))
+        for name, values in compared.items()
     ]
-    return [Table(("out of fold", *names), rows)] if rows else []
+    return tables + ([Table(("surrogate", *names), rows_compared)] if rows_compared else [])
 
 
 def _commands(study: Study) -> list[tuple[str, str]]:
@@ -329,6 +355,10 @@ def _signed(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _or_dash(value: float | None, text: Any) -> str:

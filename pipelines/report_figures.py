@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mixopt import plots, records
+from mixopt import plots, records, surrogates
+from mixopt.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
+from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
-from mixopt.trials import Role
+from mixopt.trials import Role, TrialTable
 from pipelines.wording import best_trial
 
 if TYPE_CHECKING:
@@ -66,3 +70,42 @@ def promotion_figures(told: Told) -> list[go.Figure]:
             plots.expert_loads(told.promotion["loads"], told.promotion.get("expert_names"))
         )
     return found
+
+
+def surrogate_quality(told: Told) -> tuple[str, OutOfFold] | None:
+    """The surrogate's name, and what it says of trials that it was not fitted to.
+
+    None while there are too few trials. `auto` stands for the Gaussian process until the selection
+    has told which one was better: trying both here would take as long as the search's own fit.
+    """
+    searched = [t for t in told.trials if t.complete and t.spec.role is not Role.SELECT]
+    if not searched:
+        return None
+    [(usual, _)] = Counter(t.spec.fidelity for t in searched).most_common(1)
+    trials = [t for t in searched if t.spec.fidelity == usual]
+    name = str(told.verdict.get("surrogate") or told.study.search.surrogate)
+    name = "gp" if name == "auto" else name
+    with contextlib.suppress(MixoptError):
+        table = TrialTable.of(trials, told.objective.metrics)
+        seed = told.study.seed
+        quality = out_of_fold(
+            table, told.objective, lambda: surrogates.make(name, seed=seed), seed=seed
+        )
+        return name, quality
+    return None
+
+
+def surrogate_figures(name: str, quality: OutOfFold) -> list[go.Figure]:
+    """The objective as it was foretold, against what was measured."""
+    score = quality.scores[OBJECTIVE]
+    return [
+        plots.predicted_against_measured(
+            quality.objective_observed,
+            quality.objective_mean,
+            quality.objective_std,
+            scores=(
+                f"{name}, {score.n} trials: rank correlation {score.spearman:.2f}, "
+                f"R² {score.r2:.2f}, {score.coverage:.0%} within the 90 % interval"
+            ),
+        )
+    ]

@@ -199,7 +199,8 @@ class Tracker:
 
     def _create_parent(self, store: RunStore, identity: Mapping[str, str]) -> Run:
         tags = {**identity, "mixopt.kind": "study", "mixopt.version": mixopt.__version__}
-        return store.create(self.study.name, tags, time.time())
+        begun = values.changed(self.study.home / "study.json") / 1000
+        return store.create(self.study.name, tags, begun or time.time())
 
     def _failed(self, error: Exception) -> None:
         self._store, self._rest_until = None, time.monotonic() + RETRY_SECONDS
@@ -269,6 +270,7 @@ class Tracker:
                 *curve_metrics(records.curve_points(result.get("curve", [])), start),
                 *values.promotion_finals(result, round(end * 1000)),
             ],
+            tags={"mlflow.note.content": wording.promotion_markdown(result)},
         )
         for path in sorted(folder.glob("*.json")):
             store.client.log_artifact(name, str(path))

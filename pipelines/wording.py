@@ -49,9 +49,9 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
     gain = float(natural["mean"]) - float(winner["mean"])
     sure = winner.get("confidence", verdict.get("confidence"))
     return (
-        f"The {promoted} mixture is promoted: {_spread(winner)}{' ' + what if what else ''}, "
-        f"against {_spread(natural)} for the natural mixture at equal tokens and the same seeds "
-        f"({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
+        f"The {promoted} mixture is promoted: {_pair(winner)}{' ' + what if what else ''} against "
+        f"{_pair(natural)} for the natural mixture, at equal tokens over {winner.get('n', '?')} "
+        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
         + (f"; {float(sure):.1%} sure that it is better)." if sure is not None else ").")
     )
 
@@ -69,7 +69,7 @@ def markdown(
     if binding:
         lines += ["**Constraints that bind:** " + "; ".join(binding) + ".", ""]
     if promotion.get("after"):
-        lines += ["### Promoted model", "", _promotion_table(promotion), ""]
+        lines += ["### Promoted model", "", promotion_markdown(promotion), ""]
     counts = {state: sum(t.state is state for t in trials) for state in State}
     cost = [t.result.cost for t in trials if t.result is not None]
     lines += [
@@ -112,10 +112,9 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     )
 
 
-def _spread(arm: Mapping[str, Any]) -> str:
+def _pair(arm: Mapping[str, Any]) -> str:
     mean, std = float(arm["mean"]), arm.get("std")
-    seeds = f" ({arm['n']} seeds)" if arm.get("n") else ""
-    return (f"{mean:.4f} ± {float(std):.4f}" if std is not None else f"{mean:.4f}") + seeds
+    return f"{mean:.4f} ± {float(std):.4f}" if std is not None else f"{mean:.4f}"
 
 
 def _table(verdict: Mapping[str, Any]) -> str:
@@ -124,7 +123,7 @@ def _table(verdict: Mapping[str, Any]) -> str:
         return ""
     domains = list(dict.fromkeys(d for arm in arms for d in arm.get("mixture", {})))
     rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
-    measured = [_spread(a) if a.get("mean") is not None else "–" for a in arms]
+    measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
     rows.append("| **objective** | " + " | ".join(measured) + " |")
     for domain in domains:
         weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
@@ -132,9 +131,10 @@ def _table(verdict: Mapping[str, Any]) -> str:
     return "\n".join([*rows, ""])
 
 
-def _promotion_table(promotion: Mapping[str, Any]) -> str:
-    before, after = promotion.get("before", {}), promotion["after"]
-    predicted = promotion.get("predicted", {})
+def promotion_markdown(promotion: Mapping[str, Any]) -> str:
+    """What the promoted model reached, as a table in Markdown."""
+    before, after = promotion.get("before") or {}, promotion.get("after") or {}
+    predicted = promotion.get("predicted") or {}
     rows = ["| metric | upcycled, untrained | trained | predicted |", "|---|---:|---:|---:|"]
     for name, value in after.items():
         start = f"{before[name]:.4f}" if name in before else "–"
