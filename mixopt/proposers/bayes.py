@@ -96,45 +96,50 @@ class Bayes(Proposer):
             values = acquisition(torch.from_numpy(starts)[:, None]).numpy()
         order = np.argsort(-values, kind="stable")
         firsts = first_apart(starts[order], np.empty((0, starts.shape[1])), STARTS, apart=0.1)
-        better = self.space.project(
-            np.stack([self._climb(acquisition, starts[order][i]) for i in firsts])
-        )
+        better = self.space.project(self._climb(acquisition, starts[order][firsts]))
         with torch.no_grad():
             climbed = acquisition(torch.from_numpy(better)[:, None]).numpy()
         pool, values = np.concatenate([better, starts]), np.concatenate([climbed, values])
         return np.asarray(pool[np.argsort(-values, kind="stable")])
 
-    def _climb(self, acquisition: Any, start: np.ndarray) -> np.ndarray:
-        """A local maximum from `start` (m,), by SLSQP on √w: there no gradient blows up at 0."""
-        box = self.space.polytope
+    def _climb(self, acquisition: Any, starts: np.ndarray) -> np.ndarray:
+        """Local maxima (s, m) from `starts` (s, m), by SLSQP on √w: no gradient blows up at 0.
 
-        def loss(root: np.ndarray) -> tuple[float, np.ndarray]:
-            x: Tensor = torch.from_numpy(root.copy()).requires_grad_(True)
-            value = -acquisition((x**2)[None, None]).sum()
+        All starts at once as one problem of s x m variables: a call of the acquisition costs
+        about the same for four points as for one.
+        """
+        box, shape = self.space.polytope, starts.shape
+
+        def loss(roots: np.ndarray) -> tuple[float, np.ndarray]:
+            x: Tensor = torch.from_numpy(roots.reshape(shape).copy()).requires_grad_(True)
+            value = -acquisition((x**2)[:, None]).sum()
             (slope,) = torch.autograd.grad(value, x)
-            return float(value.detach()), slope.numpy()
+            return float(value.detach()), slope.numpy().ravel()
 
-        constraints: list[Any] = [
-            {"type": "eq", "fun": lambda u: (u**2).sum() - 1, "jac": lambda u: 2 * u}
-        ]
+        def rows(matrix: np.ndarray, limits: np.ndarray, kind: str) -> dict[str, Any]:
+            """limits - matrix @ w, for every start, as a function of √w and its Jacobian."""
+            blocks = np.kron(np.eye(shape[0]), matrix)
+            ends = np.tile(limits, shape[0])
+            return {
+                "type": kind,
+                "fun": lambda u: ends - blocks @ u**2,
+                "jac": lambda u: -2 * blocks * u,
+            }
+
+        constraints: list[Any] = [rows(np.ones((1, shape[1])), np.ones(1), "eq")]
         if len(box.matrix):
-            constraints.append(
-                {
-                    "type": "ineq",
-                    "fun": lambda u: box.limits - box.matrix @ u**2,
-                    "jac": lambda u: -2 * box.matrix * u,
-                }
-            )
+            constraints.append(rows(box.matrix, box.limits, "ineq"))
+        bounds = list(zip(np.sqrt(box.lower).tolist(), np.sqrt(box.upper).tolist(), strict=True))
         found = minimize(
             loss,
-            np.sqrt(start),
+            np.sqrt(starts).ravel(),
             jac=True,
             method="SLSQP",
-            bounds=list(zip(np.sqrt(box.lower).tolist(), np.sqrt(box.upper).tolist(), strict=True)),
+            bounds=bounds * shape[0],
             constraints=constraints,
             options={"maxiter": STEPS, "ftol": 1e-6},
         )
-        return np.asarray(found.x**2) if np.isfinite(found.x).all() else start
+        return np.asarray(found.x.reshape(shape) ** 2) if np.isfinite(found.x).all() else starts
 
 
 def _first_new(ranked: np.ndarray, known: np.ndarray) -> np.ndarray:
