@@ -64,6 +64,8 @@ class Document:
             if node is not None:
                 self._walk(node, ())
             self.values: Any = {} if node is None else loader.construct_document(node)
+        except MixoptError:  # StudyError is a ValueError too
+            raise
         except OSError as problem:
             raise error(f"cannot be read: {problem.strerror}", where=self.path) from None
         except yaml.MarkedYAMLError as problem:
@@ -144,8 +146,15 @@ class Document:
             mend = f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}"
         elif found["type"] == "missing":
             what, place, mend = "is missing", (*place, loc[-1]), "Add it"
-        elif isinstance(found.get("ctx", {}).get("error"), MixoptError | ValueError):
-            what = str(found["ctx"]["error"]).rstrip(".")
+        elif isinstance(ours := found.get("ctx", {}).get("error"), MixoptError):
+            what, mend = ours.what, ours.mend
+            inside = (*place, *ours.where.split(".")) if ours.where else place
+            if inside in self._lines:
+                place = inside
+            elif ours.where:
+                what = f"{ours.where}: {what}"
+        elif isinstance(ours, ValueError):
+            what = str(ours).rstrip(".")
         else:
             message = str(found["msg"])
             what = message[:1].lower() + message[1:].rstrip(".")

@@ -90,7 +90,7 @@ class CountSchedule:
             grown = np.zeros((max(step + 1, 2 * len(self._taken)), len(self._weights)), np.int64)
             grown[: self._known + 1] = self._taken[: self._known + 1]
             self._taken = grown
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             interval = 1.0 / self._weights  # sequences of the whole stream per one of the domain
         for s in range(self._known, step):
             due = (s + 1) * self.batch * self._weights

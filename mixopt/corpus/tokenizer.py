@@ -84,16 +84,18 @@ def make_tokenizer(
 def token_bytes(tokenizer: Tokenizer, end_of_text: str) -> np.ndarray:
     """Bytes of text that each token stands for, (vocab_size,) float64; NaN where undefined.
 
-    Special tokens, end-of-text among them, stand for none. In a byte-level vocabulary every
-    character of a token's name is one byte (Radford et al. 2019, GPT-2's `bytes_to_unicode`).
+    In a byte-level vocabulary every character of a token's name is one byte (Radford et al. 2019,
+    GPT-2's `bytes_to_unicode`), and special tokens stand for none. Elsewhere only end-of-text is
+    known to stand for none: an unknown-word token, special too, does stand for text.
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    table = np.zeros(max(vocabulary.values()) + 1)
-    byte_level = _is_byte_level(json.loads(tokenizer.to_str()))
-    for token, index in vocabulary.items():
-        table[index] = len(token) if byte_level else np.nan
-    for index, added in tokenizer.get_added_tokens_decoder().items():
-        table[index] = 0 if added.special else len(added.content.encode())
+    table = np.full(max(vocabulary.values()) + 1, np.nan)
+    if _is_byte_level(json.loads(tokenizer.to_str())):
+        table[:] = 0  # ids that no token has
+        for token, index in vocabulary.items():
+            table[index] = len(token)
+        for index, added in tokenizer.get_added_tokens_decoder().items():
+            table[index] = 0 if added.special else len(added.content.encode())
     table[vocabulary[end_of_text]] = 0
     return table
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixopt.corpus.files import BLOCK, CountingFile, InputFile
+from mixopt.corpus.files import BLOCK, COMPRESSED, CountingFile, InputFile
 from mixopt.corpus.sources.base import Document, OnBroken, Source
 from mixopt.errors import CorpusError
 
@@ -49,6 +49,8 @@ class Tokens(Source):
 
     def documents(self, file: InputFile, on_broken: OnBroken) -> Iterator[Document]:
         """The ids between end-of-text ids; empty documents are passed over."""
+        if file.url.endswith(COMPRESSED):
+            raise CorpusError("is compressed", where=file.url, mend="Uncompress token files")
         with self.open(file) as raw:
             dtype = self._header(raw, file) if file.ending == ".npy" else self._dtype
             begun = np.empty(0, dtype=dtype)

@@ -1,0 +1,86 @@
+"""The keyed permutation is one, and counts stay within 1 of the weights at every step."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixopt.corpus.documents import SeenDocuments
+from mixopt.corpus.order import CountSchedule, permute
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 3000), key=st.integers())
+def test_every_element_has_one_image(size, key):
+    image = permute(np.arange(size), size, key)
+    assert np.array_equal(np.sort(image), np.arange(size))
+
+
+def test_a_permutation_is_named_by_its_key():
+    index = np.arange(1000)
+    assert np.array_equal(permute(index, 1000, 0, "law"), permute(index, 1000, 0, "law"))
+    same = (permute(index, 1000, 0, "law") == permute(index, 1000, 1, "law")).sum()
+    assert same < 10  # about 1 is expected of two random permutations
+
+
+def test_images_do_not_depend_on_what_is_asked_with_them():
+    whole = permute(np.arange(5000), 5000, 7)
+    assert np.array_equal(permute(np.array([4999, 3]), 5000, 7), whole[[4999, 3]])
+
+
+def test_a_permutation_looks_random():
+    # chi² over 20 × 20 cells of (index, image); 361 degrees of freedom, sd √(2·361) = 27
+    size = 40_000
+    image = permute(np.arange(size), size, "x")
+    cells, _, _ = np.histogram2d(np.arange(size), image, bins=20)
+    assert ((cells - 100) ** 2 / 100).sum() < 361 + 5 * 27
+    assert abs(np.corrcoef(image[:-1], image[1:])[0, 1]) < 0.03
+
+
+weights = st.lists(st.floats(0, 1), min_size=1, max_size=25).filter(lambda w: sum(w) > 1e-3)
+
+
+@settings(deadline=None)
+@given(weights=weights, batch=st.integers(1, 64))
+def test_counts_never_drift_by_a_whole_sequence_and_fill_every_batch(weights, batch):
+    weights = np.array(weights) / sum(weights)
+    schedule = CountSchedule(weights, batch)
+    for step in range(60):
+        counts = schedule.at(step)
+        assert counts.sum() == batch
+        assert (counts >= 0).all()
+        assert (np.abs(schedule.before(step + 1) - (step + 1) * batch * weights) < 1 + 1e-6).all()
+    assert (schedule.before(60)[weights == 0] == 0).all()
+
+
+def test_counts_hold_over_a_long_run_of_many_small_domains():
+    weights = np.array([0.5, *[0.5 / 39] * 39])
+    schedule = CountSchedule(weights, 7)
+    for step in (1, 13, 500, 5000):
+        assert (np.abs(schedule.before(step) - step * 7 * weights) < 1).all()
+
+
+def test_equal_shares_come_out_even():
+    schedule = CountSchedule(np.full(4, 0.25), 8)
+    assert all(schedule.at(step).tolist() == [2, 2, 2, 2] for step in range(100))
+
+
+def test_counts_do_not_depend_on_the_order_of_asking():
+    weights = np.random.default_rng(0).dirichlet(np.ones(6))
+    forward = CountSchedule(weights, 5)
+    expected = [forward.at(step).tolist() for step in range(50)]
+    resumed = CountSchedule(weights, 5)
+    assert resumed.at(41).tolist() == expected[41]
+    assert resumed.at(3).tolist() == expected[3]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 50), max_size=40), max_size=12))
+def test_seen_documents_agree_with_a_set(batches):
+    seen, reference = SeenDocuments(), set()
+    for batch in batches:
+        expected = []
+        for value in batch:
+            expected.append(value not in reference)
+            reference.add(value)
+        assert seen.add(np.array(batch, dtype=np.uint64)).tolist() == expected
+    assert seen.sorted().tolist() == sorted(reference)

@@ -1,0 +1,254 @@
+"""Every source streams its documents, and names the file and line of what it cannot use."""
+
+import gzip
+import io
+import json
+import tracemalloc
+
+import numpy as np
+import polars as pl
+import pytest
+import zstandard
+
+from mixopt.corpus.files import find
+from mixopt.corpus.sources import Source, find_source, infer_source
+from mixopt.corpus.sources.jsonl import JsonLines
+from mixopt.corpus.sources.parquet import Parquet
+from mixopt.corpus.sources.text import Text
+from mixopt.corpus.sources.tokens import Tokens
+from mixopt.corpus.testing import SourceConformance
+from mixopt.errors import CorpusError
+
+
+def as_json_lines(texts):
+    return "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts).encode()
+
+
+class TestJsonLines(SourceConformance):
+    source, ending = JsonLines, ".jsonl"
+
+    def write(self, path, texts):
+        path.write_bytes(as_json_lines(texts))
+
+
+class TestGzippedJsonLines(SourceConformance):
+    source, ending = JsonLines, ".jsonl.gz"
+
+    def write(self, path, texts):
+        path.write_bytes(gzip.compress(as_json_lines(texts)))
+
+
+class TestZstandardJsonLines(SourceConformance):
+    source, ending = JsonLines, ".jsonl.zst"
+
+    def write(self, path, texts):
+        # a frame for each document, as parallel compressors write them
+        path.write_bytes(b"".join(zstandard.compress(as_json_lines([t])) for t in texts))
+
+
+class TestParquet(SourceConformance):
+    source, ending = Parquet, ".parquet"
+
+    def write(self, path, texts):
+        pl.DataFrame({"n": range(len(texts)), "text": texts}).write_parquet(path, row_group_size=2)
+
+
+class TestText(SourceConformance):
+    source, ending, one_per_file = Text, ".txt", True
+
+    def write(self, path, texts):
+        path.write_bytes("".join(texts).encode())
+
+
+class _TokensConformance(SourceConformance):
+    source, options = Tokens, {"end_of_text": 0}
+
+    def ids(self, text):
+        return [byte + 1 for byte in text.encode()]
+
+    def closed(self, texts):
+        return np.array([i for text in texts for i in (*self.ids(text), 0)], dtype=np.uint16)
+
+    def same(self, document, text):
+        return document.tolist() == self.ids(text)
+
+
+class TestRawTokens(_TokensConformance):
+    ending = ".bin"
+
+    def write(self, path, texts):
+        self.closed(texts).tofile(path)
+
+
+class TestNumpyTokens(_TokensConformance):
+    ending = ".npy"
+
+    def write(self, path, texts):
+        np.save(path, self.closed(texts).astype(np.int32))
+
+
+def read(source: Source):
+    def refuse(error):
+        raise error
+
+    return [d for file in source.files for d in source.documents(file, refuse)]
+
+
+def read_skipping(source: Source):
+    errors = []
+    documents = [d for file in source.files for d in source.documents(file, errors.append)]
+    return documents, errors
+
+
+BROKEN_LINES = {
+    "not JSON": b'{"text": "a"',
+    "no JSON object": b'["text"]',
+    "no field 'text'": b'{"content": "a"}',
+    "holds int": b'{"text": 7}',
+    "not UTF-8": b'{"text": "\xff"}',
+    "half a character": b'{"text": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_LINES)
+def test_a_broken_json_line_is_named_by_file_and_line_and_may_be_skipped(tmp_path, what):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "first"}\n\n' + BROKEN_LINES[what] + b'\n{"text": "last"}')
+    source = JsonLines(find(["a.jsonl"], tmp_path))
+    with pytest.raises(CorpusError, match=what) as caught:
+        read(source)
+    assert caught.value.where == f"{path}:3"
+    assert caught.value.mend
+    documents, errors = read_skipping(source)
+    assert documents == ["first", "last"]
+    assert [error.where for error in errors] == [f"{path}:3"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [(".gz", gzip.compress), (".zst", zstandard.compress)]
+)
+def test_a_cut_compressed_file_is_an_error_not_a_short_file(tmp_path, ending, compress):
+    path = tmp_path / f"a.jsonl{ending}"
+    texts = [np.random.default_rng(n).bytes(400).hex() for n in range(2000)]
+    path.write_bytes(compress(as_json_lines(texts))[:-100])
+    with pytest.raises(CorpusError, match="cannot be read to its end") as caught:
+        read(JsonLines(find([path.name], tmp_path)))
+    assert caught.value.where == str(path)
+
+
+def test_lines_longer_than_a_block_come_whole(tmp_path):
+    texts = ["a" * 1_000_000, "b", "c" * 700_000]
+    (tmp_path / "a.jsonl").write_bytes(as_json_lines(texts))
+    assert read(JsonLines(find(["a.jsonl"], tmp_path))) == texts
+
+
+def test_a_missing_parquet_column_names_the_file_and_the_columns_there_are(tmp_path):
+    pl.DataFrame({"body": ["a"], "n": [1]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"has no column 'text'.*body, n"):
+        read(Parquet(find(["a.parquet"], tmp_path)))
+    with pytest.raises(CorpusError, match="column 'n' holds int64"):
+        read(Parquet(find(["a.parquet"], tmp_path), text="n"))
+
+
+def test_a_null_in_parquet_is_named_by_its_row(tmp_path):
+    pl.DataFrame({"text": ["a", None, "c"]}).write_parquet(tmp_path / "a.parquet")
+    documents, errors = read_skipping(Parquet(find(["a.parquet"], tmp_path)))
+    assert documents == ["a", "c"]
+    assert [error.where for error in errors] == [f"{tmp_path / 'a.parquet'}:2"]
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(CorpusError, match=r"a\.parquet: is not Parquet"):
+        read(Parquet(find(["a.parquet"], tmp_path)))
+
+
+def test_a_text_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("naïve".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"a\.txt: is not UTF-8: byte 0xef at 2"):
+        read(Text(find(["a.txt"], tmp_path)))
+
+
+def test_cut_token_files_are_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(1, 1000, dtype=np.uint16))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-10])
+    (tmp_path / "b.bin").write_bytes(b"123")
+    with pytest.raises(CorpusError, match=r"a\.npy: is cut: it should hold 999 tokens"):
+        read(Tokens(find(["a.npy"], tmp_path), options={"end_of_text": 0}))
+    with pytest.raises(CorpusError, match=r"b\.bin: ends in the middle of a token"):
+        read(Tokens(find(["b.bin"], tmp_path), options={"end_of_text": 0}))
+
+
+def test_files_are_found_by_glob_folder_list_and_url_each_once(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.txt", "a.txt", "deep/c.txt"):
+        (tmp_path / name).write_text(name)
+
+    def names(*patterns):
+        return [file.url.removeprefix(f"{tmp_path}/") for file in find([*patterns], tmp_path)]
+
+    assert names("*.txt") == ["a.txt", "b.txt"]
+    assert names(".") == names("**/*.txt") == ["a.txt", "b.txt", "deep/c.txt"]
+    assert names("b.txt", "*.txt") == ["b.txt", "a.txt"]
+    assert names(f"file://{tmp_path}/deep/*.txt") == ["deep/c.txt"]
+
+
+def test_files_are_read_through_any_fsspec_file_system():
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    with memory.open("/corpus-test/a.jsonl.gz", "wb") as file:
+        file.write(gzip.compress(as_json_lines(["from afar"])))
+    files = find(["memory://corpus-test/*.jsonl.gz"], None)
+    assert read(JsonLines(files)) == ["from afar"]
+
+
+def test_a_pattern_without_a_match_is_an_error(tmp_path):
+    for pattern in ("no.jsonl", "no/*.jsonl"):
+        with pytest.raises(CorpusError, match="no file matches"):
+            find([pattern], tmp_path)
+
+
+def test_the_format_is_told_by_the_ending(tmp_path):
+    for name in ("a.jsonl.zst", "a.parquet", "a.txt", "a.bin", "a.pdf"):
+        (tmp_path / name).write_bytes(b"")
+    found = {name: infer_source(find([name], tmp_path)) for name in ("a.jsonl.zst", "a.parquet")}
+    assert found == {"a.jsonl.zst": "jsonl", "a.parquet": "parquet"}
+    with pytest.raises(CorpusError, match=r"cannot tell the format by the ending '\.pdf'"):
+        infer_source(find(["a.pdf"], tmp_path))
+    with pytest.raises(CorpusError, match="mixes the formats"):
+        infer_source(find(["a.txt", "a.bin"], tmp_path))
+
+
+def test_an_unknown_source_is_refused_with_the_names_there_are():
+    with pytest.raises(CorpusError, match=r"no source is called 'jsnl'.*jsonl, parquet"):
+        find_source("jsnl")
+    assert find_source("mixopt.corpus.sources.text:Text") is Text
+
+
+def test_a_large_file_is_never_held_as_a_whole(tmp_path):
+    text = "word " * 200
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as file:
+        line = as_json_lines([text])
+        for _ in range(100):
+            file.write(line * 300)  # 30 MB in all
+    pl.DataFrame({"text": [text] * 30_000}).write_parquet(
+        tmp_path / "a.parquet", row_group_size=1000
+    )
+    for source in (JsonLines(find(["*.gz"], tmp_path)), Parquet(find(["*.parquet"], tmp_path))):
+        tracemalloc.start()
+        count = sum(1 for file in source.files for _ in source.documents(file, print))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert count == 30_000
+        assert peak < 6e6
+
+
+def test_documents_in_token_files_are_cut_where_they_would_never_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixopt.corpus.sources.tokens.LONGEST", 50_000)
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones(400_000, dtype=np.uint32))
+    (tmp_path / "a.npy").write_bytes(buffer.getvalue())
+    documents = read(Tokens(find(["a.npy"], tmp_path), options={"end_of_text": 0}))
+    assert sum(map(len, documents)) == 400_000
+    assert len(documents) > 1
