@@ -6,18 +6,34 @@ Shapes: K proxies; a parameter is (K, …), its slice k belongs to proxy k alone
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Slices of parameters that share rate and decay; all views of the cohort's tensors."""
+
+    proxy: int
+    decay: float
+    weights: list[Tensor]
+    gradients: list[Tensor]
+    means: list[Tensor]
+    squares: list[Tensor]
 
 
 class CohortOptimizer:
     """Fused AdamW over the proxies' slices of the parameters, with clipping per proxy.
 
-    Matrices decay, norms and embeddings do not.
+    Matrices decay, norms and embeddings do not. The fused operator is called directly:
+    `torch.optim` imports the compiler at the first use, seconds that every worker would pay.
 
     Args:
         model: the cohort; its gradients are allocated once and stay where they are.
@@ -27,30 +43,31 @@ class CohortOptimizer:
 
     def __init__(self, model: Transformer, recipe: Recipe, peak_rates: Sequence[float]) -> None:
         self.recipe, self.peak_rates = recipe, tuple(peak_rates)
-        self.parameters = dict(model.named_parameters())
-        self._slices: dict[str, nn.Parameter] = {}
-        groups = []
-        for k, peak in enumerate(self.peak_rates):
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for parameter in parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        self._gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+        self._means = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        self._squares = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        self._steps = torch.zeros((), device=model.embedding.device)
+        self._groups = []
+        for k in range(len(self.peak_rates)):
             for decays in (True, False):
-                members = []
-                for name, parameter in self.parameters.items():
-                    if _decays(name, parameter) is not decays:
-                        continue
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    row = nn.Parameter(parameter.detach()[k])
-                    row.grad = parameter.grad[k]
-                    self._slices[f"{name}.{k}"] = row
-                    members.append(row)
-                decay = recipe.weight_decay if decays else 0.0
-                if members:
-                    groups.append({"params": members, "lr": peak, "weight_decay": decay, "k": k})
-        betas = (recipe.beta1, recipe.beta2)
-        self._adam = torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=True)
+                names = [n for n, p in parameters.items() if _decays(n, p) is decays]
+                self._groups.append(
+                    _Group(
+                        k,
+                        recipe.weight_decay if decays else 0.0,
+                        [parameters[n].detach()[k] for n in names],
+                        [self._gradients[n][k] for n in names],
+                        [self._means[n][k] for n in names],
+                        [self._squares[n][k] for n in names],
+                    )
+                )
 
     def zero_gradients(self) -> None:
         """Before the first micro-batch of a step."""
-        torch._foreach_zero_([p.grad for p in self.parameters.values() if p.grad is not None])
+        torch._foreach_zero_(list(self._gradients.values()))
 
     @torch.no_grad()
     def step(self, rate_share: float) -> Tensor:
@@ -58,34 +75,41 @@ class CohortOptimizer:
 
         A proxy whose gradient is not finite spoils its own weights and no other's.
         """
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        gradients = list(self._gradients.values())
         norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]
         norm_K: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale_K = (self.recipe.gradient_clip / (norm_K + 1e-6)).clamp_max(1.0)
         for gradient in gradients:
             gradient.mul_(scale_K.view(-1, *[1] * (gradient.dim() - 1)))
-        for group in self._adam.param_groups:
-            group["lr"] = self.peak_rates[group["k"]] * rate_share
-        self._adam.step()
+        self._steps += 1
+        for group in self._groups:
+            torch._fused_adamw_(
+                group.weights,
+                group.gradients,
+                group.means,
+                group.squares,
+                [],
+                [self._steps] * len(group.weights),
+                lr=self.peak_rates[group.proxy] * rate_share,
+                beta1=self.recipe.beta1,
+                beta2=self.recipe.beta2,
+                weight_decay=group.decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
         return norm_K
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts by `<parameter>.<proxy>.<what>`; empty before the first step."""
-        return {
-            f"{name}.{key}": value
-            for name, row in self._slices.items()
-            for key, value in self._adam.state.get(row, {}).items()
-        }
+        """Moments by `mean.<parameter>` and `square.<parameter>`, and `steps`."""
+        means = {f"mean.{name}": tensor for name, tensor in self._means.items()}
+        squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
+        return {**means, **squares, "steps": self._steps}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for name, row in self._slices.items():
-            found = {key: state.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            self._adam.state[row] = {
-                key: value.to(row.device, copy=True)
-                for key, value in found.items()
-                if value is not None
-            }
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

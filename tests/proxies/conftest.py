@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
 from mixopt.corpus.shards import Corpus
 
 VOCABULARY = 64
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Two small domains, written once."""
+    return write_tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision measurements of tests stay out of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def write_tiny_corpus(folder: Path, domains: int = 2, tokens: int = 6000) -> Corpus:
