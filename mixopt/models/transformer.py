@@ -23,7 +23,11 @@ from mixopt.models.moe import MoE
 from mixopt.models.routers.base import Router, Routing, RoutingContext
 
 NORM_EPSILON = 1e-5
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.02  # small, because the tied head wants small logits at the start
+# The stream starts at unit variance all the same: without this the first layers' outputs drown
+# the tokens, and a proxy of width 64 is at 3.23 bits per byte after 200k tokens instead of 2.84.
+# A format without such a factor takes an untied head and an embedding that is this much larger.
+EMBEDDING_SCALE = 1 / EMBEDDING_STD
 
 State = dict[str, Tensor]  # one proxy's parameters and buffers, without the axis K
 
@@ -133,7 +137,7 @@ class Transformer(nn.Module):
         ids_KN = ids_KBT.flatten(1)
         mask_KN = None if mask_KBT is None else mask_KBT.flatten(1)
         offset_K1 = torch.arange(cohort, device=ids_KN.device).unsqueeze(1) * self.config.vocab_size
-        x_KND = F.embedding(ids_KN + offset_K1, self.embedding.flatten(0, 1))
+        x_KND = F.embedding(ids_KN + offset_K1, self.embedding.flatten(0, 1)) * EMBEDDING_SCALE
         head_width = self.config.width // self.config.heads
         rotary = rotary_tables(
             length, head_width, self.config.rope_theta, x_KND.device, self.compute_dtype
