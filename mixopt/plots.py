@@ -43,6 +43,8 @@ def mixture_bars(
             marker_color=style.colour(name, index),
             text=label,
             textposition="outside",
+            textangle=0,
+            constraintext="none",
             textfont={"size": 10},
             cliponaxis=False,
             hovertemplate=f"{hover}<extra>{name}</extra>",
@@ -274,7 +276,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
         height=150 + 200 * lines,
         margin={"t": 76},
     )
-    figure.update_xaxes(tickformat=".0%", nticks=5, tickangle=0, rangemode="tozero")
+    figure.update_xaxes(tickformat=".0%", nticks=4, tickangle=0, rangemode="tozero")
     figure.update_yaxes(title=style.said("objective", objective), col=1)
     figure.update_annotations(font_size=12)
     return figure

@@ -149,7 +149,7 @@ def _facts(told: Told) -> list[tuple[str, str]]:
         ("trials failed", str(failed)),
         ("proxy tokens", count(sum(c.tokens for c in costs))),
         ("device time of proxies", duration(sum(c.device_seconds for c in costs))),
-        ("proxy FLOPs", f"{sum(c.flops for c in costs):.2g}"),
+        ("proxy FLOPs", count(sum(c.flops for c in costs))),
     ]
     if told.promotion.get("tokens"):
         facts.append(("promotion tokens", count(told.promotion["tokens"])))
