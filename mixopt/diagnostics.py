@@ -5,14 +5,17 @@ Shapes: n trials, q metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
-from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates import make
+from mixopt.surrogates.base import Surrogate, at_one_fidelity
 from mixopt.trials import TrialTable
 
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
@@ -111,6 +114,51 @@ def out_of_fold(
     return OutOfFold(
         table.metrics, table.values, mean, std, observed, objective_mean, objective_std, scores
     )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which surrogate foretold held-out trials best.
+
+    Attributes:
+        name: registry name of the chosen one.
+        scores: held-out score of the objective by registry name; empty if trials were too few.
+    """
+
+    name: str
+    scores: dict[str, Score]
+
+
+def choose(
+    table: TrialTable,
+    objective: Objective,
+    seed: int = 0,
+    names: Sequence[str] = ("gp", "lightgbm"),
+    **settings: Any,
+) -> Choice:
+    """The surrogate among `names` with the least held-out mean absolute error of the objective.
+
+    The first of them where trials are too few to hold some out.
+
+    Args:
+        table: the trials; compared at one fidelity, the most frequent if none is in `settings`.
+        objective: what is compared.
+        seed: of the split and of the surrogates.
+        names: registry names.
+        **settings: of the surrogates (see `Surrogate`).
+
+    Raises:
+        SurrogateError: fewer than 3 trials at the fidelity.
+    """
+    trials = at_one_fidelity(table, settings.get("fidelity"))
+    scores = {}
+    try:
+        for name in names:
+            kind = partial(make, name, seed=seed, **settings)
+            scores[name] = out_of_fold(trials, objective, kind, seed=seed).scores[OBJECTIVE]
+    except SurrogateError:
+        return Choice(names[0], {})
+    return Choice(min(scores, key=lambda name: scores[name].mae), scores)
 
 
 def score(observed: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Score:

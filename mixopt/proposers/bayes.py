@@ -117,7 +117,7 @@ class Bayes(Proposer):
             return float(value.detach()), slope.numpy().ravel()
 
         def rows(matrix: np.ndarray, limits: np.ndarray, kind: str) -> dict[str, Any]:
-            """limits - matrix @ w, for every start, as a function of √w and its Jacobian."""
+            """Room left, limits - matrix @ w, at every start, as a function of √w."""
             blocks = np.kron(np.eye(shape[0]), matrix)
             ends = np.tile(limits, shape[0])
             return {

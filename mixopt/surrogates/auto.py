@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mixopt.diagnostics import OBJECTIVE, Score, out_of_fold
+from mixopt.diagnostics import Score, choose
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
-from mixopt.surrogates.base import Prediction, Surrogate, at_one_fidelity
-from mixopt.surrogates.gp import GaussianProcess
-from mixopt.surrogates.lightgbm import LightGBM
+from mixopt.surrogates import make
+from mixopt.surrogates.base import Prediction, Surrogate
 from mixopt.trials import Fidelity, TrialTable
-
-CHOICES: tuple[type[Surrogate], ...] = (GaussianProcess, LightGBM)
 
 
 class Auto(Surrogate):
@@ -45,18 +41,15 @@ class Auto(Surrogate):
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`; costs five fits of each choice besides."""
-        trials = at_one_fidelity(table, self.fidelity)
-        objective = self.objective or Objective(dict.fromkeys(trials.metrics, 1.0))
-        self.scores = {}
-        best: type[Surrogate] = GaussianProcess
-        try:
-            for kind in CHOICES:
-                held = out_of_fold(trials, objective, partial(self._make, kind), seed=self.seed)
-                self.scores[kind.name] = held.scores[OBJECTIVE]
-            best = min(CHOICES, key=lambda kind: self.scores[kind.name].mae)
-        except SurrogateError:
-            self.scores = {}  # too few to hold some out; fitting them all may still work
-        self.chosen = self._make(best).fit(trials)
+        objective = self.objective or Objective(dict.fromkeys(table.metrics, 1.0))
+        settings: dict[str, Any] = {
+            "fidelity": self.fidelity,
+            "noise": self.noise,
+            "objective": self.objective,
+        }
+        choice = choose(table, objective, self.seed, **settings)
+        self.scores = choice.scores
+        self.chosen = make(choice.name, seed=self.seed, **settings).fit(table)
         return self
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
@@ -73,6 +66,3 @@ class Auto(Surrogate):
                 "predict was called before fit", mend="Fit it to a trial table first"
             )
         return self.chosen
-
-    def _make(self, kind: type[Surrogate]) -> Surrogate:
-        return kind(self.seed, self.fidelity, self.noise, self.objective)
