@@ -62,7 +62,7 @@ def _speeds(
         model.begin_step()
         optimizer.zero_gradients()
         losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
-        (losses.nats_K + losses.auxiliary_K).sum().backward()
+        torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
         optimizer.step(1.0)
         model.end_step()
         return losses.nats_K
