@@ -84,7 +84,9 @@ def _show(corpus: Corpus, verified: str = "") -> None:
     )
     for name, domain in corpus.manifest.domains.items():
         if domain.skipped:
-            console.print(f"{name}: first skipped: {domain.first_skipped}", markup=False)
+            console.print(
+                f"{name}: first skipped: {domain.first_skipped}", markup=False, soft_wrap=True
+            )
         if not domain.validation.tokens:
             console.print(f"{name}: no document was held out, so it has no validation loss")
 
@@ -93,7 +95,7 @@ def corpus_table(corpus: Corpus) -> Table:
     """A corpus' domains, a row each; under 100 columns wide while names are of usual length."""
     from rich.table import Table
 
-    from pipelines.console import count
+    from pipelines.wording import count
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("domain", overflow="fold")

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mixopt.corpus.order import CountSchedule, permute
+from mixopt.corpus.order import CountSchedule, permute, shuffled
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
+
+BLOCK = 1024  # positions of a stream ordered at once: numpy's calls, not its work, cost the time
 
 
 class Batches:
@@ -80,9 +82,7 @@ class Batches:
         )
         # Domains are spread over the batch, lest a micro-batch, and with it the routers' load
         # balancing, sees one domain alone.
-        mixed_BT: np.ndarray = batch_BT[
-            permute(np.arange(self.batch_sequences), self.batch_sequences, self.seed, "step", step)
-        ]
+        mixed_BT: np.ndarray = batch_BT[shuffled(self.batch_sequences, self.seed, "step", step)]
         return mixed_BT
 
     def domain_counts(self, step: int) -> dict[str, int]:
@@ -115,17 +115,32 @@ class _Stream:
                 where=domain,
                 mend="Give the domain more text, its weight to another, or sequences fewer tokens",
             )
+        self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
         self.size = self._all if limit is None else min(self._all, max(1, limit // length))
 
     def sequences(self, start: int, count: int) -> np.ndarray:
         """Sequences at positions start … start + count - 1, (count, T + 1) int64."""
-        position = np.arange(start, start + count)
+        parts = []
+        while count > 0:
+            block, first = divmod(start, BLOCK)
+            part = self._block(block)[first : first + count]
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        window = np.concatenate(parts)[:, None] * self._length + np.arange(self._length + 1)
+        return np.asarray(self._tokens[window], dtype=np.int64)
+
+    def _block(self, block: int) -> np.ndarray:
+        """Which sequences come at positions block · BLOCK …, (BLOCK,) int64; the last is kept."""
+        if self._kept[0] != block:
+            self._kept = (block, self._chosen(np.arange(block * BLOCK, (block + 1) * BLOCK)))
+        return self._kept[1]
+
+    def _chosen(self, position: np.ndarray) -> np.ndarray:
+        """Which sequences come at these positions of the stream, (n,) int64."""
         epoch, rank = np.divmod(position, self.size)
         for later in np.unique(epoch[epoch > 0]).tolist():
             of_epoch = epoch == later
             key = (self._seed, self.domain, later)
             rank[of_epoch] = permute(rank[of_epoch], self.size, *key)
         # The first epoch's order, over the whole domain, also says what a limit keeps.
-        chosen = permute(rank, self._all, self._seed, self.domain, 0)
-        window = chosen[:, None] * self._length + np.arange(self._length + 1)
-        return np.asarray(self._tokens[window], dtype=np.int64)
+        return permute(rank, self._all, self._seed, self.domain, 0)

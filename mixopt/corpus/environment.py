@@ -28,7 +28,7 @@ def corpus_from_environment(
     """Gathers text that mixopt's dependencies brought along, and builds a corpus of it.
 
     Training domains `python`, `docstrings`, `headers`, `licences`, `web`, `arithmetic`, and the
-    target `descriptions`. The same package versions give the same corpus.
+    target `descriptions`. The same package versions give the same corpus in a new folder.
 
     Args:
         out: folder of the corpus; the text is kept in `out/sources`.

@@ -41,7 +41,8 @@ def packages(roots: Iterable[str] = ROOTS) -> list[Package]:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue  # for another platform, or a build without it
-        found[name] = (name, _files(distribution))
+        # Our own files change while we write them, and with how we are installed.
+        found[name] = (name, [] if name in ROOTS else _files(distribution))
         wanted.extend(_required(distribution))
     standard = Path(sysconfig.get_path("stdlib"))
     for name, pattern in (("stdlib", "*.py"), ("stdlib-packages", "*/*.py")):
@@ -223,6 +224,8 @@ def arithmetic(seed: int = 0) -> Iterator[str]:
 def descriptions(names: Iterable[str]) -> Iterator[str]:
     """The long descriptions of distributions, as on their package pages."""
     for name in names:
+        if name in ROOTS:
+            continue
         try:
             payload = metadata.metadata(name).get_payload()  # type: ignore[attr-defined]
         except (metadata.PackageNotFoundError, AttributeError):

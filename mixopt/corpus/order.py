@@ -10,6 +10,7 @@ import hashlib
 import numpy as np
 
 ROUNDS = 6  # 4 rounds of a Feistel network look random; 6 still do on a handful of elements
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ROUNDING = 1e-9  # `steps * batch * weight` this near to an integer is that integer
 
 
@@ -40,6 +41,14 @@ def permute(index: np.ndarray, size: int, *key: object) -> np.ndarray:
         image[outside] = (left << half) | right
         outside = image >= size
     return image.astype(np.int64)
+
+
+def shuffled(size: int, *key: object) -> np.ndarray:
+    """A permutation of `range(size)` that `key` names, (size,) int64, as a whole: one sort."""
+    seed = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    start = np.frombuffer(seed, dtype="<u8")
+    # splitmix64 in full: a counter in steps of the golden ratio, then the finalizer
+    return np.argsort(_mix(start + np.arange(size, dtype=np.uint64) * GOLDEN), kind="stable")
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

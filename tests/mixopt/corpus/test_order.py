@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.corpus.documents import SeenDocuments
-from mixopt.corpus.order import CountSchedule, permute
+from mixopt.corpus.order import CountSchedule, permute, shuffled
 
 
 @settings(deadline=None)
@@ -20,6 +20,13 @@ def test_a_permutation_is_named_by_its_key():
     assert np.array_equal(permute(index, 1000, 0, "law"), permute(index, 1000, 0, "law"))
     same = (permute(index, 1000, 0, "law") == permute(index, 1000, 1, "law")).sum()
     assert same < 10  # about 1 is expected of two random permutations
+
+
+def test_a_shuffle_is_a_permutation_named_by_its_key():
+    order = shuffled(1000, 3, "step", 7)
+    assert np.array_equal(np.sort(order), np.arange(1000))
+    assert np.array_equal(order, shuffled(1000, 3, "step", 7))
+    assert (order == shuffled(1000, 3, "step", 8)).sum() < 10
 
 
 def test_images_do_not_depend_on_what_is_asked_with_them():
