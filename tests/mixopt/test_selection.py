@@ -1,0 +1,208 @@
+"""Finalists are judged by fresh seeds alone, and natural stays unless it is surely beaten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pytest
+
+from mixopt.errors import StudyError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.selection import Selection, best_observed, finalists
+from mixopt.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
+
+FIDELITY = Fidelity("tiny", 1_000, 10_000)
+OBJECTIVE = Objective({"web": 1})
+ARMS = {
+    "natural": Mixture.of({"a": 1, "b": 1, "c": 2}),
+    "recommended": Mixture.of({"a": 6, "b": 1, "c": 1}),
+    "best observed": Mixture.of({"a": 1, "b": 6, "c": 1}),
+    "uniform": Mixture.uniform("abc"),
+}
+SEEDS = (101, 102, 103, 104, 105, 106)
+make = partial(Selection, ARMS, FIDELITY, OBJECTIVE, SEEDS)
+
+
+def ran(number: int, spec: TrialSpec, value: float | None) -> Trial:
+    """`spec` as a complete trial with that value, or a failed one without."""
+    if value is None:
+        return Trial(number, spec, State.FAILED)
+    return Trial(number, spec, State.COMPLETE, TrialResult({"bpb/web": value}, (), Cost()))
+
+
+def play(
+    selection: Selection,
+    truth: Mapping[str, float],
+    noise: float = 0.001,
+    shared: float = 0.1,
+    seed: int = 0,
+) -> list[Trial]:
+    """Run a selection to its end: each value is truth + shared noise of the seed + own noise."""
+    trials: list[Trial] = []
+    while specs := selection.next_pulls(trials):
+        for spec in specs:
+            common = np.random.default_rng([seed, spec.seed]).normal()
+            own = np.random.default_rng([seed, spec.seed, len(trials)]).normal()
+            value = truth[spec.arm] + shared * common + noise * own
+            trials.append(ran(len(trials), spec, value))
+    assert selection.done(trials)
+    return trials
+
+
+CLEAR = {"natural": 1.0, "recommended": 0.95, "best observed": 0.97, "uniform": 1.1}
+
+
+def test_repeating_runs_every_arm_with_every_seed_once() -> None:
+    specs = make().next_pulls([])
+    assert {(s.arm, s.seed) for s in specs} == {(a, s) for a in ARMS for s in SEEDS}
+    assert len(specs) == len(ARMS) * len(SEEDS)
+    assert {s.role for s in specs} == {Role.SELECT}
+
+
+def test_pairing_by_seed_sees_what_the_seeds_scatter_would_hide() -> None:
+    # arms differ by .05, seeds by .1: only the differences on equal seeds tell
+    verdict = make().verdict(play(make(), CLEAR))
+    assert (verdict.winner, verdict.improved) == ("recommended", True)
+    assert verdict.promoted == ARMS["recommended"]
+    report = verdict.arms["recommended"]
+    assert report.difference == pytest.approx(-0.05, abs=0.002)
+    assert report.sd > 0.04
+    assert report.n == 6
+    assert "confidence" in verdict.reason
+
+
+def test_without_sure_improvement_natural_is_promoted_and_the_reason_told() -> None:
+    level = dict.fromkeys(ARMS, 1.0)
+    verdict = make().verdict(play(make(), level, noise=0.05))
+    assert (verdict.winner, verdict.improved) == ("natural", False)
+    assert verdict.promoted == ARMS["natural"]
+    assert "natural is promoted" in verdict.reason
+
+
+@pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
+def test_equal_arms_are_promoted_no_oftener_than_the_confidence_allows(rule: str) -> None:
+    level = dict.fromkeys(ARMS, 1.0)
+    selection = make(confidence=0.8, rule=rule, budget=20)
+    wrong = [
+        selection.verdict(play(selection, level, noise=0.05, seed=seed)).improved
+        for seed in range(150)
+    ]
+    # 20 % allowed; 150 games scatter by .033
+    assert np.mean(wrong) < 0.2 + 2 * 0.033
+    assert np.mean(wrong) > 0
+
+
+def test_runs_of_the_search_do_not_count_at_the_gate() -> None:
+    lucky = [
+        ran(100 + k, TrialSpec(ARMS["uniform"], FIDELITY, s, Role.SEARCH, arm="uniform"), 0.1)
+        for k, s in enumerate(SEEDS)
+    ]
+    trials = play(make(), CLEAR)
+    # as text, for natural's confidence over itself is NaN
+    assert repr(make().verdict([*lucky, *trials])) == repr(make().verdict(trials))
+    assert make().next_pulls(lucky) == make().next_pulls([])
+
+
+def test_successive_rejects_drops_the_worst_and_never_natural() -> None:
+    worst_natural = {**CLEAR, "natural": 2.0}
+    selection = make(rule="successive-rejects", budget=16)
+    trials = play(selection, worst_natural)
+    pulls = {arm: sum(t.spec.arm == arm for t in trials) for arm in ARMS}
+    assert pulls["uniform"] < pulls["best observed"] < pulls["recommended"]
+    assert pulls["natural"] == pulls["recommended"]
+    assert selection.live(trials) == ["natural", "recommended"]
+    assert len(trials) <= 16
+
+
+def test_the_schedule_is_that_of_successive_rejects() -> None:
+    # n = 40, K = 4: L = 1/2 + 1/2 + 1/3 + 1/4; ceil(36 / (L * {4, 3, 2}))
+    selection = Selection(
+        ARMS, FIDELITY, OBJECTIVE, range(50), rule="successive-rejects", budget=40
+    )
+    assert selection.schedule == [6, 8, 12]
+
+
+def test_a_phase_waits_for_its_runs_before_it_rejects() -> None:
+    selection = make(rule="successive-rejects", budget=16)
+    first = selection.next_pulls([])
+    running = [Trial(k, spec, State.RUNNING) for k, spec in enumerate(first)]
+    assert selection.next_pulls(running) == []
+    assert not selection.done(running)
+    assert selection.live(running) == list(ARMS)
+
+
+def test_what_is_pulled_next_follows_from_the_trials_alone() -> None:
+    selection = make(rule="successive-rejects", budget=16)
+    trials = play(selection, CLEAR)
+    for cut in range(0, len(trials), 5):
+        part = trials[:cut]
+        fresh = make(rule="successive-rejects", budget=16)
+        assert fresh.next_pulls(part[::-1]) == selection.next_pulls(part)
+
+
+def test_a_failed_run_is_not_waited_for_and_never_a_score() -> None:
+    selection = make()
+    specs = selection.next_pulls([])
+    trials = [
+        ran(k, spec, None if (spec.arm, spec.seed) == ("natural", 101) else CLEAR[spec.arm])
+        for k, spec in enumerate(specs)
+    ]
+    assert selection.done(trials)
+    report = selection.verdict(trials).arms["natural"]
+    assert report.n == 5
+
+
+def test_with_no_runs_at_all_natural_is_promoted() -> None:
+    verdict = make().verdict([])
+    assert verdict.winner == "natural"
+    assert "no arm finished" in verdict.reason
+
+
+def test_finalists_that_nearly_agree_are_one() -> None:
+    near = Mixture.of({"a": 1.001, "b": 1, "c": 2})
+    assert list(finalists(near, ARMS["best observed"], ARMS["natural"])) == [
+        "natural",
+        "best observed",
+        "uniform",
+    ]
+    assert list(finalists(ARMS["recommended"], None, Mixture.uniform("abc"))) == [
+        "natural",
+        "recommended",
+    ]
+
+
+def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
+    def trial(number: int, arm: str, value: float | None) -> Trial:
+        return ran(number, TrialSpec(ARMS[arm], FIDELITY, number), value)
+
+    trials: Sequence[Trial] = [
+        trial(0, "natural", 0.8),
+        trial(1, "natural", 1.2),
+        trial(2, "uniform", 0.9),
+        trial(3, "recommended", None),
+    ]
+    assert best_observed(trials, OBJECTIVE) == ARMS["uniform"]
+    assert best_observed([], OBJECTIVE) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"arms": {"uniform": ARMS["uniform"]}}, "natural mixture is not among"),
+        ({"seeds": [1]}, "two different"),
+        ({"seeds": [1, 1]}, "two different"),
+        ({"confidence": 0.4}, "not in"),
+    ],
+)
+def test_a_selection_that_cannot_decide_is_refused(wrong: dict[str, object], told: str) -> None:
+    right: dict[str, object] = {
+        "arms": ARMS,
+        "fidelity": FIDELITY,
+        "objective": OBJECTIVE,
+        "seeds": SEEDS,
+    }
+    with pytest.raises(StudyError, match=told):
+        Selection(**{**right, **wrong})  # type: ignore[arg-type]
