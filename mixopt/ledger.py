@@ -173,7 +173,7 @@ class Ledger:
         self._storage.set_trial_state_values(trial_id, state, values)
 
     def _refuse_finished(self, trial: Trial) -> None:
-        if trial.state in (State.COMPLETE, State.FAILED):
+        if trial.ended:
             raise LedgerError(
                 f"trial {trial.number} of {self.name} is {trial.state} and cannot be run again"
             )

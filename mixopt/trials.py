@@ -217,6 +217,11 @@ class Trial:
         return self.state is State.COMPLETE and self.result is not None
 
     @property
+    def ended(self) -> bool:
+        """Whether it will not be run any more: complete or failed."""
+        return self.state in (State.COMPLETE, State.FAILED)
+
+    @property
     def metrics(self) -> Mapping[str, float]:
         """The final metrics; empty unless complete."""
         return self.result.metrics if self.result is not None and self.complete else {}

@@ -23,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipelines.wording import duration
+
 SECONDS_BETWEEN_LINES = 20.0
 WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray job's
 
@@ -36,26 +38,6 @@ def make_console() -> Console:
 def make_error_console() -> Console:
     """The console that errors go to."""
     return Console(highlight=False, stderr=True)
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `6 min 05 s`, `3 h 20 min`, `5 d 2 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def count(number: float) -> str:
-    """`812`, `600k`, `1.25M`, `3.1B`: at most three significant digits."""
-    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
 
 
 class Display:
@@ -117,11 +99,11 @@ class Display:
             )
             with self._bars:
                 self._tasks = (
-                    self._bars.add_task(label, total=total, completed=self._resumed, note=""),
+                    self._bars.add_task(label, total=total, completed=int(self._resumed), note=""),
                     self._bars.add_task(
                         "whole study",
                         total=max(self.total, self._done + total),
-                        completed=self._done + self._resumed,
+                        completed=int(self._done + self._resumed),
                         note="",
                     ),
                 )

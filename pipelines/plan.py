@@ -14,7 +14,8 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
-from pipelines.console import count, duration, make_console
+from pipelines.console import make_console
+from pipelines.wording import count, duration
 
 TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
 PROBE_STEPS = 24
@@ -137,8 +138,8 @@ def show_plan(path: Path, slots: int) -> None:
     )
     console.print(table)
     console.print(
-        f"Times are for one core of this machine ({PROBE_STEPS} steps measured just now, evaluation "
-        "not counted); on another, scale them by its speed.",
+        f"Times are for one core of this machine ({PROBE_STEPS} steps measured just now; "
+        "evaluation not counted).",
         style="dim",
     )
     space = study.mixture_space(corpus)

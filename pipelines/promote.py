@@ -24,7 +24,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.study import Promote, digest
 from mixopt.trials import Outcome, TrialResult, TrialTable
 from pipelines.plan import dense
-from pipelines.search import search_trials, surrogate_name
+from pipelines.search import search_trials, surrogate_choice
 from pipelines.session import Session
 from proxies.job import Job
 from workers.proxy_task import Work
@@ -248,7 +248,7 @@ def predicted(job: Promotion) -> dict[str, tuple[float, float]]:
     metrics = tuple(f"bpb/{d}" for d in session.corpus.validation_domains)
     trials = search_trials(session.ledger.trials())
     surrogate = surrogates.make(
-        surrogate_name(session, trials), seed=session.study.seed, fidelity=session.fidelity
+        surrogate_choice(session, trials).name, seed=session.study.seed, fidelity=session.fidelity
     )
     said = surrogate.fit(TrialTable.of(trials, metrics)).predict(job.mixture.array[None])
     pairs = zip(said.mean[0].tolist(), said.std[0].tolist(), strict=True)

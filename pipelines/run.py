@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines import plan, promote, search, select
+from pipelines.closing import print_closing
 from pipelines.console import Display, make_console
 from pipelines.report import write_report
 from pipelines.session import Session, open_session
-from pipelines.summary import print_summary
 from workers.cluster import connect
 
 Until = Literal["search", "select", "promote"]
@@ -31,12 +31,17 @@ def run_study(path: Path, until: Until = "promote") -> None:
     with open_session(path, display) as session:
         study = session.study
         display.total = sum(s.flops for s in plan.steps(study, session.corpus))
+        # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
-        with connect(study.ray.address) as where:
-            display.say(f"[bold]{study.name}[/]: {where}, ledger {study.ledger_url}")
-            _steps(session, until)
+        try:
+            with connect(study.ray.address) as where:
+                display.say(f"[bold]{study.name}[/]: {where}, ledger {study.ledger_url}")
+                _steps(session, until)
+        except BaseException:
+            session.tracker.study_ended(failed=True)
+            raise
         _views(session)
-        print_summary(session, console)
+        print_closing(session, console)
 
 
 def _steps(session: Session, until: Until) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from mixopt import diagnostics, proposers, surrogates
+from mixopt.diagnostics import Choice
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Role, Trial, TrialSpec, TrialTable
 from pipelines.session import Session, add_missing, run_trials
@@ -35,13 +36,19 @@ def search_trials(trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.spec.role in SEARCH_ROLES]
 
 
-def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
-    """The surrogate that the study asks for; `auto` is settled by cross-validation on `trials`."""
+def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
+    """The surrogate that the study asks for, with its held-out scores on `trials`.
+
+    `auto` takes the one that foretells held-out trials best.
+    """
     name = session.study.search.surrogate
-    if name != "auto":
-        return name
-    table = TrialTable.of(search_trials(trials), session.objective.metrics)
-    return diagnostics.choose(table, session.objective, seed=session.study.seed).name
+    return diagnostics.choose(
+        TrialTable.of(search_trials(trials), session.objective.metrics),
+        session.objective,
+        seed=session.study.seed,
+        names=tuple(surrogates.KNOWN) if name == "auto" else (name,),
+        fidelity=session.fidelity,
+    )
 
 
 def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
@@ -49,7 +56,7 @@ def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[],
 
     The noise reaches them as the repeats among the trials: rows of equal weights.
     """
-    name = surrogate_name(session, trials)
+    name = surrogate_choice(session, trials).name
     seed, fidelity = session.study.seed, session.fidelity
     return lambda: surrogates.make(name, seed=seed, fidelity=fidelity)
 

@@ -28,7 +28,7 @@ from mixopt.objective import Objective
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Failure, Fidelity, Outcome, State, Trial, TrialResult, TrialSpec
+from mixopt.trials import Failure, Fidelity, Outcome, Trial, TrialResult, TrialSpec
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
 from proxies.job import Job
@@ -132,9 +132,9 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
     from workers import driver
 
     ledger, display = session.ledger, session.display
-    todo = [t for t in specs if t.state in (State.WAITING, State.RUNNING)]
+    todo = [t for t in specs if not t.ended]
     cost = session.flops(session.model, session.fidelity.tokens)
-    over = {str(t.number): cost for t in specs if t not in todo}
+    over = {str(t.number): cost for t in specs if t.ended}
     with display.phase(label, cost * len(specs), len(specs), over):
         for event in driver.run([session.work(t) for t in todo], session.resources):
             number = int(event.key)

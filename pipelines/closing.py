@@ -1,0 +1,176 @@
+"""What `mixopt run` ends with: the mixtures side by side, the promoted run, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mixopt.records import read_promotion, read_verdict
+from mixopt.trials import Trial
+from pipelines.session import Session
+from pipelines.tracking import ui_command
+from pipelines.wording import count, duration, headline, unit
+
+
+def print_closing(session: Session, console: Console) -> None:
+    """Print the tables and the commands that go on from here."""
+    trials, home = session.ledger.trials(), session.home
+    verdict, promotion = read_verdict(home), read_promotion(home)
+    console.rule(f"[bold]{session.study.name}", style="dim")
+    if verdict:
+        console.print(mixtures_table(session, verdict))
+        for line in verdict.get("binding", []):
+            console.print(f"  binds: {line}", style="dim")
+    console.print(headline(trials, session.objective, verdict), style="bold")
+    _print_spent(trials, promotion, console)
+    if promotion:
+        console.print()
+        console.print(promotion_table(promotion))
+        loads = loads_table(promotion)
+        if loads is not None:
+            console.print(loads)
+    console.print()
+    print_commands(session, console)
+
+
+def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
+    """Natural, uniform and the finalists of the search: weights, prediction, measurement, cost."""
+    arms = {arm["name"]: arm for arm in verdict["arms"]}
+    names = sorted(arms, key=lambda name: {"natural": 0, "uniform": 1}.get(name, 2))
+    tokens = session.fidelity.tokens
+    what = unit(session.objective) or "objective"
+    table = Table(
+        title=f"Mixtures, measured after {count(tokens)} tokens each", title_justify="left"
+    )
+    table.add_column("")
+    for name in names:
+        style = "bold green" if name == verdict["promoted"] else None
+        label = f"{name} (found)" if name == verdict.get("found") else name
+        table.add_column(label, justify="right", style=style)
+    for domain in session.corpus.domains:
+        table.add_row(domain, *(f"{arms[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
+    table.add_section()
+    table.add_row(
+        f"predicted {what}",
+        *(_spread(arms[n].get("predicted_mean"), arms[n].get("predicted_std")) for n in names),
+    )
+    table.add_row(
+        f"measured {what}", *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names)
+    )
+    table.add_row("seeds", *(str(arms[n].get("n", 0)) for n in names))
+    table.add_row("against natural", *(_difference(arms[n]) for n in names))
+    table.add_row("surely better", *(_percent(arms[n].get("confidence")) for n in names))
+    table.add_section()
+    table.add_row("tokens", *(count(arms[n].get("tokens", 0)) for n in names))
+    table.add_row("device time", *(duration(arms[n].get("device_seconds", 0)) for n in names))
+    return table
+
+
+def promotion_table(promotion: Mapping[str, Any]) -> Table:
+    """The promoted run: bits per byte per domain, before, after and predicted."""
+    title = (
+        f"Promoted: {promotion.get('mixture_name', '')} mixture by {promotion['method']}, "
+        f"{count(promotion['tokens'])} tokens in {len(promotion['stages'])} stages, "
+        f"{count(promotion['active_params'])} of {count(promotion['model_params'])} "
+        "parameters active"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("bits per byte")
+    for column in ("dense seed", "upcycled", "trained", "proxies foretold"):
+        table.add_column(column, justify="right")
+    for metric, after in promotion["after"].items():
+        if not metric.startswith("bpb/"):
+            continue
+        foretold = promotion.get("predicted", {}).get(metric, (None, None))
+        table.add_row(
+            metric.removeprefix("bpb/"),
+            _number(promotion.get("seed", {}).get(metric)),
+            _number(promotion.get("before", {}).get(metric)),
+            _number(after),
+            _spread(*foretold),
+        )
+    return table
+
+
+def loads_table(promotion: Mapping[str, Any]) -> Table | None:
+    """Per validation domain, the share of its tokens that each expert works on."""
+    loads, experts = promotion.get("loads", {}), promotion.get("expert_names", [])
+    if not loads:
+        return None
+    table = Table(title="Expert load of the promoted model", title_justify="left")
+    table.add_column("tokens of")
+    width = max(len(load) for load in loads.values())
+    for number in range(width):
+        origin = experts[number] if number < len(experts) else "seed"
+        table.add_column(f"expert {origin}", justify="right")
+    for domain, load in loads.items():
+        table.add_row(domain, *(f"{share:.0%}" for share in load))
+    return table
+
+
+def print_commands(session: Session, console: Console) -> None:
+    """Print the commands that open the views, go on, and begin with one's own text."""
+    study = session.study
+    file = _short(study.path)
+    rows = [
+        ("open the MLflow UI", ui_command(study)),
+        ("open the report", str(_short(study.home / "report.html"))),
+        ("see where it stands", f"mixopt status {file}"),
+        ("search on", f"raise search.rounds in {file}, then mixopt run {file}"),
+        ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
+        ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
+    ]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, command in rows:
+        table.add_row(what, command)
+    console.print(table)
+
+
+def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:
+    cost = [t.result.cost for t in trials if t.result is not None]
+    failed = sum(t.failure is not None for t in trials)
+    line = (
+        f"{len(cost)} trials, {count(sum(c.tokens for c in cost))} tokens, "
+        f"{duration(sum(c.device_seconds for c in cost))} of device time"
+    )
+    if failed:
+        line += f"; {failed} failed"
+    if promotion:
+        line += (
+            f"; promotion: {count(promotion['tokens'])} tokens, "
+            f"{duration(promotion['device_seconds'])}"
+        )
+    console.print(line, style="dim")
+
+
+def _short(path: Path) -> Path:
+    """The path relative to where we are, if it is below."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _spread(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _difference(arm: Mapping[str, Any]) -> str:
+    gap = arm.get("difference")
+    return "–" if gap is None or arm["name"] == "natural" else f"{gap:+.3f}"

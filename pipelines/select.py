@@ -1,0 +1,139 @@
+"""Selection: the finalists with fresh seeds, and the gate that decides what is promoted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mixopt import diagnostics, files, surrogates
+from mixopt.proposers.optimum import Recommendation, recommend
+from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, finalists
+from mixopt.surrogates.base import Surrogate
+from mixopt.trials import Trial, TrialTable
+from pipelines.search import search_trials, surrogate_choice
+from pipelines.session import Session, add_missing, run_trials
+
+FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
+VERDICT = "verdict.json"
+
+
+def select(session: Session) -> dict[str, Any]:
+    """Run the finalists, or what is left of them, and write `verdict.json`.
+
+    Everything follows from the ledger: the same trials give the same finalists and verdict.
+
+    Returns:
+        The content of `verdict.json`.
+    """
+    trials = search_trials(session.ledger.trials())
+    table = TrialTable.of(trials, session.objective.metrics)
+    choice = surrogate_choice(session, trials)
+    surrogate: Surrogate = surrogates.make(
+        choice.name, seed=session.study.seed, fidelity=session.fidelity
+    ).fit(table)
+    session.display.say(
+        f"fitting {len(table)} trials with {choice.name}, looking for the optimum …"
+    )
+    found = recommend(surrogate, session.objective, session.space, session.study.seed)
+    selection = _selection(session, found, trials)
+    while True:
+        pulls = selection.next_pulls(session.ledger.trials())
+        unfinished = [
+            t for t in session.ledger.trials() if t.spec.arm in selection.arms and not t.ended
+        ]
+        if not pulls and not unfinished:
+            break
+        run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
+    said = _verdict(session, selection, found, surrogate, choice)
+    files.write_json(session.home / VERDICT, said)
+    files.write_json(session.home / "mixture.json", said["mixture"])
+    session.tracker.verdict(said)
+    return said
+
+
+def _selection(session: Session, found: Recommendation, trials: Sequence[Trial]) -> Selection:
+    settings, study = session.study.select, session.study
+    observed = best_observed(trials, session.objective)
+    arms = finalists(found.mixture, observed, session.corpus.natural)
+    rejects = settings.rule == "successive-rejects"
+    # Successive rejects spends on the last arms what it saves on the first: up to twice the seeds.
+    seeds = settings.seeds * (2 if rejects else 1)
+    return Selection(
+        arms=arms,
+        fidelity=session.fidelity,
+        objective=session.objective,
+        seeds=range(study.seed + FRESH, study.seed + FRESH + seeds),
+        confidence=settings.confidence,
+        budget=settings.seeds * len(arms) if rejects else None,
+        rule=settings.rule,
+        round=study.search.rounds + 1,
+    )
+
+
+def _verdict(
+    session: Session,
+    selection: Selection,
+    found: Recommendation,
+    surrogate: Surrogate,
+    choice: diagnostics.Choice,
+) -> dict[str, Any]:
+    trials = session.ledger.trials()
+    verdict = selection.verdict(trials)
+    weights = np.stack([mixture.array for mixture in selection.arms.values()])
+    mean, std = surrogate.predict(weights).compose(session.objective)
+    arms = [
+        _arm(session, name, report, trials) | {"predicted_mean": m, "predicted_std": s}
+        for (name, report), m, s in zip(
+            verdict.arms.items(), mean.tolist(), std.tolist(), strict=True
+        )
+    ]
+    challengers = [arm for arm in arms if arm["name"] not in (NATURAL, "uniform") and arm["n"]]
+    best = min(challengers, key=lambda arm: arm["difference"] or 0.0, default=None)
+    return {
+        "promoted": verdict.winner,
+        "improved": verdict.improved,
+        "found": best["name"] if best else None,
+        "reason": verdict.reason,
+        "confidence": selection.confidence,
+        "mixture": verdict.promoted.as_dict(),
+        "arms": arms,
+        "recommended": found.mixture.as_dict(),
+        "interval": list(found.interval),
+        "unconstrained": found.unconstrained.as_dict(),
+        "unconstrained_mean": found.unconstrained_mean,
+        "binding": list(found.binding),
+        "surrogate": choice.name,
+        "surrogate_scores": {
+            name: {key: _finite(value) for key, value in dataclasses.asdict(scores).items()}
+            for name, scores in choice.scores.items()
+        },
+    }
+
+
+def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]) -> dict[str, Any]:
+    runs = [
+        t.result
+        for t in trials
+        if t.spec.arm == name and t.spec.mixture == report.mixture and t.result is not None
+    ]
+    return {
+        "name": name,
+        "mixture": report.mixture.as_dict(),
+        "mean": _finite(report.mean),
+        "std": _finite(report.sd),
+        "n": report.n,
+        "values": [session.objective.value(run.metrics) for run in runs],
+        "difference": _finite(report.difference),
+        "confidence": _finite(report.confidence),
+        "tokens": sum(run.cost.tokens for run in runs),
+        "device_seconds": sum(run.cost.device_seconds for run in runs),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,80 @@
+"""`mixopt status`: where a study stands, read without disturbing whoever works on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.table import Table
+
+from mixopt.ledger import Ledger
+from mixopt.records import read_curve, read_promotion, read_verdict
+from mixopt.study import load_study
+from mixopt.trials import Role, State, Trial
+from pipelines.console import make_console
+from pipelines.wording import count, duration, headline
+
+
+def show_status(path: Path) -> None:
+    """Print the state of the study at `path`: who runs it, its trials, what was found."""
+    study = load_study(path)
+    console = make_console()
+    if not (study.home / "study.json").exists():
+        console.print(f"{study.name} has not begun. Next: mixopt run {path}")
+        return
+    console.print(f"[bold]{study.name}[/] in {study.home}: {_holder(study.home / 'driver.lock')}")
+    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective())
+    trials = ledger.trials()
+    ledger.close()
+    table = Table()
+    for column in ("role", "complete", "running", "waiting", "failed", "tokens", "device time"):
+        table.add_column(column, justify="left" if column == "role" else "right")
+    for role in Role:
+        mine = [t for t in trials if t.spec.role is role]
+        if not mine:
+            continue
+        states = Counter(t.state for t in mine)
+        cost = [t.result.cost for t in mine if t.result is not None]
+        table.add_row(
+            str(role),
+            *(str(states[s]) for s in (State.COMPLETE, State.RUNNING, State.WAITING, State.FAILED)),
+            count(sum(c.tokens for c in cost)),
+            duration(sum(c.device_seconds for c in cost)),
+        )
+    console.print(table)
+    for trial in trials:
+        if trial.state is State.RUNNING:
+            console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
+        elif trial.state is State.FAILED:
+            console.print(f"  trial {trial.number} {trial.failure}: {trial.message}", markup=False)
+    console.print(headline(trials, study.mixture_objective(), read_verdict(study.home)))
+    promotion = read_promotion(study.home)
+    if promotion:
+        console.print(f"Promoted by {promotion['method']} to {promotion['model']}", soft_wrap=True)
+
+
+def _holder(lock: Path) -> str:
+    """Who holds the study's lock now, found without taking it."""
+    import fcntl
+
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return "nobody works on it now"
+    except BlockingIOError:
+        said = json.loads(lock.read_text() or "{}")
+        return f"process {said.get('pid')} on {said.get('host')} works on it"
+    except OSError:
+        return "nobody works on it now"
+
+
+def _progress(home: Path, trial: Trial) -> str:
+    curve = read_curve(home, trial)
+    done = count(curve[-1].tokens) if curve else "0"
+    age = ""
+    folder = home / "trials" / f"{trial.number:04d}" / "checkpoint.safetensors"
+    if folder.exists():
+        age = f", checkpoint {duration(time.time() - folder.stat().st_mtime)} old"
+    return f"{done} of {count(trial.spec.fidelity.tokens)} tokens evaluated{age}"
