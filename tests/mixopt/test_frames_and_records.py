@@ -1,0 +1,82 @@
+"""Trials become tables, and a study folder reads at any stage, torn files included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from mixopt import records
+from mixopt.frames import trials_frame
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import (
+    Cost,
+    CurvePoint,
+    Failure,
+    Fidelity,
+    State,
+    Trial,
+    TrialResult,
+    TrialSpec,
+)
+
+SPEC = TrialSpec(Mixture.of({"law": 1, "code": 3}), Fidelity("proxy", 1000, 300), 0)
+DONE = Trial(
+    1,
+    SPEC,
+    State.COMPLETE,
+    TrialResult(metrics={"bpb/law": 1.5}, curve=(), cost=Cost(300, 9.0, 1e9)),
+    attempts=1,
+)
+FAILED = Trial(0, SPEC, State.FAILED, failure=Failure.DIVERGED, message="NaN at step 3")
+
+
+def test_a_frame_has_a_row_per_trial_by_number_and_null_where_nothing_was_measured() -> None:
+    frame = trials_frame([DONE, FAILED], Objective({"law": 1.0}))
+    assert frame["trial"].to_list() == [0, 1]
+    assert frame["objective"].to_list() == [None, 1.5]
+    assert frame["mixture.code"].to_list() == [0.75, 0.75]
+    assert frame["failure"].to_list() == ["diverged", None]
+    assert frame["arm"].dtype == pl.String
+
+
+def test_a_frame_of_no_trials_still_has_its_columns() -> None:
+    frame = trials_frame([])
+    assert frame.is_empty()
+    assert {"trial", "state", "device_seconds"} <= set(frame.columns)
+
+
+def write_curve(home: Path, lines: list[str]) -> None:
+    folder = records.trial_folder(home, DONE.number)
+    folder.mkdir(parents=True)
+    (folder / "curve.jsonl").write_text("\n".join(lines))
+
+
+def point(step: int, value: float) -> str:
+    return json.dumps({"step": step, "tokens": 100 * step, "metrics": {"bpb/law": value}})
+
+
+def test_a_curve_keeps_the_later_of_two_lines_for_a_step_and_drops_a_torn_one(
+    tmp_path: Path,
+) -> None:
+    write_curve(tmp_path, [point(1, 9.0), point(1, 2.0), point(2, 1.8), '{"step": 3, "tok'])
+    curve = records.read_curve(tmp_path, DONE)
+    assert [p.metrics["bpb/law"] for p in curve] == [2.0, 1.8, 1.5]
+    assert curve[-1].tokens == 300
+
+
+def test_a_curve_ends_with_the_final_metrics_not_beside_them(tmp_path: Path) -> None:
+    write_curve(tmp_path, [point(1, 2.0), point(3, 1.51)])
+    assert records.read_curve(tmp_path, DONE)[-1] == CurvePoint(3, 300, {"bpb/law": 1.5})
+    assert len(records.read_curve(tmp_path, DONE)) == 2
+
+
+def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text('{"promoted": ')
+    assert records.read_verdict(tmp_path) == {}
+    assert records.read_promotion(tmp_path) == {}
+    assert records.read_settings(tmp_path) == {}
+    assert records.finished_at(tmp_path, 0) is None
+    assert records.read_curve(tmp_path, FAILED) == []

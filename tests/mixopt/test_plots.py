@@ -1,0 +1,98 @@
+"""Figures hold the numbers they are given, and nothing to draw is no error."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from mixopt import plots
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import Cost, CurvePoint, Fidelity, Role, State, Trial, TrialResult, TrialSpec
+
+OBJECTIVE = Objective({"law": 1.0})
+VALUES = (1.9, 1.7, 1.8, 1.6)
+ARMS = {
+    "arms": [
+        {"name": "found", "mean": 1.6, "std": 0.02, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
+        {"name": "natural", "mean": 1.8, "std": 0.02, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
+        {"name": "stopped early", "mean": None},
+    ]
+}
+
+
+def trial(number: int, value: float, role: Role = Role.DESIGN) -> Trial:
+    mixture = Mixture.of({"law": 1 + number, "code": 4 - number})
+    result = TrialResult({"bpb/law": value}, (), Cost(100, 2.0, 1e6))
+    spec = TrialSpec(mixture, Fidelity("proxy", 10, 100), 0, role)
+    return Trial(number, spec, State.COMPLETE, result)
+
+
+TRIALS = [trial(number, value) for number, value in enumerate(VALUES)]
+
+
+def named(figure: go.Figure, name: str) -> go.Scatter:
+    return next(t for t in figure.data if t.name == name)
+
+
+@pytest.mark.parametrize(("against", "step"), [("tokens", 100), ("device_seconds", 2.0)])
+def test_best_so_far_never_rises_and_sums_the_cost(against: str, step: float) -> None:
+    selected = trial(3, 1.0, Role.SELECT)
+    line = named(plots.best_so_far([*TRIALS, selected], OBJECTIVE, against), "best so far")
+    assert list(line.y) == [1.9, 1.7, 1.7, 1.6]
+    assert list(line.x) == [step * i for i in range(1, 5)]
+
+
+def test_epochs_stand_above_the_bars_where_tokens_and_budget_are_known() -> None:
+    mixtures = {"natural": Mixture.of({"law": 0.25, "code": 0.75})}
+    known = plots.mixture_bars(mixtures, available={"law": 100, "code": 300}, budget=800)
+    assert list(known.data[0].text) == ["2×", "2×"]
+    assert plots.mixture_bars(mixtures).data[0].text is None
+
+
+def test_an_arm_that_was_not_measured_is_not_drawn() -> None:
+    means = [t for t in plots.arms(ARMS, OBJECTIVE).data if t.name == "mean, 90 % interval"]
+    assert [list(t.y) for t in means] == [["found"], ["natural"]]
+    assert means[0].error_x.array[0] == pytest.approx(1.645 * 0.02 / 2, rel=1e-3)
+
+
+def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
+    figure = plots.predicted_against_measured(
+        np.array([1.0, np.nan, 2.0]), np.array([1.1, 1.5, 1.9]), np.array([0.1, 0.1, 0.1])
+    )
+    assert list(figure.data[1].x) == [1.0, 2.0]
+
+
+def test_each_domain_has_a_panel_with_every_trial() -> None:
+    figure = plots.objective_by_weight(TRIALS, OBJECTIVE)
+    assert [a.text for a in figure.layout.annotations] == ["law", "code"]
+    assert [len(t.x) for t in figure.data] == [4, 4]
+
+
+def test_highlighted_curves_are_drawn_over_the_others() -> None:
+    curve = [CurvePoint(1, 50, {"bpb/law": 2.0}), CurvePoint(2, 100, {"bpb/law": 1.8})]
+    figure = plots.learning_curves({"a": curve, "b": curve}, OBJECTIVE, highlight={"a": "best"})
+    assert [t.name for t in figure.data] == ["other trials", "best"]
+
+
+def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
+    figure = plots.expert_loads({"law": [0.9, 0.1], "code": [0.2, 0.8]}, ["law"])
+    assert list(figure.data[0].x) == ["law", "expert 1"]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: plots.best_so_far([], OBJECTIVE),
+        lambda: plots.objective_by_weight([], OBJECTIVE),
+        lambda: plots.learning_curves({}, OBJECTIVE),
+        lambda: plots.arms({}, OBJECTIVE),
+        lambda: plots.before_and_after({}),
+        lambda: plots.expert_loads({}),
+        lambda: plots.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),
+    ],
+)
+def test_nothing_to_draw_is_an_empty_figure(figure: object) -> None:
+    assert callable(figure)
+    assert figure().to_json()
