@@ -40,7 +40,9 @@ STATUS = {
     State.COMPLETE: "FINISHED",
     State.FAILED: "FAILED",
 }
-RETRY_SECONDS = 60.0  # after a failure, trials are not shown for this long: sync catches up
+# After a failure no trial is shown for this long, doubled at each further one: a server that hangs
+# costs a minute and a half to find out, in which no proxy is started. `sync` catches up.
+FIRST_REST, LONGEST_REST = 60.0, 1800.0
 P = ParamSpec("P")
 
 
@@ -70,6 +72,7 @@ def _shown(
         except Exception as error:  # requests', SQLAlchemy's, MLflow's, the disk's: all the same
             self._failed(error)
             return False
+        self._rest = FIRST_REST
         return True
 
     return guarded
@@ -84,7 +87,7 @@ class Tracker:
     def __init__(self, study: Study, on_warning: Callable[[str], None]) -> None:
         self.study, self.enabled = study, study.mlflow.enabled
         self.error: Exception | None = None
-        self._on_warning, self._rest_until = on_warning, 0.0
+        self._on_warning, self._rest_until, self._rest = on_warning, 0.0, FIRST_REST
         self._objective = study.mixture_objective()
         self._store: RunStore | None = None
         self._parent = ""
@@ -203,7 +206,8 @@ class Tracker:
         return store.create(self.study.name, tags, begun or time.time())
 
     def _failed(self, error: Exception) -> None:
-        self._store, self._rest_until = None, time.monotonic() + RETRY_SECONDS
+        self._store, self._rest_until = None, time.monotonic() + self._rest
+        self._rest = min(2 * self._rest, LONGEST_REST)
         first, self.error = self.error is None, error
         if first:
             self._on_warning(str(_problem(self.study, error)))
