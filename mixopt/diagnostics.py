@@ -18,6 +18,7 @@ from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate, at_one_fidelity
 from mixopt.trials import TrialTable
 
+CANDIDATES = ("gp", "lightgbm")  # the surrogates that are compared where none is asked for
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 OBJECTIVE = "objective"  # the name of the composed objective among the scores
 
@@ -133,7 +134,7 @@ def choose(
     table: TrialTable,
     objective: Objective,
     seed: int = 0,
-    names: Sequence[str] = ("gp", "lightgbm"),
+    names: Sequence[str] = CANDIDATES,
     **settings: Any,
 ) -> Choice:
     """The surrogate among `names` with the least held-out mean absolute error of the objective.
@@ -154,7 +155,7 @@ def choose(
     scores = {}
     try:
         for name in names:
-            kind = partial(make, name, seed=seed, **settings)
+            kind = partial(make, name, seed=seed, objective=objective, **settings)
             scores[name] = out_of_fold(trials, objective, kind, seed=seed).scores[OBJECTIVE]
     except SurrogateError:
         return Choice(names[0], {})

@@ -42,14 +42,10 @@ class Auto(Surrogate):
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`; costs five fits of each choice besides."""
         objective = self.objective or Objective(dict.fromkeys(table.metrics, 1.0))
-        settings: dict[str, Any] = {
-            "fidelity": self.fidelity,
-            "noise": self.noise,
-            "objective": self.objective,
-        }
+        settings: dict[str, Any] = {"fidelity": self.fidelity, "noise": self.noise}
         choice = choose(table, objective, self.seed, **settings)
         self.scores = choice.scores
-        self.chosen = make(choice.name, seed=self.seed, **settings).fit(table)
+        self.chosen = make(choice.name, seed=self.seed, objective=objective, **settings).fit(table)
         return self
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:

@@ -33,6 +33,7 @@ class TestLightGBM(SurrogateConformance):
     surrogate = LightGBM
 
 
+@pytest.mark.slow  # two minutes: every fit is eleven
 class TestAuto(SurrogateConformance):
     surrogate = Auto
 
