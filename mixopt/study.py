@@ -40,6 +40,14 @@ def parse_tokens(value: Any) -> Any:
     return value
 
 
+def _short_counts(recipe: Any) -> Any:
+    """A recipe's token counts may be written short too."""
+    if not isinstance(recipe, dict):
+        return recipe
+    return {k: parse_tokens(v) if k.endswith("_tokens") else v for k, v in recipe.items()}
+
+
+Training = Annotated[Recipe, BeforeValidator(_short_counts)]
 Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -74,7 +82,7 @@ class Proxy(Section):
     """The small models that are trained to learn about mixtures."""
 
     model: ModelConfig = ModelConfig()
-    recipe: Recipe = Recipe()
+    recipe: Training = Recipe()
     tokens: Tokens = 600_000
     """Training tokens of one proxy."""
     simulate_repetition: bool = True
@@ -118,7 +126,7 @@ class Promote(Section):
     """Registry name, or your own `package.module:Name`."""
     model: ModelConfig = ModelConfig()
     """Shape of the promoted model; its experts become the branched domain models."""
-    recipe: Recipe = Recipe()
+    recipe: Training = Recipe()
     seed_tokens: Tokens = 600_000
     """Tokens of the dense seed model, on the natural mixture."""
     expert_tokens: Tokens = 200_000

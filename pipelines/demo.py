@@ -1,8 +1,8 @@
 """`mixopt demo`: the main job, end to end, on text that every machine with mixopt has.
 
-Package descriptions are the target; Python, docstrings, C headers, licences, web files and generated
-arithmetic are what a mixture can be made of. Which mixture is best for the target is not known
-beforehand: that is what the proxies find out.
+Package descriptions are the target; Python, docstrings, C headers, licences, web files and
+generated arithmetic are what a mixture can be made of. Which mixture is best for the target is not
+known beforehand: that is what the proxies find out.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
         TrialTable.of(search_trials(trials), session.objective.metrics),
         session.objective,
         seed=session.study.seed,
-        names=tuple(surrogates.KNOWN) if name == "auto" else (name,),
+        names=diagnostics.CANDIDATES if name == "auto" else (name,),
         fidelity=session.fidelity,
     )
 
