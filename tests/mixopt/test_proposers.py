@@ -104,7 +104,7 @@ def test_twenty_trials_of_seven_domains_and_metrics_take_seconds() -> None:
     proposer = Bayes(space, objective, FIDELITY, partial(make_surrogate, "gp"))
     start = time.process_time()
     assert len(proposer.propose(trials, 4)) == 4
-    assert time.process_time() - start < 10  # about 3 on a free core
+    assert time.process_time() - start < 10  # measured: 3.7
 
 
 def test_the_recommendation_is_near_the_true_optimum_and_names_what_binds() -> None:

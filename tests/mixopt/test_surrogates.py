@@ -61,7 +61,8 @@ def regmix(kind: str, size: str) -> TrialTable:
 def test_64_small_runs_rank_models_60_times_larger(name: str, least: float) -> None:
     train, small, large = regmix("train", "1m"), regmix("test", "1m"), regmix("test", "60m")
     objective = Objective(dict.fromkeys(train.metrics, 1.0))
-    rows = np.random.default_rng(0).permutation(len(train))[:64]
+    # not subset 0, on which the leaf size of the trees was picked
+    rows = np.random.default_rng(3).permutation(len(train))[:64]
     said = make(name).fit(train.select(rows)).predict(large.weights)
     mean, std = said.compose(objective)
     assert spearman(mean, objective.of_table(large)) >= least
