@@ -62,7 +62,9 @@ class Linear(Section):
     """A linear constraint: the weighted sum of mixture weights is at most `at_most`."""
 
     weights: dict[str, float]
+    """Domain → factor; 0 for those left out."""
     at_most: float
+    """What the weighted sum may not exceed."""
 
 
 class Space(Section):
@@ -143,7 +145,9 @@ class Mlflow(Section):
     uri: str | None = None
     """Tracking server or database; null is MLFLOW_TRACKING_URI, else SQLite in the study folder."""
     experiment: str = "mixopt"
+    """MLflow experiment that holds the runs."""
     enabled: bool = True
+    """false shows nothing in MLflow."""
 
 
 class Ray(Section):
@@ -152,7 +156,9 @@ class Ray(Section):
     address: str | None = None
     """`local` starts Ray here; null lets Ray find its cluster (RAY_ADDRESS), or start one."""
     cpus_per_trial: float = Field(default=1, gt=0)
+    """CPU cores that one training asks of Ray; also its threads."""
     gpus_per_trial: float = Field(default=0, ge=0)
+    """GPUs that one training asks of Ray; a fraction lets several share one."""
     attempts: int = Field(default=4, ge=1)
     """Attempts before a trial that loses its worker or memory counts as failed."""
 
@@ -169,6 +175,7 @@ class Study(Section):
     ledger: str | None = None
     """Optuna storage URL, such as postgresql://…; null is SQLite in the study folder."""
     seed: int = Field(default=0, ge=0)
+    """Seeds the design, the proposals and the trainings."""
     objective: dict[str, float] = Field(min_length=1)
     """Validation domain (or metric such as bpb/law) → weight; lower bits per byte is better."""
     space: Space = Space()

@@ -1,0 +1,237 @@
+"""The study file described for editors and for people, from the classes that read it.
+
+    python -m pipelines.schema        # or: make schema
+
+writes `mixopt/study.schema.json` (name it in a study file's first line, and an editor completes and
+checks keys) and `docs/study.md`. A test says when they are not current.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+import mixopt
+from mixopt.study import FREE, Study, parse_tokens
+from pipelines.wording import count
+
+SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
+PAGE_FILE = Path(mixopt.__file__).parents[1] / "docs" / "study.md"
+
+TOKENS = {
+    "anyOf": [
+        {"type": "integer", "exclusiveMinimum": 0},
+        {
+            "type": "string",
+            "pattern": r"^\s*[0-9][0-9_]*\.?[0-9]*([eE][0-9]+)?\s*[kKmMbBgGtT]?\s*$",
+        },
+    ]
+}
+SHARED = {  # shapes that several sections hold: where the page describes them
+    "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
+    "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
+    "Linear": ("A linear constraint", "space.linear"),
+}
+
+Schema = dict[str, Any]
+
+
+class _Generator(GenerateJsonSchema):
+    """Says what pydantic alone cannot: that token counts may be text, what a dataclass field is."""
+
+    def function_before_schema(
+        self, schema: core_schema.BeforeValidatorFunctionSchema
+    ) -> JsonSchemaValue:
+        said = super().function_before_schema(schema)
+        return copy.deepcopy(TOKENS) if schema["function"]["function"] is parse_tokens else said
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        said = super().dataclass_schema(schema)
+        doc = inspect.getdoc(schema["cls"]) or ""
+        said["description"] = doc.split("\n\nAttributes:")[0]
+        meanings = attributes(doc)
+        for name, values in said["properties"].items():
+            values["description"] = sentence(meanings[name])
+            if name.endswith("_tokens"):  # `_short_counts` of the study file
+                del values["type"]
+                values |= copy.deepcopy(TOKENS)
+        return said
+
+
+def attributes(doc: str) -> dict[str, str]:
+    """Name → meaning, from the `Attributes:` of a Google-style docstring."""
+    _, _, block = doc.partition("Attributes:\n")
+    block = block.split("\n\n")[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter and a full stop."""
+    # "k, how many …" begins with a symbol of the field, not with a word
+    head = text if re.match(r"k,|`", text) else text[:1].upper() + text[1:]
+    return head if head.endswith(".") else head + "."
+
+
+def study_schema() -> Schema:
+    """The JSON schema of a study file."""
+    found = Study.model_json_schema(schema_generator=_Generator)
+    for node in _nodes(found):
+        node.pop("title", None)
+        node.pop("gt", None)  # pydantic's own leftover of a bound behind a validator
+        inner = (node, *node.get("anyOf", ()))
+        if any("$ref" in n or n.get("type") == "object" for n in inner):
+            node.pop("default", None)  # a whole section; its keys have theirs
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "mixopt study file",
+        **found,
+    }
+
+
+def _nodes(schema: Any) -> Iterator[Schema]:
+    """`schema` and every schema inside it; not the properties' names."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for key in ("$defs", "properties"):
+        for inner in schema.get(key, {}).values():
+            yield from _nodes(inner)
+    for inner in (
+        schema.get("items"),
+        schema.get("additionalProperties"),
+        *schema.get("anyOf", ()),
+    ):
+        yield from _nodes(inner)
+
+
+def schema_text() -> str:
+    """What `mixopt/study.schema.json` should hold."""
+    return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGE_HEAD = """\
+<!-- Made by `make schema` from mixopt/study.py, mixopt/recipe.py and mixopt/models/config.py. -->
+# The study file
+
+One YAML file says what is searched, with what, and what is promoted. `mixopt init study.yaml
+--corpus corpus` writes a commented one. `name`, `corpus` and `objective` must be there; everything
+else has a default. An unknown key is an error that names its line.
+
+```yaml
+# yaml-language-server: $schema=mixopt/study.schema.json
+name: first
+corpus: corpus
+objective: {{exam: 1.0, law: 0.5}}
+search: {{trials: 24, rounds: 3}}
+```
+
+The first line is for editors: with the path of `study.schema.json` they complete and check keys. It
+is installed with mixopt; `python -c "import mixopt; print(mixopt.__path__[0])"` says where.
+
+Token counts may be written `600000`, `6_000`, `600k`, `1.5M`, `20B` or `1e12`.
+
+The first run freezes all settings that alter results in `study.json` of the study folder; a later
+run with others is refused, and told which. These may change:
+{free}.
+The corpus may move, as long as its contents stay. And the tokens of the run that the mixture is for
+may not change, be they `space.budget` or `promote.tokens`: they decide how often a domain repeats.
+"""
+
+
+def study_page() -> str:
+    """What `docs/study.md` should hold."""
+    schema = study_schema()
+    names = [name for name in FREE if name != "corpus"]
+    parts = [PAGE_HEAD.format(free=", ".join(f"`{name}`" for name in names))]
+    parts += ["## Top level\n", _table(schema, schema)]
+    for name, values in schema["properties"].items():
+        section = _section(schema, values)
+        if section is not None:
+            parts += [f"## {name}\n", section["description"] + "\n", _table(schema, section)]
+    for kind, (title, where) in SHARED.items():
+        section = schema["$defs"][kind]
+        parts += [
+            f"## {title}\n",
+            section["description"].replace("\n", " ").replace("  ", "\n\n") + "\n",
+            "Held by " + ", ".join(f"`{w}`" for w in where.split(", ")) + ".\n",
+            _table(schema, section),
+        ]
+    return "\n".join(parts)
+
+
+def _section(schema: Schema, values: Schema) -> Schema | None:
+    """The section that a top-level key holds; None if it holds a plain value."""
+    refs = [v["$ref"] for v in (values, *values.get("anyOf", ())) if "$ref" in v]
+    return schema["$defs"][refs[0].rpartition("/")[2]] if refs else None
+
+
+def _table(schema: Schema, section: Schema) -> str:
+    """The keys of `section` in Markdown, a row each."""
+    rows = ["| key | default | takes | meaning |", "|---|---|---|---|"]
+    for name, values in section["properties"].items():
+        required = name in section.get("required", ())
+        default = "*required*" if required else _default(values)
+        said = values.get("description") or (_section(schema, values) or {})["description"]
+        said = said.split("\n")[0].replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {_takes(values)} | {said} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(values: Schema) -> str:
+    if "default" not in values:
+        return "`{}`" if values.get("type") == "object" else "see there"
+    value = values["default"]
+    if _takes(values) == "tokens":
+        return f"`{count(value)}`" if parse_tokens(count(value)) == value else f"`{value:_}`"
+    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _takes(values: Schema) -> str:
+    """What a value may be, in a few words."""
+    if values.get("anyOf") == TOKENS["anyOf"]:
+        return "tokens"
+    if "anyOf" in values:
+        return ", ".join(dict.fromkeys(_takes(v) for v in values["anyOf"]))
+    if "enum" in values:
+        return ", ".join(f"`{v}`" for v in values["enum"])
+    if "$ref" in values:
+        kind = values["$ref"].rpartition("/")[2]
+        title = SHARED.get(kind, (kind.lower(), ""))[0]
+        return f"[{title.lower()}](#{title.lower().replace(' ', '-').replace(chr(39), '')})"
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true, false",
+        "null": "null",
+        "object": "name: value, …",
+        "array": "list",
+    }
+    limits = {
+        "minimum": "≥ {}",
+        "exclusiveMinimum": "> {}",
+        "maximum": "≤ {}",
+        "exclusiveMaximum": "< {}",
+    }
+    bounds = [said.format(f"{values[key]:g}") for key, said in limits.items() if key in values]
+    return " ".join([words[values["type"]], ", ".join(bounds)]).strip()
+
+
+def main() -> None:
+    """Write both files."""
+    SCHEMA_FILE.write_text(schema_text())
+    PAGE_FILE.write_text(study_page())
+    print(f"wrote {SCHEMA_FILE.name} and {PAGE_FILE.name}")
+
+
+if __name__ == "__main__":
+    main()
