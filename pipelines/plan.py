@@ -15,9 +15,9 @@ from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
 from pipelines.console import make_console
+from pipelines.session import TRAINING_PER_FORWARD
 from pipelines.wording import count, duration
 
-TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
 PROBE_STEPS = 24
 
 

@@ -75,7 +75,7 @@ class Promotion:
         folder = self.folder / name.replace(" ", "-")
         job = Job(
             model=model,
-            recipe=self.settings.recipe,
+            recipe=self.session.recipe("promote"),
             corpus=str(self.session.study.corpus_path),
             mixtures=(mixture,),
             seeds=(self.session.study.seed + seed,),
@@ -135,7 +135,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
             },
             dense=dataclasses.asdict(shape),
             model=dataclasses.asdict(job.model),
-            recipe=dataclasses.asdict(settings.recipe),
+            recipe=dataclasses.asdict(session.recipe("promote")),
             corpus=str(session.study.corpus_path),
             folder=str(job.folder / "upcycled"),
             seed=session.study.seed,

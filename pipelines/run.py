@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from mixopt.errors import LedgerError
 from pipelines import plan, promote, search, select
 from pipelines.closing import print_closing
 from pipelines.console import Display, make_console
 from pipelines.report import write_report
 from pipelines.session import Session, open_session
+from pipelines.tracking import tracking_uri
 from workers.cluster import connect
 
 Until = Literal["search", "select", "promote"]
@@ -63,9 +65,15 @@ def _views(session: Session) -> None:
 def sync_study(path: Path) -> None:
     """Rebuild MLflow's view of the study at `path` from its ledger and folder."""
     with open_session(path) as session:
-        session.tracker.study_started()
-        _views(session)
-        session.display.say(f"MLflow shows {len(session.ledger.trials())} trials")
+        tracker, trials = session.tracker, session.ledger.trials()
+        if not (tracker.study_started() and tracker.sync(trials)):
+            raise LedgerError(
+                f"MLflow could not be brought up to date: {tracker.error}",
+                where=str(tracking_uri(session.study)),
+                mend="Check the study file's mlflow.uri and that the server can be reached",
+            )
+        tracker.artifacts(write_report(session.study))
+        session.display.say(f"MLflow shows all {len(trials)} trials of {session.study.name}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Everything durable is under `study.home`:
     study.json        the settings that this folder is frozen to
     driver.lock       who works on it now
     ledger.db         the ledger (unless the study file names another storage)
+    precision.json    fp32 or bf16, settled once for all trainings
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
     verdict.json      what selection found, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
@@ -14,17 +15,21 @@ Everything durable is under `study.home`:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
-from mixopt import locks
+from mixopt import files, locks
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import TrainingError
 from mixopt.ledger import Ledger
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
+from mixopt.recipe import Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
@@ -66,6 +71,25 @@ class Session:
         ray = self.study.ray
         return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
 
+    def recipe(self, purpose: Literal["proxy", "promote"]) -> Recipe:
+        """How proxies or promoted models are trained, with `precision: auto` settled for good.
+
+        Needs a connected cluster the first time; the answer is kept in the study folder.
+        """
+        proxy, promote = self.study.proxy, self.study.promote
+        asked = proxy if purpose == "proxy" or promote is None else promote
+        if asked.recipe.precision != "auto":
+            return asked.recipe
+        path = self.home / "precision.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if purpose not in known:
+            from workers.precision import settled
+
+            model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
+            known[purpose] = settled(model, asked.recipe, self.resources).precision
+            files.write_json(path, known)
+        return dataclasses.replace(asked.recipe, precision=known[purpose])
+
     @property
     def home(self) -> Path:
         """The study folder."""
@@ -83,7 +107,7 @@ class Session:
         identity = spec.training_hash(self.corpus.hash, self.study.training_hash(self.corpus))
         job = Job(
             model=self.model,
-            recipe=self.study.proxy.recipe,
+            recipe=self.recipe("proxy"),
             corpus=str(self.study.corpus_path),
             mixtures=(spec.mixture,),
             seeds=(spec.seed,),

@@ -1,0 +1,35 @@
+"""Settling `precision: auto` once, on a worker, so that all trainings of a study use the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import ray
+
+from mixopt.models.config import ModelConfig
+from mixopt.recipe import Recipe
+from workers.cluster import Resources
+
+
+def settled(model: ModelConfig, recipe: Recipe, resources: Resources) -> Recipe:
+    """`recipe` with fp32 or bf16, whichever is faster for `model` on a worker of this cluster.
+
+    Measured by one task while nothing else of ours runs: trials that measured for themselves, side
+    by side, could come to different answers, and differ by their rounding.
+    """
+    task = ray.remote(_measure).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
+    )
+    chosen: Literal["fp32", "bf16"] = ray.get(task.remote(model, recipe, resources.threads))
+    return dataclasses.replace(recipe, precision=chosen)
+
+
+def _measure(model: ModelConfig, recipe: Recipe, threads: int) -> str:
+    import torch
+
+    from proxies.precision import choose_precision
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return choose_precision(model, recipe, 1, device)
