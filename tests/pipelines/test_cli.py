@@ -1,0 +1,103 @@
+"""The command line: quick to answer, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from pipelines.cli import app
+from tests.pipelines.whole_study import ROOT, environment, mixopt, succeeded
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+HEAVY = ("torch", "ray", "mlflow", "optuna", "botorch", "lightgbm", "pandas", "polars", "scipy")
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """User and system time of one run of `mixopt`: what it costs on whatever busy machine."""
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    assert statistics.median(cpu_seconds("--help") for _ in range(5)) < 0.5
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pipelines.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_commands_of_the_loop_are_there() -> None:
+    loop = {"corpus", "init", "plan", "run", "search", "select", "promote"}
+    views = {"status", "report", "sync"}
+    assert loop | views | {"demo"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    said = succeeded(mixopt(command, "--help", cwd=tmp_path)).stdout
+    assert f"{command} " in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    from mixopt import __version__
+
+    assert succeeded(mixopt("--version", cwd=tmp_path)).stdout == f"mixopt {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "report", "sync"])
+def test_a_study_file_that_is_not_there_is_one_clean_message(command: str, tmp_path: Path) -> None:
+    done = mixopt(command, "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error nowhere.yaml")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_in_a_study_file_names_line_and_key(tmp_path: Path) -> None:
+    text = "name: mine\ncorpus: corpus\nobjective: {law: 1}\nsearch:\n  trails: 8\n"
+    (tmp_path / "study.yaml").write_text(text)
+    done = mixopt("run", "study.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "study.yaml:5" in done.stderr
+    assert "trails" in done.stderr
+    assert "trials" in done.stderr  # what was meant
+    assert "Traceback" not in done.stderr
+
+
+def test_a_corpus_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: mine\ncorpus: corpus\nobjective: {law: 1}\n")
+    done = mixopt("run", "study.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "mixopt corpus build" in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_module_for_ray_jobs_wants_a_study_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "usage: python -m pipelines.run STUDY.yaml"
