@@ -11,6 +11,7 @@ carries the hash of its settings, so a changed promotion begins anew beside the 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from pipelines.plan import dense
 from pipelines.search import search_trials, surrogate_choice
 from pipelines.session import Session
 from proxies.job import Job
-from workers.proxy_task import Work
+from workers.proxy_task import Work, finished
 
 RESULT = "result.json"
 
@@ -89,6 +90,9 @@ class Promotion:
 def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     """Run the promotion that `verdict` asks for, or what is left of it.
 
+    A promotion that ended keeps its result, with what the proxies foretold then: a search that goes
+    on afterwards does not make a second one of it.
+
     Returns:
         The content of `promotion/result.json`.
 
@@ -102,7 +106,11 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     what = [settings.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
     folder = session.home / "promotion" / digest([*what, session.study.seed])
     job = Promotion(session, settings, mixture, verdict["promoted"], folder)
-    result = _stages(job)
+    ended = folder / RESULT
+    if not ended.exists():
+        files.write_json(ended, _stages(job))
+    # another round of search may find the same mixture as another arm
+    result: dict[str, Any] = json.loads(ended.read_text()) | {"mixture_name": job.method}
     files.write_json(session.home / "promotion" / RESULT, result)
     return result
 
@@ -165,7 +173,8 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
         job = Job.from_json(work.job)
         costs[work.key] = session.flops(job.model, job.tokens)
     outcomes: dict[str, Outcome] = {}
-    with display.phase(label, sum(costs.values()), len(works), {}):
+    over = {work.key: costs[work.key] for work in works if finished(work) is not None}
+    with display.phase(label, sum(costs.values()), len(works), over):
         for event in driver.run(works, session.resources):
             match event:
                 case driver.Progressed():
@@ -232,7 +241,7 @@ def _result(
         "expert_names": list(job.experts),
         "receipt": upcycled["receipt"],
         "curve": [dataclasses.asdict(point) for point in last.curve],
-        "model": str(folder),
+        "model": str(folder.relative_to(job.folder.parent)),  # a study's folder may move
         "model_params": job.model.total_params(),
         "active_params": job.model.active_params(),
     }

@@ -265,7 +265,9 @@ def _promotion_text(told: Told) -> str:
         said += f" to {count(found['model_params'])} parameters"
     if found.get("active_params"):
         said += f", {count(found['active_params'])} of them active for a token"
-    return said + (f". The model lies in {found['model']}." if found.get("model") else ".")
+    if found.get("model"):
+        said += f". The model lies in {Path('promotion') / found['model']}"
+    return said + "."
 
 
 def _stages(told: Told) -> list[Table]:

@@ -52,7 +52,8 @@ def show_status(path: Path) -> None:
     console.print(headline(trials, study.mixture_objective(), read_verdict(study.home)))
     promotion = read_promotion(study.home)
     if promotion:
-        console.print(f"Promoted by {promotion['method']} to {promotion['model']}", soft_wrap=True)
+        model = study.home / "promotion" / promotion["model"]
+        console.print(f"Promoted by {promotion['method']} to {model}", soft_wrap=True)
 
 
 def _holder(lock: Path) -> str:

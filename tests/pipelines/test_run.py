@@ -1,0 +1,187 @@
+"""A whole study, from its file to the registered model, and what the same command does again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from mixopt.corpus.shards import Corpus
+from mixopt.study import Study, load_study
+from mixopt.trials import Role, State
+from pipelines.mlflow_store import RunStore
+from pipelines.tracking import tracking_uri
+from tests.pipelines.whole_study import (
+    attempts,
+    change,
+    finish,
+    ledger_trials,
+    mixopt,
+    shown_trials,
+    start,
+    succeeded,
+    write_study,
+)
+
+TRIALS = 5 + 1 + 2  # design, repeat, one round; selection's come on top
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A study that ran once, and how that went."""
+
+    file: Path
+    study: Study
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def home(self) -> Path:
+        return self.study.home
+
+
+@pytest.fixture(scope="module")
+def ran(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The study `tiny`, run with the documented module; no test changes it."""
+    file = write_study(tmp_path_factory.mktemp("study") / "tiny.yaml", text_corpus.path)
+    done = succeeded(finish(start("pipelines.run", file.name, cwd=file.parent)))
+    return Ran(file, load_study(file), done)
+
+
+@pytest.fixture
+def copy(ran: Ran, tmp_path: Path) -> Path:
+    """The study file of a copy to work on; without MLflow's database, whose paths are absolute."""
+    shutil.copytree(
+        ran.file.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlart*")
+    )
+    return tmp_path / "copy" / ran.file.name
+
+
+def test_a_study_leaves_its_verdict_mixture_promotion_and_report(ran: Ran) -> None:
+    verdict = json.loads((ran.home / "verdict.json").read_text())
+    assert {"natural", "uniform"} <= {arm["name"] for arm in verdict["arms"]}
+    mixture = json.loads((ran.home / "mixture.json").read_text())
+    assert mixture == verdict["mixture"]
+    assert sum(mixture.values()) == pytest.approx(1)
+    promotion = json.loads((ran.home / "promotion" / "result.json").read_text())
+    assert promotion["mixture"] == mixture
+    assert [stage["kind"] for stage in promotion["stages"]] == ["seed", "expert", "expert", "moe"]
+    assert set(promotion["after"]) == set(promotion["before"])
+    page = (ran.home / "report.html").read_text()
+    assert verdict["promoted"] in page
+    assert page.rstrip().endswith("</html>")
+
+
+def test_every_trial_of_the_ledger_was_completed_once(ran: Ran) -> None:
+    trials = ledger_trials(ran.study)
+    assert [t.number for t in trials] == list(range(len(trials)))
+    assert {t.state for t in trials} == {State.COMPLETE}
+    assert sum(t.spec.role is not Role.SELECT for t in trials) == TRIALS
+    told = attempts(ran.home)
+    assert sorted(told) == [t.number for t in trials]
+    assert all([list(line) for line in lines] == ONCE for lines in told.values())
+
+
+ONCE = [["attempt", "started"], ["attempt", "completed"]]
+
+
+def test_mlflow_shows_the_trials_of_the_ledger_and_no_others(ran: Ran) -> None:
+    shown = shown_trials(ran.study)
+    trials = ledger_trials(ran.study)
+    assert sorted(shown) == [t.number for t in trials]
+    for trial in trials:
+        status, metrics = shown[trial.number]
+        assert status == "FINISHED"
+        assert metrics["bpb/notes"] == trial.metrics["bpb/notes"]
+
+
+def test_the_champion_can_be_downloaded(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = tracking_uri(ran.study)
+    version = MlflowClient(uri, uri).get_model_version_by_alias("tiny", "champion")
+    assert version.tags["mixopt.study"] == "tiny"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    folder = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion"))
+    names = {path.name for path in folder.rglob("*")}
+    assert "MLmodel" in names
+    assert any(name.endswith(".safetensors") for name in names), names
+
+
+def test_what_it_prints_fits_100_columns_and_ends_with_what_to_do_next(ran: Ran) -> None:
+    lines = ran.done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100, max(lines, key=len)
+    assert ran.done.stderr == ""
+    for command in ("mlflow", "mixopt status tiny.yaml", "mixopt corpus build"):
+        assert command in ran.done.stdout
+
+
+def test_status_sync_and_report_show_a_finished_study(ran: Ran) -> None:
+    before = shown_trials(ran.study)
+    status = succeeded(mixopt("status", ran.file, cwd=ran.file.parent)).stdout
+    assert "nobody works on it now" in status
+    assert "mixture is promoted" in status
+    rows = [line for line in status.splitlines() if str(ran.home) not in line]  # paths stay whole
+    assert max(map(len, rows)) <= 100
+    report = succeeded(mixopt("report", ran.file, cwd=ran.file.parent)).stdout
+    assert Path(report.strip()) == ran.home / "report.html"
+    sync = succeeded(mixopt("sync", ran.file, cwd=ran.file.parent)).stdout
+    assert f"MLflow shows {len(before)} trials" in sync
+    assert shown_trials(ran.study) == before
+
+
+def test_the_same_command_again_trains_nothing_and_shows_nothing_twice(ran: Ran) -> None:
+    def state() -> tuple[object, ...]:
+        store = RunStore.open(ran.study)
+        runs = sorted(run.info.run_id for run in store.runs({"mixopt.study": "tiny"}))
+        weights = {p: p.stat().st_mtime_ns for p in ran.home.rglob("*.safetensors")}
+        return attempts(ran.home), ledger_trials(ran.study), runs, weights
+
+    before = state()
+    verdict = (ran.home / "verdict.json").read_text()
+    again = succeeded(finish(start("pipelines.run", ran.file.name, cwd=ran.file.parent)))
+    assert state() == before
+    assert (ran.home / "verdict.json").read_text() == verdict
+    to_train = [line for line in again.stdout.splitlines() if line.endswith("to train")]
+    assert to_train
+    assert all(": 0 of " in line for line in to_train), to_train
+    assert again.stderr == ""
+
+
+def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path) -> None:
+    change(copy, "search", rounds=2)
+    succeeded(mixopt("search", copy, cwd=copy.parent))
+    before, after = ledger_trials(ran.study), ledger_trials(copy)
+    assert after[: len(before)] == before
+    new = after[len(before) :]
+    assert [(t.spec.role, t.spec.round, t.state) for t in new] == 2 * [
+        (Role.SEARCH, 2, State.COMPLETE)
+    ]
+    earlier = {n: lines for n, lines in attempts(copy.parent / "tiny").items() if n < len(before)}
+    assert earlier == attempts(ran.home)
+
+
+def test_a_setting_that_alters_results_is_refused_with_the_difference(copy: Path) -> None:
+    change(copy, "proxy", tokens="3k")
+    done = mixopt("run", copy, cwd=copy.parent)
+    assert done.returncode == 1
+    assert "proxy.tokens: was 2560, is 3000" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_promotion_begins_beside_the_old_one(ran: Ran, copy: Path) -> None:
+    home = copy.parent / "tiny"
+    old = {path.name for path in (ran.home / "promotion").iterdir() if path.is_dir()}
+    change(copy, "promote", expert_tokens=1536)
+    succeeded(mixopt("promote", copy, cwd=copy.parent))
+    assert attempts(home) == attempts(ran.home)  # no trial was run for it
+    now = {path.name for path in (home / "promotion").iterdir() if path.is_dir()}
+    assert old < now
+    assert len(now) == len(old) + 1
+    result = json.loads((home / "promotion" / "result.json").read_text())
+    experts = [stage["tokens"] for stage in result["stages"] if stage["kind"] == "expert"]
+    assert experts == [1536, 1536]
