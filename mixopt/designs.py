@@ -11,7 +11,9 @@ from mixopt.mixture import Mixture
 from mixopt.space import MixtureSpace
 
 SMALLEST_WEIGHT = 2e-4  # RegMix (2407.01492): below it a proxy sees too few tokens to tell
-STRENGTHS = (0.1, 5.0)  # RegMix: sum of alpha, log-spaced from near-vertices to near-natural
+# Sum of alpha, log-spaced from sparse to near-natural. RegMix begins at .1, where a draw is all but
+# one domain alone: with 512 trials that is a corner known, with 16 it is a trial lost.
+STRENGTHS = (0.5, 5.0)
 TEMPERATURE = 0.5  # RegMix: lifts rare domains, which the natural mixture would hardly vary
 APART = 0.02  # Hellinger distance under which two mixtures teach the same
 

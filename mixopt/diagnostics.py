@@ -137,9 +137,10 @@ def choose(
     names: Sequence[str] = CANDIDATES,
     **settings: Any,
 ) -> Choice:
-    """The surrogate among `names` with the least held-out mean absolute error of the objective.
+    """The surrogate among `names` that ranks held-out trials best by the objective (Spearman).
 
-    The first of them where trials are too few to hold some out.
+    Ranking is what a search needs, and one hopeless mixture does not decide it, as it does a mean
+    error. The first of them where trials are too few to hold some out.
 
     Args:
         table: the trials; compared at one fidelity, the most frequent if none is in `settings`.
@@ -159,7 +160,8 @@ def choose(
             scores[name] = out_of_fold(trials, objective, kind, seed=seed).scores[OBJECTIVE]
     except SurrogateError:
         return Choice(names[0], {})
-    return Choice(min(scores, key=lambda name: scores[name].mae), scores)
+    best = max(scores, key=lambda name: np.nan_to_num(scores[name].spearman, nan=-1.0))
+    return Choice(best, scores)
 
 
 def score(observed: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Score:

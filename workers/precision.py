@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import ray
 
@@ -21,15 +20,16 @@ def settled(model: ModelConfig, recipe: Recipe, resources: Resources) -> Recipe:
     task = ray.remote(_measure).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
     )
-    chosen: Literal["fp32", "bf16"] = ray.get(task.remote(model, recipe, resources.threads))
-    return dataclasses.replace(recipe, precision=chosen)
+    chosen: Recipe = ray.get(task.remote(model, recipe, resources.threads))
+    return chosen
 
 
-def _measure(model: ModelConfig, recipe: Recipe, threads: int) -> str:
+def _measure(model: ModelConfig, recipe: Recipe, threads: int) -> Recipe:
     import torch
 
     from proxies.precision import choose_precision
 
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return choose_precision(model, recipe, 1, device)
+    faster = choose_precision(model, recipe, 1, device)
+    return dataclasses.replace(recipe, precision="bf16" if faster == "bf16" else "fp32")

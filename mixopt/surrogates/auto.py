@@ -16,9 +16,9 @@ from mixopt.trials import Fidelity, TrialTable
 
 
 class Auto(Surrogate):
-    """Fits each of `gp` and `lightgbm` to folds and keeps the one with the least error.
+    """Fits each of `gp` and `lightgbm` to folds and keeps the one that ranks held-out trials best.
 
-    Compared by mean absolute error of the objective (of the mean of all metrics if none was
+    Compared by Spearman correlation of the objective (of the mean of all metrics if none was
     given); the Gaussian process where trials are too few to hold some out.
 
     Attributes:

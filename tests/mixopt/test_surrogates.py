@@ -133,10 +133,10 @@ def test_fitting_leaves_torchs_threads_and_generator_alone() -> None:
     torch.testing.assert_close(torch.rand(3), expected)
 
 
-def test_auto_keeps_the_surrogate_with_the_least_held_out_error() -> None:
+def test_auto_keeps_the_surrogate_that_ranks_held_out_trials_best() -> None:
     fitted = Auto(objective=Objective({"a": 1.0, "c": 1.0})).fit(example_table(32))
     assert set(fitted.scores) == {"gp", "lightgbm"}
-    best = min(fitted.scores, key=lambda name: fitted.scores[name].mae)
+    best = max(fitted.scores, key=lambda name: fitted.scores[name].spearman)
     assert fitted.chosen is not None
     assert fitted.chosen.name == best
 
