@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mixopt.records import read_promotion, read_verdict
@@ -124,12 +125,8 @@ def print_commands(session: Session, console: Console) -> None:
         ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
         ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
     ]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for what, command in rows:
-        table.add_row(what, command)
-    console.print(table)
+    for what, command in rows:  # never folded, so that they can be copied
+        console.print(f"[dim]{what:<20}[/] {escape(command)}", soft_wrap=True)
 
 
 def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:

@@ -1,0 +1,187 @@
+"""A driver is killed in mid-search; the same command finishes what it began, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mixopt.corpus.shards import Corpus
+from mixopt.study import Study, load_study
+from mixopt.trials import State, Trial
+from tests.pipelines.whole_study import (
+    STEP,
+    attempts,
+    finish,
+    ledger_trials,
+    shown_trials,
+    start,
+    succeeded,
+    wait_for,
+    write_study,
+)
+
+SECONDS_TO_DIE = 30.0
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A study whose driver was killed, then run to its end.
+
+    Attributes:
+        study: the study.
+        interrupted: trials that had begun and not ended when the driver died.
+        orphans: workers of the killed driver that still trained `SECONDS_TO_DIE` later.
+        driver: its process id.
+        second: how the second driver fared that was started while the first one ran.
+    """
+
+    study: Study
+    interrupted: set[int]
+    orphans: list[str]
+    driver: int
+    second: subprocess.CompletedProcess[str]
+
+
+def write(folder: Path, corpus: Corpus) -> Path:
+    """A study of six slower trials and a selection; no promotion."""
+    return write_study(
+        folder / "study.yaml",
+        corpus.path,
+        proxy={"tokens": 400 * STEP},
+        search={"trials": 4, "repeats": 0},
+        promote=None,
+    )
+
+
+def kill(driver: subprocess.Popen[str]) -> list[str]:
+    """Kill the driver alone; what of it trains on nevertheless.
+
+    Ray's agents, which train nothing, take a minute to see that they are alone.
+    """
+    family = psutil.Process(driver.pid).children(recursive=True)
+    training = [process for process in family if holds_a_trial(process)]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    _, alive = psutil.wait_procs(training, timeout=SECONDS_TO_DIE)
+    return [" ".join(process.cmdline()) for process in alive]
+
+
+def holds_a_trial(process: psutil.Process) -> bool:
+    try:
+        files = process.open_files()
+    except psutil.Error:  # it ended meanwhile
+        return False
+    return any(Path(file.path).match("trials/*/lock") for file in files)
+
+
+def ended(home: Path) -> set[int]:
+    return {int(marker.parent.name) for marker in home.glob("trials/*/done.json")}
+
+
+def resumable(home: Path) -> set[int]:
+    found = home.glob("trials/*/checkpoint.safetensors")
+    return {int(checkpoint.parent.name) for checkpoint in found} - ended(home)
+
+
+@pytest.fixture(scope="module")
+def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    file = write(tmp_path_factory.mktemp("killed"), text_corpus)
+    study = load_study(file)
+    driver = start("pipelines.cli", "run", file, cwd=file.parent)
+    lock = study.home / "driver.lock"
+    wait_for(lambda: lock.exists() and lock.stat().st_size > 0, driver)
+    other = start("pipelines.cli", "run", file, cwd=file.parent)
+    wait_for(lambda: bool(ended(study.home) and resumable(study.home)), driver)
+    orphans = kill(driver)
+    interrupted = resumable(study.home)
+    second = finish(other)
+    succeeded(finish(start("pipelines.cli", "run", file, cwd=file.parent)))
+    return Killed(study, interrupted, orphans, driver.pid, second)
+
+
+@pytest.fixture(scope="module")
+def whole(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The same study file in another folder, never interrupted."""
+    file = write(tmp_path_factory.mktemp("whole"), text_corpus)
+    succeeded(finish(start("pipelines.cli", "run", file, cwd=file.parent)))
+    return load_study(file)
+
+
+def found(trials: list[Trial]) -> list[object]:
+    return [(t.number, t.spec, t.state, t.metrics) for t in trials]
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_study(killed: Killed) -> None:
+    assert killed.second.returncode == 1
+    said = " ".join(killed.second.stderr.split())
+    assert f"study study is held by process {killed.driver} on " in said
+    assert "Traceback" not in said
+
+
+def test_the_killed_drivers_workers_die_with_it(killed: Killed) -> None:
+    assert killed.orphans == []
+
+
+def test_after_a_kill_every_trial_is_completed_once(killed: Killed) -> None:
+    trials = ledger_trials(killed.study)
+    assert {t.state for t in trials} == {State.COMPLETE}
+    told = attempts(killed.study.home)
+    assert sorted(told) == [t.number for t in trials]
+    completions = {n: sum("completed" in line for line in lines) for n, lines in told.items()}
+    assert completions == dict.fromkeys(told, 1)
+    starts = {n: sum("started" in line for line in lines) for n, lines in told.items()}
+    assert killed.interrupted
+    assert all(starts[number] == 2 for number in killed.interrupted)
+
+
+def test_after_a_kill_mlflow_shows_each_trial_once(killed: Killed) -> None:
+    shown = shown_trials(killed.study)
+    assert sorted(shown) == [t.number for t in ledger_trials(killed.study)]
+    assert {status for status, _ in shown.values()} == {"FINISHED"}
+
+
+def test_a_killed_study_proposes_and_finds_what_an_uninterrupted_one_does(
+    killed: Killed, whole: Study
+) -> None:
+    assert found(ledger_trials(killed.study)) == found(ledger_trials(whole))  # bit for bit
+    verdicts = [
+        json.loads((study.home / "verdict.json").read_text()) for study in (killed.study, whole)
+    ]
+    for verdict in verdicts:
+        for arm in verdict["arms"]:
+            del arm["device_seconds"]
+    assert verdicts[0] == verdicts[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_study_killed_again_and_again_at_any_moment_ends_the_same(
+    text_corpus: Corpus, tmp_path: Path, whole: Study
+) -> None:
+    file = write(tmp_path, text_corpus)
+    rng = random.Random(0)
+    kills = 0
+    while True:
+        driver = start("pipelines.cli", "run", file, cwd=tmp_path)
+        try:
+            driver.wait(timeout=rng.uniform(3, 30))
+        except subprocess.TimeoutExpired:
+            assert kill(driver) == []
+            kills += 1
+            continue
+        succeeded(finish(driver))
+        break
+    assert kills
+    assert found(ledger_trials(file)) == found(ledger_trials(whole))
+    assert all(
+        sum("completed" in line for line in lines) == 1
+        for lines in attempts(load_study(file).home).values()
+    )

@@ -1,0 +1,123 @@
+"""`mixopt init` writes a study file that means what it shows; `mixopt plan` prices it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mixopt.corpus.shards import Corpus
+from mixopt.errors import CorpusError, StudyError
+from mixopt.study import Study, load_study
+from pipelines.init import write_study_file
+from pipelines.plan import show_plan, steps
+from tests.pipelines.whole_study import STEP, write_study
+
+OWN = {"name", "corpus", "objective"}  # what no default can know
+
+
+@pytest.fixture
+def begun(text_corpus: Corpus, tmp_path: Path) -> Path:
+    """A study file as `mixopt init` leaves it."""
+    write_study_file(tmp_path / "mine.yaml", text_corpus.path)
+    return tmp_path / "mine.yaml"
+
+
+def leaves(values: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dictionaries, dotted, with its value."""
+    if not isinstance(values, dict) or not values:
+        yield at.removeprefix("."), values
+        return
+    for key, value in values.items():
+        yield from leaves(value, f"{at}.{key}")
+
+
+def at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def test_init_writes_a_valid_study_of_the_corpus(begun: Path, text_corpus: Corpus) -> None:
+    study = load_study(begun)
+    assert study.name == "mine"
+    assert study.objective == dict.fromkeys(text_corpus.targets, 1.0)
+    assert study.open_corpus().hash == text_corpus.hash
+
+
+def test_every_value_that_init_shows_is_the_default(begun: Path) -> None:
+    shown = yaml.safe_load(begun.read_text())
+    bare = Study(**{key: shown[key] for key in OWN}).model_dump(mode="json")
+    read = load_study(begun).model_dump(mode="json")
+    keys = [key for key, _ in leaves(shown) if key.split(".")[0] not in OWN]
+    assert len(keys) > 30
+    assert {key: at(read, key) for key in keys} == {key: at(bare, key) for key in keys}
+    assert read == bare  # and what it leaves out is not altered by what it shows
+
+
+def test_the_keys_that_init_only_mentions_are_valid_too(begun: Path) -> None:
+    text = begun.read_text()
+    assert "  # budget: 20B" in text
+    begun.write_text(
+        text.replace("  # budget: 20B", "  budget: 300k")
+        .replace("bounds: {}", "bounds: {law: [0.05, 0.6]}")
+        .replace("linear: []", "linear: [{weights: {law: 1, prose: 1}, at_most: 0.7}]")
+    )
+    study = load_study(begun)
+    assert study.budget == 300_000
+    assert study.mixture_space(study.open_corpus()).domains == ("law", "code", "prose")
+
+
+def test_init_replaces_no_file_unless_told_to(begun: Path, text_corpus: Corpus) -> None:
+    begun.write_text("mine")
+    with pytest.raises(StudyError, match=r"mine\.yaml.*--force"):
+        write_study_file(begun, text_corpus.path)
+    assert begun.read_text() == "mine"
+    write_study_file(begun, text_corpus.path, force=True)
+    assert load_study(begun).name == "mine"
+
+
+def test_init_wants_a_corpus(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="mixopt corpus build"):
+        write_study_file(tmp_path / "mine.yaml", tmp_path / "nowhere")
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_init_names_a_corpus_beside_it_by_its_relative_path(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus").symlink_to(text_corpus.path)
+    write_study_file(tmp_path / "mine.yaml", tmp_path / "corpus")
+    assert "\ncorpus: corpus " in (tmp_path / "mine.yaml").read_text()
+
+
+def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    plan = {step.name: (step.runs, step.tokens) for step in steps(study, text_corpus)}
+    assert plan == {
+        "first swarm": (6, 20 * STEP),
+        "rounds": (2, 20 * STEP),
+        "selection (at most)": (8, 20 * STEP),
+        "dense seed model": (1, 20 * STEP),
+        "domain experts": (2, 10 * STEP),
+        "upcycled model": (1, 20 * STEP),
+    }
+
+
+def test_a_plan_names_the_domains_that_are_too_small(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = text_corpus.tokens["code"]
+    file = write_study(
+        tmp_path / "study.yaml", text_corpus.path, space={"budget": 8 * tokens, "max_epochs": 2}
+    )
+    show_plan(file, slots=2)
+    said = capsys.readouterr().out
+    assert "code: at most 25.0%" in said
+    assert "2 trainings at once" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # nothing was begun
