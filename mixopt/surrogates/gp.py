@@ -103,8 +103,8 @@ class GaussianProcess(Surrogate):
 
     On the RegMix table √w ranks far better than raw weights (METHODS A). Priors on length scales
     and noise are those of 2402.02229, tried here from 8 to 300 trials. Deviations are widened,
-    never narrowed, until nine tenths of the leave-one-out errors lie where they should. Outliers are
-    drawn in first (see `squash`); `model` is of drawn-in values, `predict` lets them out again.
+    never narrowed, until nine tenths of the leave-one-out errors lie where they should. Outliers
+    are drawn in first (see `squash`); `model` is of drawn-in values, `predict` lets them out.
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """

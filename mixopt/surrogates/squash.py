@@ -41,7 +41,7 @@ class Squash:
         z = np.abs(values - self.centre) / self.scale
         beyond = np.maximum(z - REACH, 0.0)
         shift = self.scale * (beyond - np.log1p(beyond))
-        return values - np.sign(values - self.centre) * np.where(beyond > 0, shift, 0.0)
+        return np.asarray(values - np.sign(values - self.centre) * shift)
 
     def let_out(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and deviations (n, p) of drawn-in values, as those of the values themselves."""
@@ -49,5 +49,4 @@ class Squash:
         # a prediction further out than any value is not blown up without end
         beyond = np.clip(z - REACH, 0.0, 10.0)
         shift = self.scale * (np.expm1(beyond) - beyond)
-        out = mean + np.sign(mean - self.centre) * np.where(beyond > 0, shift, 0.0)
-        return out, std * np.exp(beyond)
+        return mean + np.sign(mean - self.centre) * shift, std * np.exp(beyond)
