@@ -11,23 +11,37 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mixopt.errors import LedgerError
+from mixopt.errors import LedgerError, MixoptError
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, *, patience: float = 0.0) -> Iterator[None]:
+def hold(
+    path: Path,
+    what: str,
+    *,
+    patience: float = 0.0,
+    error: type[MixoptError] = LedgerError,
+    mend: str = "Wait for it to end, or stop it; two at once would train things twice",
+) -> Iterator[None]:
     """Hold the lock at `path` while the block runs; the kernel frees it if we are killed.
 
     Args:
         path: the lock file, made if absent and left behind.
         what: what is held, for the error (`study demo`, `trial 12`).
         patience: seconds to wait for another holder to let go.
+        error: what is raised.
+        mend: what the error advises.
 
     Raises:
-        LedgerError: another process holds it; the error names process, host and since when.
+        LedgerError: (or `error`) another process holds it, named with host and since when; or the
+            file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as problem:
+        raise error(f"cannot be written: {problem.strerror}", where=str(path)) from None
+    with file:
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -35,10 +49,8 @@ def hold(path: Path, what: str, *, patience: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise LedgerError(
-                        f"{what} is held by {_holder(path)}",
-                        where=str(path),
-                        mend="Wait for it to end, or stop it; two at once would train things twice",
+                    raise error(
+                        f"{what} is held by {_holder(path)}", where=str(path), mend=mend
                     ) from None
                 time.sleep(0.2)
         file.truncate(0)

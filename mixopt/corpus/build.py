@@ -12,17 +12,14 @@ documents that it shares with an earlier domain came or went there.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import os
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import mixopt
+from mixopt import locks
 from mixopt.corpus.domain import (
     SHARDS,
     DomainInput,
@@ -53,7 +50,12 @@ def build_corpus(sources: Path, out: Path, progress: Progress | None = None) -> 
     """
     sources, out = Path(sources).absolute(), Path(out).absolute()
     settings = load_sources(sources)
-    with _held(out):
+    with locks.hold(
+        out / LOCK,
+        "the corpus",
+        error=CorpusError,
+        mend="Wait for the other build, or build into another folder",
+    ):
         return _Build(settings, sources.parent, out, progress or _silent).run()
 
 
@@ -193,30 +195,6 @@ def _with_bytes(
     found = {record.token_bytes for record in records}
     whole = "average" if "average" in found else "approximate" if len(found) > 1 else found.pop()
     return dataclasses.replace(tokenizer, token_bytes=whole, mean_bytes=text / tokens)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Holds `out` for one build; the operating system lets go when the process ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = open(out / LOCK, "a+")  # noqa: SIM115  closed below, whatever happens
-    except OSError as error:
-        raise CorpusError(f"cannot be written: {error.strerror}", where=str(out)) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise CorpusError(
-                f"another build is at work here: {file.read().strip() or 'unknown'}",
-                where=str(out),
-                mend="Wait for it, or build into another folder",
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
 
 
 def _silent(stage: str, domain: str, done: int, total: int) -> None:

@@ -16,11 +16,12 @@ import numpy as np
 
 from mixopt.corpus.documents import SeenDocuments, contains, document_hash, held_out
 from mixopt.corpus.files import InputFile, find
-from mixopt.corpus.manifest import FORMAT, Bytes, DomainRecord, Role, Shard, digest, sync_folder
+from mixopt.corpus.manifest import FORMAT, Bytes, DomainRecord, Role, Shard, digest
 from mixopt.corpus.settings import DomainSettings
 from mixopt.corpus.sources import Document, OnBroken, Source, find_source, infer_source
 from mixopt.corpus.tokenizer import Encoder
 from mixopt.errors import CorpusError
+from mixopt.files import sync_folder
 
 SHARDS = "shards"
 RECORD = "domain.json"

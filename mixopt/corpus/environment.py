@@ -12,9 +12,10 @@ from mixopt.corpus.build import build_corpus
 from mixopt.corpus.documents import document_hash
 from mixopt.corpus.domain import Progress
 from mixopt.corpus.harvest import harvest, packages
-from mixopt.corpus.manifest import digest, write_atomically
+from mixopt.corpus.manifest import digest
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
+from mixopt.files import write_bytes
 
 HARVEST = 1  # raised when the same packages would give other documents
 TARGET = "descriptions"
@@ -60,13 +61,13 @@ def _gather(folder: Path, megabytes: float, vocabulary: int, progress: Progress 
         limit = int(megabytes * 1e6)
         domains = harvest(limit)
         for number, (name, documents) in enumerate(domains.items()):
-            write_atomically(folder / f"{name}.jsonl", _lines(documents))
+            write_bytes(folder / f"{name}.jsonl", _lines(documents))
             if progress:
                 progress("gather", name, number + 1, len(domains))
-        write_atomically(marker, state)
+        write_bytes(marker, state)
     text = _sources_file(sorted(p.stem for p in folder.glob("*.jsonl")), vocabulary)
     if not (folder / "sources.yaml").is_file() or (folder / "sources.yaml").read_text() != text:
-        write_atomically(folder / "sources.yaml", text.encode())
+        write_bytes(folder / "sources.yaml", text.encode())
 
 
 def _version(name: str) -> str:

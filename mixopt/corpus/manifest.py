@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mixopt import files
 from mixopt.errors import CorpusError
 
 FORMAT = 1  # raised when an older reader could misread what a newer builder writes
@@ -151,7 +151,7 @@ class Manifest:
         """Writes `manifest.json` as a whole or not at all, and returns it with its hash."""
         signed = dataclasses.replace(self, hash=self.content_hash())
         text = json.dumps(dataclasses.asdict(signed), indent=2, ensure_ascii=False)
-        write_atomically(folder / MANIFEST, (text + "\n").encode())
+        files.write_bytes(folder / MANIFEST, (text + "\n").encode())
         return signed
 
     @classmethod
@@ -201,26 +201,6 @@ class Manifest:
 def digest(values: object) -> str:
     """SHA-256 of JSON-able values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is, at any moment, either the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:

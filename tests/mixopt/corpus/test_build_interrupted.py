@@ -128,7 +128,7 @@ def test_the_second_of_two_builds_refuses_and_names_the_first(sources, tmp_path)
     builder = Builder(sources, tmp_path / "out")
     builder.advance("tokens a")
     try:
-        with pytest.raises(CorpusError, match=r"another build is at work here: process \d+ on "):
+        with pytest.raises(CorpusError, match=r"the corpus is held by process \d+ on "):
             build_corpus(sources, tmp_path / "out")
     finally:
         builder.kill()
