@@ -62,7 +62,9 @@ class ArmReport:
         n: seeds that finished.
         difference: mean of objective - natural's, over the seeds that both finished.
         p: one-sided p-value of the paired t test that the arm is not better than natural.
-        confidence: 1 - p: how sure it is that the arm is better; NaN from fewer than two pairs.
+        confidence: how sure it is that the arm is better: 1 - p, with p multiplied by the number
+            of arms that challenge natural (Bonferroni), for the best of them is chosen by the same
+            runs; NaN from fewer than two pairs.
     """
 
     mixture: Mixture
@@ -188,8 +190,7 @@ class Selection:
         """Promote the best live arm if it surely beats natural, else natural itself.
 
         The gate is a one-sided t test on the differences to natural, paired by seed. Of several
-        candidates the one with the least mean is tested, at a p-value divided by the number of
-        arms that might have been it (Bonferroni), for it was chosen by the same runs.
+        candidates the one with the least mean is tested (see `ArmReport.confidence`).
         """
         values = self._values(trials)
         arms = {name: self._report(name, values) for name in self.arms}
@@ -200,7 +201,7 @@ class Selection:
             return Verdict(NATURAL, natural, False, said, arms)
         best = min(challengers, key=lambda a: arms[a].difference)
         report, rivals = arms[best], len(self.arms) - 1
-        sure = 1 - min(1.0, report.p * rivals) if math.isfinite(report.p) else 0.0
+        sure = report.confidence if math.isfinite(report.confidence) else 0.0
         pairs = len(values[best].keys() & values[NATURAL].keys())
         facts = (
             f"{best} differs from natural by {report.difference:+.4f} over {pairs} shared seeds, "
@@ -264,7 +265,7 @@ class Selection:
             n=len(runs),
             difference=float(gaps.mean()) if len(gaps) else math.inf,
             p=p,
-            confidence=1 - p,
+            confidence=1 - min(1.0, p * (len(self.arms) - 1)) if math.isfinite(p) else math.nan,
         )
 
 

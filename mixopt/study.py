@@ -349,7 +349,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
             f"\n  {k}: was {before.get(k)!r}, is {settings.get(k)!r}" for k in sorted(changed)
         )
         raise StudyError(
-            f"settings that alter results differ from those this study was begun with:{lines}\n",
+            f"settings that alter results differ from those this study was begun with:{lines}",
             where=str(study.path),
             mend=f"Put them back, or give the study another name ({study.home} keeps its trials)",
         )

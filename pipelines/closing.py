@@ -64,7 +64,7 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
     )
     table.add_row("seeds", *(str(arms[n].get("n", 0)) for n in names))
     table.add_row("against natural", *(_difference(arms[n]) for n in names))
-    table.add_row("surely better", *(_percent(arms[n].get("confidence")) for n in names))
+    table.add_row("sure to be better", *(_percent(arms[n].get("confidence")) for n in names))
     table.add_section()
     table.add_row("tokens", *(count(arms[n].get("tokens", 0)) for n in names))
     table.add_row("device time", *(duration(arms[n].get("device_seconds", 0)) for n in names))

@@ -17,6 +17,7 @@ from mixopt.study import Study, load_study
 from pipelines.console import make_console
 from pipelines.session import TRAINING_PER_FORWARD
 from pipelines.wording import count, duration
+from workers.cluster import Resources
 
 PROBE_STEPS = 24
 
@@ -66,7 +67,7 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     return found
 
 
-def measured_speed(step: Step, corpus_path: Path, corpus: Corpus) -> float:
+def measured_speed(step: Step, study: Study, corpus: Corpus) -> float:
     """Training tokens per second of one such training on one thread here, by running a little."""
     from proxies.job import Job
     from proxies.training import Progress, train
@@ -75,7 +76,7 @@ def measured_speed(step: Step, corpus_path: Path, corpus: Corpus) -> float:
     job = Job(
         model=step.model,
         recipe=recipe,
-        corpus=str(corpus_path),
+        corpus=str(study.corpus_path),
         mixtures=(corpus.natural,),
         seeds=(0,),
         tokens=PROBE_STEPS * recipe.tokens_per_step,
@@ -86,7 +87,8 @@ def measured_speed(step: Step, corpus_path: Path, corpus: Corpus) -> float:
         seen.append(progress.tokens_per_second)
 
     with tempfile.TemporaryDirectory() as folder:
-        train(job, Path(folder), report, threads=1)
+        device = Resources(gpus=study.ray.gpus_per_trial).device
+        train(job, Path(folder), report, threads=1, device=device)
     return seen[-1]
 
 
@@ -107,9 +109,7 @@ def show_plan(path: Path, slots: int) -> None:
     plan = steps(study, corpus)
     with console.status("measuring the speed of this machine …"):
         speeds = {
-            model: measured_speed(
-                next(s for s in plan if s.model == model), study.corpus_path, corpus
-            )
+            model: measured_speed(next(s for s in plan if s.model == model), study, corpus)
             for model in {s.model for s in plan}
         }
     device, wall = 0.0, 0.0

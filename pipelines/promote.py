@@ -215,6 +215,7 @@ def _result(
     job: Promotion, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     last = stages["upcycled"]
+    model = _export(job, folder)
     return {
         "id": job.folder.name,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -241,10 +242,19 @@ def _result(
         "expert_names": list(job.experts),
         "receipt": upcycled["receipt"],
         "curve": [dataclasses.asdict(point) for point in last.curve],
-        "model": str(folder.relative_to(job.folder.parent)),  # a study's folder may move
+        "model": str(model.relative_to(job.folder.parent)),  # a study's folder may move
         "model_params": job.model.total_params(),
         "active_params": job.model.active_params(),
     }
+
+
+def _export(job: Promotion, trained: Path) -> Path:
+    """The folder with what is needed to use the model: weights, shape, tokenizer."""
+    model = job.folder / "model"
+    for source in (trained / "model.safetensors", trained / "model.json"):
+        files.write_bytes(model / source.name, source.read_bytes())
+    files.write_bytes(model / "tokenizer.json", job.session.corpus.tokenizer_path.read_bytes())
+    return model
 
 
 def predicted(job: Promotion) -> dict[str, tuple[float, float]]:

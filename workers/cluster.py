@@ -1,14 +1,14 @@
 """Connecting to Ray: a cluster that is there, or one started on this machine for as long as we run.
 
-Ray turns token authentication on by default since 2.59. A cluster started here makes its own token;
-to reach another, give this machine the cluster's (`RAY_AUTH_MODE=token`, `RAY_AUTH_TOKEN`).
+Since 2.59 a Ray that a program starts itself, as we do for `local`, asks for a token and makes its
+own. To reach a cluster with token authentication, give this machine the cluster's token
+(`RAY_AUTH_MODE=token`, `RAY_AUTH_TOKEN`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +35,11 @@ class Resources:
     attempts: int = 4
 
     @property
+    def device(self) -> str:
+        """Where a training runs: on a GPU only if it asked Ray for one."""
+        return "cuda" if self.gpus else "cpu"
+
+    @property
     def threads(self) -> int:
         """Threads of one training."""
         return max(1, int(self.cpus))
@@ -55,7 +60,6 @@ def connect(address: str | None) -> Iterator[str]:
         yield "the Ray cluster already connected"
         return
     starts_here = address == "local"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(
             address=address,

@@ -107,7 +107,11 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
                 attempt = waiting.popleft()
                 attempt.number += 1
                 stream = task.remote(
-                    attempt.work, attempt.number, resources.threads, attempt.micro_batches
+                    attempt.work,
+                    attempt.number,
+                    attempt.micro_batches,
+                    resources.threads,
+                    resources.device,
                 )
                 running[stream] = attempt
                 yield Started(attempt.work.key, attempt.number)

@@ -20,16 +20,15 @@ def settled(model: ModelConfig, recipe: Recipe, resources: Resources) -> Recipe:
     task = ray.remote(_measure).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
     )
-    chosen: Recipe = ray.get(task.remote(model, recipe, resources.threads))
+    chosen: Recipe = ray.get(task.remote(model, recipe, resources.threads, resources.device))
     return chosen
 
 
-def _measure(model: ModelConfig, recipe: Recipe, threads: int) -> Recipe:
+def _measure(model: ModelConfig, recipe: Recipe, threads: int, device: str) -> Recipe:
     import torch
 
     from proxies.precision import choose_precision
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    faster = choose_precision(model, recipe, 1, device)
+    faster = choose_precision(model, recipe, 1, torch.device(device))
     return dataclasses.replace(recipe, precision="bf16" if faster == "bf16" else "fp32")

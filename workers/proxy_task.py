@@ -58,7 +58,9 @@ def finished(work: Work) -> list[Outcome] | None:
     return [Outcome.from_json(outcome) for outcome in said["outcomes"]]
 
 
-def perform(work: Work, attempt: int, threads: int, micro_batches: int) -> Iterator[dict[str, Any]]:
+def perform(
+    work: Work, attempt: int, micro_batches: int, threads: int = 1, device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
     """Train `work`, yielding small dicts: `progress` …, then one `done` or `failed`.
 
     Nothing is raised for what can be classified; a `failed` names its `Failure`.
@@ -69,7 +71,7 @@ def perform(work: Work, attempt: int, threads: int, micro_batches: int) -> Itera
 
     def run() -> None:
         try:
-            outcomes = _train(work, attempt, threads, micro_batches, box)
+            outcomes = _train(work, attempt, micro_batches, threads, device, box)
             box.put({"kind": "done", "outcomes": [o.to_json() for o in outcomes]})
         except CorpusError as error:
             box.put(_failed(Failure.BAD_DATA, str(error)))
@@ -102,10 +104,15 @@ def _failed(failure: Failure, message: str) -> dict[str, Any]:
 
 
 def _train(
-    work: Work, attempt: int, threads: int, micro_batches: int, box: queue.Queue[dict[str, Any]]
+    work: Work,
+    attempt: int,
+    micro_batches: int,
+    threads: int,
+    device: str,
+    box: queue.Queue[dict[str, Any]],
 ) -> list[Outcome]:
     from proxies.job import Job
-    from proxies.training import Progress, train
+    from proxies.training import CHECKPOINT, Progress, train
 
     folder = Path(work.folder)
     with locks.hold(folder / "lock", work.key, patience=LOCK_PATIENCE_SECONDS):
@@ -122,10 +129,13 @@ def _train(
         def report(progress: Progress) -> None:
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
 
-        outcomes = train(job, folder, report, threads=threads, keep_weights=work.keep_weights)
+        outcomes = train(
+            job, folder, report, threads=threads, keep_weights=work.keep_weights, device=device
+        )
         said = {"identity": work.identity, "outcomes": [o.to_json() for o in outcomes]}
         files.write_json(folder / MARKER, said)
         _append(folder / ATTEMPTS, {"attempt": attempt, "completed": time.time()})
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # the marker is what counts from now on
         return outcomes
 
 

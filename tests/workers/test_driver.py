@@ -72,7 +72,7 @@ def test_a_finished_work_is_not_trained_again(text_corpus: Corpus, tmp_path: Pat
 
 def test_a_marker_of_another_identity_does_not_count(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
-    list(perform(piece, 1, 1, 1))
+    list(perform(piece, attempt=1, micro_batches=1))
     assert finished(piece) is not None
     assert finished(dataclasses.replace(piece, identity="another")) is None
 
@@ -87,7 +87,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     def kill_once_it_has_a_checkpoint() -> None:
         folder = Path(piece.folder)
         while not (folder / "checkpoint.safetensors").exists():
-            time.sleep(0.02)
+            time.sleep(0.01)
         pid = json.loads((folder / "lock").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
