@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,18 +169,11 @@ def test_a_study_killed_again_and_again_at_any_moment_ends_the_same(
 ) -> None:
     file = write(tmp_path, text_corpus)
     rng = random.Random(0)
-    kills = 0
-    while True:
+    for _ in range(8):
         driver = start("pipelines.cli", "run", file, cwd=tmp_path)
-        try:
-            driver.wait(timeout=rng.uniform(3, 30))
-        except subprocess.TimeoutExpired:
-            assert kill(driver) == []
-            kills += 1
-            continue
-        succeeded(finish(driver))
-        break
-    assert kills
+        time.sleep(rng.uniform(3, 30))  # importing, starting Ray, training, proposing, selecting …
+        assert kill(driver) == []
+    succeeded(finish(start("pipelines.cli", "run", file, cwd=tmp_path)))
     assert found(ledger_trials(file)) == found(ledger_trials(whole))
     assert all(
         sum("completed" in line for line in lines) == 1
