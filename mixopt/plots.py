@@ -34,7 +34,8 @@ def mixture_bars(
     figure = style.figure("Mixtures: share of training tokens by domain", "", "weight")
     for index, (name, mixture) in enumerate(mixtures.items()):
         epochs = _epochs(mixture, available, budget)
-        label = [f"{e:.2g}×" for e in epochs] if epochs else None
+        # below a tenth of an epoch nothing repeats, and the labels of many bars would overlap
+        label = [f"{e:.2g}×" if e >= 0.1 else "" for e in epochs] if epochs else None
         hover = "%{x}: %{y:.1%}" + ("<br>%{text} its tokens" if epochs else "")
         figure.add_bar(
             x=mixture.domains,

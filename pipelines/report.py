@@ -218,7 +218,10 @@ def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
 def _weight(told: Told, mixture: Mixture, domain: str) -> str:
     weight = mixture.as_dict().get(domain, 0.0)
     tokens = told.available.get(domain)
-    return f"{weight:.1%}" + (f" ({weight * told.study.budget / tokens:.2g}×)" if tokens else "")
+    if not tokens:
+        return f"{weight:.1%}"
+    epochs = weight * told.study.budget / tokens
+    return f"{weight:.1%} ({f'{epochs:.2g}' if epochs >= 0.01 or not epochs else '<0.01'}×)"
 
 
 def _table_note(told: Told) -> str:
