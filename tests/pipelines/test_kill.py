@@ -39,6 +39,7 @@ class Killed:
     Attributes:
         study: the study.
         interrupted: trials that had begun and not ended when the driver died.
+        training: workers that were training when it died.
         orphans: workers of the killed driver that still trained `SECONDS_TO_DIE` later.
         driver: its process id.
         second: how the second driver fared that was started while the first one ran.
@@ -46,6 +47,7 @@ class Killed:
 
     study: Study
     interrupted: set[int]
+    training: int
     orphans: list[str]
     driver: int
     second: subprocess.CompletedProcess[str]
@@ -62,8 +64,8 @@ def write(folder: Path, corpus: Corpus) -> Path:
     )
 
 
-def kill(driver: subprocess.Popen[str]) -> list[str]:
-    """Kill the driver alone; what of it trains on nevertheless.
+def kill(driver: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """Kill the driver alone; how many workers were training, and those that train on nevertheless.
 
     Ray's agents, which train nothing, take a minute to see that they are alone.
     """
@@ -72,7 +74,7 @@ def kill(driver: subprocess.Popen[str]) -> list[str]:
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     _, alive = psutil.wait_procs(training, timeout=SECONDS_TO_DIE)
-    return [" ".join(process.cmdline()) for process in alive]
+    return len(training), [" ".join(process.cmdline()) for process in alive]
 
 
 def holds_a_trial(process: psutil.Process) -> bool:
@@ -101,11 +103,11 @@ def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Kil
     wait_for(lambda: lock.exists() and lock.stat().st_size > 0, driver)
     other = start("pipelines.cli", "run", file, cwd=file.parent)
     wait_for(lambda: bool(ended(study.home) and resumable(study.home)), driver)
-    orphans = kill(driver)
+    training, orphans = kill(driver)
     interrupted = resumable(study.home)
     second = finish(other)
     succeeded(finish(start("pipelines.cli", "run", file, cwd=file.parent)))
-    return Killed(study, interrupted, orphans, driver.pid, second)
+    return Killed(study, interrupted, training, orphans, driver.pid, second)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_study(killed: Killed)
 
 
 def test_the_killed_drivers_workers_die_with_it(killed: Killed) -> None:
+    assert killed.training
     assert killed.orphans == []
 
 
@@ -172,7 +175,7 @@ def test_a_study_killed_again_and_again_at_any_moment_ends_the_same(
     for _ in range(8):
         driver = start("pipelines.cli", "run", file, cwd=tmp_path)
         time.sleep(rng.uniform(3, 30))  # importing, starting Ray, training, proposing, selecting …
-        assert kill(driver) == []
+        assert kill(driver)[1] == []
     succeeded(finish(start("pipelines.cli", "run", file, cwd=tmp_path)))
     assert found(ledger_trials(file)) == found(ledger_trials(whole))
     assert all(
