@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from mixopt.corpus.shards import Corpus
+from mixopt.records import trial_folder
 from mixopt.study import Study, load_study
 from mixopt.trials import State, Trial
+from proxies.checkpoint import load_state
 from tests.pipelines.whole_study import (
     STEP,
     attempts,
@@ -30,6 +32,7 @@ from tests.pipelines.whole_study import (
 )
 
 SECONDS_TO_DIE = 30.0
+STEPS = 500  # of a trial, a few seconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def write(folder: Path, corpus: Corpus) -> Path:
     return write_study(
         folder / "study.yaml",
         corpus.path,
-        proxy={"tokens": 400 * STEP},
+        proxy={"tokens": STEPS * STEP},
         search={"trials": 4, "repeats": 0},
         promote=None,
     )
@@ -94,6 +97,15 @@ def resumable(home: Path) -> set[int]:
     return {int(checkpoint.parent.name) for checkpoint in found} - ended(home)
 
 
+def just_begun(home: Path) -> set[int]:
+    """Trials with a checkpoint that is far from their end: they cannot end before the kill."""
+    steps = {
+        number: load_state(trial_folder(home, number) / "checkpoint.safetensors")[1]["step"]
+        for number in resumable(home)
+    }
+    return {number for number, step in steps.items() if step < STEPS / 3}
+
+
 @pytest.fixture(scope="module")
 def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     file = write(tmp_path_factory.mktemp("killed"), text_corpus)
@@ -102,7 +114,7 @@ def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Kil
     lock = study.home / "driver.lock"
     wait_for(lambda: lock.exists() and lock.stat().st_size > 0, driver)
     other = start("pipelines.cli", "run", file, cwd=file.parent)
-    wait_for(lambda: bool(ended(study.home) and resumable(study.home)), driver)
+    wait_for(lambda: bool(ended(study.home) and just_begun(study.home)), driver)
     training, orphans = kill(driver)
     interrupted = resumable(study.home)
     second = finish(other)
