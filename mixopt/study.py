@@ -116,7 +116,8 @@ class Select(Section):
     rule: Literal["repeat", "successive-rejects"] = "repeat"
     """Every arm with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
     seeds: int = Field(default=3, ge=2)
-    """Fresh seeds per arm (with successive rejects: on average)."""
+    """Fresh seeds per arm (with successive rejects: on average). May be raised later: the gate then
+    looks again, and each further look makes its confidence a little too good."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
     """How sure the gate must be that the found mixture beats the natural one."""
 
@@ -323,9 +324,12 @@ def _flat(values: Any, at: str = "") -> dict[str, Any]:
     return {at.removeprefix("."): values}
 
 
-# What may change between two runs of one study: where it runs and is shown, how long it searches,
-# and what is promoted afterwards (a promotion's folder carries the hash of its own settings).
-FREE = ("mlflow", "ray", "promote", "folder", "corpus", "ledger", "search.rounds", "space.budget")
+# What may change between two runs of one study: where it runs and is shown, how long it searches
+# and selects, and what is promoted afterwards (a promotion's folder has its settings' hash).
+FREE = (
+    *("mlflow", "ray", "promote", "folder", "corpus", "ledger"),
+    *("search.rounds", "select.seeds", "space.budget"),
+)
 
 
 def freeze(study: Study, corpus: Corpus) -> None:
@@ -343,7 +347,8 @@ def freeze(study: Study, corpus: Corpus) -> None:
         files.write_json(frozen, settings)
         return
     before = json.loads(frozen.read_text())
-    changed = [k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k)]
+    bound = {k for k in settings.keys() | before.keys() if not k.startswith(FREE)}
+    changed = [k for k in bound if settings.get(k) != before.get(k)]
     if changed:
         lines = "".join(
             f"\n  {k}: was {before.get(k)!r}, is {settings.get(k)!r}" for k in sorted(changed)

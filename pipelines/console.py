@@ -71,6 +71,10 @@ class Display:
         """Print a warning above the bars; brackets in it are not markup."""
         self.say(f"[yellow]![/] {escape(text)}")
 
+    def skip(self, total: float) -> None:
+        """A phase of `total` FLOPs was done before."""
+        self._done += total
+
     @contextlib.contextmanager
     def phase(self, label: str, total: float, items: int, done: dict[str, float]) -> Iterator[None]:
         """Show a phase of `total` FLOPs in `items` pieces, `done` of them finished before."""

@@ -132,6 +132,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
     trained = _train(session, "domain experts", works)
     stages |= {work.key: result for work, result in zip(works, trained, strict=True)}
 
+    session.connect()
     session.display.say(f"upcycling {len(works)} experts: {settings.upcycler}")
     upcycled = promotion_job.upcycle_on_cluster(
         promotion_job.Upcycling(
@@ -172,10 +173,14 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
     for work in works:
         job = Job.from_json(work.job)
         costs[work.key] = session.flops(job.model, job.tokens)
-    outcomes: dict[str, Outcome] = {}
-    over = {work.key: costs[work.key] for work in works if finished(work) is not None}
+    markers = {work.key: finished(work) for work in works}
+    outcomes: dict[str, Outcome] = {key: done[0] for key, done in markers.items() if done}
+    todo = [work for work in works if work.key not in outcomes]
+    if todo:
+        session.connect()
+    over = {key: costs[key] for key in outcomes}
     with display.phase(label, sum(costs.values()), len(works), over):
-        for event in driver.run(works, session.resources):
+        for event in driver.run(todo, session.resources):
             match event:
                 case driver.Progressed():
                     share = event.tokens / int(_by_key(works, event.key).job["tokens"])

@@ -17,7 +17,6 @@ from pipelines.console import Display, make_console
 from pipelines.report import write_report
 from pipelines.session import Session, open_session
 from pipelines.tracking import tracking_uri
-from workers.cluster import connect
 
 Until = Literal["search", "select", "promote"]
 
@@ -36,9 +35,7 @@ def run_study(path: Path, until: Until = "promote") -> None:
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:
-            with connect(study.ray.address) as where:
-                display.say(f"[bold]{study.name}[/]: {where}, ledger {study.ledger_url}")
-                _steps(session, until)
+            _steps(session, until)
         except BaseException:
             session.tracker.study_ended(failed=True)
             raise

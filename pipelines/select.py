@@ -11,7 +11,9 @@ import numpy as np
 
 from mixopt import diagnostics, files, surrogates
 from mixopt.proposers.optimum import Recommendation, recommend
+from mixopt.records import read_verdict
 from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, finalists
+from mixopt.study import digest
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Trial, TrialTable
 from pipelines.search import search_trials, surrogate_choice
@@ -30,6 +32,9 @@ def select(session: Session) -> dict[str, Any]:
         The content of `verdict.json`.
     """
     trials = search_trials(session.ledger.trials())
+    before = read_verdict(session.home)
+    if before.get("of") == _basis(session, trials):
+        return before
     table = TrialTable.of(trials, session.objective.metrics)
     choice = surrogate_choice(session, trials)
     surrogate: Surrogate = surrogates.make(
@@ -49,10 +54,17 @@ def select(session: Session) -> dict[str, Any]:
             break
         run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
     said = _verdict(session, selection, found, surrogate, choice)
+    said["of"] = _basis(session, trials)
     files.write_json(session.home / VERDICT, said)
     files.write_json(session.home / "mixture.json", said["mixture"])
     session.tracker.verdict(said)
     return said
+
+
+def _basis(session: Session, trials: Sequence[Trial]) -> str:
+    """Identity of what a verdict follows from: the search's trials, and what was asked for."""
+    asked = [session.study.select.model_dump(), session.study.search.surrogate]
+    return digest([*asked, [(t.number, t.state) for t in trials]])
 
 
 def _selection(session: Session, found: Recommendation, trials: Sequence[Trial]) -> Selection:

@@ -37,7 +37,7 @@ from mixopt.trials import Failure, Fidelity, Outcome, Trial, TrialResult, TrialS
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
 from proxies.job import Job
-from workers.cluster import Resources
+from workers.cluster import Resources, connect
 from workers.proxy_task import Work
 
 TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
@@ -54,6 +54,17 @@ class Session:
     ledger: Ledger
     tracker: Tracker
     display: Display
+    _stack: contextlib.ExitStack
+    _where: str = ""
+
+    def connect(self) -> None:
+        """Be connected to Ray until the session ends.
+
+        Called where work begins, so that a finished study starts no cluster to say so.
+        """
+        if not self._where:
+            self._where = self._stack.enter_context(connect(self.study.ray.address))
+            self.display.say(f"[bold]{self.study.name}[/]: {self._where}")
 
     @cached_property
     def model(self) -> ModelConfig:
@@ -74,7 +85,7 @@ class Session:
     def recipe(self, purpose: Literal["proxy", "promote"]) -> Recipe:
         """How proxies or promoted models are trained, with `precision: auto` settled for good.
 
-        Needs a connected cluster the first time; the answer is kept in the study folder.
+        Measured on the cluster the first time; the answer is kept in the study folder.
         """
         proxy, promote = self.study.proxy, self.study.promote
         asked = proxy if purpose == "proxy" or promote is None else promote
@@ -85,6 +96,7 @@ class Session:
         if purpose not in known:
             from workers.precision import settled
 
+            self.connect()
             model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
             known[purpose] = settled(model, asked.recipe, self.resources).precision
             files.write_json(path, known)
@@ -135,12 +147,10 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
         objective = study.mixture_objective()
         ledger = Ledger.open(study.ledger_url, study.name, objective)
         tracker = Tracker.open(study, on_warning=display.warn)
-        try:
-            yield Session(
-                study, corpus, study.mixture_space(corpus), objective, ledger, tracker, display
-            )
-        finally:
-            ledger.close()
+        space = study.mixture_space(corpus)
+        with contextlib.ExitStack() as stack:
+            stack.callback(ledger.close)
+            yield Session(study, corpus, space, objective, ledger, tracker, display, stack)
 
 
 def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:
@@ -158,6 +168,10 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
     ledger, display = session.ledger, session.display
     todo = [t for t in specs if not t.ended]
     cost = session.flops(session.model, session.fidelity.tokens)
+    if not todo:
+        display.skip(cost * len(specs))
+        return list(specs)
+    session.connect()
     over = {str(t.number): cost for t in specs if t.ended}
     with display.phase(label, cost * len(specs), len(specs), over):
         for event in driver.run([session.work(t) for t in todo], session.resources):

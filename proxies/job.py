@@ -7,9 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mixopt.errors import TrainingError
+from mixopt.errors import CheckpointError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
@@ -89,10 +90,28 @@ class Job:
         )
 
     def training_hash(self, corpus_hash: str) -> str:
-        """Identity of the work: equal hashes may resume each other's checkpoints."""
+        """Identity of the work: equal hashes may resume each other's checkpoints.
+
+        Raises:
+            CheckpointError: the initial state cannot be read.
+        """
         values = self.to_json()
-        values.pop("corpus")  # the folder may move, its content may not
+        values.pop("corpus")  # folders may move, their content may not change
+        if self.initial is not None:
+            values["initial"] = _content(Path(self.initial))
         for name in HARMLESS:
             values["recipe"].pop(name)
         text = json.dumps([values, corpus_hash], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"the initial state cannot be read: {error.strerror}",
+            where=str(path),
+            mend="Run the stage that makes it again",
+        ) from error
