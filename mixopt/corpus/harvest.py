@@ -7,6 +7,7 @@ the same package versions give the same documents, whatever else is installed be
 from __future__ import annotations
 
 import ast
+import email
 import random
 import re
 import sysconfig
@@ -227,10 +228,13 @@ def descriptions(names: Iterable[str]) -> Iterator[str]:
         if name in ROOTS:
             continue
         try:
-            payload = metadata.metadata(name).get_payload()  # type: ignore[attr-defined]
-        except (metadata.PackageNotFoundError, AttributeError):
+            said = metadata.distribution(name).read_text("METADATA") or ""
+        except metadata.PackageNotFoundError:
             continue
-        for _, piece in zip(range(PIECES_OF_FILE), _cut(str(payload or "")), strict=False):
+        # Parsed here: once `importlib_metadata` is imported, `metadata.metadata` gives its class,
+        # whose payload is empty.
+        payload = email.message_from_string(said).get_payload()
+        for _, piece in zip(range(PIECES_OF_FILE), _cut(str(payload)), strict=False):
             if len(piece) >= 200:
                 yield piece
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from tests.pipelines.whole_study import (
 )
 
 SECONDS_TO_DIE = 30.0
-STEPS = 500  # of a trial, a few seconds
+STEPS = 700  # of a trial, a few seconds
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,16 @@ def write(folder: Path, corpus: Corpus) -> Path:
     )
 
 
-def kill(driver: subprocess.Popen[str]) -> tuple[int, list[str]]:
+def kill(
+    driver: subprocess.Popen[str], when: Callable[[], bool] = lambda: True
+) -> tuple[int, list[str]]:
     """Kill the driver alone; how many workers were training, and those that train on nevertheless.
 
     Ray's agents, which train nothing, take a minute to see that they are alone.
     """
     family = psutil.Process(driver.pid).children(recursive=True)
     training = [process for process in family if holds_a_trial(process)]
+    wait_for(when, driver)  # the kill follows at once: a trial of seconds must not end before it
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     _, alive = psutil.wait_procs(training, timeout=SECONDS_TO_DIE)
@@ -114,8 +118,8 @@ def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Kil
     lock = study.home / "driver.lock"
     wait_for(lambda: lock.exists() and lock.stat().st_size > 0, driver)
     other = start("pipelines.cli", "run", file, cwd=file.parent)
-    wait_for(lambda: bool(ended(study.home) and just_begun(study.home)), driver)
-    training, orphans = kill(driver)
+    wait_for(lambda: bool(ended(study.home)), driver)
+    training, orphans = kill(driver, lambda: bool(just_begun(study.home)))
     interrupted = resumable(study.home)
     second = finish(other)
     succeeded(finish(start("pipelines.cli", "run", file, cwd=file.parent)))

@@ -134,7 +134,7 @@ def test_a_study_runs_as_a_job_and_keeps_everything_beside_its_file(
         ray={"address": None},
     )
     done = succeeded(cluster.submit("python", "-m", "pipelines.run", file))
-    assert re.search(rf"job: Ray at \S+:{cluster.port},", done.stdout), done.stdout
+    assert re.search(rf"job: Ray at \S+:{cluster.port}\n", done.stdout), done.stdout
     assert "mixture is promoted" in done.stdout
     trials = ledger_trials(file)
     assert len(trials) >= 3
