@@ -14,6 +14,7 @@ from mixopt.designs import STRENGTHS, cut
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.space import MixtureSpace
+from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
 
 CANDIDATES = 2048  # drawn over the whole space
@@ -72,11 +73,12 @@ def recommend(
         mean, std = surrogate.predict(weights).compose(objective)
         return mean + risk * std
 
-    mixture = minimise(score, space, seed)
-    free = mixture
-    if space.binding(mixture):
-        free = minimise(score, space.unconstrained, seed, also=mixture.array[None])
-    mean, std = surrogate.predict(np.stack([mixture.array, free.array])).compose(objective)
+    with reproducible(seed):
+        mixture = minimise(score, space, seed)
+        free = mixture
+        if space.binding(mixture):
+            free = minimise(score, space.unconstrained, seed, also=mixture.array[None])
+        mean, std = surrogate.predict(np.stack([mixture.array, free.array])).compose(objective)
     return Recommendation(
         mixture=mixture,
         mean=float(mean[0]),
