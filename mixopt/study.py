@@ -332,6 +332,10 @@ FREE = (
 )
 
 
+def _is_free(key: str) -> bool:
+    return key in FREE or key.split(".")[0] in FREE
+
+
 def freeze(study: Study, corpus: Corpus) -> None:
     """Bind the study's folder to the settings that alter its results, or check that it is bound.
 
@@ -339,7 +343,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
         StudyError: a setting that alters results differs; the difference is shown.
     """
     values = _flat(study.model_dump(mode="json"))
-    settings = {k: v for k, v in values.items() if not k.startswith(FREE)}
+    settings = {k: v for k, v in values.items() if not _is_free(k)}
     settings |= {"budget": study.budget, "corpus hash": corpus.hash}
     frozen = study.home / "study.json"
     if not frozen.exists():
@@ -347,7 +351,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
         files.write_json(frozen, settings)
         return
     before = json.loads(frozen.read_text())
-    bound = {k for k in settings.keys() | before.keys() if not k.startswith(FREE)}
+    bound = {k for k in settings.keys() | before.keys() if not _is_free(k)}
     changed = [k for k in bound if settings.get(k) != before.get(k)]
     if changed:
         lines = "".join(

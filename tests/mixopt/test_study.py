@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mixopt.corpus.build import build_corpus
+from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
-from mixopt.study import load_study, parse_tokens
+from mixopt.study import freeze, load_study, parse_tokens
+from tests.conftest import write_sources
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
 
@@ -70,3 +73,51 @@ def test_an_objective_without_weight_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"absent\.yaml"):
         load_study(tmp_path / "absent.yaml")
+
+
+def frozen(folder: Path, corpus: Corpus, more: str = "") -> None:
+    text = f"name: demo\ncorpus: {corpus.path}\nobjective:\n  notes: 1\n{more}"
+    freeze(load_study(study_file(folder, text)), corpus)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "search:\n  rounds: 9\n",
+        "select:\n  seeds: 9\n",
+        "ray:\n  cpus_per_trial: 2\n",
+        "mlflow:\n  experiment: other\n",
+        "promote:\n  seed_tokens: 1k\n",
+    ],
+)
+def test_what_alters_no_result_may_change_later(
+    tmp_path: Path, text_corpus: Corpus, more: str
+) -> None:
+    frozen(tmp_path, text_corpus)
+    frozen(tmp_path, text_corpus, more=more)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("seed: 1\n", "seed: was 0, is 1"),
+        ("proxy:\n  tokens: 1M\n", "proxy.tokens: was 600000, is 1000000"),
+        ("promote:\n  tokens: 1M\n", "budget: was 600000, is 1000000"),
+        ("select:\n  confidence: 0.6\n", "select.confidence: was 0.9, is 0.6"),
+    ],
+)
+def test_what_alters_results_is_refused_with_the_difference(
+    tmp_path: Path, text_corpus: Corpus, more: str, said: str
+) -> None:
+    frozen(tmp_path, text_corpus)
+    with pytest.raises(StudyError, match=said):
+        frozen(tmp_path, text_corpus, more=more)
+
+
+def test_other_text_in_the_same_corpus_folder_is_refused(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    frozen(tmp_path, text_corpus)
+    other = build_corpus(write_sources(tmp_path / "text", seed=1), tmp_path / "other")
+    with pytest.raises(StudyError, match="corpus hash: was"):
+        frozen(tmp_path, other)
