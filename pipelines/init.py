@@ -56,8 +56,8 @@ promote:                  # the upcycled mixture of experts; `promote: null` end
   seed_tokens: 600k       # dense seed model, on the natural mixture
   expert_tokens: 200k     # each dense domain expert branched from it
   tokens: 600k            # the upcycled model, on the selected mixture
-  model: {{width: {width}, layers: {layers}, heads: {heads}, experts: {experts}, \
-experts_per_token: {k}, expert_width: {expert_width}}}
+  model: {{width: {width}, layers: {layers}, heads: {heads}, experts: {promoted_experts}, \
+experts_per_token: {promoted_k}, expert_width: {expert_width}}}
 
 mlflow:
   uri: null               # null: MLFLOW_TRACKING_URI, else SQLite in the study folder
@@ -95,6 +95,9 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         heads=model.heads,
         experts=model.experts,
         k=model.experts_per_token,
+        # one dense model per domain, and the seed model itself, become experts
+        promoted_experts=(experts := min(model.experts, len(corpus.domains) + 1)),
+        promoted_k=min(model.experts_per_token, experts),
         expert_width=model.expert_width,
         rate=recipe.learning_rate,
         batch=recipe.batch_sequences,

@@ -15,6 +15,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
 from pipelines.console import make_console
+from pipelines.promote import check
 from pipelines.session import TRAINING_PER_FORWARD
 from pipelines.wording import count, duration
 from workers.cluster import Resources
@@ -40,11 +41,6 @@ class Step:
         return TRAINING_PER_FORWARD * per_token * self.tokens * self.runs
 
 
-def dense(model: ModelConfig) -> ModelConfig:
-    """The dense shape whose feed-forward layers become experts of `model`."""
-    return dataclasses.replace(model, experts=1, experts_per_token=1)
-
-
 def steps(study: Study, corpus: Corpus) -> list[Step]:
     """The study's steps with their trainings, as the study file asks for them."""
     proxy, search, select = study.proxy, study.search, study.select
@@ -60,8 +56,8 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
         full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
         recipe = promote.recipe
         found += [
-            Step("dense seed model", 1, promote.seed_tokens, dense(full), recipe, False),
-            Step("domain experts", full.experts, promote.expert_tokens, dense(full), recipe),
+            Step("dense seed model", 1, promote.seed_tokens, full.as_dense(), recipe, False),
+            Step("domain experts", full.experts, promote.expert_tokens, full.as_dense(), recipe),
             Step("upcycled model", 1, promote.tokens, full, recipe, False),
         ]
     return found
@@ -101,6 +97,7 @@ def show_plan(path: Path, slots: int) -> None:
     """
     study = load_study(path)
     corpus = study.open_corpus()
+    check(study, corpus)
     console = make_console()
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")

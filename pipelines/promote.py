@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import files, surrogates
-from mixopt.errors import TrainingError
+from mixopt.corpus.shards import Corpus
+from mixopt.errors import StudyError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
-from mixopt.study import Promote, digest
+from mixopt.models.upcycling import upcycler_class
+from mixopt.models.upcycling.base import check_shapes
+from mixopt.study import Promote, Study, digest
 from mixopt.trials import Outcome, TrialResult, TrialTable
-from pipelines.plan import dense
 from pipelines.search import search_trials, surrogate_choice
 from pipelines.session import Session
 from proxies.job import Job
@@ -115,11 +117,33 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def check(study: Study, corpus: Corpus) -> None:
+    """Refuse a promotion that could not be upcycled, before anything is trained for it.
+
+    Raises:
+        StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
+            of that name.
+    """
+    if study.promote is None:
+        return
+    model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
+    try:
+        method = upcycler_class(study.promote.upcycler)()
+        check_shapes(model.as_dense(), model)
+        method.sources(corpus.domains[: model.experts], model)
+    except StudyError as error:
+        raise StudyError(
+            error.what,
+            where=f"{study.path}: promote: {error.where}",
+            mend=error.mend or "Mend it, or say `promote: null`",
+        ) from error
+
+
 def _stages(job: Promotion) -> dict[str, Any]:
     from workers import promotion_job
 
     session, settings = job.session, job.settings
-    shape, natural = dense(job.model), session.corpus.natural
+    shape, natural = job.model.as_dense(), session.corpus.natural
     seed_work = job.work("seed", shape, natural, settings.seed_tokens, 0)
     stages = {"seed": _train(session, "dense seed model", [seed_work])[0]}
     start = Path(seed_work.folder) / "model.safetensors"

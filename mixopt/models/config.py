@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -64,6 +65,10 @@ class ModelConfig:
                 f"{self.experts_per_token} experts per token, but only {self.experts} experts",
                 where="experts_per_token",
             )
+
+    def as_dense(self) -> ModelConfig:
+        """The dense shape whose feed-forward layers can become this model's experts."""
+        return dataclasses.replace(self, experts=1, experts_per_token=1)
 
     @property
     def dense(self) -> bool:

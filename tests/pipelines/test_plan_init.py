@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError, StudyError
 from mixopt.study import Study, load_study
 from pipelines.init import write_study_file
 from pipelines.plan import show_plan, steps
+from pipelines.promote import check
+from tests.conftest import write_sources
 from tests.pipelines.whole_study import STEP, write_study
 
 OWN = {"name", "corpus", "objective"}  # what no default can know
@@ -121,3 +124,27 @@ def test_a_plan_names_the_domains_that_are_too_small(
     assert "code: at most 25.0%" in said
     assert "2 trainings at once" in said
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # nothing was begun
+
+
+def test_a_promotion_that_could_not_be_upcycled_is_refused_before_anything_is_trained(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"name: s\ncorpus: {text_corpus.path}\nobjective: {{notes: 1}}\n"
+        "promote: {model: {experts: 8}}\n"
+    )
+    with pytest.raises(StudyError, match=r"promote: experts: 8 experts .* 3 dense models"):
+        check(load_study(file), text_corpus)
+
+
+def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path: Path) -> None:
+    sources = write_sources(tmp_path / "text")
+    kept = [row for row in sources.read_text().splitlines() if "prose" not in row]
+    sources.write_text("\n".join(kept) + "\n")
+    corpus = build_corpus(sources, tmp_path / "corpus")
+    write_study_file(tmp_path / "study.yaml", tmp_path / "corpus")
+    study = load_study(tmp_path / "study.yaml")
+    assert study.promote is not None
+    assert study.promote.model.experts == 3  # two domains and the seed
+    check(study, corpus)
