@@ -37,7 +37,7 @@ def run_study(path: Path, until: Until = "promote") -> None:
         session.tracker.study_started()
         try:
             _steps(session, until)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
             session.tracker.study_ended(failed=True)
             raise
         _views(session)

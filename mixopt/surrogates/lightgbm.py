@@ -60,10 +60,10 @@ class LightGBM(Surrogate):
     at least n / 6 of n trials, 2 to 20. That share was picked by Spearman on the RegMix 60M pool
     for one subset of 64 and 128 runs; on three other subsets of 64 it scored .898 to .934.
 
-    The number of trees is where the mean error on held-out
-    folds is least, never on test data. The deviation comes from the boosters of the folds, scaled
-    so that nine tenths of the held-out errors lie where they should: it holds the noise of a run,
-    which trees cannot tell apart, so that `Prediction.noise` is NaN unless it was given.
+    The number of trees is where the mean error on held-out folds is least, never on test data. The
+    deviation comes from the boosters of the folds, scaled so that nine tenths of the held-out
+    errors lie where they should: it holds the noise of a run, which trees cannot tell apart, so
+    that `Prediction.noise` is NaN unless it was given.
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """
