@@ -241,6 +241,8 @@ class TrialTable:
         params: (n,) active parameters of each trial's proxy.
         tokens: (n,) training tokens of each trial.
         seeds: (n,) seeds; rows with equal weights and different seeds are repeats.
+        runs: (n,) which training a row was measured on. Rows of one run are its curve: the same
+            mixture at fewer `tokens`. Every row its own run if not given.
     """
 
     domains: tuple[str, ...]
@@ -250,9 +252,32 @@ class TrialTable:
     params: np.ndarray
     tokens: np.ndarray
     seeds: np.ndarray
+    runs: np.ndarray = field(default=None)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if self.runs is None:
+            object.__setattr__(self, "runs", np.arange(len(self.weights)))
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def fidelities(self) -> list[Fidelity]:
+        """The distinct fidelities of the rows, cheapest (parameters x tokens) first."""
+        kinds = np.unique(np.stack([self.params, self.tokens], axis=1), axis=0).tolist()
+        kinds.sort(key=lambda kind: (kind[0] * kind[1], kind[0]))
+        return [Fidelity("", round(params), round(tokens)) for params, tokens in kinds]
+
+    def at(self, fidelity: Fidelity) -> np.ndarray:
+        """(n,) mask of the rows that were measured at `fidelity`, whatever its model is called."""
+        return np.asarray((self.params == fidelity.params) & (self.tokens == fidelity.tokens))
+
+    @property
+    def final(self) -> TrialTable:
+        """Without the curves: of every run the row with most tokens."""
+        order = np.lexsort((self.tokens, self.runs))
+        last = np.append(self.runs[order][1:] != self.runs[order][:-1], True)
+        return self.select(np.sort(order[last]))
 
     @classmethod
     def of(cls, trials: Iterable[Trial], metrics: Sequence[str]) -> TrialTable:
@@ -286,4 +311,5 @@ class TrialTable:
             params=self.params[rows],
             tokens=self.tokens[rows],
             seeds=self.seeds[rows],
+            runs=self.runs[rows],
         )

@@ -63,6 +63,40 @@ class Proposer(ABC):
             SurrogateError: too few complete trials to fit the surrogate to.
         """
 
+    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """The `n` specs of `pool` to run next, where only these can be run.
+
+        For finished runs from elsewhere, and for mixtures that exist as files already. Here: those
+        nearest to what `propose` asks for; a proposer that can score mixtures overrides it.
+
+        Args:
+            trials: all so far, as for `propose`.
+            pool: those that may be run; none of them has been.
+            n: how many; all of `pool` if it holds fewer.
+        """
+        left = [spec for spec in pool if spec.fidelity == self.fidelity] or list(pool)
+        chosen: list[TrialSpec] = []
+        for asked in self.propose(trials, n):
+            if not left:
+                break
+            weights = np.array([spec.mixture.weights for spec in left])
+            chosen.append(left.pop(int(hellinger(weights, asked.mixture.array[None]).argmin())))
+        return chosen
+
+    def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
+        """The spec of `pool` that it would promote now, whether it was run or not.
+
+        The least predicted mean by the study's surrogate; a proposer without a model says which
+        of those that were run was best.
+
+        Raises:
+            SurrogateError: too few complete trials to fit the surrogate to.
+        """
+        said = self.surrogate().fit(self.table(trials))
+        weights = np.array([spec.mixture.weights for spec in pool])
+        mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
+        return pool[int(np.argmin(mean))]
+
     def specs(self, trials: Sequence[Trial], mixtures: Sequence[Mixture]) -> list[TrialSpec]:
         """`mixtures` as specs of the round after the last of `trials`."""
         last = max((t.spec.round for t in trials), default=0)

@@ -6,15 +6,18 @@ Shapes: n trials or mixtures, m domains, q metrics.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.trials import Fidelity, TrialTable
+
+if TYPE_CHECKING:
+    from botorch.models.model import Model
 
 FEWEST_TRIALS = 3  # a metric measured less often than this is not modelled but refused
 
@@ -58,6 +61,8 @@ class Surrogate(ABC):
     """
 
     name: ClassVar[str]
+    multi_fidelity: ClassVar[bool] = False
+    """Whether it learns from trials of every fidelity and predicts at any; the others fit one."""
 
     def __init__(
         self,
@@ -92,6 +97,66 @@ class Surrogate(ABC):
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
         """(n, q) the means of `predict` alone, for the many candidates of a screening."""
         return self.predict(mixtures, fidelity).mean
+
+
+class JointSurrogate(Surrogate):
+    """A surrogate with a joint Gaussian posterior: what Bayesian optimization builds on."""
+
+    @property
+    @abstractmethod
+    def modelled(self) -> tuple[str, ...]:
+        """The metrics that `model` has outputs for, in its order: those that are not constant."""
+
+    @property
+    @abstractmethod
+    def model(self) -> Model:
+        """A BoTorch model from raw weights (..., n, m) to `modelled`, at the predicted fidelity.
+
+        Differentiable in the weights. Raises:
+            SurrogateError: not fitted, or all metrics are constant.
+        """
+
+    @abstractmethod
+    def joint(
+        self,
+        mixtures: np.ndarray,
+        objective: Objective,
+        fidelities: Sequence[Fidelity] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (n,) and covariance (n, n) of the noise-free objective at `mixtures` (n, m).
+
+        Args:
+            mixtures: where.
+            objective: composed after prediction; lower is better.
+            fidelities: n of them, for surrogates of several; all at the predicted one if None.
+        """
+
+
+def compose_joint(
+    objective: Objective,
+    metrics: tuple[str, ...],
+    means: np.ndarray,
+    covariances: Mapping[str, np.ndarray],
+    correlation: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (n,) and covariance (n, n) of `objective` from those of its metrics.
+
+    Args:
+        objective: its weights.
+        metrics: q names, the columns of `means`.
+        means: (n, q).
+        covariances: metric → (n, n); a metric that is left out has none.
+        correlation: (q, q) of the metrics' errors: the diagonal agrees with
+            `Objective.compose`, and what lies beside it is scaled alike.
+    """
+    total = np.zeros((len(means), len(means)))
+    spread = np.zeros_like(means)
+    for metric, covariance in covariances.items():
+        total += objective.weights.get(metric, 0.0) ** 2 * covariance
+        spread[:, metrics.index(metric)] = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    mean, std = objective.compose(means, spread, metrics, correlation)
+    own = np.sqrt(np.maximum(np.diag(total), 1e-300))
+    return mean, total * np.outer(std / own, std / own)
 
 
 def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:
