@@ -37,6 +37,8 @@ class Proposer(ABC):
     """
 
     name: ClassVar[str]
+    informed: ClassVar[bool] = True
+    """Whether what it asks for depends on what trials measured; not so for designs and chance."""
 
     def __init__(
         self,
@@ -71,10 +73,13 @@ class Proposer(ABC):
 
         Args:
             trials: all so far, as for `propose`.
-            pool: those that may be run; none of them has been.
-            n: how many; all of `pool` if it holds fewer.
+            pool: those that may be run; what `trials` hold already is passed over.
+            n: how many; all that is left of `pool` if it holds fewer.
         """
-        left = [spec for spec in pool if spec.fidelity == self.fidelity] or list(pool)
+        untried = self.untried(trials, pool)
+        left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
+        if not left:
+            return []
         chosen: list[TrialSpec] = []
         for asked in self.propose(trials, n):
             if not left:
@@ -96,6 +101,11 @@ class Proposer(ABC):
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
         return pool[int(np.argmin(mean))]
+
+    def untried(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> list[TrialSpec]:
+        """The specs of `pool` that no trial is of, whatever its role and round were."""
+        tried = {(t.spec.mixture, t.spec.fidelity, t.spec.seed) for t in trials}
+        return [spec for spec in pool if (spec.mixture, spec.fidelity, spec.seed) not in tried]
 
     def specs(self, trials: Sequence[Trial], mixtures: Sequence[Mixture]) -> list[TrialSpec]:
         """`mixtures` as specs of the round after the last of `trials`."""

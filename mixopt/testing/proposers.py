@@ -59,6 +59,13 @@ def example_trials(n: int = 12, space: MixtureSpace | None = None) -> list[Trial
     return [example_trial(i, TrialSpec(m, FIDELITY, seed=11)) for i, m in enumerate(mixtures)]
 
 
+def example_pool(n: int) -> list[TrialSpec]:
+    """`n` specs that `example_trials` does not hold."""
+    draws = example_space().sample_sobol(n, seed=5)
+    domains = example_space().domains
+    return [TrialSpec(Mixture.from_array(domains, w), FIDELITY, seed=11) for w in draws]
+
+
 class ProposerConformance:
     """Tests of the contract of `Proposer`; pytest runs them in a derived class."""
 
@@ -76,7 +83,7 @@ class ProposerConformance:
         specs = self.make().propose(example_trials(), 3)
         assert len(specs) == 3
         for spec in specs:
-            assert example_space().contains(spec.mixture)
+            assert example_space().contains(spec.mixture, tolerance=1e-9)
             assert (spec.fidelity, spec.seed, spec.round) == (FIDELITY, 11, 1)
 
     def test_no_mixture_is_asked_for_twice(self) -> None:
@@ -99,6 +106,40 @@ class ProposerConformance:
         shuffled: Sequence[Trial] = [*trials[5:], *trials[:5]]
         assert self.make(seed=4).propose(shuffled, 2) == once
 
+    def test_what_is_picked_is_a_part_of_the_pool(self) -> None:
+        """As many as asked for, none twice, whatever order trials come in or object is asked."""
+        trials, pool = example_trials(), example_pool(9)
+        running = Trial(len(trials), pool[4], State.RUNNING)
+        free = [spec for spec in pool if spec is not pool[4]]
+        chosen = self.make(seed=4).pick([*trials, running], free, 3)
+        assert len(chosen) == len(set(chosen)) == 3
+        assert set(chosen) <= set(free)
+        np.random.seed(7)  # a global generator must not matter
+        assert self.make(seed=4).pick([running, *trials[5:], *trials[:5]], free, 3) == chosen
+
+    def test_what_was_tried_is_not_picked_again(self) -> None:
+        """Not even where the pool still lists it, be it trained, running or failed."""
+        trials, pool = example_trials(), example_pool(6)
+        states = (State.COMPLETE, State.RUNNING, State.FAILED)
+        trials += [example_trial(12 + k, pool[k], state) for k, state in enumerate(states)]
+        assert set(self.make().pick(trials, pool, 3)) == set(pool[3:])
+
+    def test_a_pool_smaller_than_the_batch_is_picked_whole(self) -> None:
+        """And nothing from an empty one."""
+        trials, pool = example_trials(), example_pool(2)
+        chosen = self.make().pick(trials, pool, 4)
+        assert len(chosen) == 2
+        assert set(chosen) == set(pool)
+        assert self.make().pick(trials, [], 4) == []
+
+    def test_what_is_recommended_is_in_the_pool(self) -> None:
+        """One that was trained or one that was not, the same whatever order trials come in."""
+        trials = example_trials()
+        pool = [*(trial.spec for trial in trials), *example_pool(5)]
+        said = self.make(seed=4).recommend(trials, pool)
+        assert said in pool
+        assert self.make(seed=4).recommend([*trials[5:], *trials[:5]], pool) == said
+
     def test_tight_bounds_on_twenty_domains_do_not_starve_it(self) -> None:
         """Every proposal is found, and feasible, where nearly no random mixture is."""
         names = tuple(f"d{i}" for i in range(20))
@@ -116,4 +157,25 @@ class ProposerConformance:
             trials.append(Trial(i, TrialSpec(mixture, FIDELITY, 11), State.COMPLETE, result))
         specs = self.make(space).propose(trials, 2)
         assert len(specs) == 2
-        assert all(space.contains(spec.mixture) for spec in specs)
+        assert all(space.contains(spec.mixture, tolerance=1e-9) for spec in specs)
+
+    def test_bounds_scarce_data_and_linear_constraints_hold_together(self) -> None:
+        """To rounding, where the optimum is held by all three at once."""
+        tokens = {"a": 1_000_000, "b": 4_000_000, "c": 4_000_000, "d": 2_000_000}
+        space = MixtureSpace(
+            tuple(tokens),
+            Mixture.natural(tokens),
+            lower={"d": 0.1},
+            upper={"c": 0.3},
+            available_tokens=tokens,
+            max_epochs=2,
+            budget_tokens=10_000_000,
+            linear=[
+                LinearConstraint({"b": 1.0, "c": 1.0}, 0.6),
+                LinearConstraint({"c": -1.0, "d": 2.0}, 0.5),
+            ],
+        )
+        specs = self.make(space).propose(example_trials(10, space), 4)
+        assert len({spec.mixture for spec in specs}) == 4
+        for spec in specs:
+            assert space.contains(spec.mixture, tolerance=1e-9)
