@@ -44,6 +44,10 @@ class StudyError(MixoptError, ValueError):
     """
 
 
+class RunsError(MixoptError):
+    """A table of finished runs, or what was fitted to it, cannot be used."""
+
+
 class LedgerError(MixoptError):
     """The record of trials is held by another driver, or does not fit the study."""
 

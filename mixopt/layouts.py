@@ -1,0 +1,202 @@
+"""Which column of finished runs means what: the layouts of olmix, RegMix and ADMIRE, told apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixopt.errors import RunsError
+from mixopt.sheets import UNNAMED, Sheet
+
+IDS = (
+    *("run", "run_id", "run_name", "index", "name", "id", "trial", "trial_id"),
+    *("experiment", "experiment_id", "mixture", "mixture_id", "mix_id", UNNAMED, "unnamed: 0"),
+)
+"""Columns that name a run; of those that both files have, the first here."""
+FACTS = {
+    "params": ("model_params", "params", "n_params", "model_size"),
+    "model": ("model", "model_name"),
+    "tokens": ("tokens", "train_tokens", "n_tokens"),
+    "seed": ("seed",),
+    "step": ("step", "steps"),
+    "cost": ("cost", "train_time"),
+}
+"""What is known of a run besides its mixture and metrics → the columns that may hold it."""
+RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
+LOOSE = 0.02  # how far from 1 the rounded weights of a row may sum
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a pair of tables is laid out.
+
+    Attributes:
+        name: `olmix`, `regmix` or `admire`.
+        domains: columns of the ratios that are weights.
+        metrics: columns of the metrics that were measured.
+        ids: the column that names the run in the ratios and in the metrics; None where the two are
+            one file, whose lines need no names.
+        notes: what was detected, and what was left out, a sentence each.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    metrics: tuple[str, ...]
+    ids: tuple[str, str] | None
+    notes: tuple[str, ...]
+
+
+def fact(sheet: Sheet, kind: str) -> str | None:
+    """The column of `sheet` that holds `kind` (a key of FACTS); None if there is none."""
+    known = {name.lower(): name for name in sheet.columns}
+    return next((known[name] for name in FACTS[kind] if name in known), None)
+
+
+def identifier(sheet: Sheet) -> str | None:
+    """The column of `sheet` that names its rows; None if there is none."""
+    return next(iter(_identifiers(sheet)), None)
+
+
+def detect(ratios: Sheet, metrics: Sheet) -> Layout:
+    """How the two tables are laid out; `metrics` may be the very sheet that `ratios` is.
+
+    Raises:
+        RunsError: there are no domains, no metrics, or nothing that says which rows belong
+            together.
+    """
+    one = ratios is metrics
+    notes: list[str] = []
+    domains = _prefixed(ratios, RATIO)
+    if domains:
+        name = "admire"
+    elif one:
+        domains, name = _prefixed(ratios, "train_"), "regmix"
+        if domains and not set(ratios.columns) - {*domains, *reserved(ratios)}:
+            domains = []
+    else:
+        domains = _numeric(ratios, "domain", notes)
+        train = all(column.startswith("train_") for column in domains)
+        name = "regmix" if domains and train else "olmix"
+    measured = _prefixed(metrics, METRIC)
+    if measured:
+        averages = [column for column in measured if column.startswith(AVERAGE)]
+        measured = [column for column in measured if column not in averages]
+        if averages:
+            notes.append(f"Averages of other metrics are left out: {listed(averages)}.")
+    else:
+        measured = [c for c in _numeric(metrics, "metric", notes) if not one or c not in domains]
+    if one and not domains:
+        raise RunsError(
+            "one table for ratios and metrics, and nothing that tells them apart",
+            where=f"{ratios.path}:1",
+            mend="Call the columns ratio_<domain> and metric_<name>, or give two files",
+        )
+    for found, sheet, what in ((domains, ratios, "domain"), (measured, metrics, "metric")):
+        if not found:
+            raise RunsError(
+                f"no column holds the {'weights of a domain' if what == 'domain' else what}",
+                where=f"{sheet.path}:1",
+                mend=f"Add a column of numbers per {what}, besides the one that names the run",
+            )
+    ids = None if one else _shared(ratios, metrics, notes)
+    return Layout(name, tuple(domains), tuple(measured), ids, (_said(name, ratios, ids), *notes))
+
+
+def reserved(sheet: Sheet) -> list[str]:
+    """The columns of `sheet` that are neither weights nor metrics because of their name."""
+    facts = [name for names in FACTS.values() for name in names]
+    return [column for column in sheet.columns if column.lower() in (*IDS, *facts)]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few of `names`, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _prefixed(sheet: Sheet, prefix: str) -> list[str]:
+    return [column for column in sheet.columns if column.startswith(prefix)]
+
+
+def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
+    """The columns that may be domains or metrics; those of texts are left out, which is noted."""
+    free = [column for column in sheet.columns if column not in reserved(sheet)]
+    texts = [column for column in free if sheet.is_text(column)]
+    if texts:
+        notes.append(f"{sheet.path.name}: {listed(texts)}: texts, no {what}, left out.")
+    found = [column for column in free if column not in texts]
+    if what == "domain":
+        found = _weights_alone(sheet, found, notes)
+    return found
+
+
+def _weights_alone(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
+    """`columns` without those, such as a batch size, without which all rows sum to 1."""
+    values = np.stack([sheet.numbers(column) for column in columns], 1) if columns else None
+    if values is None or not np.isfinite(values).all():
+        return columns
+    small = (values <= 1 + LOOSE).all(axis=0)
+    sums = values[:, small].sum(axis=1)
+    if small.all() or not small.any() or (np.abs(sums - 1) > LOOSE).any():
+        return columns
+    others = [column for column, fits in zip(columns, small, strict=True) if not fits]
+    notes.append(
+        f"{sheet.path.name}: {listed(others)}: left out as no domain, because without it every row "
+        "sums to 1."
+    )
+    return [column for column in columns if column not in others]
+
+
+def _identifiers(sheet: Sheet) -> list[str]:
+    known = {name.lower(): name for name in sheet.columns}
+    found = [known[name] for name in IDS if name in known]
+    first = sheet.columns[0]
+    if not found and first not in reserved(sheet) and _names_rows(sheet, first):
+        found = [first]
+    return found
+
+
+def _names_rows(sheet: Sheet, column: str) -> bool:
+    """Whether a column of any name tells rows apart: texts, each of them once."""
+    texts = sheet.cells[column]
+    return sheet.is_text(column) and len(set(texts)) == len(texts)
+
+
+def _shared(ratios: Sheet, metrics: Sheet, notes: list[str]) -> tuple[str, str]:
+    here, there = _identifiers(ratios), _identifiers(metrics)
+    for sheet, found in ((ratios, here), (metrics, there)):
+        if not found:
+            raise RunsError(
+                "no column says which run a row is of",
+                where=f"{sheet.path}:1",
+                mend="Name the runs in a column `run`, alike in both files",
+            )
+    both = [column for column in here if column in there]
+    pair = (both[0], both[0]) if both else (here[0], there[0])
+    if pair != ("run", "run"):
+        what = repr(pair[0]) if both else f"{pair[0]!r} of the ratios and {pair[1]!r}"
+        notes.append(f"Runs are told apart by the column {what}.")
+    return pair
+
+
+def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
+    kinds = {
+        "olmix": "a column per domain, a column per metric",
+        "regmix": "train_<domain> columns of weights",
+        "admire": "ratio_<domain> and metric_<name> columns",
+    }
+    how = "one row per run in one file" if ids is None else f"joined on {ids[0]!r}"
+    title = {"olmix": "olmix", "regmix": "RegMix", "admire": "ADMIRE"}[name]
+    return f"Read as {title}'s layout: {kinds[name]}, {how}."
+
+
+def params_of(model: str) -> float | None:
+    """The size that a model's name tells, in parameters: Qwen2.5-0.5B → 5e8; None if none."""
+    found = re.findall(r"(?<![0-9.])([0-9]+(?:\.[0-9]+)?)\s*([kmbt])(?![a-z0-9])", model.lower())
+    if not found:
+        return None
+    number, suffix = found[-1]
+    return float(number) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[suffix]
