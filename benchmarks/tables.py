@@ -21,8 +21,8 @@ BATCH_TOKENS = 1e6  # 2403.16952: 100k steps are 100B tokens
 ADMIRE_TOKENS = 1e8  # not published, and the same for all runs of the table
 
 # The table gives weights without names. Which evaluation domains fall with which weight tells them
-# (Spearman below -.8 for each but books3): 5Mix are the groups of the Pile, RedPajama its seven sources, whose
-# published shares (.67 CommonCrawl, .15 C4, ...) are among the mixtures, in this order.
+# (Spearman below -.8 for each but books3): 5Mix are the groups of the Pile, RedPajama its sources,
+# whose published shares (.67 CommonCrawl, .15 C4, ...) are among the mixtures, in this order.
 DOMAINS = {
     "2Mix": ("github", "pile_cc"),
     "3Mix": ("github", "books3", "pile_cc"),
