@@ -117,6 +117,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def row_count(count: int) -> str:
+    """`count` rows, in words."""
+    return f"{count} row{'s' * (count != 1)}"
+
+
 def _prefixed(sheet: Sheet, prefix: str) -> list[str]:
     return [column for column in sheet.columns if column.startswith(prefix)]
 
@@ -138,7 +143,7 @@ def _weights_alone(sheet: Sheet, columns: list[str], notes: list[str]) -> list[s
     values = np.stack([sheet.numbers(column) for column in columns], 1) if columns else None
     if values is None or not np.isfinite(values).all():
         return columns
-    small = (values <= 1 + LOOSE).all(axis=0)
+    small = np.asarray((values <= 1 + LOOSE).all(axis=0))
     sums = values[:, small].sum(axis=1)
     if small.all() or not small.any() or (np.abs(sums - 1) > LOOSE).any():
         return columns

@@ -10,7 +10,6 @@ guessed in silence. Shapes: n rows, m domains, q metrics.
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,11 @@ import numpy as np
 
 from mixopt import layouts
 from mixopt.errors import RunsError
-from mixopt.layouts import LOOSE, Layout, fact, listed
+from mixopt.layouts import fact, listed, row_count
+from mixopt.run_facts import Facts, run_codes
+from mixopt.run_rows import checked_weights, joined
 from mixopt.sheets import Sheet, read_sheet
 from mixopt.trials import TrialTable
-
-EXACT = 1e-6  # sums this near to 1 are not worth a note
 
 
 @dataclass(frozen=True)
@@ -79,20 +78,20 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
     layout = layouts.detect(left, right)
     notes = [*left.notes, *(right.notes if right is not left else ()), *layout.notes]
     weights = checked_weights(left, layout.domains, notes)
-    names, rows = _joined(left, right, layout, weights, notes)
+    names, rows = joined(left, right, layout, weights, notes)
     values = np.stack([right.numbers(metric) for metric in layout.metrics], axis=1)[rows[:, 1]]
     known, values = _measured(values, layout.metrics, names, notes)
     rows, values = rows[known], values[known]
     names = [names[i] for i in np.flatnonzero(known)]
     kept = np.isfinite(values).any(axis=0)
-    facts = _Facts(left, right, rows)
+    facts = Facts(left, right, rows)
     params = facts.params(notes)
-    runs = _runs(names, params, facts.get("seed"))
-    tokens = facts.tokens(runs, params, notes)
+    runs = run_codes(names, params, facts.get("seed"))
+    tokens = facts.tokens(runs, notes)
     weights = weights[rows[:, 0]]
     begun = tokens > 0
     if not begun.all():
-        notes.append(f"{_rows((~begun).sum())} of step 0 left out: nothing was trained yet.")
+        notes.append(f"{row_count((~begun).sum())} of step 0 left out: nothing was trained yet.")
     table = TrialTable(
         domains=layout.domains,
         metrics=tuple(m for m, keep in zip(layout.metrics, kept, strict=True) if keep),
@@ -139,7 +138,7 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     weights = np.zeros((len(sheet), len(domains)))
     weights[:, [list(domains).index(d) for d in present]] = checked_weights(sheet, present, notes)
     pairs = np.repeat(np.arange(len(sheet))[:, None], 2, axis=1)
-    facts = _Facts(sheet, sheet, pairs)
+    facts = Facts(sheet, sheet, pairs)
     names = [str(i + 1) for i in range(len(sheet))] if name is None else sheet.cells[name]
     sized = fact(sheet, "params") is not None or fact(sheet, "model") is not None
     params = facts.params(notes) if sized else None
@@ -148,185 +147,8 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     tokens = None
     if fact(sheet, "tokens") is not None or fact(sheet, "step") is not None:
         size = np.ones(len(sheet)) if params is None else params
-        tokens = facts.tokens(_runs(names, size, facts.get("seed")), size, notes)
+        tokens = facts.tokens(run_codes(names, size, facts.get("seed")), notes)
     return Mixtures(weights, tuple(names), params, tokens, tuple(notes), name or "run")
-
-
-def checked_weights(sheet: Sheet, domains: Sequence[str], notes: list[str]) -> np.ndarray:
-    """(n, m) the columns `domains` as mixtures: each row sums to 1; `notes` grows.
-
-    Raises:
-        RunsError: a weight is missing, negative or not finite, or a row sums to something that
-            is not 1 (nor 100 in every row) within .02.
-    """
-    weights = np.stack([sheet.numbers(domain) for domain in domains], axis=1)
-    for wrong, what, mend in (
-        (np.isnan(weights), "the weight is missing", "Write 0 where the domain was not used"),
-        (weights < 0, "the weight {} is negative", "Weights are shares of at least 0"),
-        (np.isinf(weights), "the weight {} is not finite", "Weights are shares of at least 0"),
-    ):
-        if wrong.any():
-            row, j = np.argwhere(wrong)[0].tolist()
-            said = what.format(f"{weights[row, j]:g}")
-            raise RunsError(said, where=sheet.where(row, domains[j]), mend=mend)
-    sums = weights.sum(axis=1)
-    if (np.abs(sums / 100 - 1) <= LOOSE).all():
-        weights, sums = weights / 100, sums / 100
-        notes.append(f"{sheet.path.name}: weights are percent: every row sums to about 100.")
-    off = np.flatnonzero(np.abs(sums - 1) > LOOSE)
-    if len(off):
-        row = int(off[0])
-        largest = domains[int(weights[row].argmax())]
-        others = f" (and {len(off) - 1} more rows)" if len(off) > 1 else ""
-        raise RunsError(
-            f"the weights sum to {sums[row]:.6g}, not 1{others}; the largest is {largest!r} with "
-            f"{weights[row].max():g}",
-            where=sheet.where(row),
-            mend="Divide each row by its sum, and remove columns that are no domains",
-        )
-    most = float(np.abs(sums - 1).max())
-    if most > EXACT:
-        count = int((np.abs(sums - 1) > EXACT).sum())
-        notes.append(
-            f"{sheet.path.name}: weights of {_rows(count)} did not sum to exactly 1 (from "
-            f"{sums.min():.6g} to {sums.max():.6g}): renormalised, by at most {most:.2g}."
-        )
-    return np.asarray(weights / sums[:, None])
-
-
-def _joined(
-    left: Sheet, right: Sheet, layout: Layout, weights: np.ndarray, notes: list[str]
-) -> tuple[list[str], np.ndarray]:
-    """Run names (n,) and pairs (n, 2) of rows of the two sheets that belong together."""
-    if layout.ids is None:
-        name = layouts.identifier(left)
-        names = (
-            [f"line{line}" for line in left.lines]
-            if name is None
-            else [_plain(text) for text in left.cells[name]]
-        )
-        if name is not None:
-            keys = _keys(left, name, [k for k in ("params", "model", "seed", "step", "tokens")])
-            kept = _merged(left, keys, layout.metrics, notes, "metrics")
-            _refuse_two_mixtures(left, _keys(left, name, ["params", "model"]), weights)
-        else:
-            kept = list(range(len(left)))
-        return [names[i] for i in kept], np.stack([kept, kept], axis=1)
-    shared = [k for k in ("params", "model", "seed", "step") if fact(left, k) and fact(right, k)]
-    here = _keys(left, layout.ids[0], shared)
-    if len(set(here)) < len(here) and fact(left, "tokens") and fact(right, "tokens"):
-        shared.append("tokens")
-        here = _keys(left, layout.ids[0], shared)
-    there = _keys(right, layout.ids[1], shared)
-    apart = [k for k in shared if k not in ("step", "tokens")]
-    _refuse_two_mixtures(left, _keys(left, layout.ids[0], apart), weights)
-    by_key = _ratios_by_key(left, here, layout, notes)
-    finer = [k for k in ("params", "model", "seed", "step", "tokens") if fact(right, k)]
-    kept = _merged(right, _keys(right, layout.ids[1], finer), layout.metrics, notes, "metrics")
-    pairs = sorted((by_key[there[j]], j) for j in kept if there[j] in by_key)
-    if not pairs:
-        raise RunsError(
-            f"no run of {left.path.name} is in {right.path.name}: "
-            f"{here[0][0]!r} … against {there[0][0]!r} …",
-            where=f"{right.path}: {layout.ids[1]}",
-            mend="Call the runs alike in both files",
-        )
-    _note_unmatched(left, [k[0] for k in by_key if k not in set(there)], right, notes)
-    _note_unmatched(right, [there[j][0] for j in kept if there[j] not in by_key], left, notes)
-    return [here[i][0] for i, _ in pairs], np.array(pairs)
-
-
-def _keys(sheet: Sheet, name: str, kinds: Sequence[str]) -> list[tuple[str, ...]]:
-    """(n,) what tells the rows apart: the run's name, and those of `kinds` that there are."""
-    columns = [name, *(c for c in (fact(sheet, kind) for kind in kinds) if c is not None)]
-    return list(zip(*([_plain(t) for t in sheet.cells[column]] for column in columns), strict=True))
-
-
-def _plain(text: str) -> str:
-    """`text` as it is compared: 7, 7.0 and 07 are one name."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return str(int(value)) if value.is_integer() else text
-
-
-def _refuse_two_mixtures(sheet: Sheet, keys: list[tuple[str, ...]], weights: np.ndarray) -> None:
-    first: dict[tuple[str, ...], int] = {}
-    for row, key in enumerate(keys):
-        other = first.setdefault(key, row)
-        if not np.allclose(weights[row], weights[other], rtol=0, atol=1e-9):
-            raise RunsError(
-                f"run {key[0]!r} has other weights than on line {sheet.lines[other]}",
-                where=sheet.where(row),
-                mend="Give each run a name of its own, or remove one of the two rows",
-            )
-
-
-def _ratios_by_key(
-    sheet: Sheet, keys: list[tuple[str, ...]], layout: Layout, notes: list[str]
-) -> dict[tuple[str, ...], int]:
-    """The row of each key; of several steps that the metrics do not tell apart, the last."""
-    facts = [c for c in (fact(sheet, kind) for kind in layouts.FACTS) if c is not None]
-    step = fact(sheet, "step")
-    late = sheet.numbers(step) if step is not None else np.zeros(len(sheet))
-    found: dict[tuple[str, ...], int] = {}
-    same = 0
-    for row, key in enumerate(keys):
-        other = found.setdefault(key, row)
-        if other == row:
-            continue
-        if late[row] != late[other]:
-            found[key] = row if late[row] > late[other] else other
-            continue
-        for column in facts:
-            if sheet.cells[column][row] != sheet.cells[column][other]:
-                raise RunsError(
-                    f"run {key[0]!r} has {sheet.cells[column][row]!r}, but "
-                    f"{sheet.cells[column][other]!r} on line {sheet.lines[other]}",
-                    where=sheet.where(row, column),
-                    mend=f"Name the runs apart, or add the column {column!r} to the metrics too",
-                )
-        same += 1
-    if same:
-        notes.append(f"{sheet.path.name}: {_rows(same)} there twice with the same content: merged.")
-    return found
-
-
-def _merged(
-    sheet: Sheet, keys: list[tuple[str, ...]], columns: Sequence[str], notes: list[str], what: str
-) -> list[int]:
-    """Rows without exact repetitions of a key; two rows of one key with other values clash."""
-    first: dict[tuple[str, ...], int] = {}
-    kept = []
-    for row, key in enumerate(keys):
-        other = first.setdefault(key, row)
-        if other == row:
-            kept.append(row)
-            continue
-        for column in columns:
-            if sheet.cells[column][row] != sheet.cells[column][other]:
-                raise RunsError(
-                    f"run {key[0]!r} has other {what} than on line {sheet.lines[other]}",
-                    where=sheet.where(row, column),
-                    mend="Give repeats names of their own or a column `seed`, and the points of a "
-                    "curve a column `step`",
-                )
-    if len(kept) < len(keys):
-        count = len(keys) - len(kept)
-        notes.append(
-            f"{sheet.path.name}: {_rows(count)} there twice with the same content: merged."
-        )
-    return kept
-
-
-def _note_unmatched(sheet: Sheet, names: list[str], other: Sheet, notes: list[str]) -> None:
-    unique = list(dict.fromkeys(names))
-    if unique:
-        notes.append(
-            f"{len(unique)} run{'s' * (len(unique) > 1)} of {sheet.path.name} left out, not in "
-            f"{other.path.name}: {listed(unique)}."
-        )
 
 
 def _measured(
@@ -336,7 +158,7 @@ def _measured(
     wild = np.isinf(values).sum(axis=0)
     values = np.where(np.isfinite(values), values, np.nan)
     lacking = np.isnan(values).sum(axis=0)
-    for j in np.flatnonzero(wild):
+    for j in np.flatnonzero(wild).tolist():
         notes.append(f"{metrics[j]}: {wild[j]} infinite value{'s' * int(wild[j] > 1)} left out.")
     nothing = [m for m, count in zip(metrics, lacking, strict=True) if count == len(values)]
     if len(nothing) == len(metrics):
@@ -351,128 +173,10 @@ def _measured(
     if gaps:
         notes.append(f"Missing for some runs, whose other metrics are used: {listed(gaps)}.")
     known = np.isfinite(values).any(axis=1)
-    empty = [names[i] for i in np.flatnonzero(~known)]
+    empty = [names[i] for i in np.flatnonzero(~known).tolist()]
     if empty:
-        notes.append(f"{_rows(len(empty))} without any metric left out: {listed(empty)}.")
+        notes.append(f"{row_count(len(empty))} without any metric left out: {listed(empty)}.")
     return known, values
-
-
-def _runs(names: Sequence[str], params: np.ndarray, seed: np.ndarray | None) -> np.ndarray:
-    """(n,) a number per run: rows of one name, size and seed are one."""
-    seeds = np.zeros(len(names)) if seed is None else seed
-    codes: dict[tuple[str, float, float], int] = {}
-    return np.array(
-        [
-            codes.setdefault((name, p, s), len(codes))
-            for name, p, s in zip(names, params.tolist(), seeds.tolist(), strict=True)
-        ],
-        dtype=int,
-    )
-
-
-class _Facts:
-    """What the two sheets tell of the joined rows besides weights and metrics."""
-
-    def __init__(self, left: Sheet, right: Sheet, rows: np.ndarray) -> None:
-        # the sheet of metrics first: its rows are the finer ones
-        self.sources = ((right, rows[:, 1]), (left, rows[:, 0]))
-        self.n = len(rows)
-
-    def get(self, kind: str, counts: bool = False) -> np.ndarray | None:
-        for sheet, rows in self.sources:
-            column = fact(sheet, kind)
-            if column is None:
-                continue
-            found = sheet.counts(column) if counts else sheet.numbers(column)
-            wrong = np.flatnonzero(~np.isfinite(found))
-            if len(wrong):
-                raise RunsError(
-                    "the value is missing",
-                    where=sheet.where(int(wrong[0]), column),
-                    mend="Fill it in for every row, or remove the column",
-                )
-            return np.asarray(found[rows])
-        return None
-
-    def params(self, notes: list[str]) -> np.ndarray:
-        found = self.get("params", counts=True)
-        if found is not None:
-            return found
-        for sheet, rows in self.sources:
-            column = fact(sheet, "model")
-            if column is None:
-                continue
-            sizes = {name: layouts.params_of(name) for name in dict.fromkeys(sheet.cells[column])}
-            unsized = [name for name, size in sizes.items() if size is None]
-            if len(unsized) == len(sizes):
-                if len(sizes) > 1:
-                    raise RunsError(
-                        f"models are {listed(list(sizes))}, of sizes that their names do not tell",
-                        where=f"{sheet.path}: {column}",
-                        mend="Add a column model_params with the parameters of each run's model",
-                    )
-                break
-            if unsized:
-                row = sheet.cells[column].index(unsized[0])
-                raise RunsError(
-                    f"the model {unsized[0]!r} does not tell its size",
-                    where=sheet.where(row, column),
-                    mend="Add a column model_params",
-                )
-            said = ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
-            notes.append(f"Parameters are read from the models' names: {said}.")
-            return np.array([sizes[sheet.cells[column][i]] for i in rows], dtype=float)
-        return np.ones(self.n)
-
-    def tokens(self, runs: np.ndarray, params: np.ndarray, notes: list[str]) -> np.ndarray:
-        tokens, step = self.get("tokens", counts=True), self.get("step")
-        if step is None:
-            return np.ones(self.n) if tokens is None else tokens
-        if tokens is None:
-            notes.append("There is no column `tokens`: steps stand for them.")
-            return step
-        last: dict[int, float] = defaultdict(float)
-        seen: dict[int, set[float]] = defaultdict(set)
-        for run, at, count in zip(runs.tolist(), step.tolist(), tokens.tolist(), strict=True):
-            last[run] = max(last[run], at)
-            seen[run].add(count)
-        share = np.array(
-            [
-                at / last[run] if len(seen[run]) == 1 and last[run] > 0 else 1.0
-                for run, at in zip(runs.tolist(), step.tolist(), strict=True)
-            ]
-        )
-        if (share < 1).any():
-            notes.append("Tokens of a row on the way are the run's, times step / its last step.")
-        return np.round(tokens * share)
-
-    def seeds(self, weights: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        found = self.get("seed")
-        if found is not None:
-            return found.astype(int)
-        seen: dict[bytes, int] = defaultdict(int)
-        seeds = np.zeros(self.n, dtype=int)
-        for row in range(self.n):
-            key = weights[row].tobytes() + np.array([params[row], tokens[row]]).tobytes()
-            seeds[row] = seen[key]
-            seen[key] += 1
-        return seeds
-
-    def cost(self, runs: np.ndarray, tokens: np.ndarray) -> np.ndarray | None:
-        """(n,) of each row; where a run tells one cost for its curve, in proportion to tokens."""
-        found = self.get("cost")
-        if found is None:
-            return None
-        most: dict[int, float] = defaultdict(float)
-        costs: dict[int, set[float]] = defaultdict(set)
-        for run, count, cost in zip(runs.tolist(), tokens.tolist(), found.tolist(), strict=True):
-            most[run] = max(most[run], count)
-            costs[run].add(cost)
-        share = [
-            t / most[r] if len(costs[r]) == 1 and most[r] > 0 else 1.0
-            for r, t in zip(runs.tolist(), tokens.tolist(), strict=True)
-        ]
-        return np.asarray(found * np.array(share))
 
 
 def _remarks(table: TrialTable) -> list[str]:
@@ -490,9 +194,10 @@ def _remarks(table: TrialTable) -> list[str]:
     kinds, count = np.unique(where, axis=0, return_counts=True)
     repeated = int((count > 1).sum())
     if repeated:
+        runs = int(count[count > 1].sum())
         said.append(
-            f"{repeated} mixture{'s' * (repeated > 1)} run more than once ({int(count[count > 1].sum())}"
-            " runs): kept as repeats, which measure the noise."
+            f"{repeated} mixture{'s' * (repeated > 1)} run more than once ({runs} runs): kept as "
+            "repeats, which measure the noise."
         )
     if len(final) < len(table):
         said.append(f"{len(table)} rows are curves of {len(final)} runs.")
@@ -520,10 +225,6 @@ def _refuse_unknown(
             )
     if others:
         notes.append(f"{sheet.path.name}: {listed(others)}: unknown, but 0 everywhere: left out.")
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)}"
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -1,0 +1,196 @@
+"""Which rows of the ratios and of the metrics are one run, and whether their weights are mixtures.
+
+Shapes: n rows, m domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixopt import layouts
+from mixopt.errors import RunsError
+from mixopt.layouts import LOOSE, Layout, fact, listed, row_count
+from mixopt.sheets import Sheet
+
+EXACT = 1e-6  # sums this near to 1 are not worth a note
+
+
+def checked_weights(sheet: Sheet, domains: Sequence[str], notes: list[str]) -> np.ndarray:
+    """(n, m) the columns `domains` as mixtures: each row sums to 1; `notes` grows.
+
+    Raises:
+        RunsError: a weight is missing, negative or not finite, or a row sums to something that
+            is not 1 (nor 100 in every row) within .02.
+    """
+    weights = np.stack([sheet.numbers(domain) for domain in domains], axis=1)
+    for wrong, what, mend in (
+        (np.isnan(weights), "the weight is missing", "Write 0 where the domain was not used"),
+        (weights < 0, "the weight {} is negative", "Weights are shares of at least 0"),
+        (np.isinf(weights), "the weight {} is not finite", "Weights are shares of at least 0"),
+    ):
+        if wrong.any():
+            row, j = np.argwhere(wrong)[0].tolist()
+            said = what.format(f"{weights[row, j]:g}")
+            raise RunsError(said, where=sheet.where(row, domains[j]), mend=mend)
+    sums = weights.sum(axis=1)
+    if (np.abs(sums / 100 - 1) <= LOOSE).all():
+        weights, sums = weights / 100, sums / 100
+        notes.append(f"{sheet.path.name}: weights are percent: every row sums to about 100.")
+    off = np.flatnonzero(np.abs(sums - 1) > LOOSE)
+    if len(off):
+        row = int(off[0])
+        largest = domains[int(weights[row].argmax())]
+        others = f" (and {len(off) - 1} more rows)" if len(off) > 1 else ""
+        raise RunsError(
+            f"the weights sum to {sums[row]:.6g}, not 1{others}; the largest is {largest!r} with "
+            f"{weights[row].max():g}",
+            where=sheet.where(row),
+            mend="Divide each row by its sum, and remove columns that are no domains",
+        )
+    most = float(np.abs(sums - 1).max())
+    if most > EXACT:
+        count = int((np.abs(sums - 1) > EXACT).sum())
+        notes.append(
+            f"{sheet.path.name}: weights of {row_count(count)} did not sum to exactly 1 (from "
+            f"{sums.min():.6g} to {sums.max():.6g}): renormalised, by at most {most:.2g}."
+        )
+    return np.asarray(weights / sums[:, None])
+
+
+def joined(
+    left: Sheet, right: Sheet, layout: Layout, weights: np.ndarray, notes: list[str]
+) -> tuple[list[str], np.ndarray]:
+    """Run names (n,) and pairs (n, 2) of rows of the two sheets that belong together."""
+    if layout.ids is None:
+        name = layouts.identifier(left)
+        names = (
+            [f"line{line}" for line in left.lines]
+            if name is None
+            else [_plain(text) for text in left.cells[name]]
+        )
+        if name is not None:
+            keys = _keys(left, name, [k for k in ("params", "model", "seed", "step", "tokens")])
+            kept = _merged(left, keys, layout.metrics, notes, "metrics")
+            _refuse_two_mixtures(left, _keys(left, name, ["params", "model"]), weights)
+        else:
+            kept = list(range(len(left)))
+        return [names[i] for i in kept], np.stack([kept, kept], axis=1)
+    shared = [k for k in ("params", "model", "seed", "step") if fact(left, k) and fact(right, k)]
+    here = _keys(left, layout.ids[0], shared)
+    if len(set(here)) < len(here) and fact(left, "tokens") and fact(right, "tokens"):
+        shared.append("tokens")
+        here = _keys(left, layout.ids[0], shared)
+    there = _keys(right, layout.ids[1], shared)
+    apart = [k for k in shared if k not in ("step", "tokens")]
+    _refuse_two_mixtures(left, _keys(left, layout.ids[0], apart), weights)
+    by_key = _ratios_by_key(left, here, layout, notes)
+    finer = [k for k in ("params", "model", "seed", "step", "tokens") if fact(right, k)]
+    kept = _merged(right, _keys(right, layout.ids[1], finer), layout.metrics, notes, "metrics")
+    pairs = sorted((by_key[there[j]], j) for j in kept if there[j] in by_key)
+    if not pairs:
+        raise RunsError(
+            f"no run of {left.path.name} is in {right.path.name}: "
+            f"{here[0][0]!r} … against {there[0][0]!r} …",
+            where=f"{right.path}: {layout.ids[1]}",
+            mend="Call the runs alike in both files",
+        )
+    _note_unmatched(left, [k[0] for k in by_key if k not in set(there)], right, notes)
+    _note_unmatched(right, [there[j][0] for j in kept if there[j] not in by_key], left, notes)
+    return [here[i][0] for i, _ in pairs], np.array(pairs)
+
+
+def _keys(sheet: Sheet, name: str, kinds: Sequence[str]) -> list[tuple[str, ...]]:
+    """(n,) what tells the rows apart: the run's name, and those of `kinds` that there are."""
+    columns = [name, *(c for c in (fact(sheet, kind) for kind in kinds) if c is not None)]
+    return list(zip(*([_plain(t) for t in sheet.cells[column]] for column in columns), strict=True))
+
+
+def _plain(text: str) -> str:
+    """`text` as it is compared: 7, 7.0 and 07 are one name."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return str(int(value)) if value.is_integer() else text
+
+
+def _refuse_two_mixtures(sheet: Sheet, keys: list[tuple[str, ...]], weights: np.ndarray) -> None:
+    first: dict[tuple[str, ...], int] = {}
+    for row, key in enumerate(keys):
+        other = first.setdefault(key, row)
+        if not np.allclose(weights[row], weights[other], rtol=0, atol=1e-9):
+            raise RunsError(
+                f"run {key[0]!r} has other weights than on line {sheet.lines[other]}",
+                where=sheet.where(row),
+                mend="Give each run a name of its own, or remove one of the two rows",
+            )
+
+
+def _ratios_by_key(
+    sheet: Sheet, keys: list[tuple[str, ...]], layout: Layout, notes: list[str]
+) -> dict[tuple[str, ...], int]:
+    """The row of each key; of several steps that the metrics do not tell apart, the last."""
+    facts = [c for c in (fact(sheet, kind) for kind in layouts.FACTS) if c is not None]
+    step = fact(sheet, "step")
+    late = sheet.numbers(step) if step is not None else np.zeros(len(sheet))
+    found: dict[tuple[str, ...], int] = {}
+    same = 0
+    for row, key in enumerate(keys):
+        other = found.setdefault(key, row)
+        if other == row:
+            continue
+        if late[row] != late[other]:
+            found[key] = row if late[row] > late[other] else other
+            continue
+        for column in facts:
+            if sheet.cells[column][row] != sheet.cells[column][other]:
+                raise RunsError(
+                    f"run {key[0]!r} has {sheet.cells[column][row]!r}, but "
+                    f"{sheet.cells[column][other]!r} on line {sheet.lines[other]}",
+                    where=sheet.where(row, column),
+                    mend=f"Name the runs apart, or add the column {column!r} to the metrics too",
+                )
+        same += 1
+    if same:
+        notes.append(
+            f"{sheet.path.name}: {row_count(same)} there twice with the same content: merged."
+        )
+    return found
+
+
+def _merged(
+    sheet: Sheet, keys: list[tuple[str, ...]], columns: Sequence[str], notes: list[str], what: str
+) -> list[int]:
+    """Rows without exact repetitions of a key; two rows of one key with other values clash."""
+    first: dict[tuple[str, ...], int] = {}
+    kept = []
+    for row, key in enumerate(keys):
+        other = first.setdefault(key, row)
+        if other == row:
+            kept.append(row)
+            continue
+        for column in columns:
+            if sheet.cells[column][row] != sheet.cells[column][other]:
+                raise RunsError(
+                    f"run {key[0]!r} has other {what} than on line {sheet.lines[other]}",
+                    where=sheet.where(row, column),
+                    mend="Give repeats names of their own or a column `seed`, and the points of a "
+                    "curve a column `step`",
+                )
+    if len(kept) < len(keys):
+        count = len(keys) - len(kept)
+        notes.append(
+            f"{sheet.path.name}: {row_count(count)} there twice with the same content: merged."
+        )
+    return kept
+
+
+def _note_unmatched(sheet: Sheet, names: list[str], other: Sheet, notes: list[str]) -> None:
+    unique = list(dict.fromkeys(names))
+    if unique:
+        notes.append(
+            f"{len(unique)} run{'s' * (len(unique) > 1)} of {sheet.path.name} left out, not in "
+            f"{other.path.name}: {listed(unique)}."
+        )
