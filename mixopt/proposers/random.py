@@ -17,6 +17,7 @@ class Random(Proposer):
     """Dirichlet draws around the natural mixture, sparse to dense, apart from all trials."""
 
     name: ClassVar[str] = "random"
+    informed: ClassVar[bool] = False
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """The next `n` trials; needs no complete one (see `Proposer.propose`).
