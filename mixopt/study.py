@@ -94,8 +94,8 @@ class Proxy(Section):
 class Search(Section):
     """How the swarm is chosen."""
 
-    design: Literal["dirichlet", "sobol"] = "dirichlet"
-    """First swarm: around the natural mixture (RegMix, 2407.01492), or evenly over the simplex."""
+    design: Literal["dirichlet", "sobol", "d-optimal", "vertices"] = "dirichlet"
+    """First swarm: around the natural mixture (2407.01492), evenly, most telling, or the extremes."""
     trials: int = Field(default=16, ge=3)
     """Trials of the first swarm, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)

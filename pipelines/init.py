@@ -38,7 +38,7 @@ experts_per_token: {k}, expert_width: {expert_width}}}
   recipe: {{learning_rate: {rate}, batch_sequences: {batch}, sequence_length: {length}}}
 
 search:
-  design: dirichlet       # first swarm: dirichlet or sobol
+  design: dirichlet       # first swarm: dirichlet, sobol, d-optimal or vertices
   trials: 16              # trials in it
   repeats: 2              # further seeds of the natural mixture, to measure the noise
   proposer: bayes         # bayes, regmix or random

@@ -9,8 +9,12 @@ if TYPE_CHECKING:
 
 KNOWN = {
     "bayes": "mixopt.proposers.bayes:Bayes",
+    "d-optimal": "mixopt.proposers.design:DOptimal",
+    "dirichlet": "mixopt.proposers.design:Dirichlet",
     "random": "mixopt.proposers.random:Random",
     "regmix": "mixopt.proposers.regmix:RegMix",
+    "sobol": "mixopt.proposers.design:Sobol",
+    "vertices": "mixopt.proposers.design:Vertices",
 }
 
 
