@@ -25,17 +25,20 @@ class Objective:
         weights: metric → weight. A name without a slash means `bpb/<name>`. A metric that should
             be large (an accuracy) takes a negative weight. Weights are divided by the sum of their
             absolute values, so that with positive ones the objective is a mean in the same unit.
+        prefix: what a name without a slash is short for; empty where names are full already, as
+            those of finished runs are.
 
     Raises:
         StudyError: there is no weight, or one is not finite, or all are 0.
     """
 
     weights: Mapping[str, float]
+    prefix: str = "bpb/"
 
     def __post_init__(self) -> None:
         named: dict[str, float] = {}
         for name, weight in self.weights.items():
-            full = name if "/" in name else f"bpb/{name}"
+            full = name if "/" in name else f"{self.prefix}{name}"
             if full in named:
                 raise StudyError(f"metric {full!r} is named twice", where="objective")
             named[full] = float(weight)
