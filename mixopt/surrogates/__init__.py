@@ -11,6 +11,8 @@ KNOWN = {
     "auto": "mixopt.surrogates.auto:Auto",
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
+    "linear": "mixopt.surrogates.linear:Linear",
+    "quadratic": "mixopt.surrogates.quadratic:Quadratic",
 }
 
 

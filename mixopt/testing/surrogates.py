@@ -143,6 +143,7 @@ class SurrogateConformance:
             params=np.concatenate([small.params, large.params * 10]),
             tokens=np.concatenate([small.tokens, large.tokens]),
             seeds=np.concatenate([small.seeds, large.seeds]),
+            runs=np.arange(48),
         )
         asked = self.make(fidelity=Fidelity("large", 10_000_000, 10_000_000)).fit(both)
         mean = asked.predict(large.weights).mean

@@ -1,0 +1,165 @@
+"""What regressions that fit metric by metric share: everything but the regression.
+
+A regression here says of every mixture what one more run of it would show; what that is made of
+(noise, or a form that does not quite fit) it cannot tell. So `Prediction.noise` is NaN unless it
+was measured, and a measured noise is taken out of the deviation.
+
+Shapes: n trials or mixtures, m domains, q metrics; a group of p metrics measured on k trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Protocol, Self
+
+import numpy as np
+
+from mixopt.objective import Objective
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.base import (
+    Prediction,
+    Surrogate,
+    at_one_fidelity,
+    checked,
+    error_correlation,
+    measured,
+)
+from mixopt.trials import Fidelity, TrialTable
+
+NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
+
+
+class Regression(Protocol):
+    """A fit to p metrics that were measured on the same k trials."""
+
+    @property
+    def errors(self) -> np.ndarray:
+        """(k, p) observed minus predicted by a fit that had not seen the trial's mixture."""
+
+    def mean(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
+        """(n, p) at `weights` (n, m)."""
+
+    def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
+        """(n, p) deviation of one more run at `weights` (n, m) from its mean."""
+
+
+class PerMetric(Surrogate):
+    """A surrogate that is a `Regression` per group of metrics measured on the same trials.
+
+    Derived classes say how to `_learn` one. A metric that does not vary is left out of it.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        fidelity: Fidelity | None = None,
+        noise: Mapping[str, float] | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(seed, fidelity, noise, objective)
+        self._domains: tuple[str, ...] | None = None
+        self._metrics: tuple[str, ...] = ()
+        self._constant: dict[str, float] = {}
+        self._groups: list[tuple[tuple[str, ...], Regression]] = []
+        self._correlation = np.eye(0)
+
+    @abstractmethod
+    def _learn(self, trials: TrialTable) -> Regression:
+        """Fit all metrics of `trials`, which vary and have no gaps, on one thread."""
+
+    def _trials(self, table: TrialTable) -> TrialTable:
+        """The rows of `table` that are learned from."""
+        return at_one_fidelity(table, self.fidelity)
+
+    def fit(self, table: TrialTable) -> Self:
+        """See `Surrogate.fit`."""
+        trials = self._trials(table)
+        self._constant, self._groups = {}, []
+        errors = np.zeros((len(trials), len(trials.metrics)))
+        with reproducible(self.seed):
+            for rows, metrics in self._measured_alike(trials):
+                columns = [trials.metrics.index(metric) for metric in metrics]
+                part = trials.select(rows)
+                part = dataclasses.replace(part, metrics=metrics, values=part.values[:, columns])
+                regression = self._learn(part)
+                self._groups.append((metrics, regression))
+                errors[:, columns] = np.nan
+                errors[rows[:, None], columns] = regression.errors
+        self._domains, self._metrics = trials.domains, trials.metrics
+        self._correlation = error_correlation(errors)
+        return self
+
+    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
+        """See `Surrogate.predict`."""
+        weights = checked(mixtures, self._domains)
+        std = np.zeros((len(weights), len(self._metrics)))
+        with reproducible(self.seed):
+            mean = self._means(weights, fidelity)
+            for metrics, regression in self._groups:
+                columns = [self._metrics.index(metric) for metric in metrics]
+                std[:, columns] = regression.std(weights, fidelity)
+        noise = np.array([self.noise.get(metric, np.nan) for metric in self._metrics])
+        return Prediction(self._metrics, mean, without_noise(std, noise), noise, self._correlation)
+
+    def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
+        """See `Surrogate.mean`."""
+        with reproducible(self.seed):
+            return self._means(checked(mixtures, self._domains), fidelity)
+
+    def _means(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
+        mean = np.empty((len(weights), len(self._metrics)))
+        for metric, value in self._constant.items():
+            mean[:, self._metrics.index(metric)] = value
+        for metrics, regression in self._groups:
+            columns = [self._metrics.index(metric) for metric in metrics]
+            mean[:, columns] = regression.mean(weights, fidelity)
+        return mean
+
+    def _measured_alike(self, trials: TrialTable) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+        """Rows and metrics of each group; constant metrics are put aside."""
+        alike: dict[bytes, tuple[np.ndarray, list[str]]] = {}
+        for metric in trials.metrics:
+            rows, _, values = measured(trials, metric)
+            if np.ptp(values) <= 1e-12 * np.abs(values).max():
+                self._constant[metric] = float(values[0])
+            else:
+                alike.setdefault(rows.tobytes(), (rows, []))[1].append(metric)
+        for rows, metrics in alike.values():
+            yield rows, tuple(metrics)
+
+
+def without_noise(std: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Deviations `std` (n, q) of a run, less its `noise` (q,) where that is known.
+
+    Never less than half of what they were: a measured noise is itself uncertain.
+    """
+    known = np.nan_to_num(noise)
+    return np.asarray(np.sqrt(np.maximum(std**2 - known**2, std**2 / 4 * (known > 0))))
+
+
+def widening(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """(p,) factor on `deviations` (k, p) that puts nine tenths of held-out `errors` (k, p) inside.
+
+    The quantile of split-conformal prediction, level .9 (k + 1) / k: with few trials the plain
+    one covers less than it says.
+    """
+    level = min(1.0, 0.9 * (len(errors) + 1) / len(errors))
+    shares = np.abs(errors) / np.maximum(deviations, np.finfo(float).tiny)
+    return np.asarray(np.quantile(shares, level, axis=0) / NORMAL_90)
+
+
+def folds_of(weights: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(n,) the fold of each row of `weights` (n, m), at most `folds` of them.
+
+    Equal mixtures share a fold, and a mixture's fold does not depend on the order of the rows.
+    Where there is but one mixture, its rows are split.
+    """
+    _, kind = np.unique(weights, axis=0, return_inverse=True)
+    kinds = int(kind.max()) + 1
+    if kinds == 1:
+        kind, kinds = np.arange(len(weights)), len(weights)
+    return np.asarray(
+        (np.random.default_rng(seed).permutation(kinds) % min(folds, kinds))[kind.ravel()]
+    )
