@@ -115,6 +115,57 @@ def sync(study: StudyFile) -> None:
 
 
 @app.command()
+def replay(
+    ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
+    metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],
+    proposer: Annotated[str, typer.Option(help="Names of proposers, separated by commas.")],
+    budget: Annotated[float, typer.Option(help="What may be spent, in the unit of the costs.")],
+    seeds: Annotated[int, typer.Option(help="Searches per proposer.")] = 20,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=WEIGHT", help="Repeatable; the mean of all if not given."),
+    ] = None,
+    surrogate: Annotated[str | None, typer.Option(help="What proposers model runs with.")] = None,
+    initial: Annotated[
+        int | None,
+        typer.Option(help="Runs of the first swarm; a quarter of the budget if not given."),
+    ] = None,
+    free: Annotated[
+        int, typer.Option(help="Runs of the cheapest fidelity that are given for nothing.")
+    ] = 0,
+    batch: Annotated[int, typer.Option(help="Runs that are picked at once.")] = 1,
+    every: Annotated[int, typer.Option(help="Batches between two recommendations.")] = 1,
+    model_params: Annotated[
+        str | None, typer.Option(help="Model size of the target, such as 60M; else the largest.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Training tokens of the target.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for a page, CSV and JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what proposers would have found on finished runs, by cost."""
+    from mixopt.replay import Plan
+    from pipelines.replay import show_replay
+
+    show_replay(
+        ratios,
+        metrics,
+        proposer,
+        Plan(budget, initial, free=free, batch=batch, every=every),
+        seeds,
+        objective=objective or (),
+        surrogate=surrogate,
+        params=model_params,
+        tokens=tokens,
+        seed=seed,
+        jobs=jobs,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
 ) -> None:

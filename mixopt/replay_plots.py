@@ -1,0 +1,81 @@
+"""Figures of replayed searches, in the style of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mixopt import plot_style as style
+from mixopt.replay_summary import Curve
+
+BAND = 0.15  # opacity of the band between quartiles
+
+
+def regret_by_cost(
+    recommended: Mapping[str, Curve], trained: Mapping[str, Curve], cost_unit: str
+) -> go.Figure:
+    """Median regret by cost with its quartiles, of what is recommended and what was trained.
+
+    Args:
+        recommended: proposer → curve.
+        trained: proposer → curve, of the same proposers.
+        cost_unit: what costs are counted in, for the axis.
+    """
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=("the mixture it recommends", "the best mixture it has trained"),
+    )
+    figure.update_layout(
+        template=style.TEMPLATE, title="What each proposer finds, by cost", height=460
+    )
+    for column, curves in ((1, recommended), (2, trained)):
+        for index, (name, curve) in enumerate(curves.items()):
+            known = np.isfinite(curve.median)
+            colour = style.PALETTE[index % len(style.PALETTE)]
+            cost = curve.cost[known]
+            for edge, fill in ((curve.high, None), (curve.low, "tonexty")):
+                figure.add_scatter(
+                    x=cost,
+                    y=edge[known],
+                    fill=fill,
+                    fillcolor=_faded(colour),
+                    line={"width": 0, "shape": "hv"},
+                    mode="lines",
+                    hoverinfo="skip",
+                    showlegend=False,
+                    legendgroup=name,
+                    row=1,
+                    col=column,
+                )
+            figure.add_scatter(
+                x=cost,
+                y=curve.median[known],
+                customdata=curve.mean[known],
+                name=name,
+                legendgroup=name,
+                showlegend=column == 1,
+                line={"color": colour, "width": 2, "shape": "hv"},
+                mode="lines",
+                hovertemplate="cost %{x:.4g}: median %{y:.4g}, mean %{customdata:.4g}"
+                f"<extra>{name}</extra>",
+                row=1,
+                col=column,
+            )
+    figure.update_xaxes(title=f"cost ({cost_unit})")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title="regret", col=1)
+    style.note(figure, "median over seeds, and the quartiles around it")
+    figure.update_layout(margin={"t": 104})
+    return figure
+
+
+def _faded(colour: str) -> str:
+    """`#RRGGBB` as see-through as the band."""
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{BAND})"
