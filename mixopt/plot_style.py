@@ -15,7 +15,12 @@ BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 PINK, SKY, RUST, YELLOW = "#CC79A7", "#56B4E9", "#D55E00", "#B79F00"
 GREY, INK, FAINT = "#8A8F98", "#1F2933", "#CBD2D9"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, YELLOW)
-NAMED = {"found": BLUE, "natural": GREY, "uniform": ORANGE, "best observed": GREEN}
+NAMED = {
+    **dict.fromkeys(("found", "proposed"), BLUE),
+    "natural": GREY,
+    "uniform": ORANGE,
+    "best observed": GREEN,
+}
 ROLES = {Role.DESIGN: GREY, Role.REPEAT: YELLOW, Role.SEARCH: BLUE, Role.SELECT: GREEN}
 NINETY = 1.645  # standard deviations to either side that hold 90 % of a normal distribution
 BITS = "bits per byte"

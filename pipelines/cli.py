@@ -115,6 +115,58 @@ def sync(study: StudyFile) -> None:
 
 
 @app.command()
+def fit(
+    ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
+    metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],
+    out: Annotated[Path, typer.Option(help="Folder for the fit; an earlier fit is replaced.")],
+    priors: Annotated[
+        Path | None, typer.Option(help="YAML with the natural mixture and constraints.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=WEIGHT", help="Repeatable; the mean of all if not given."),
+    ] = None,
+    surrogate: Annotated[
+        str, typer.Option(help="What to fit; auto: the best on held-out runs.")
+    ] = "auto",
+    model_params: Annotated[
+        str | None, typer.Option(help="Model size to predict for, such as 60M; else the largest.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a surrogate to finished runs: how good it is, and the mixture it proposes."""
+    from pipelines.fit import fit_runs
+
+    fit_runs(
+        ratios,
+        metrics,
+        out,
+        priors=priors,
+        objective=objective or (),
+        surrogate=surrogate,
+        params=model_params,
+        tokens=tokens,
+        seed=seed,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Folder of `mixopt fit`.", metavar="DIR")],
+    ratios: Annotated[Path, typer.Option(help="Mixtures to predict, CSV.")],
+    out: Annotated[Path, typer.Option(help="CSV file for the predictions.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Predict the metrics of any mixtures: 9 of 10 runs lie within mean ± 1.645 std."""
+    from pipelines.predict import predict_runs
+
+    predict_runs(folder, ratios, out, as_json=as_json)
+
+
+@app.command()
 def replay(
     ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
     metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],

@@ -200,8 +200,6 @@ def begin(folder: Path, names: list[str]) -> None:
             where=str(folder),
             mend="Name another folder with --out, or move that file",
         )
-    if not foreign:
-        return
     files.write_json(path, {"made_by": MADE_BY, "format": FORMAT, "unfinished": True})
     for name in foreign:
         if name != RECORD:

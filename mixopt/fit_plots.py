@@ -1,0 +1,100 @@
+"""Figures of a fit to finished runs. Pure: each returns a plotly figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mixopt import plot_style as style
+from mixopt.diagnostics import OutOfFold, Score
+from mixopt.effects import Effects
+from mixopt.plots import predicted_against_measured
+
+MOST_POINTS = 600  # drawn per figure: more only make the page heavy
+
+
+def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title: str) -> go.Figure:
+    """Predicted against measured values of the runs that were left out.
+
+    Args:
+        quality: their predictions.
+        metric: which; the objective if None.
+        names: (n,) of the runs.
+        title: of the figure.
+    """
+    if metric is None:
+        columns = (quality.objective_observed, quality.objective_mean, quality.objective_std)
+        score = quality.scores["objective"]
+    else:
+        j = quality.metrics.index(metric)
+        columns = (quality.observed[:, j], quality.mean[:, j], quality.std[:, j])
+        score = quality.scores[metric]
+    known = np.flatnonzero(np.isfinite(columns[0]) & np.isfinite(columns[1]))
+    shown = known[np.linspace(0, len(known) - 1, min(len(known), MOST_POINTS)).astype(int)]
+    figure = predicted_against_measured(
+        *(column[shown] for column in columns),
+        labels=[names[row] for row in shown.tolist()],
+        unit="objective" if metric is None else "metric",
+        scores=score_line(score),
+    )
+    figure.layout.title.text = title
+    figure.update_xaxes(title="measured")
+    figure.update_yaxes(title="predicted without the run")
+    return figure
+
+
+def score_line(score: Score) -> str:
+    """A held-out score in one line."""
+    return (
+        f"{score.n} runs: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}, "
+        f"{score.coverage:.0%} within 90 %"
+    )
+
+
+def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.Figure:
+    """Domain x metric: what 5 points more of a domain do, in units of each metric's spread.
+
+    Blue is an improvement, orange a harm, and a change of less than two of its own standard
+    deviations is written without its number.
+
+    Args:
+        effects: the changes.
+        spread: (q + 1,) standard deviation of each metric over the runs.
+        better: (q + 1,) -1 where lower is better, 1 where higher is.
+    """
+    scale = np.where(spread > 0, spread, np.inf)
+    shown = effects.change / scale * better
+    order = np.argsort(effects.change[:, -1], kind="stable")  # the best for the objective on top
+    sure = np.abs(effects.change) > 2 * effects.std
+    text = np.where(
+        sure & (np.abs(shown) >= 0.01), np.char.mod("%+.2f", effects.change / scale), ""
+    )
+    figure = style.figure("What more of a domain does", "", "")
+    most = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
+    figure.add_heatmap(
+        z=shown[order],
+        x=list(effects.metrics),
+        y=[effects.domains[row] for row in order],
+        text=text[order] if len(effects.metrics) <= 24 else None,
+        texttemplate="%{text}" if len(effects.metrics) <= 24 else None,
+        textfont={"size": 10},
+        customdata=np.dstack([effects.change, effects.std])[order],
+        hovertemplate="%{y} → %{x}<br>%{customdata[0]:+.4g} ± %{customdata[1]:.2g}<extra></extra>",
+        colorscale=[[0, style.ORANGE], [0.5, "white"], [1, style.BLUE]],
+        zmin=-most or -1.0,
+        zmax=most or 1.0,
+        colorbar={"title": "better →", "thickness": 12},
+        xgap=1,
+        ygap=1,
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(tickangle=40)
+    figure.update_layout(height=220 + 24 * len(effects.domains))
+    style.note(
+        figure,
+        "the weight of one domain +5 points, the others less in proportion, at the natural "
+        "mixture; unit: deviation of the metric over the runs",
+    )
+    return figure

@@ -1,0 +1,225 @@
+"""What a surrogate of finished runs says: how good it is, what to train, what each domain does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.diagnostics import NORMAL_90, OBJECTIVE, OutOfFold, Score, out_of_fold
+from mixopt.effects import Effects, effects
+from mixopt.errors import SurrogateError
+from mixopt.mixture import Mixture
+from mixopt.proposers.optimum import Recommendation, recommend
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.base import JointSurrogate
+from pipelines.fitted import Fitted
+
+NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much lower the objective is at the proposed mixture than at the natural one.
+
+    `mean` and `std` are of proposed - natural; `sure` is the probability that it is below 0.
+    """
+
+    mean: float
+    std: float
+    sure: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that `mixopt fit` tells.
+
+    Attributes:
+        fitted: what it was found from.
+        compared: held-out score of the objective of each surrogate that was tried.
+        held_out: predictions of runs that were left out; None where there are too few.
+        held_out_names: run of each row of it.
+        best: the proposed mixture.
+        mixtures: the natural, the proposed and the unconstrained one.
+        means: predicted metrics and objective by mixture, a row each in the order of `mixtures`.
+        stds: their standard deviations, of the noise-free mean.
+        difference: of the objective, proposed - natural.
+        effects: of the domains at the natural mixture.
+        notes: those of the fit, and what was found since.
+    """
+
+    fitted: Fitted
+    compared: dict[str, Score]
+    held_out: OutOfFold | None
+    held_out_names: tuple[str, ...]
+    best: Recommendation
+    mixtures: dict[str, Mixture]
+    means: np.ndarray
+    stds: np.ndarray
+    difference: Difference
+    effects: Effects
+    notes: tuple[str, ...]
+
+
+def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
+    """Hold out, recommend and take effects with the surrogate of `fitted`."""
+    notes = list(fitted.notes)
+    surrogate, objective, seed = fitted.surrogate, fitted.objective, fitted.seed
+    with reproducible(seed):
+        held_out, names = _hold_out(fitted, notes)
+        best = recommend(surrogate, objective, fitted.space, seed)
+        mixtures = {NATURAL: fitted.natural, PROPOSED: best.mixture}
+        mixtures[UNCONSTRAINED] = best.unconstrained
+        weights = np.stack([mixture.array for mixture in mixtures.values()])
+        said = surrogate.predict(weights)
+        columns = [said.metrics.index(metric) for metric in fitted.metrics]
+        mean, std = said.compose(objective)
+        difference = _difference(fitted, weights[:2], mean, std)
+        found = effects(surrogate, objective, fitted.metrics, fitted.natural)
+    return Findings(
+        fitted,
+        compared,
+        held_out,
+        names,
+        best,
+        mixtures,
+        np.column_stack([said.mean[:, columns], mean]),
+        np.column_stack([said.std[:, columns], std]),
+        difference,
+        found,
+        tuple(notes),
+    )
+
+
+def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple[str, ...]]:
+    rows = np.flatnonzero(fitted.table.at(fitted.target))
+    names = tuple(fitted.names[row] for row in rows.tolist())
+    try:
+        found = out_of_fold(
+            fitted.table.select(rows),
+            fitted.objective,
+            fitted.make_surrogate,
+            seed=fitted.seed,
+        )
+    except SurrogateError as problem:
+        notes.append(f"How good the predictions are is not known: {problem.what}.")
+        return None, ()
+    return found, names
+
+
+def _difference(
+    fitted: Fitted, weights: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> Difference:
+    """Proposed - natural; of surrogates without a joint posterior as if they erred apart."""
+    gap, variance = float(mean[1] - mean[0]), float(std[0] ** 2 + std[1] ** 2)
+    if isinstance(fitted.surrogate, JointSurrogate):
+        _, covariance = fitted.surrogate.joint(weights, fitted.objective)
+        variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    spread = math.sqrt(max(variance, 0.0))
+    if spread == 0:
+        return Difference(gap, 0.0, float(gap < 0))
+    return Difference(gap, spread, 0.5 * math.erfc(gap / spread / math.sqrt(2)))
+
+
+def diagnostics_frame(found: Findings) -> pl.DataFrame:
+    """A row per metric and one of the objective: `metric, spearman, r2, mae, coverage90, n`."""
+    scores = {} if found.held_out is None else found.held_out.scores
+    rows = [{"metric": metric, **score_values(score)} for metric, score in scores.items()]
+    numbers = dict.fromkeys(("spearman", "r2", "mae", "coverage90"), pl.Float64)
+    return pl.DataFrame(rows, schema={"metric": pl.String, **numbers, "n": pl.Int64})
+
+
+def score_values(score: Score) -> dict[str, float | int]:
+    """A score by the names that the files use."""
+    return {
+        "spearman": score.spearman,
+        "r2": score.r2,
+        "mae": score.mae,
+        "coverage90": score.coverage,
+        "n": score.n,
+    }
+
+
+def out_of_fold_frame(found: Findings) -> pl.DataFrame:
+    """A row per held-out run and metric: `run, metric, observed, mean, std` (of a run)."""
+    numbers = dict.fromkeys(("observed", "mean", "std"), pl.Float64)
+    schema = {"run": pl.String, "metric": pl.String, **numbers}
+    held = found.held_out
+    if held is None:
+        return pl.DataFrame(schema=schema)
+    observed = np.column_stack([held.observed, held.objective_observed])
+    mean = np.column_stack([held.mean, held.objective_mean])
+    std = np.column_stack([held.std, held.objective_std])
+    n, q = observed.shape
+    values = {
+        "run": np.repeat(found.held_out_names, q).tolist(),
+        "metric": [*held.metrics, OBJECTIVE] * n,
+        "observed": observed.ravel(),
+        "mean": mean.ravel(),
+        "std": std.ravel(),
+    }
+    return pl.DataFrame(values, schema=schema)
+
+
+def effects_frame(found: Findings) -> pl.DataFrame:
+    """A row per domain and metric: `domain, metric, natural, raised, change, std`."""
+    told = found.effects
+    q = len(told.metrics)
+    return pl.DataFrame(
+        {
+            "domain": np.repeat(told.domains, q).tolist(),
+            "metric": list(told.metrics) * len(told.domains),
+            "natural": np.repeat(told.base, q),
+            "raised": np.repeat(told.raised, q),
+            "change": told.change.ravel(),
+            "std": told.std.ravel(),
+        }
+    )
+
+
+def mixture_frame(found: Findings) -> pl.DataFrame:
+    """A row per domain: its weight in the natural, proposed and unconstrained mixture."""
+    columns: dict[str, Any] = {"domain": list(found.fitted.domains)}
+    return pl.DataFrame(columns | {n: list(mix.weights) for n, mix in found.mixtures.items()})
+
+
+def mixture_values(found: Findings) -> dict[str, Any]:
+    """The mixtures with what is predicted of them, as JSON-able values."""
+    names = [*found.fitted.metrics, OBJECTIVE]
+    predictions = {
+        mixture: {name: interval(m, s) for name, m, s in zip(names, means, stds, strict=True)}
+        for mixture, means, stds in zip(
+            found.mixtures, found.means.tolist(), found.stds.tolist(), strict=True
+        )
+    }
+    return {
+        "mixtures": {name: mixture.as_dict() for name, mixture in found.mixtures.items()},
+        "predictions": predictions,
+        "difference": {
+            "mean": found.difference.mean,
+            "std": found.difference.std,
+            "sure": found.difference.sure,
+        },
+        "binding": list(found.best.binding),
+    }
+
+
+def interval(mean: float, std: float) -> dict[str, float]:
+    """A prediction with its central 90 % interval."""
+    half = NORMAL_90 * std
+    return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+
+
+def plain(value: Any) -> Any:
+    """JSON-able `value` without the numbers that JSON has not: NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

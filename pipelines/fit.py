@@ -1,0 +1,307 @@
+"""`mixopt fit`: a surrogate of finished runs, how good it is, and the mixture that it proposes.
+
+mixopt fit --ratios ratios.csv --metrics metrics.csv --out fit
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mixopt import files, surrogates
+from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score
+from mixopt.errors import RunsError
+from mixopt.fidelity_words import said, target_fidelity
+from mixopt.objective import Objective
+from mixopt.objective_words import objective_of
+from mixopt.priors import read_space
+from mixopt.runs import Runs, read_runs
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.auto import Auto
+from mixopt.surrogates.base import FEWEST_TRIALS
+from mixopt.trials import Fidelity, TrialTable
+from pipelines import findings
+from pipelines.console import make_console, make_error_console
+from pipelines.findings import Findings, plain
+from pipelines.fit_report import headline, render
+from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
+
+MOST_ROWS = 24  # of a table on the terminal; the files hold all
+
+
+def fit_runs(
+    ratios: Path,
+    metrics: Path,
+    out: Path,
+    *,
+    priors: Path | None = None,
+    objective: Sequence[str] = (),
+    surrogate: str = "auto",
+    params: str | None = None,
+    tokens: str | None = None,
+    seed: int = 0,
+    as_json: bool = False,
+) -> None:
+    """Fit, tell, and fill the folder `out`.
+
+    Args:
+        ratios: mixtures of the finished runs.
+        metrics: what they measured; the same file where one holds both.
+        out: folder of the fit; an earlier fit in it is replaced.
+        priors: YAML with the natural mixture and constraints (see `mixopt.priors`).
+        objective: `metric=weight` each; the mean of all metrics if there is none.
+        surrogate: registry name, or `package.module:Name`.
+        params: model size to predict for, such as `60M`, and
+        tokens: its training tokens; those of the largest runs if not given.
+        seed: of all that is drawn.
+        as_json: print one JSON object and nothing else.
+
+    Raises:
+        MixoptError: the files, the priors or the settings cannot be used.
+    """
+    console = make_console()
+    with make_error_console().status("reading"):
+        runs = read_runs(ratios, metrics)
+        fitted, compared = _fit(
+            runs,
+            ratios,
+            priors,
+            objective,
+            surrogate,
+            seed,
+            lambda table: target_fidelity(table, params, tokens),
+        )
+    with make_error_console().status(f"fitting {fitted.surrogate_name}"):
+        found = findings.find(fitted, compared)
+    written = write(out, found, priors)
+    if as_json:
+        print(json.dumps(plain({**summary(found), "out": str(out), "files": written}), indent=1))
+    else:
+        show(console, found, out)
+
+
+def _fit(
+    runs: Runs,
+    ratios: Path,
+    priors: Path | None,
+    asked: Sequence[str],
+    surrogate: str,
+    seed: int,
+    find_target: Callable[[TrialTable], tuple[Fidelity, list[str]]],
+) -> tuple[Fitted, dict[str, Score]]:
+    """The settings with the surrogate fitted, and the scores of those that were compared."""
+    notes = list(runs.notes)
+    table = runs.table
+    kinds = len(np.unique(table.weights, axis=0))
+    if kinds < FEWEST_TRIALS:
+        raise RunsError(
+            f"runs on {kinds} mixture{'s' * (kinds > 1)} are too few to learn from",
+            where=str(ratios),
+            mend=f"Give runs on at least {FEWEST_TRIALS} different mixtures; "
+            f"{len(table.domains) + 1} or more for {len(table.domains)} domains",
+        )
+    objective, said_of_objective = objective_of(asked, table.metrics, runs.layout)
+    notes += said_of_objective
+    target, said_of_target = find_target(table)
+    notes += said_of_target
+    made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
+    table, objective = _modelled(table, target, made.multi_fidelity, objective, surrogate, notes)
+    space, said_of_space = read_space(priors, table)
+    notes += said_of_space
+    compared: dict[str, Score] = {}
+    made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
+    with reproducible(seed):
+        made.fit(table)
+    name = surrogate
+    if isinstance(made, Auto):
+        if made.chosen is None:
+            raise RuntimeError("a fitted Auto has chosen")
+        compared, made = made.scores, made.chosen
+        name = made.name
+        notes.append(_why(name, compared))
+    fitted = Fitted(
+        table=table,
+        names=runs.names,
+        cost=runs.cost,
+        objective=objective,
+        space=space,
+        target=target,
+        surrogate_name=name,
+        seed=seed,
+        layout=runs.layout,
+        notes=tuple(notes),
+    )
+    fitted.surrogate = made  # what make_surrogate().fit(table) would give once more
+    return fitted, compared
+
+
+def _modelled(
+    table: TrialTable,
+    target: Fidelity,
+    several: bool,
+    objective: Objective,
+    surrogate: str,
+    notes: list[str],
+) -> tuple[TrialTable, Objective]:
+    """The table with those metrics alone that can be modelled; the objective must keep its own."""
+    there = np.ones(len(table), dtype=bool) if several else table.at(target)
+    if there.sum() < FEWEST_TRIALS:
+        sizes = ", ".join(
+            f"{said(f)} ({int(table.at(f).sum())})" for f in table.final.fidelities[:6]
+        )
+        raise RunsError(
+            f"{int(there.sum())} runs at {said(target)} are too few for the surrogate "
+            f"{surrogate!r}, which learns from one fidelity",
+            mend=f"Choose another with --model-params and --tokens: there are {sizes}",
+        )
+    counts = np.isfinite(table.values[there]).sum(axis=0)
+    few = [m for m, n in zip(table.metrics, counts, strict=True) if n < FEWEST_TRIALS]
+    if not few:
+        return table, objective
+    needed = [metric for metric in objective.metrics if metric in few]
+    kept = [metric for metric in objective.metrics if metric not in few]
+    if needed and not kept:
+        raise RunsError(
+            f"{needed[0]} was measured on fewer than {FEWEST_TRIALS} runs at {said(target)}",
+            mend="Measure it on more runs, or choose another objective or fidelity",
+        )
+    notes.append(
+        f"Measured on fewer than {FEWEST_TRIALS} runs at {said(target)}, and left out: "
+        f"{', '.join(few)}." + (" The objective does without." if needed else "")
+    )
+    columns = [j for j, metric in enumerate(table.metrics) if metric not in few]
+    table = dataclasses.replace(
+        table,
+        metrics=tuple(table.metrics[j] for j in columns),
+        values=table.values[:, columns],
+    )
+    return table, Objective({m: objective.weights[m] for m in kept}, prefix="")
+
+
+def _why(name: str, compared: dict[str, Score]) -> str:
+    if not compared:
+        return f"The surrogate is {name}: too few runs to compare several."
+    others = ", ".join(
+        f"{other} {score.spearman:.3f}" for other, score in compared.items() if other != name
+    )
+    return (
+        f"The surrogate {name} foretold held-out runs best: rank correlation "
+        f"{compared[name].spearman:.3f}" + (f" ({others})." if others else ".")
+    )
+
+
+def summary(found: Findings) -> dict[str, Any]:
+    """All that was found, as JSON-able values: `fit.json` and what --json prints."""
+    scores = {} if found.held_out is None else found.held_out.scores
+    return {
+        **record_of(found.fitted),
+        "notes": list(found.notes),
+        "headline": headline(found),
+        "compared": {name: findings.score_values(s) for name, s in found.compared.items()},
+        "diagnostics": {name: findings.score_values(s) for name, s in scores.items()},
+        **findings.mixture_values(found),
+    }
+
+
+def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
+    """Fill `folder`; returns the names of the files.
+
+    Raises:
+        RunsError: it holds a file of one of these names that no earlier fit wrote.
+    """
+    told = summary(found)
+    contents = {
+        TABLE: table_bytes(found.fitted),
+        "diagnostics.csv": _csv(findings.diagnostics_frame(found)),
+        "out_of_fold.csv": _csv(findings.out_of_fold_frame(found)),
+        "effects.csv": _csv(findings.effects_frame(found)),
+        "mixture.csv": _csv(findings.mixture_frame(found)),
+        "mixture.json": _json(findings.mixture_values(found)),
+        "report.html": render(found, folder).encode(),
+    }
+    if priors is not None:
+        contents["priors.yaml"] = priors.read_bytes()
+    contents[RECORD] = _json(told)  # last: it says that the fit is whole
+    begin(folder, [*contents, "priors.yaml"])
+    for name, data in contents.items():
+        files.write_bytes(folder / name, data)
+    return list(contents)
+
+
+def show(console: Console, found: Findings, out: Path) -> None:
+    """What was found, for a person at a terminal."""
+    console.print(f"[bold]{escape(headline(found))}[/]")
+    console.print(_mixture_table(found))
+    for line in found.best.binding:
+        console.print(f"[yellow]binds[/] {escape(line)}")
+    if found.held_out is not None:
+        console.print(_score_table("held-out runs", found.held_out.scores))
+    if len(found.compared) > 1:
+        console.print(_score_table("surrogate, by the objective", found.compared))
+    for note in found.notes:
+        console.print(f"· {escape(note)}")
+    console.print(f"[bold]{escape(str(out / 'report.html'))}[/] shows all of this")
+
+
+def _mixture_table(found: Findings) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = [n for n in found.mixtures if n != findings.UNCONSTRAINED or found.best.binding]
+    table.add_column("", overflow="fold", max_width=48)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
+    for j in order[:MOST_ROWS]:
+        weights = [f"{found.mixtures[name].weights[j]:.1%}" for name in names]
+        table.add_row(escape(found.fitted.domains[j]), *weights)
+    if len(order) > MOST_ROWS:
+        table.add_row(f"and {len(order) - MOST_ROWS} more", *[""] * len(names))
+    table.add_row("", *[""] * len(names))
+    labels = [*found.fitted.metrics, OBJECTIVE]
+    for j in [len(labels) - 1, *range(min(len(labels) - 1, MOST_ROWS))]:
+        cells = [
+            f"{found.means[i, j]:.4f} ± {NORMAL_90 * found.stds[i, j]:.4f}"
+            for i, name in enumerate(found.mixtures)
+            if name in names
+        ]
+        table.add_row(escape(labels[j]), *cells, style="bold" if labels[j] == OBJECTIVE else None)
+    return table
+
+
+def _score_table(title: str, scores: dict[str, Score]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, overflow="fold", max_width=48)
+    for head in ("rank corr.", "R²", "mean error", "in 90 %", "runs"):
+        table.add_column(head, justify="right", no_wrap=True)
+    last = [(name, scores[name]) for name in scores if name == OBJECTIVE]
+    rows = last + [(name, score) for name, score in scores.items() if name != OBJECTIVE]
+    for name, score in rows[: MOST_ROWS + 1]:
+        table.add_row(
+            escape(name),
+            f"{score.spearman:.3f}",
+            f"{score.r2:.3f}",
+            f"{score.mae:.4g}",
+            f"{score.coverage:.0%}",
+            str(score.n),
+            style="bold" if name == OBJECTIVE else None,
+        )
+    return table
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.fill_nan(None).write_csv(buffer)
+    return buffer.getvalue()
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(plain(values), indent=1, allow_nan=False) + "\n").encode()

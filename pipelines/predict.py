@@ -1,0 +1,155 @@
+"""`mixopt predict`: what a fit to finished runs expects of any mixtures.
+
+mixopt predict fit --ratios mixtures.csv --out predictions.csv
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.markup import escape
+
+from mixopt import files
+from mixopt.diagnostics import OBJECTIVE
+from mixopt.errors import RunsError
+from mixopt.fidelity_words import said
+from mixopt.runs import Mixtures, read_mixtures
+from mixopt.surrogates._torch import reproducible
+from mixopt.trials import Fidelity
+from pipelines.console import make_console, make_error_console
+from pipelines.findings import plain
+from pipelines.fitted import Fitted, open_fit
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is expected of one run of each of n mixtures.
+
+    Attributes:
+        mean: (n, q) metrics.
+        std: (n, q) deviations of a run: what is not known of the mixture, and the noise of a run.
+        objective_mean: (n,) composed from them.
+        objective_std: (n,) deviation of a run.
+        notes: what a person should know.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    objective_mean: np.ndarray
+    objective_std: np.ndarray
+    notes: tuple[str, ...]
+
+
+def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False) -> None:
+    """Predict the mixtures of the CSV file `ratios` with the fit in `folder`, into `out`.
+
+    `out` has the rows of `ratios` in their order: the column that names the run, `<metric>_mean`
+    and `<metric>_std` of each metric, `objective_mean` and `objective_std`. Nine tenths of actual
+    runs lie within mean ± 1.645 std.
+
+    Args:
+        folder: of `mixopt fit`.
+        ratios: a column per domain; `model_params` and `tokens` ask for fidelities.
+        out: the CSV file to write.
+        as_json: print one JSON object and nothing else.
+
+    Raises:
+        RunsError: there is no fit in the folder, or the mixtures cannot be used.
+    """
+    fitted = open_fit(folder)
+    asked = read_mixtures(ratios, fitted.domains)
+    with make_error_console().status(f"fitting {fitted.surrogate_name}"):
+        found = predict(fitted, asked)
+    frame = predictions_frame(fitted, asked, found)
+    buffer = io.BytesIO()
+    frame.write_csv(buffer)
+    files.write_bytes(out, buffer.getvalue())
+    if as_json:
+        rows = frame.to_dicts()
+        print(json.dumps(plain({"out": str(out), "notes": list(found.notes), "rows": rows})))
+        return
+    console = make_console()
+    for note in found.notes:
+        console.print(f"· {escape(note)}")
+    best = int(np.argmin(found.objective_mean))
+    console.print(
+        f"{len(asked.names)} mixtures predicted into [bold]{escape(str(out))}[/]; the lowest "
+        f"objective is {found.objective_mean[best]:.4f} (run {escape(asked.names[best])})"
+    )
+
+
+def predict(fitted: Fitted, asked: Mixtures) -> Predictions:
+    """What `fitted` expects of a run of each mixture, at the fidelity that is asked for it.
+
+    A surrogate that knows one fidelity answers at that one, with a note.
+    """
+    notes = list(asked.notes)
+    n, q = len(asked.names), len(fitted.metrics)
+    mean, std = np.full((n, q), np.nan), np.full((n, q), np.nan)
+    composed, spread = np.full(n, np.nan), np.full(n, np.nan)
+    for fidelity, rows in _by_fidelity(fitted, asked, notes).items():
+        with reproducible(fitted.seed):
+            told = fitted.surrogate.predict(asked.weights[rows], fidelity)
+        columns = [told.metrics.index(metric) for metric in fitted.metrics]
+        # of a run, not of the mean of many: that is what a user will hold against it
+        deviation = np.hypot(told.std, np.nan_to_num(told.noise))
+        mean[rows], std[rows] = told.mean[:, columns], deviation[:, columns]
+        composed[rows], spread[rows] = fitted.objective.compose(
+            told.mean, deviation, told.metrics, told.correlation
+        )
+    return Predictions(mean, std, composed, spread, tuple(notes))
+
+
+def predictions_frame(fitted: Fitted, asked: Mixtures, found: Predictions) -> pl.DataFrame:
+    """The run's name, then mean and std of each metric and of the objective."""
+    columns: dict[str, list[str] | np.ndarray] = {asked.column: list(asked.names)}
+    for j, metric in enumerate(fitted.metrics):
+        columns[f"{metric}_mean"] = found.mean[:, j]
+        columns[f"{metric}_std"] = found.std[:, j]
+    # of a metric that is called objective, the composed one is not to take the place
+    if f"{OBJECTIVE}_mean" in columns:
+        raise RunsError(f"a metric is called {OBJECTIVE!r}", mend="Rename it and fit again")
+    columns[f"{OBJECTIVE}_mean"] = found.objective_mean
+    columns[f"{OBJECTIVE}_std"] = found.objective_std
+    return pl.DataFrame(columns)
+
+
+def _by_fidelity(
+    fitted: Fitted, asked: Mixtures, notes: list[str]
+) -> dict[Fidelity | None, np.ndarray]:
+    """Rows by the fidelity that they are predicted at; None is the fit's own."""
+    n, target = len(asked.names), fitted.target
+    everything = np.arange(n)
+    if asked.params is None and asked.tokens is None:
+        return {None: everything}
+    params = np.full(n, float(target.params)) if asked.params is None else asked.params
+    tokens = _longest(fitted, params) if asked.tokens is None else asked.tokens
+    pairs = np.stack([params, tokens], axis=1)
+    if not fitted.surrogate.multi_fidelity:
+        other = int((pairs != [target.params, target.tokens]).any(axis=1).sum())
+        if other:
+            notes.append(
+                f"WARNING: {other} of {n} mixtures ask for another fidelity, but "
+                f"{fitted.surrogate_name!r} knows one: all are predicted at {said(target)}. Fit "
+                "runs of several fidelities to predict at several."
+            )
+        return {None: everything}
+    kinds, group = np.unique(pairs, axis=0, return_inverse=True)
+    return {
+        Fidelity("", round(p), round(t)): np.flatnonzero(group.ravel() == k)
+        for k, (p, t) in enumerate(kinds.tolist())
+    }
+
+
+def _longest(fitted: Fitted, params: np.ndarray) -> np.ndarray:
+    """(n,) the most tokens that a model of each size was trained for; the target's if of none."""
+    final = fitted.table.final
+    most = {
+        size: float(final.tokens[final.params == size].max()) for size in set(final.params.tolist())
+    }
+    return np.array([most.get(size, float(fitted.target.tokens)) for size in params.tolist()])
