@@ -17,18 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixopt import proposers, surrogates
 from mixopt.errors import RunsError
+from mixopt.fidelity_words import target_fidelity
 from mixopt.objective_words import objective_of
+from mixopt.pool import Pool
 from mixopt.proposers.base import Proposer
 from mixopt.registry import resolve
-from mixopt.replay import Plan, Pool, Replay, replay
+from mixopt.replay import Plan, Replay, replay
 from mixopt.replay_summary import summary
 from mixopt.runs import Runs, read_runs
-from mixopt.sheets import parse_count
 from mixopt.surrogates.base import Surrogate
-from mixopt.trials import Fidelity
 from pipelines.console import make_console, make_error_console
 from pipelines.replay_report import Replayed, print_replays, report_text, write_replays
-from pipelines.wording import count
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ def show_replay(
         )
     for name in kinds:  # before anything is read: an unknown one names the choices
         resolve("proposer", name, proposers.KNOWN, Proposer)  # type: ignore[type-abstract]
-    size, length = asked_count(params, "--model-params"), asked_count(tokens, "--tokens")
     runs = read_runs(ratios, metrics)
-    pool, notes = _pool(runs, objective, size, length)
+    pool, notes = _pool(runs, objective, params, tokens)
     name = surrogate or default_surrogate(len(pool.fidelities) > 1)
     resolve("surrogate", name, surrogates.KNOWN, Surrogate)  # type: ignore[type-abstract]
     searches = [
@@ -134,50 +132,12 @@ def default_surrogate(several: bool) -> str:
 
 
 def _pool(
-    runs: Runs, objective: Sequence[str], params: float | None, tokens: float | None
+    runs: Runs, objective: Sequence[str], params: str | None, tokens: str | None
 ) -> tuple[Pool, list[str]]:
     asked, notes = objective_of(objective, runs.table.metrics, runs.layout)
-    target = target_fidelity(runs.table.final.fidelities, params, tokens)
+    target, _ = target_fidelity(runs.table, params, tokens)
     pool = Pool.of(runs.table, asked, target, runs.cost, runs.names)
     return pool, [*runs.notes, *notes, *(f"{note}." for note in pool.notes)]
-
-
-def asked_count(text: str | None, where: str) -> float | None:
-    """A count from the command line, such as `60M`.
-
-    Raises:
-        RunsError: it is none.
-    """
-    value = None if text is None else parse_count(text)
-    if text is not None and not value:
-        raise RunsError(
-            f"{text!r} is not a count above 0", where=where, mend="Write 60M, 1.5B or 6e7"
-        )
-    return value
-
-
-def target_fidelity(
-    there: Sequence[Fidelity], params: float | None, tokens: float | None
-) -> Fidelity:
-    """The most expensive of the fidelities `there` that has these `params` and `tokens`.
-
-    Raises:
-        RunsError: there is none.
-    """
-    fitting = [
-        fidelity
-        for fidelity in there
-        if params in (None, fidelity.params) and tokens in (None, fidelity.tokens)
-    ]
-    if not fitting:
-        wanted = " and ".join(
-            f"{count(value)} {what}"
-            for value, what in ((params, "parameters"), (tokens, "tokens"))
-            if value is not None
-        )
-        known = ", ".join(f"{count(f.params)} on {count(f.tokens)} tokens" for f in there[:8])
-        raise RunsError(f"no run has {wanted}", mend=f"There are {known}")
-    return fitting[-1]
 
 
 def _run(searches: Sequence[Search], jobs: int) -> Iterator[Replay]:

@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files
-from mixopt.replay import Plan, Pool, Replay
+from mixopt.pool import Pool
+from mixopt.replay import Plan, Replay
 from mixopt.replay_summary import Curve, Summary, cost_grid, curve, summary
 from mixopt.trials import Fidelity
 from pipelines.wording import count
