@@ -167,6 +167,61 @@ def predict(
 
 
 @app.command()
+def propose(
+    folder: Annotated[Path, typer.Argument(help="Folder of `mixopt fit`.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="CSV to write the mixtures to.")],
+    number: Annotated[int, typer.Option("-n", "--number", help="How many mixtures.")] = 16,
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN=LO:HI", help="Least and greatest weight. Repeatable."),
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Budget of the run that the mixture is for, such as 20B.")
+    ] = None,
+    max_epochs: Annotated[
+        float | None, typer.Option(help="How often that run may see a domain.")
+    ] = None,
+    available: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN=TOKENS", help="Tokens there are of it. Repeatable."),
+    ] = None,
+    linear: Annotated[
+        list[str] | None,
+        typer.Option(help='Such as "web + code <= 0.7". Repeatable.'),
+    ] = None,
+    kl: Annotated[
+        float | None, typer.Option(help="Price of a nat of divergence from the natural mixture.")
+    ] = None,
+    proposer: Annotated[str, typer.Option(help="Name of the proposer.")] = "bayes",
+    pending: Annotated[
+        Path | None, typer.Option(help="CSV of mixtures that are being trained already.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The fit's if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Propose the next mixtures to train, from a fit of finished runs."""
+    from pipelines.propose import Constraints, show_proposal
+
+    show_proposal(
+        folder,
+        number,
+        out,
+        constraints=Constraints(
+            bounds=bounds or (),
+            budget=tokens,
+            max_epochs=max_epochs,
+            available=available or (),
+            linear=linear or (),
+            kl=kl,
+        ),
+        proposer=proposer,
+        pending=pending,
+        seed=seed,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def replay(
     ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
     metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],
