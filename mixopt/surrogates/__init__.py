@@ -12,6 +12,8 @@ KNOWN = {
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
     "linear": "mixopt.surrogates.linear:Linear",
+    "mixing-law": "mixopt.surrogates.mixing_law:MixingLaw",
+    "nested-laws": "mixopt.surrogates.nested_laws:NestedLaws",
     "quadratic": "mixopt.surrogates.quadratic:Quadratic",
 }
 
