@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +47,8 @@ class MixtureSpace:
         max_epochs: how often the promoted run may repeat a domain.
         budget_tokens: training tokens of the promoted run.
         linear: further constraints.
+        kl_penalty: what a proposer adds to the objective per nat of KL(mixture || natural), in the
+            objective's unit: a leash to what is abundant (olmix), where a bound is a wall.
 
     Raises:
         MixtureError: no mixture satisfies the constraints (naming what clashes), or one of them
@@ -60,6 +63,7 @@ class MixtureSpace:
     max_epochs: float | None = None
     budget_tokens: int | None = None
     linear: Sequence[LinearConstraint] = ()
+    kl_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.natural.domains != self.domains:
@@ -81,6 +85,10 @@ class MixtureSpace:
                         where=where,
                         mend=f"Choose from {', '.join(self.domains)}",
                     )
+        if not (np.isfinite(self.kl_penalty) and self.kl_penalty >= 0):
+            raise MixtureError(
+                f"{self.kl_penalty} is not a number of at least 0", where="kl_penalty"
+            )
         if self.max_epochs is not None and not (self.available_tokens and self.budget_tokens):
             raise MixtureError(
                 "max_epochs needs the available tokens and the promoted run's budget",
@@ -113,6 +121,24 @@ class MixtureSpace:
     def unconstrained(self) -> MixtureSpace:
         """The whole simplex over the same domains."""
         return MixtureSpace(self.domains, self.natural)
+
+    def kl(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) KL(mixture || natural) of `weights` (n, m), in nats.
+
+        Infinite where a mixture uses a domain that natural has nothing of.
+        """
+        used = weights > 0
+        with np.errstate(divide="ignore"):
+            ratio = np.log(np.where(used, weights, 1.0)) - np.where(
+                used, np.log(self.natural.array), 0.0
+            )
+        return np.asarray((weights * ratio).sum(axis=1))
+
+    def penalty(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) kl_penalty x KL to natural: what `weights` (n, m) cost beyond their objective."""
+        if self.kl_penalty == 0:
+            return np.zeros(len(weights))
+        return self.kl_penalty * self.kl(weights)
 
     def contains(self, mixture: Mixture, tolerance: float = 1e-6) -> bool:
         """Whether `mixture` breaks no constraint by more than `tolerance`."""
@@ -191,18 +217,35 @@ class MixtureSpace:
 
     def binding(self, mixture: Mixture, tolerance: float = ON_BOUND) -> list[str]:
         """The constraints that hold `mixture`, a sentence each; a weight of 0 is not one."""
-        said = []
+        return [said for said, _ in self.held_by(mixture, tolerance)]
+
+    def held_by(
+        self, mixture: Mixture, tolerance: float = ON_BOUND
+    ) -> list[tuple[str, MixtureSpace]]:
+        """The constraints that hold `mixture`: a sentence, and the space without that one."""
+        held = []
         box = self.polytope
         for j, name in enumerate(self.domains):
             weight = mixture[name]
             if box.lower[j] > 0 and weight <= box.lower[j] + tolerance:
-                said.append(f"{name}: at its lower bound {box.lower[j]:.2f}")
+                said = f"{name}: at its lower bound {box.lower[j]:.2f}"
+                held.append((said, replace(self, lower=_without(self.lower, name))))
             elif box.upper[j] < 1 and weight >= box.upper[j] - tolerance:
-                said.append(f"{name}: at its upper bound {box.upper[j]:.2f}{self._why_upper(name)}")
-        for constraint, row in zip(self.linear, box.matrix, strict=True):
+                said = f"{name}: at its upper bound {box.upper[j]:.2f}{self._why_upper(name)}"
+                held.append((said, self._without_upper(name)))
+        for i, (constraint, row) in enumerate(zip(self.linear, box.matrix, strict=True)):
             if row @ mixture.array >= constraint.at_most - tolerance:
-                said.append(f"{constraint}: reached")
-        return said
+                rest = [*self.linear[:i], *self.linear[i + 1 :]]
+                held.append((f"{constraint}: reached", replace(self, linear=rest)))
+        return held
+
+    def _without_upper(self, name: str) -> MixtureSpace:
+        """The space without what bounds `name` from above: its upper bound, or scarce data."""
+        if self.available_tokens is None or self.caps.get(name, 1.0) > self.upper.get(name, 1.0):
+            return replace(self, upper=_without(self.upper, name))
+        enough = math.ceil((self.budget_tokens or 0) / (self.max_epochs or 1.0))
+        plenty = {**self.available_tokens, name: enough}
+        return replace(self, available_tokens=plenty)
 
     def _why_upper(self, name: str) -> str:
         cap = self.caps.get(name, np.inf)
@@ -255,6 +298,10 @@ class MixtureSpace:
             where="linear",
             mend="Loosen one of these constraints or the bounds of their domains",
         )
+
+
+def _without(bounds: Mapping[str, float], name: str) -> dict[str, float]:
+    return {key: value for key, value in bounds.items() if key != name}
 
 
 def _tokens(count: int) -> str:

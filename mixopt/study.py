@@ -78,6 +78,8 @@ class Space(Section):
     """Tokens of the run that the mixture is for; null takes those of `promote`."""
     linear: list[Linear] = []
     """Further constraints, such as: web and code together at most .7."""
+    kl_penalty: float = Field(default=0.0, ge=0)
+    """Bits per byte that a nat of KL(mixture || natural) costs a proposal and the optimum."""
 
 
 class Proxy(Section):
@@ -95,7 +97,7 @@ class Search(Section):
     """How the swarm is chosen."""
 
     design: Literal["dirichlet", "sobol", "d-optimal", "vertices"] = "dirichlet"
-    """First swarm: around the natural mixture (2407.01492), evenly, most telling, or the extremes."""
+    """First swarm: around the natural mixture (2407.01492), evenly, most telling, or extremes."""
     trials: int = Field(default=16, ge=3)
     """Trials of the first swarm, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
@@ -265,6 +267,7 @@ class Study(Section):
             max_epochs=self.space.max_epochs,
             budget_tokens=self.budget,
             linear=tuple(LinearConstraint(c.weights, c.at_most) for c in self.space.linear),
+            kl_penalty=self.space.kl_penalty,
         )
 
     def proxy_model(self, corpus: Corpus) -> ModelConfig:
@@ -332,6 +335,10 @@ FREE = (
 )
 
 
+# Settings that folders begun before there were any do not name, with what they meant then.
+YOUNG = {"space.kl_penalty": 0.0}
+
+
 def _is_free(key: str) -> bool:
     return key in FREE or key.split(".")[0] in FREE
 
@@ -350,7 +357,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
         study.home.mkdir(parents=True, exist_ok=True)
         files.write_json(frozen, settings)
         return
-    before = json.loads(frozen.read_text())
+    before = YOUNG | json.loads(frozen.read_text())
     bound = {k for k in settings.keys() | before.keys() if not _is_free(k)}
     changed = [k for k in bound if settings.get(k) != before.get(k)]
     if changed:

@@ -118,6 +118,9 @@ def _verdict(
         "unconstrained": found.unconstrained.as_dict(),
         "unconstrained_mean": found.unconstrained_mean,
         "binding": list(found.binding),
+        "prices": found.prices,
+        "kl": _finite(found.kl),
+        "kl_penalty": found.kl_penalty,
         "surrogate": choice.name,
         "surrogate_scores": {
             name: {key: _finite(value) for key, value in dataclasses.asdict(scores).items()}

@@ -198,3 +198,45 @@ def test_an_impossible_space_names_what_clashes(limits: dict[str, object], told:
 def test_mixtures_import_with_numpy_alone() -> None:
     check = "import sys, mixopt.mixture, mixopt.trials; assert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_kl_to_natural_is_that_of_the_textbook() -> None:
+    natural = Mixture.of({"a": 2, "b": 1, "c": 1})
+    space = MixtureSpace(natural.domains, natural, kl_penalty=0.5)
+    weights = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    assert space.kl(weights) == pytest.approx([0.0, np.log(2), np.log(2)])
+    assert space.penalty(weights) == pytest.approx([0.0, np.log(2) / 2, np.log(2) / 2])
+
+
+def test_a_domain_that_natural_lacks_is_infinitely_far() -> None:
+    natural = Mixture.exact({"a": 1.0, "b": 0.0})
+    space = MixtureSpace(natural.domains, natural)
+    assert space.kl(np.array([[1.0, 0.0], [0.9, 0.1]])).tolist() == [0.0, np.inf]
+    assert space.penalty(np.array([[0.9, 0.1]])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("penalty", [-0.1, float("nan"), float("inf")])
+def test_a_penalty_that_is_none_is_refused(penalty: float) -> None:
+    with pytest.raises(MixtureError, match="kl_penalty"):
+        MixtureSpace(("a", "b"), Mixture.uniform("ab"), kl_penalty=penalty)
+
+
+def test_what_holds_a_mixture_can_be_lifted_one_by_one() -> None:
+    tokens = {"a": 100, "b": 200, "c": 700, "d": 500}
+    space = MixtureSpace(
+        tuple(tokens),
+        Mixture.natural(tokens),
+        lower={"b": 0.2},
+        upper={"c": 0.4},
+        available_tokens=tokens,
+        max_epochs=2,
+        budget_tokens=1000,
+        linear=[LinearConstraint({"c": 1.0, "d": 1.0}, 0.6)],
+    )
+    mixture = Mixture.exact({"a": 0.2, "b": 0.2, "c": 0.4, "d": 0.2})
+    held = dict(space.held_by(mixture))
+    assert list(held) == space.binding(mixture)
+    assert len(held) == 4
+    for said, wider in held.items():
+        assert said not in wider.binding(mixture)
+        assert set(wider.binding(mixture)) == set(held) - {said}

@@ -1,5 +1,6 @@
 """The study file: what is left out has a value, what is wrong is named with its line and mend."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,16 @@ def test_other_text_in_the_same_corpus_folder_is_refused(
     other = build_corpus(write_sources(tmp_path / "text", seed=1), tmp_path / "other")
     with pytest.raises(StudyError, match="corpus hash: was"):
         frozen(tmp_path, other)
+
+
+def test_a_study_begun_before_a_setting_existed_goes_on_with_what_it_meant_then(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    frozen(tmp_path, text_corpus)
+    file = tmp_path / "demo" / "study.json"
+    settings = json.loads(file.read_text())
+    del settings["space.kl_penalty"]
+    file.write_text(json.dumps(settings))
+    frozen(tmp_path, text_corpus)
+    with pytest.raises(StudyError, match=r"space.kl_penalty: was 0\.0, is 0\.1"):
+        frozen(tmp_path, text_corpus, more="space: {kl_penalty: 0.1}\n")
