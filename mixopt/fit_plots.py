@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,6 +54,19 @@ def score_line(score: Score) -> str:
     )
 
 
+def short(names: Sequence[str]) -> list[str]:
+    """`names` without the words that all of them begin and end with: labels want to be short."""
+    words = [re.split(r"(?<=[/_.:])|(?=[/_.:])", name) for name in names]
+    least = min((len(parts) for parts in words), default=1) - 1
+    if len(set(names)) < 2:
+        return list(names)
+    head = next((i for i in range(least) if len({parts[i] for parts in words}) > 1), least)
+    rest = least - head
+    tail = next((i for i in range(rest) if len({parts[-1 - i] for parts in words}) > 1), rest)
+    found = ["".join(parts[head : len(parts) - tail]).strip("/_.:") for parts in words]
+    return found if all(found) and len(set(found)) == len(set(names)) else list(names)
+
+
 def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.Figure:
     """Domain x metric: what 5 points more of a domain do, in units of each metric's spread.
 
@@ -75,8 +89,8 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     most = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
     figure.add_heatmap(
         z=shown[order],
-        x=list(effects.metrics),
-        y=[effects.domains[row] for row in order],
+        x=[*short(effects.metrics[:-1]), effects.metrics[-1]],
+        y=[short(effects.domains)[row] for row in order],
         text=text[order] if len(effects.metrics) <= 24 else None,
         texttemplate="%{text}" if len(effects.metrics) <= 24 else None,
         textfont={"size": 10},
@@ -94,7 +108,7 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     figure.update_layout(height=220 + 24 * len(effects.domains))
     style.note(
         figure,
-        "the weight of one domain +5 points, the others less in proportion, at the natural "
-        "mixture; unit: deviation of the metric over the runs",
+        "one domain's weight +5 points at the natural mixture, the others less in proportion; "
+        "unit: deviation of the metric over the runs",
     )
     return figure

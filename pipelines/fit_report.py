@@ -168,7 +168,10 @@ def _sections(found: Findings) -> list[Section]:
     )
     better = [1.0 if fitted.objective.weights.get(m, 0) < 0 else -1.0 for m in fitted.metrics]
     effects = fit_plots.effect_map(found.effects, spread, np.array([*better, -1.0]))
-    sections = [Section("Weights and effects", figures=_html([bars, effects]))]
+    sections = [
+        Section("Weights", figures=_html([bars])),
+        Section("Effects", figures=_html([effects])),
+    ]
     text = "Each run is predicted by a surrogate that had not seen its mixture."
     figures = []
     if quality is not None:
@@ -210,7 +213,7 @@ def _tables(found: Findings) -> list[Table]:
                 f"{score.coverage:.0%}",
                 str(score.n),
             )
-            for name, score in scores.items()
+            for name, score in sorted(scores.items(), key=lambda item: item[0] != OBJECTIVE)
         ]
         if rows:
             tables.append(Table((title, *heads), rows))
