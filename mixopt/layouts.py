@@ -119,7 +119,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 def row_count(count: int) -> str:
     """`count` rows, in words."""
-    return f"{count} row{'s' * (count != 1)}"
+    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _prefixed(sheet: Sheet, prefix: str) -> list[str]:

@@ -25,6 +25,7 @@ def checked_weights(sheet: Sheet, domains: Sequence[str], notes: list[str]) -> n
             is not 1 (nor 100 in every row) within .02.
     """
     weights = np.stack([sheet.numbers(domain) for domain in domains], axis=1)
+    weights = np.where((weights < 0) & (weights > -EXACT), 0.0, weights)  # rounding of a solver
     for wrong, what, mend in (
         (np.isnan(weights), "the weight is missing", "Write 0 where the domain was not used"),
         (weights < 0, "the weight {} is negative", "Weights are shares of at least 0"),

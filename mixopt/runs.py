@@ -80,7 +80,7 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
     weights = checked_weights(left, layout.domains, notes)
     names, rows = joined(left, right, layout, weights, notes)
     values = np.stack([right.numbers(metric) for metric in layout.metrics], axis=1)[rows[:, 1]]
-    known, values = _measured(values, layout.metrics, names, notes)
+    known, values = _measured(values, layout.metrics, names, notes, metrics)
     rows, values = rows[known], values[known]
     names = [names[i] for i in np.flatnonzero(known)]
     kept = np.isfinite(values).any(axis=0)
@@ -152,7 +152,11 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
 
 
 def _measured(
-    values: np.ndarray, metrics: Sequence[str], names: Sequence[str], notes: list[str]
+    values: np.ndarray,
+    metrics: Sequence[str],
+    names: Sequence[str],
+    notes: list[str],
+    path: Path,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which rows have a metric at all (n,), and `values` with what is not finite as NaN."""
     wild = np.isinf(values).sum(axis=0)
@@ -162,7 +166,9 @@ def _measured(
         notes.append(f"{metrics[j]}: {wild[j]} infinite value{'s' * int(wild[j] > 1)} left out.")
     nothing = [m for m, count in zip(metrics, lacking, strict=True) if count == len(values)]
     if len(nothing) == len(metrics):
-        raise RunsError("no run has a single metric", mend="Fill in the metrics of some runs")
+        raise RunsError(
+            "no run has a single metric", where=str(path), mend="Fill in the metrics of some runs"
+        )
     if nothing:
         notes.append(f"Metrics that no run has are left out: {listed(nothing)}.")
     gaps = [

@@ -118,6 +118,8 @@ def read_sheet(path: Path) -> Sheet:
     if delimiter != ",":
         notes.append(f"{path.name}: cells are separated by {_said(delimiter)}.")
     rows, lines = _rows(text, delimiter, path)
+    if not rows:
+        raise RunsError("is empty", where=str(path), mend="Give a header and a row per run")
     columns = _columns(rows[0], path)
     body: list[list[str]] = []
     for row, line in zip(rows[1:], lines[1:], strict=True):
