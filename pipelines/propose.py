@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -375,6 +376,11 @@ def _held(binding: Sequence[str]) -> str:
 
 
 def _mostly(mixture: Mixture) -> str:
+    """The largest weights, without what all names begin with (`train_the_pile_`)."""
+    first, last = min(mixture.domains), max(mixture.domains)
+    pairs = zip(first, last, strict=False)
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    at = 1 + max(first.rfind(sign, 0, alike) for sign in "_/:.")
     order = sorted(mixture.as_dict().items(), key=lambda item: -item[1])
-    shown = [f"{name} {weight:.0%}" for name, weight in order if weight >= 0.005]
+    shown = [f"{name[at:]} {weight:.0%}" for name, weight in order if weight >= 0.005]
     return ", ".join(shown[:SHOWN_DOMAINS]) + (" …" if len(shown) > SHOWN_DOMAINS else "")
