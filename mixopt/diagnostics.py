@@ -66,6 +66,18 @@ class OutOfFold:
     objective_std: np.ndarray
     scores: dict[str, Score]
 
+    def select(self, rows: np.ndarray) -> OutOfFold:
+        """The trials at `rows` (indices or a mask) alone, scored anew."""
+        observed, mean, std = self.observed[rows], self.mean[rows], self.std[rows]
+        told, foretold = self.objective_observed[rows], self.objective_mean[rows]
+        spread = self.objective_std[rows]
+        scores = {
+            metric: score(observed[:, j], mean[:, j], std[:, j])
+            for j, metric in enumerate(self.metrics)
+        }
+        scores[OBJECTIVE] = score(told, foretold, spread)
+        return OutOfFold(self.metrics, observed, mean, std, told, foretold, spread, scores)
+
 
 def out_of_fold(
     table: TrialTable,
@@ -107,14 +119,9 @@ def out_of_fold(
             said.mean, np.hypot(said.std, noise), said.metrics, said.correlation
         )
     observed = objective.of_table(table)
-    scores = {
-        metric: score(table.values[:, j], mean[:, j], std[:, j])
-        for j, metric in enumerate(table.metrics)
-    }
-    scores[OBJECTIVE] = score(observed, objective_mean, objective_std)
     return OutOfFold(
-        table.metrics, table.values, mean, std, observed, objective_mean, objective_std, scores
-    )
+        table.metrics, table.values, mean, std, observed, objective_mean, objective_std, {}
+    ).select(np.arange(len(table)))
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class Priors(Section):
     """Tokens of the run that the mixture is for."""
     linear: list[Linear] = Field(default_factory=list)
     """Further constraints, such as: web and code together at most .7."""
+    kl_penalty: float = Field(default=0.0, ge=0)
+    """What a nat of KL(mixture || natural) costs, in the objective's unit (olmix)."""
 
 
 class Wrapped(Section):
@@ -126,6 +128,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
             max_epochs=epochs,
             budget_tokens=priors.budget,
             linear=tuple(LinearConstraint(dict(c.weights), c.at_most) for c in priors.linear),
+            kl_penalty=priors.kl_penalty,
         )
     except MixoptError as problem:
         where = f"{path}: {problem.where}" if problem.where else str(path)

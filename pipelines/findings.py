@@ -19,6 +19,7 @@ from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate
 from pipelines.fitted import Fitted
 
+FEWEST_SCORED = 4  # runs: a rank correlation of 3 is a coin thrown twice
 NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
 
 
@@ -64,6 +65,11 @@ class Findings:
     effects: Effects
     notes: tuple[str, ...]
 
+    @property
+    def constrained(self) -> bool:
+        """Whether anything keeps the proposed mixture from the unconstrained one."""
+        return bool(self.best.binding) or self.best.kl_penalty > 0
+
 
 def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
     """Hold out, recommend and take effects with the surrogate of `fitted`."""
@@ -96,19 +102,24 @@ def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
 
 
 def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple[str, ...]]:
+    """Predictions of the runs at the target fidelity, each without any run of its mixture."""
     rows = np.flatnonzero(fitted.table.at(fitted.target))
-    names = tuple(fitted.names[row] for row in rows.tolist())
+    several = fitted.make_surrogate().multi_fidelity
+    table = fitted.table if several else fitted.table.select(rows)
     try:
-        found = out_of_fold(
-            fitted.table.select(rows),
-            fitted.objective,
-            fitted.make_surrogate,
-            seed=fitted.seed,
-        )
+        found = out_of_fold(table, fitted.objective, fitted.make_surrogate, seed=fitted.seed)
     except SurrogateError as problem:
         notes.append(f"How good the predictions are is not known: {problem.what}.")
         return None, ()
-    return found, names
+    if len(found.observed) != len(rows):  # those of other fidelities were learned from
+        found = found.select(rows)
+    if len(rows) < FEWEST_SCORED:
+        notes.append(
+            f"{len(rows)} runs at the predicted fidelity are too few to say how good the "
+            "predictions are."
+        )
+        return None, ()
+    return found, tuple(fitted.names[row] for row in rows.tolist())
 
 
 def _difference(
@@ -205,6 +216,8 @@ def mixture_values(found: Findings) -> dict[str, Any]:
             "sure": found.difference.sure,
         },
         "binding": list(found.best.binding),
+        "prices": dict(found.best.prices),
+        "kl_to_natural": found.best.kl,
     }
 
 

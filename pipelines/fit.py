@@ -33,7 +33,7 @@ from mixopt.trials import Fidelity, TrialTable
 from pipelines import findings
 from pipelines.console import make_console, make_error_console
 from pipelines.findings import Findings, plain
-from pipelines.fit_report import headline, render
+from pipelines.fit_report import binding, headline, render
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
@@ -242,7 +242,7 @@ def show(console: Console, found: Findings, out: Path) -> None:
     """What was found, for a person at a terminal."""
     console.print(f"[bold]{escape(headline(found))}[/]")
     console.print(_mixture_table(found))
-    for line in found.best.binding:
+    for line in binding(found):
         console.print(f"[yellow]binds[/] {escape(line)}")
     if found.held_out is not None:
         console.print(_score_table("held-out runs", found.held_out.scores))
@@ -255,7 +255,7 @@ def show(console: Console, found: Findings, out: Path) -> None:
 
 def _mixture_table(found: Findings) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = [n for n in found.mixtures if n != findings.UNCONSTRAINED or found.best.binding]
+    names = [n for n in found.mixtures if n != findings.UNCONSTRAINED or found.constrained]
     table.add_column("", overflow="fold", max_width=48)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)

@@ -96,7 +96,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
 
 def _shown(found: Findings) -> dict[str, Mixture]:
     """The mixtures; the unconstrained one only where constraints keep the proposed one from it."""
-    hidden = () if found.best.binding else (UNCONSTRAINED,)
+    hidden = () if found.constrained else (UNCONSTRAINED,)
     return {name: mix for name, mix in found.mixtures.items() if name not in hidden}
 
 
@@ -145,13 +145,25 @@ def _table_note(found: Findings) -> str:
 
 
 def _remarks(found: Findings) -> list[str]:
-    if not found.best.binding:
+    if not found.constrained:
         return []
+    remarks = []
+    if found.best.binding:
+        remarks.append(f"Constraints that bind: {'; '.join(binding(found))}.")
     gap = found.best.mean - found.best.unconstrained_mean
+    without = "Without constraints" + " and KL penalty" * (found.best.kl_penalty > 0)
+    remarks.append(
+        f"{without} the objective is predicted {abs(gap):.4f} {'lower' if gap >= 0 else 'higher'}."
+    )
+    return remarks
+
+
+def binding(found: Findings) -> list[str]:
+    """The constraints that bind, each with what it costs where that is known."""
+    prices = found.best.prices
     return [
-        "Constraints that bind: " + "; ".join(found.best.binding) + ".",
-        f"Without them the objective is predicted {abs(gap):.4f} "
-        f"{'lower' if gap >= 0 else 'higher'}.",
+        said + (f" (costs {prices[said]:.4f})" if prices.get(said) else "")
+        for said in found.best.binding
     ]
 
 

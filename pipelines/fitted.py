@@ -150,6 +150,7 @@ def record_of(fitted: Fitted) -> dict[str, Any]:
             "linear": [
                 {"weights": dict(c.coefficients), "at_most": c.at_most} for c in space.linear
             ],
+            "kl_penalty": space.kl_penalty,
         },
         "notes": list(fitted.notes),
     }
@@ -228,6 +229,7 @@ def _fitted(record: Mapping[str, Any], frame: pl.DataFrame) -> Fitted:
         max_epochs=said["max_epochs"],
         budget_tokens=said["budget"],
         linear=tuple(LinearConstraint(c["weights"], c["at_most"]) for c in said["linear"]),
+        kl_penalty=said["kl_penalty"],
     )
     fidelity = record["fidelity"]
     return Fitted(
