@@ -25,7 +25,9 @@ def print_closing(session: Session, console: Console) -> None:
     if verdict:
         console.print(mixtures_table(session, verdict))
         for line in verdict.get("binding", []):
-            console.print(f"  binds: {line}", style="dim")
+            price = verdict.get("prices", {}).get(line)
+            gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
+            console.print(f"  binds: {line}{gain}", style="dim")
     console.print(headline(trials, session.objective, verdict), style="bold")
     _print_spent(trials, promotion, console)
     if promotion:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 KNOWN = {
     "bayes": "mixopt.proposers.bayes:Bayes",
+    "climb": "mixopt.proposers.climb:Climb",
     "d-optimal": "mixopt.proposers.design:DOptimal",
     "dirichlet": "mixopt.proposers.design:Dirichlet",
     "random": "mixopt.proposers.random:Random",

@@ -100,7 +100,7 @@ class Proposer(ABC):
         said = self.surrogate().fit(self.table(trials))
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
-        return pool[int(np.argmin(mean))]
+        return pool[int(np.argmin(mean + self.space.penalty(weights)))]
 
     def untried(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> list[TrialSpec]:
         """The specs of `pool` that no trial is of, whatever its role and round were."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from mixopt.designs import STRENGTHS, TEMPERATURE, cut
 from mixopt.errors import MixtureError
+from mixopt.proposers._observed import best_observed
 from mixopt.proposers.base import APART, Proposer, first_apart
 from mixopt.trials import Trial, TrialSpec
 
@@ -39,3 +40,13 @@ class Random(Proposer):
             where="space",
             mend="Widen the bounds or end the search",
         )
+
+    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """Any `n` of the pool, all equally likely (see `Proposer.pick`)."""
+        untried = self.untried(trials, pool)
+        left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
+        return [left[i] for i in self.rng(trials).permutation(len(left))[:n]]
+
+    def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
+        """The best that was run: chance has no model (see `Proposer.recommend`)."""
+        return best_observed(trials, pool, self.objective, self.fidelity)

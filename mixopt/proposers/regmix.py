@@ -9,6 +9,7 @@ import numpy as np
 
 from mixopt.designs import STRENGTHS, TEMPERATURE, cut
 from mixopt.proposers.base import APART, Proposer, first_apart, hellinger
+from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Trial, TrialSpec
 
 CANDIDATES = 100_000  # RegMix
@@ -34,8 +35,7 @@ class RegMix(Proposer):
             strength=np.geomspace(*STRENGTHS, CANDIDATES),
             temperature=TEMPERATURE,
         )
-        means = surrogate.mean(candidates)
-        score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
+        score = self._score(surrogate, candidates)
         best = candidates[np.argsort(score, kind="stable")[: 50 * max(n, TOP)]]
         ranked = np.concatenate([best[:TOP].mean(axis=0, keepdims=True), best])
         taken = self.taken(trials)
@@ -45,3 +45,19 @@ class RegMix(Proposer):
             ranked = candidates[np.argsort(-far, kind="stable")]
             rows = first_apart(ranked, taken, n, apart=0.0)
         return self.specs(trials, [cut(self.space, ranked[i]) for i in rows])
+
+    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """The `n` of the pool with the best predictions: RegMix's top k (see `Proposer.pick`)."""
+        untried = self.untried(trials, pool)
+        left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
+        if not left:
+            return []
+        surrogate = self.surrogate().fit(self.table(trials))
+        score = self._score(surrogate, np.array([spec.mixture.weights for spec in left]))
+        return [left[i] for i in np.argsort(score, kind="stable")[:n]]
+
+    def _score(self, surrogate: Surrogate, weights: np.ndarray) -> np.ndarray:
+        """(c,) predicted objective of `weights` (c, m), with what their distance costs."""
+        means = surrogate.mean(weights)
+        score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
+        return score + self.space.penalty(weights)
