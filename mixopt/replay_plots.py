@@ -67,7 +67,7 @@ def regret_by_cost(
                 row=1,
                 col=column,
             )
-    figure.update_xaxes(title=f"cost ({cost_unit})")
+    figure.update_xaxes(title=f"cost ({cost_unit})", matches="x")
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="regret", col=1)
     style.note(figure, "median over seeds, and the quartiles around it")
