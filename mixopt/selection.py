@@ -169,7 +169,7 @@ class Selection:
                 as pulled: its arm goes on with what it has.
         """
         live, target = self._phase(trials)
-        pulled = {(t.spec.arm, t.spec.seed) for t in self._own(trials)}
+        pulled = {(t.spec.arm, t.spec.seed) for t in self.pulls(trials)}
         return [
             TrialSpec(self.arms[arm], self.fidelity, seed, Role.SELECT, self.round, arm)
             for seed in self.seeds[:target]
@@ -183,7 +183,7 @@ class Selection:
 
     def done(self, trials: Sequence[Trial]) -> bool:
         """Whether every run has ended, so that `verdict` is final."""
-        waiting = any(t.state in (State.WAITING, State.RUNNING) for t in self._own(trials))
+        waiting = any(t.state in (State.WAITING, State.RUNNING) for t in self.pulls(trials))
         return not waiting and not self.next_pulls(trials)
 
     def verdict(self, trials: Sequence[Trial]) -> Verdict:
@@ -192,8 +192,7 @@ class Selection:
         The gate is a one-sided t test on the differences to natural, paired by seed. Of several
         candidates the one with the least mean is tested (see `ArmReport.confidence`).
         """
-        values = self._values(trials)
-        arms = {name: self._report(name, values) for name in self.arms}
+        values, arms = self.values(trials), self.reports(trials)
         challengers = [a for a in self.live(trials) if a != NATURAL and arms[a].n]
         natural = self.arms[NATURAL]
         if not challengers or not arms[NATURAL].n:
@@ -215,7 +214,13 @@ class Selection:
         said = f"{facts}, not the {self.confidence:g} asked for, so natural is promoted"
         return Verdict(NATURAL, natural, False, said, arms)
 
-    def _own(self, trials: Sequence[Trial]) -> list[Trial]:
+    def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:
+        """What the runs so far say of each arm."""
+        values = self.values(trials)
+        return {name: self._report(name, values) for name in self.arms}
+
+    def pulls(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those of `trials` that are runs of this selection, in ledger order."""
         mine = [
             t
             for t in trials
@@ -226,10 +231,10 @@ class Selection:
         ]
         return sorted(mine, key=lambda t: t.number)
 
-    def _values(self, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
+    def values(self, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
         """Objective by arm and seed of the complete runs; the first where one was run twice."""
         found: dict[str, dict[int, float]] = {name: {} for name in self.arms}
-        for trial in self._own(trials):
+        for trial in self.pulls(trials):
             if trial.complete:
                 value = self.objective.value(trial.metrics)
                 found[trial.spec.arm].setdefault(trial.spec.seed, value)
@@ -237,7 +242,7 @@ class Selection:
 
     def _phase(self, trials: Sequence[Trial]) -> tuple[list[str], int]:
         """Live arms and the pulls that each should have by now."""
-        own, values = self._own(trials), self._values(trials)
+        own, values = self.pulls(trials), self.values(trials)
         live = list(self.arms)
         for phase, target in enumerate(self.schedule):
             wanted = {(arm, seed) for arm in live for seed in self.seeds[:target]}

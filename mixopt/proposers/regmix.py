@@ -60,4 +60,4 @@ class RegMix(Proposer):
         """(c,) predicted objective of `weights` (c, m), with what their distance costs."""
         means = surrogate.mean(weights)
         score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
-        return score + self.space.penalty(weights)
+        return np.asarray(score + self.space.penalty(weights))
