@@ -1,0 +1,176 @@
+"""How much a metric scatters when the same training is run again: from repeats.
+
+Shapes: n trials, q metrics, g groups of repeats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import digamma, polygamma
+
+from mixopt.trials import TrialTable
+
+FEWEST = 2  # degrees of freedom under which nothing is said
+SURE = 2.0  # standard errors that the slope must be away from 0 to be believed
+SHARPEST = 3.0  # |slope| at most: e^3 = 20 times the scatter at one deviation's distance
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of one run around its mixture's mean.
+
+    Attributes:
+        std: by metric, in its unit; metrics that were not repeated often enough are absent.
+        raw: the same before shrinking: each metric's own repeats alone.
+        freedom: degrees of freedom of `raw` by metric: repeats beyond the first of each mixture.
+        slope: how log deviation grows per between-mixture deviation of a metric's mean; 0 where
+            the repeats do not tell that it does.
+        slope_error: standard error of the slope; infinite where it was not tested.
+        centre: by metric, the mean at which `std` holds.
+        spread: by metric, deviation of its values over mixtures.
+    """
+
+    std: Mapping[str, float] = field(default_factory=dict)
+    raw: Mapping[str, float] = field(default_factory=dict)
+    freedom: Mapping[str, int] = field(default_factory=dict)
+    slope: float = 0.0
+    slope_error: float = math.inf
+    centre: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
+
+    def at(self, metric: str, mean: np.ndarray | float) -> np.ndarray:
+        """Deviation of a run whose mixture has this `mean` of `metric`.
+
+        Raises:
+            KeyError: nothing is known of the metric.
+        """
+        away = (np.asarray(mean, dtype=float) - self.centre[metric]) / self.spread[metric]
+        # not beyond what was measured: a line in the logarithm explodes
+        return np.asarray(self.std[metric] * np.exp(self.slope * np.clip(away, -2.0, 2.0)))
+
+
+def measure(table: TrialTable) -> Noise:
+    """The noise that the repeats of `table` tell of; empty where there are too few.
+
+    Repeats are runs (the last rows of their curves) of equal mixture and fidelity and different
+    seeds. Variances are pooled over mixtures, and shrunk across metrics as variances of genes are
+    (Smyth 2004, limma's fitFDist), each in units of its metric's spread over mixtures: from two
+    repeats of eight metrics that nearly halves the error of the deviations.
+
+    Scatter may depend on the mixture: log variances of the groups are regressed on their means,
+    one slope for all metrics, which counts where it is more than two standard errors.
+    """
+    final = table.final
+    keys = np.column_stack([final.weights, final.params, final.tokens])
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.ravel()
+    raw: dict[str, float] = {}
+    freedom: dict[str, int] = {}
+    centre: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    pieces: dict[str, list[tuple[float, int, float]]] = {}
+    for j, metric in enumerate(final.metrics):
+        found = _groups(final.values[:, j], group)
+        degrees = sum(d for _, d, _ in found)
+        width = _between(final.values[:, j], group)
+        pooled = sum(d * v for v, d, _ in found) / degrees if degrees else 0.0
+        if degrees < FEWEST or pooled <= 0 or width <= 0:
+            continue
+        raw[metric], freedom[metric] = math.sqrt(pooled), degrees
+        centre[metric] = sum(d * m for _, d, m in found) / degrees
+        spread[metric], pieces[metric] = width, found
+    if not raw:
+        return Noise()
+    relative = np.array([(raw[k] / spread[k]) ** 2 for k in raw])
+    shrunk = np.sqrt(squeeze(relative, np.array([freedom[k] for k in raw], dtype=float)))
+    std = {k: float(s) * spread[k] for k, s in zip(raw, shrunk, strict=True)}
+    slope, error = _slope(raw, centre, spread, pieces)
+    believed = slope if abs(slope) > SURE * error else 0.0
+    return Noise(std, raw, freedom, believed, error, centre, spread)
+
+
+def squeeze(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """(q,) posterior variances of `variances` (q,), each of `freedom` (q,) degrees of freedom.
+
+    A scaled inverse chi-square prior is fitted to all by the moments of their logarithms, and
+    weighs as many degrees of freedom as the variances agree: where they differ by no more than
+    chance, all become the same.
+    """
+    if len(variances) < 2:
+        return variances
+    half = freedom / 2
+    logs = np.log(variances) - digamma(half) + np.log(half)
+    beyond = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    if beyond <= 0:
+        prior, weight = math.exp(float(logs.mean())), math.inf
+        return np.full_like(variances, prior)
+    weight = 2 * _inverse_trigamma(beyond)
+    prior = math.exp(float(logs.mean()) + float(digamma(weight / 2)) - math.log(weight / 2))
+    return np.asarray((weight * prior + freedom * variances) / (weight + freedom))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Where trigamma is `value` > 0, by Newton on 1 / trigamma, which is nearly a line."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        there = float(polygamma(1, x))
+        step = there * (1 - there / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return x
+
+
+def _groups(values: np.ndarray, group: np.ndarray) -> list[tuple[float, int, float]]:
+    """Variance, degrees of freedom and mean of every mixture with repeats."""
+    found = []
+    for k in np.unique(group):
+        own = values[(group == k) & np.isfinite(values)]
+        if len(own) > 1:
+            found.append((float(own.var(ddof=1)), len(own) - 1, float(own.mean())))
+    return found
+
+
+def _between(values: np.ndarray, group: np.ndarray) -> float:
+    """Deviation of the mixtures' means."""
+    known = np.isfinite(values)
+    means = [values[known & (group == k)].mean() for k in np.unique(group[known])]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+
+
+def _slope(
+    raw: Mapping[str, float],
+    centre: Mapping[str, float],
+    spread: Mapping[str, float],
+    pieces: Mapping[str, list[tuple[float, int, float]]],
+) -> tuple[float, float]:
+    """Slope of log deviation in the standardised mean, and its standard error.
+
+    Weighted least squares on log variances, which scatter by trigamma(d / 2) around their mean.
+    Metrics of one run move together: the error is taken as if there were one metric alone.
+    """
+    x, y, weight, widest = [], [], [], 0
+    for metric, found in pieces.items():
+        used = [(v, d, m) for v, d, m in found if v > 0]
+        if len(used) < 2:
+            continue
+        widest += 1
+        d = np.array([d for _, d, _ in used], dtype=float)
+        logs = np.log([v / raw[metric] ** 2 for v, _, _ in used]) - digamma(d / 2) + np.log(d / 2)
+        away = np.array([(m - centre[metric]) / spread[metric] for _, _, m in used])
+        w = 1 / polygamma(1, d / 2)
+        x.append(away - np.average(away, weights=w))
+        y.append((logs - np.average(logs, weights=w)) / 2)  # of the deviation, not the variance
+        weight.append(4 * w)
+    if not x:
+        return 0.0, math.inf
+    xs, ys, ws = (np.concatenate(part) for part in (x, y, weight))
+    information = float((ws * xs**2).sum())
+    if information <= 0:
+        return 0.0, math.inf
+    slope = float((ws * xs * ys).sum()) / information
+    return float(np.clip(slope, -SHARPEST, SHARPEST)), math.sqrt(widest / information)
