@@ -59,7 +59,8 @@ def candidates(
     """
 
     def predict(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return surrogate.predict(weights, fidelity).compose(objective)
+        mean, std = surrogate.predict(weights, fidelity).compose(objective)
+        return mean + space.penalty(weights), std
 
     some = int(np.clip(WORK / (trials**2 * len(objective.metrics)), 256, DRAWN))
     drawn = spread(space, observed, some, rng)
@@ -141,10 +142,14 @@ def climb(
 
     shape = starts.shape
     bound = _lower_bound(surrogate, surrogate.predict(starts[:1], fidelity), objective, hopes)
+    natural = torch.from_numpy(np.maximum(space.natural.array, 1e-12))
 
     def valued(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         roots = torch.from_numpy(np.sqrt(weights)).requires_grad_(True)
         values = bound(roots**2)
+        if space.kl_penalty > 0:
+            ratio = ((roots**2).clamp_min(1e-12) / natural).log()
+            values = values + space.kl_penalty * (roots**2 * ratio).sum(dim=1)
         (slope,) = torch.autograd.grad(values.sum(), roots)
         return values.detach().numpy(), slope.numpy()
 

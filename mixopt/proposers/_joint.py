@@ -61,7 +61,7 @@ class JointProposer(Proposer):
         surrogate = self.fitted(self.table(trials))
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = surrogate.predict(weights, self.target(surrogate)).compose(self.objective)
-        return pool[int(np.argmin(mean))]
+        return pool[int(np.argmin(mean + self.space.penalty(weights)))]
 
     def target(self, surrogate: Surrogate) -> Fidelity | None:
         """The fidelity to predict at: this proposer's, where the surrogate knows of several."""
@@ -70,10 +70,14 @@ class JointProposer(Proposer):
     def moments(
         self, surrogate: JointSurrogate, weights: np.ndarray, objective: Objective | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (n,) and covariance (n, n) of the objective at `weights` (n, m), at the target."""
+        """Mean (n,) and covariance (n, n) of the objective at `weights` (n, m), at the target.
+
+        The space's penalty is in the mean of the proposer's own objective; others are as they are.
+        """
         target = self.target(surrogate)
         at = None if target is None else [target] * len(weights)
-        return surrogate.joint(weights, objective or self.objective, at)
+        mean, covariance = surrogate.joint(weights, objective or self.objective, at)
+        return (mean + self.space.penalty(weights) if objective is None else mean), covariance
 
     def had(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Distinct mixtures (k, m) that were measured at the target, and (p, m) all other ones.

@@ -140,5 +140,6 @@ class Bayes(JointProposer):
     def _marginal(
         self, surrogate: JointSurrogate, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (n,) of the objective at `weights` (n, m)."""
-        return surrogate.predict(weights, self.target(surrogate)).compose(self.objective)
+        """Mean and deviation (n,) of the objective, penalty included, at `weights` (n, m)."""
+        mean, std = surrogate.predict(weights, self.target(surrogate)).compose(self.objective)
+        return mean + self.space.penalty(weights), std
