@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 KNOWN = {
     "auto": "mixopt.surrogates.auto:Auto",
+    "bimix": "mixopt.surrogates.bimix:BiMix",
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
     "linear": "mixopt.surrogates.linear:Linear",
