@@ -61,6 +61,7 @@ def render(found: Findings, folder: Path) -> str:
         notes=found.notes,
         commands=[
             ("predict other mixtures", f"mixopt predict {folder} --ratios R.csv --out P.csv"),
+            ("the next mixtures to train", f"mixopt propose {folder} -n 16 --out next.csv"),
         ],
         settings_title="Settings of this fit",
         settings=[
