@@ -34,6 +34,7 @@ from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.runs import read_mixtures
 from mixopt.sheets import parse_count
 from mixopt.space import MixtureSpace
+from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.remembered import remembered
 from mixopt.trials import Fidelity, Trial, TrialSpec
@@ -190,12 +191,15 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
         SurrogateError: there are too few runs to fit.
     """
     space, objective = fitted.space, fitted.objective
+    fresh = remembered(fitted.make_surrogate)
+    with reproducible(fitted.seed):
+        surrogate = fresh().fit(fitted.table)  # which the proposer need not repeat
     maker = proposers.make(
         name,
         space=space,
         objective=objective,
         fidelity=fitted.target,
-        surrogate=remembered(fitted.make_surrogate),
+        surrogate=fresh,
         seed=seed,
     )
     specs = [
@@ -203,7 +207,7 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
         for spec in maker.propose(trials, n)
     ]
     weights = np.array([spec.mixture.weights for spec in specs])
-    mean, std = expected(fitted.surrogate, objective, weights)
+    mean, std = expected(surrogate, objective, weights)
     best = int(np.argmin(mean))
     return Proposed(
         specs=specs,
@@ -211,7 +215,7 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
         std=std,
         best=best,
         best_binding=space.binding(specs[best].mixture),
-        optimum=recommend(fitted.surrogate, objective, space, fitted.seed),
+        optimum=recommend(surrogate, objective, space, fitted.seed),
     )
 
 
@@ -321,6 +325,8 @@ def _said(
             "objective_std": optimum.std,
             "interval": list(optimum.interval),
             "binding": list(optimum.binding),
+            "prices": dict(optimum.prices),
+            "kl": optimum.kl,
             "unconstrained": optimum.unconstrained.as_dict(),
             "unconstrained_mean": optimum.unconstrained_mean,
         },

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
+
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import TrialTable
 
@@ -50,5 +52,10 @@ def _remembering(
 
 
 def _key(table: TrialTable) -> tuple[Any, ...]:
-    arrays = (table.weights, table.values, table.params, table.tokens, table.seeds, table.runs)
+    """What tables have in common that teach the same, whatever their arrays' types."""
+    numbers = [table.weights, table.values, table.params, table.tokens]
+    arrays = [np.ascontiguousarray(values, dtype=np.float64) for values in numbers]
+    arrays.append(np.asarray(table.seeds, dtype=np.float64))
+    _, first, runs = np.unique(table.runs, return_index=True, return_inverse=True)
+    arrays.append(first[runs].astype(np.float64))  # a run is known by its first row
     return (table.domains, table.metrics, *(array.tobytes() for array in arrays))

@@ -389,6 +389,17 @@ def test_a_remembered_surrogate_is_what_it_was_and_forgets_other_tables() -> Non
         assert (plain.std == kept.std).all()
 
 
+def test_a_table_made_of_trials_again_needs_no_second_fit() -> None:
+    fresh, table = remembered(Oracle), example_table(6)
+    Oracle.fits = 0
+    fresh().fit(table)
+    fresh().fit(TrialTable.of(trials_of(table), table.metrics))
+    assert Oracle.fits == 1
+    fresh().fit(table.select(np.arange(5)))
+    fresh().fit(table)  # only the last fit is kept
+    assert Oracle.fits == 3
+
+
 # Summaries
 
 
