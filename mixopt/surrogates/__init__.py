@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 KNOWN = {
     "auto": "mixopt.surrogates.auto:Auto",
     "bimix": "mixopt.surrogates.bimix:BiMix",
+    "effective-data": "mixopt.surrogates.effective_data:EffectiveData",
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
     "linear": "mixopt.surrogates.linear:Linear",
