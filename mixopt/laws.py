@@ -25,12 +25,7 @@ import numpy as np
 from mixopt.errors import SurrogateError
 
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
-EXPONENTS = np.geomspace(0.03, 3.0, 24)  # b; neighbours differ by a fifth
-# Centre of b and deviation of log b. Chinchilla's are .34 for parameters and .28 for tokens
-# (2203.15556); where the points do not tell (two sizes), this is all that is known. Errors with
-# .4 / .7: 70M, 160M and two runs of 305M → 305M .0093 / .0093 (5Mix), .0128 / .0126 (RedPajama);
-# from half of RedPajama's curves .032 / .035.
-TYPICAL, TYPICAL_SPREAD = 0.3, 0.4
+EXPONENTS = np.geomspace(0.05, 2.0, 40)  # b; neighbours differ by a tenth
 METRICS_APART = 0.2  # standard deviation of log b among the metrics; .4 and .8 were 5 and 8 % worse
 # Of a curve, the points before this share of the last are left out: they fall more steeply than the
 # rest (warm-up). From 2/3 of a curve (5Mix) the error of its end falls from .029 to .017; .2 gives
@@ -45,19 +40,27 @@ class Kind:
 
     Attributes:
         huber: residual beyond which a point counts less, in the unit of the values (2403.16952).
+        typical: centre of the prior on b.
+        spread: deviation of log b around it.
         alike: how many curves' evidence on b counts as that of one, because they err together.
     """
 
     huber: float
+    typical: float
+    spread: float
     alike: float = 1.0
 
 
 # Learning curves of one study see the same batches and schedule at the same step, so that they
 # leave the law together. With 1 / 4 / 10 curves counted as one, the ends of RedPajama's curves from
 # half of them: errors .032 / .021 / .018, share inside the 90 % interval .57 / .95 / .96; from half
-# of 5Mix's: .023 / .022 / .022 and .84 / .94 / .97.
-STEPS = Kind(0.02, alike=4.0)
-SIZES = Kind(0.08)
+# of 5Mix's: .023 / .022 / .022 and .84 / .94 / .97. Chinchilla's exponent is .28 (2203.15556); a
+# prior of .5 instead of .3 gives .030 and .79 for RedPajama.
+STEPS = Kind(0.02, typical=0.3, spread=0.4, alike=4.0)
+# Two sizes tell nothing of b, so that the prior does: between Chinchilla's .34 and the .6 of these
+# tables with their 305M runs. Without those, .3 / .4 / .5 give errors of .047 / .031 / .018 (5Mix)
+# with .30 / .97 / .99 inside the 90 % interval; with two of them all give .0091 to .0092.
+SIZES = Kind(0.08, typical=0.4, spread=0.5)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def fit_laws(
     fixed = np.full(len(scale), np.nan) if noise is None else noise / scale
     fit = _expect(y_QP, known_QP.astype(float), basis_GP, starts, kind.huber / scale, fixed)
     theta, doubt, sigma2, evidence = fit
-    chance = _posterior(evidence / kind.alike)
+    chance = _posterior(evidence / kind.alike, kind)
     theta = theta * scale[:, None, None, None]
     theta[..., 0] += centre[:, None, None]
     return LawFit(
@@ -263,10 +266,10 @@ def _expect(
     return theta, doubt, sigma2, evidence
 
 
-def _posterior(evidence: np.ndarray) -> np.ndarray:
+def _posterior(evidence: np.ndarray, kind: Kind) -> np.ndarray:
     """(q, g) probability of each exponent: metrics have their own, around a common one."""
     grid = np.log(EXPONENTS)
-    common = -0.5 * ((grid - np.log(TYPICAL)) / TYPICAL_SPREAD) ** 2
+    common = -0.5 * ((grid - np.log(kind.typical)) / kind.spread) ** 2
     near = -0.5 * ((grid[:, None] - grid[None]) / METRICS_APART) ** 2  # own x common
     near = near - _logsumexp(near, axis=0)[None]
     # of every metric given the common exponent, and of the common one given all metrics
