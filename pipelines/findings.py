@@ -14,6 +14,7 @@ from mixopt.diagnostics import NORMAL_90, OBJECTIVE, OutOfFold, Score, out_of_fo
 from mixopt.effects import Effects, effects
 from mixopt.errors import SurrogateError
 from mixopt.mixture import Mixture
+from mixopt.proposers.base import hellinger
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate
@@ -21,6 +22,7 @@ from pipelines.fitted import Fitted
 
 FEWEST_SCORED = 4  # runs: a rank correlation of 3 is a coin thrown twice
 NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
+OBSERVED = "best_observed"  # the run with the least objective at the predicted fidelity
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Findings:
         held_out: predictions of runs that were left out; None where there are too few.
         held_out_names: run of each row of it.
         best: the proposed mixture.
-        mixtures: the natural, the proposed and the unconstrained one.
+        mixtures: the natural, the best observed (if a run was measured at the predicted
+            fidelity), the proposed and the unconstrained one.
         means: predicted metrics and objective by mixture, a row each in the order of `mixtures`.
         stds: their standard deviations, of the noise-free mean.
         difference: of the objective, proposed - natural.
@@ -78,13 +81,15 @@ def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
     with reproducible(seed):
         held_out, names = _hold_out(fitted, notes)
         best = recommend(surrogate, objective, fitted.space, seed)
-        mixtures = {NATURAL: fitted.natural, PROPOSED: best.mixture}
-        mixtures[UNCONSTRAINED] = best.unconstrained
+        mixtures = {NATURAL: fitted.natural, **_best_observed(fitted, notes)}
+        mixtures |= {PROPOSED: best.mixture, UNCONSTRAINED: best.unconstrained}
+        notes += _far_away(fitted, best.mixture)
         weights = np.stack([mixture.array for mixture in mixtures.values()])
         said = surrogate.predict(weights)
         columns = [said.metrics.index(metric) for metric in fitted.metrics]
         mean, std = said.compose(objective)
-        difference = _difference(fitted, weights[:2], mean, std)
+        pair = [list(mixtures).index(name) for name in (NATURAL, PROPOSED)]
+        difference = _difference(fitted, weights[pair], mean[pair], std[pair])
         found = effects(surrogate, objective, fitted.metrics, fitted.natural)
     return Findings(
         fitted,
@@ -120,6 +125,35 @@ def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple
         )
         return None, ()
     return found, tuple(fitted.names[row] for row in rows.tolist())
+
+
+def _best_observed(fitted: Fitted, notes: list[str]) -> dict[str, Mixture]:
+    value = fitted.objective.of_table(fitted.table)
+    rows = np.flatnonzero(fitted.table.at(fitted.target) & np.isfinite(value))
+    if not len(rows):
+        return {}
+    row = int(rows[value[rows].argmin()])
+    notes.append(
+        f"The best run is {fitted.names[row]}: a measured objective of {value[row]:.4f}, the luck "
+        "of being picked for it included."
+    )
+    return {OBSERVED: Mixture.from_array(fitted.domains, fitted.table.weights[row])}
+
+
+def _far_away(fitted: Fitted, mixture: Mixture) -> list[str]:
+    """A warning where the mixture lies further from all runs than these do from each other."""
+    runs = np.unique(fitted.table.weights, axis=0)
+    apart = hellinger(runs, runs)
+    np.fill_diagonal(apart, np.inf)
+    usual = float(np.quantile(apart.min(axis=1), 0.95))
+    nearest = float(hellinger(mixture.array[None], runs).min())
+    if nearest <= usual:
+        return []
+    return [
+        f"The proposed mixture lies {nearest:.2f} (Hellinger) from the nearest run, where 95 % of "
+        f"runs have one within {usual:.2f}: its prediction extrapolates; train it before you trust "
+        "it."
+    ]
 
 
 def _difference(
@@ -193,7 +227,7 @@ def effects_frame(found: Findings) -> pl.DataFrame:
 
 
 def mixture_frame(found: Findings) -> pl.DataFrame:
-    """A row per domain: its weight in the natural, proposed and unconstrained mixture."""
+    """A row per domain: its weight in each of the mixtures, in a column of its name."""
     columns: dict[str, Any] = {"domain": list(found.fitted.domains)}
     return pl.DataFrame(columns | {n: list(mix.weights) for n, mix in found.mixtures.items()})
 

@@ -33,7 +33,7 @@ from mixopt.trials import Fidelity, TrialTable
 from pipelines import findings
 from pipelines.console import make_console, make_error_console
 from pipelines.findings import Findings, plain
-from pipelines.fit_report import binding, headline, render
+from pipelines.fit_report import binding, headline, render, shown, title
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
@@ -255,10 +255,10 @@ def show(console: Console, found: Findings, out: Path) -> None:
 
 def _mixture_table(found: Findings) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = [n for n in found.mixtures if n != findings.UNCONSTRAINED or found.constrained]
+    names = list(shown(found))
     table.add_column("", overflow="fold", max_width=48)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(title(name), justify="right", no_wrap=True)
     order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
     for j in order[:MOST_ROWS]:
         weights = [f"{found.mixtures[name].weights[j]:.1%}" for name in names]

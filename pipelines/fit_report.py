@@ -13,7 +13,7 @@ from mixopt import __version__, fit_plots, plots
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE
 from mixopt.fidelity_words import said as fidelity_said
 from mixopt.mixture import Mixture
-from pipelines.findings import PROPOSED, UNCONSTRAINED, Findings
+from pipelines.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
 from pipelines.report import TEMPLATE, Column, Section, Table
 from pipelines.wording import count
 
@@ -25,7 +25,8 @@ MOST_FIGURES = 24  # metrics that get a figure of their own
 
 def headline(found: Findings) -> str:
     """One sentence: what is proposed, by how much better, and how sure that is."""
-    means, stds = found.means[:, -1], NORMAL_90 * found.stds[:, -1]
+    rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
+    means, stds = found.means[rows, -1], NORMAL_90 * found.stds[rows, -1]
     gap, spread = found.difference.mean, NORMAL_90 * found.difference.std
     return (
         f"The proposed mixture is predicted to reach an objective of {means[1]:.4f} ± "
@@ -50,8 +51,8 @@ def render(found: Findings, folder: Path) -> str:
         headline=headline(found),
         facts=_facts(found),
         columns=[
-            Column(name, mixture, chosen=name == PROPOSED)
-            for name, mixture in _shown(found).items()
+            Column(title(name), mixture, chosen=name == PROPOSED)
+            for name, mixture in shown(found).items()
         ],
         rows=_rows(found),
         table_note=_table_note(found),
@@ -95,14 +96,19 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     return facts
 
 
-def _shown(found: Findings) -> dict[str, Mixture]:
+def title(name: str) -> str:
+    """A mixture's name for a person."""
+    return name.replace("_", " ")
+
+
+def shown(found: Findings) -> dict[str, Mixture]:
     """The mixtures; the unconstrained one only where constraints keep the proposed one from it."""
     hidden = () if found.constrained else (UNCONSTRAINED,)
     return {name: mix for name, mix in found.mixtures.items() if name not in hidden}
 
 
 def _rows(found: Findings) -> list[list[dict[str, object]]]:
-    names = list(_shown(found))
+    names = list(shown(found))
     places = [list(found.mixtures).index(name) for name in names]
     order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
     domains = found.fitted.domains
@@ -172,7 +178,7 @@ def _sections(found: Findings) -> list[Section]:
     fitted, space = found.fitted, found.fitted.space
     quality = found.held_out
     bars = plots.mixture_bars(
-        _shown(found),
+        {title(name): mixture for name, mixture in shown(found).items()},
         available=space.available_tokens,
         budget=space.budget_tokens,
     )

@@ -142,7 +142,7 @@ def test_held_out_runs_are_scored_per_metric_and_for_the_objective(done: Path) -
 
 def test_the_proposed_mixture_keeps_the_priors_and_beats_the_natural_one(done: Path) -> None:
     mixtures = pl.read_csv(done / "fit" / "mixture.csv")
-    assert mixtures.columns == ["domain", "natural", "proposed", "unconstrained"]
+    assert mixtures.columns == ["domain", "natural", "best_observed", "proposed", "unconstrained"]
     weights = dict(zip(mixtures["domain"], mixtures["proposed"], strict=True))
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["code"] <= 0.2 + 1e-6
@@ -158,6 +158,26 @@ def test_the_proposed_mixture_keeps_the_priors_and_beats_the_natural_one(done: P
     assert told["difference"]["sure"] > 0.9
     true = losses(mixtures.select("natural", "proposed").to_numpy().T, np.random.default_rng(), 0)
     assert true[1].mean() < true[0].mean()
+
+
+def test_the_best_observed_mixture_is_that_of_the_best_run(done: Path) -> None:
+    values = pl.read_csv(done / "M.csv")
+    row = int((values["prose"] + values["code<b>"]).arg_min() or 0)
+    weights = pl.read_csv(done / "R.csv").select(DOMAINS).row(row)
+    mixtures = pl.read_csv(done / "fit" / "mixture.csv")
+    assert mixtures["best_observed"].to_list() == pytest.approx(weights)
+    notes = json.loads((done / "fit" / "fit.json").read_text())["notes"]
+    assert any(f"The best run is r{row}:" in note for note in notes)
+
+
+def test_a_proposal_far_from_every_run_is_warned_of(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path)
+    frame = pl.read_csv(ratios)
+    # runs that all lie near the middle of the simplex
+    frame.with_columns(pl.col(d) * 0.1 + 0.9 / 4 for d in DOMAINS).write_csv(ratios)
+    arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    far = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
+    assert any("extrapolates" in note for note in far["notes"])
 
 
 def test_effects_tell_which_domain_moves_which_metric(done: Path) -> None:
@@ -214,7 +234,7 @@ def test_nine_of_ten_new_runs_lie_within_the_predicted_intervals(done: Path, run
 
 def test_a_fit_that_is_opened_again_predicts_what_it_did(done: Path, run: Run) -> None:
     asked = pl.read_csv(done / "fit" / "mixture.csv").transpose(column_names="domain")
-    pl.DataFrame({"name": ["natural", "proposed", "free"]}).hstack(
+    pl.DataFrame({"name": ["natural", "observed", "proposed", "free"]}).hstack(
         asked.cast(pl.Float64)
     ).write_csv(done / "again.csv")
     first, second = done / "P1.csv", done / "P2.csv"
