@@ -22,6 +22,7 @@ from mixopt import files, surrogates
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score
 from mixopt.errors import RunsError
 from mixopt.fidelity_words import said, target_fidelity
+from mixopt.fit_plots import short
 from mixopt.objective import Objective
 from mixopt.objective_words import objective_of
 from mixopt.priors import read_space
@@ -36,6 +37,7 @@ from pipelines.findings import Findings, plain
 from pipelines.fit_report import binding, headline, render, shown, title
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 
+NARROW = 32  # characters of a name that four columns of predictions leave room for
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
 
 
@@ -266,7 +268,10 @@ def _mixture_table(found: Findings) -> Table:
     if len(order) > MOST_ROWS:
         table.add_row(f"and {len(order) - MOST_ROWS} more", *[""] * len(names))
     table.add_row("", *[""] * len(names))
-    labels = [*found.fitted.metrics, OBJECTIVE]
+    metrics = list(found.fitted.metrics)
+    if max(map(len, metrics)) > NARROW:
+        metrics = short(metrics)
+    labels = [*metrics, OBJECTIVE]
     for j in [len(labels) - 1, *range(min(len(labels) - 1, MOST_ROWS))]:
         cells = [
             f"{found.means[i, j]:.4f} ± {NORMAL_90 * found.stds[i, j]:.4f}"
