@@ -234,7 +234,7 @@ def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
     if priors is not None:
         contents["priors.yaml"] = priors.read_bytes()
     contents[RECORD] = _json(told)  # last: it says that the fit is whole
-    begin(folder, [*contents, "priors.yaml"])
+    begin(folder, list(dict.fromkeys([*contents, "priors.yaml"])))
     for name, data in contents.items():
         files.write_bytes(folder / name, data)
     return list(contents)

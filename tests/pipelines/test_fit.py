@@ -290,7 +290,9 @@ def test_a_person_reads_at_most_a_hundred_columns(tmp_path: Path, run: Run) -> N
 
 def test_a_fit_in_the_same_folder_is_replaced(tmp_path: Path, run: Run) -> None:
     (tmp_path / "P.yaml").write_text("natural: {web: 1, code: 1}\n")
-    fit(run, tmp_path, "--priors", tmp_path / "P.yaml")
+    first = fit(run, tmp_path, "--priors", tmp_path / "P.yaml")
+    again = fit(run, tmp_path, "--priors", tmp_path / "fit" / "priors.yaml")
+    assert again == first
     (tmp_path / "fit" / "mine.txt").write_text("kept")
     said = fit(run, tmp_path, "--seed", "1", n=20)
     assert said["runs"] == 20
