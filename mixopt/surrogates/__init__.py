@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 KNOWN = {
     "auto": "mixopt.surrogates.auto:Auto",
     "bimix": "mixopt.surrogates.bimix:BiMix",
+    "cokriging": "mixopt.surrogates.cokriging:Cokriging",
     "effective-data": "mixopt.surrogates.effective_data:EffectiveData",
     "gp": "mixopt.surrogates.gp:GaussianProcess",
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",

@@ -32,6 +32,7 @@ class LawModel(Model):
 
     def __init__(self, posteriors: Sequence[Posterior], warp: Warp) -> None:
         super().__init__()
+        self.posteriors, self.warp = tuple(posteriors), warp
         self._parts = [_Part(posterior) for posterior in posteriors]
         self._logged = torch.from_numpy(warp.logged)
         self._centre = torch.from_numpy(warp.centre)
@@ -57,15 +58,7 @@ class LawModel(Model):
     ) -> Any:
         """The joint posterior of raw weights X (..., b, m): p outputs each."""
         chosen = range(len(self._parts)) if output_indices is None else output_indices
-        normals = []
-        for i in chosen:
-            mean, covariance = self._parts[i](X)
-            level = self._centre[i] + self._scale[i] * mean
-            if self._logged[i]:
-                level = level.exp()
-            slope = self._scale[i] * (level if self._logged[i] else torch.ones_like(level))
-            scaled = slope.unsqueeze(-1) * covariance * slope.unsqueeze(-2)
-            normals.append(MultivariateNormal(level, scaled))
+        normals = [MultivariateNormal(*self.normal(i, X)) for i in chosen]
         joint = (
             normals[0]
             if len(normals) == 1
@@ -73,6 +66,15 @@ class LawModel(Model):
         )
         posterior = GPyTorchPosterior(joint)
         return posterior if posterior_transform is None else posterior_transform(posterior)
+
+    def normal(self, i: int, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (..., b) and covariance (..., b, b) of output i at raw weights X (..., b, m)."""
+        mean, covariance = self._parts[i](X)
+        level = self._centre[i] + self._scale[i] * mean
+        if self._logged[i]:
+            level = level.exp()
+        slope = self._scale[i] * (level if self._logged[i] else torch.ones_like(level))
+        return level, slope.unsqueeze(-1) * covariance * slope.unsqueeze(-2)
 
 
 class _Part:
@@ -110,16 +112,20 @@ class _Part:
         )
         mean = self.law[0] - effect * logs[..., 0] + slopes @ self.away
         scaled = x / self.length
-        cross = self._kernel(scaled, self.trials) + (slopes * self.prior) @ self.slopes.mT
+        cross = self.variance * matern_tensor(scaled, self.trials)
+        cross = cross + (slopes * self.prior) @ self.slopes.mT
         mean = mean + cross @ self.pull
         explained = torch.linalg.solve_triangular(self.root, cross.mT, upper=False)
-        prior = self._kernel(scaled, scaled) + (slopes * self.prior) @ slopes.mT
+        prior = self.variance * matern_tensor(scaled, scaled)
+        prior = prior + (slopes * self.prior) @ slopes.mT
         covariance = prior - explained.mT @ explained
         jitter = 1e-10 * torch.eye(weights.shape[-2], dtype=weights.dtype)
         return mean, self.widen**2 * (covariance + jitter)
 
-    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        squared = (a**2).sum(-1, keepdim=True) + (b**2).sum(-1).unsqueeze(-2) - 2 * a @ b.mT
-        distance = ROOT5 * squared.clamp_min(1e-18).sqrt()  # a gradient of √0 would be infinite
-        kernel: Tensor = self.variance * (1 + distance + distance**2 / 3) * (-distance).exp()
-        return kernel
+
+def matern_tensor(a: Tensor, b: Tensor) -> Tensor:
+    """Matérn-5/2 (..., n, k) between scaled inputs a (..., n, m) and b (..., k, m)."""
+    squared = (a**2).sum(-1, keepdim=True) + (b**2).sum(-1).unsqueeze(-2) - 2 * a @ b.mT
+    distance = ROOT5 * squared.clamp_min(1e-18).sqrt()  # a gradient of √0 would be infinite
+    kernel: Tensor = (1 + distance + distance**2 / 3) * (-distance).exp()
+    return kernel

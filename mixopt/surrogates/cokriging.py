@@ -1,0 +1,310 @@
+"""A chain of fidelities, each a line in the one below it and what that leaves.
+
+Shapes: n trials, b mixtures, m domains, q metrics of which p vary; l links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from botorch.models.model import Model
+
+from mixopt.errors import SurrogateError
+from mixopt.objective import Objective
+from mixopt.surrogates._chain_model import ChainModel
+from mixopt.surrogates._link import Link, fit_link
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.base import (
+    FEWEST_TRIALS,
+    JointSurrogate,
+    Prediction,
+    checked,
+    compose_joint,
+)
+from mixopt.surrogates.effective_data import EffectiveData
+from mixopt.trials import Fidelity, TrialTable
+
+FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have
+DRIFT = 0.3  # deviation of a slope, per unit of log cost, beyond the last measured fidelity
+LEVEL_DRIFT = 0.3  # deviation of a level's step there, relative to the step
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """Beyond the last link: y' = level + slope (y - centre), by metric, with their deviations."""
+
+    centre: np.ndarray
+    level: np.ndarray
+    level_std: np.ndarray
+    slope: np.ndarray
+    slope_std: np.ndarray
+
+
+class Cokriging(JointSurrogate):
+    """Autoregressive co-kriging over fidelities (Kennedy and O'Hagan 2000) on the law.
+
+    The cheapest fidelity with enough mixtures is fitted by `effective-data`; every dearer one is
+    a + b f + δ of the one before it (see `_link`). Many cheap runs say which mixtures are good,
+    and a few dear ones how much of that remains at their size: metrics shrink differently, so that
+    a mean of small models' losses is weighted wrongly for large ones.
+
+    A fidelity between two measured ones is interpolated, one beyond them extrapolated, both in the
+    logarithm of cost (parameters x tokens): slopes go on by the same factor, levels along the same
+    power law, and deviations grow. Of a curve only its last point is used.
+
+    Attributes:
+        fidelities: of the chain, cheapest first.
+    """
+
+    name: ClassVar[str] = "cokriging"
+    multi_fidelity: ClassVar[bool] = True
+    base: ClassVar[type[EffectiveData]] = EffectiveData
+
+    def __init__(
+        self,
+        seed: int = 0,
+        fidelity: Fidelity | None = None,
+        noise: Mapping[str, float] | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(seed, fidelity, noise, objective)
+        self._base: EffectiveData | None = None
+        self._metrics: tuple[str, ...] = ()
+        self._columns: list[int] = []
+        self._links: list[Link] = []
+        self._levels = np.empty((0, 0))
+        self.fidelities: list[Fidelity] = []
+
+    def fit(self, table: TrialTable) -> Self:
+        """See `Surrogate.fit`; a link costs a tenth of a second, the first fidelity its own fit."""
+        final = table.final
+        self.fidelities = _chain(final)
+        first = final.select(final.at(self.fidelities[0]))
+        base = self.base(self.seed, self.fidelities[0], self.noise, self.objective).fit(first)
+        self._base, self._metrics = base, final.metrics
+        self._columns = [final.metrics.index(metric) for metric in base.modelled]
+        self._links = []
+        values = first.values[:, self._columns]
+        levels = [np.nanmean(values, axis=0)]
+        scale = np.nanstd(values, axis=0)
+        expected = np.ones(len(self._columns))
+        for before, fidelity in zip(self.fidelities, self.fidelities[1:], strict=False):
+            rows = final.select(final.at(fidelity))
+            depth = len(self._links)
+            mean, variance = self._at_depth(rows.weights, depth)
+            with reproducible(self.seed):
+                link = fit_link(
+                    rows.weights,
+                    rows.values[:, self._columns],
+                    mean,
+                    variance,
+                    scale,
+                    expected,
+                    self._known_noise(),
+                )
+            self._links.append(link)
+            # a metric that was never measured up there keeps what is expected of it
+            levels.append(link.level + link.mean_slope * (levels[-1] - link.centre))
+            scale = scale * np.abs(link.mean_slope)
+            expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
+        self._levels = np.array(levels)
+        return self
+
+    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
+        """See `Surrogate.predict`; at any fidelity from the chain's cheapest upwards."""
+        base = self._fitted()
+        weights = checked(mixtures, base.domains)
+        target = self._target(fidelity)
+        mean, std, noise = base.whole(weights)
+        if self._columns:
+            below, reach, share = self._between(target)
+            means, variances = self._at_depth(weights, below)
+            if share:
+                upper, upper_variances = self._at_depth(weights, below + 1)
+                means = (1 - share) * means + share * upper
+                # as if the two moved together: never less sure than the surer one
+                variances = ((1 - share) * variances**0.5 + share * upper_variances**0.5) ** 2
+            if reach is not None:
+                means, variances = _extend(reach, means, variances)
+            mean[:, self._columns], std[:, self._columns] = means, np.sqrt(variances)
+            if below:
+                noise[self._columns] = np.sqrt(self._links[below - 1].noise) * (
+                    self._links[below - 1].scale
+                )
+            for j, metric in enumerate(self._metrics):
+                noise[j] = self.noise.get(metric, noise[j])
+        return Prediction(self._metrics, mean, std, noise, base.error_correlation)
+
+    def joint(
+        self,
+        mixtures: np.ndarray,
+        objective: Objective,
+        fidelities: Sequence[Fidelity] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `JointSurrogate.joint`; the fidelities must be those of the chain.
+
+        Raises:
+            SurrogateError: a fidelity is none of the chain's.
+        """
+        base = self._fitted()
+        weights = checked(mixtures, base.domains)
+        asked = [self._target(None)] * len(weights) if fidelities is None else list(fidelities)
+        depths = np.array([self._depth(fidelity) for fidelity in asked])
+        means, _, _ = base.whole(weights)
+        covariances: dict[str, np.ndarray] = {}
+        by_depth = [self._at_depth(weights, d)[0] for d in range(depths.max(initial=0) + 1)]
+        for i, (j, metric) in enumerate(zip(self._columns, base.modelled, strict=True)):
+            means[:, j] = np.stack(by_depth)[depths, np.arange(len(weights)), i]
+            if metric not in objective.weights:
+                continue
+            _, covariance = base.joint(weights, Objective({metric: 1.0}, prefix=""))
+            for d, link in enumerate(self._links[: depths.max(initial=0)], start=1):
+                higher = np.flatnonzero(depths >= d)
+                factor = np.where(depths >= d, link.mean_slope[i], 1.0)
+                covariance *= np.outer(factor, factor)
+                covariance[np.ix_(higher, higher)] += link.own_covariance(
+                    i, weights[higher], by_depth[d - 1][higher, i]
+                )
+            covariances[metric] = covariance
+        return compose_joint(objective, self._metrics, means, covariances, base.error_correlation)
+
+    @property
+    def modelled(self) -> tuple[str, ...]:
+        """See `JointSurrogate.modelled`."""
+        return self._fitted().modelled
+
+    @property
+    def model(self) -> Model:
+        """See `JointSurrogate.model`; of the chain's fidelity nearest to the predicted one."""
+        target = _log_cost(self._target(None))
+        costs = np.array([_log_cost(fidelity) for fidelity in self.fidelities])
+        depth = int(np.abs(costs - target).argmin())
+        base = self._fitted().model
+        return base if depth == 0 else ChainModel(base, self._links[:depth])
+
+    def _fitted(self) -> EffectiveData:
+        if self._base is None:
+            raise SurrogateError(
+                "predict was called before fit", mend="Fit it to a trial table first"
+            )
+        return self._base
+
+    def _target(self, fidelity: Fidelity | None) -> Fidelity:
+        return fidelity or self.fidelity or self.fidelities[-1]
+
+    def _depth(self, fidelity: Fidelity) -> int:
+        for depth, known in enumerate(self.fidelities):
+            if (known.params, known.tokens) == (fidelity.params, fidelity.tokens):
+                return depth
+        said = ", ".join(f"{f.params:g} x {f.tokens:g}" for f in self.fidelities)
+        raise SurrogateError(
+            f"no trial ran at {fidelity.params:g} parameters and {fidelity.tokens:g} tokens",
+            mend=f"Ask for one of {said}",
+        )
+
+    def _at_depth(self, weights: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances (b, p) at the chain's fidelity number `depth`."""
+        mean, std, _ = self._fitted().whole(weights)
+        means, variances = mean[:, self._columns], std[:, self._columns] ** 2
+        for link in self._links[:depth]:
+            own = link.own_variance(weights, means)
+            means = link.mean(weights, means)
+            variances = link.mean_slope**2 * variances + own
+        return means, variances
+
+    def _between(self, target: Fidelity) -> tuple[int, _Reach | None, float]:
+        """The chain's fidelity at or below `target`, what lies beyond, and how far to the next."""
+        costs = np.array([_log_cost(fidelity) for fidelity in self.fidelities])
+        cost = _log_cost(target)
+        if cost < costs[0] - 1e-9 and len(costs) == 1:
+            raise self._silent(target)
+        if cost < costs[0] - 1e-9:
+            raise self._silent(target)
+        below = int(np.flatnonzero(costs <= cost + 1e-9)[-1])
+        if below < len(costs) - 1:
+            return below, None, float((cost - costs[below]) / (costs[below + 1] - costs[below]))
+        step = float(cost - costs[-1])
+        if step <= 1e-9:
+            return below, None, 0.0
+        if not self._links:
+            raise self._silent(target)
+        return below, self._reach(step), 0.0
+
+    def _silent(self, target: Fidelity) -> SurrogateError:
+        cheapest, dearest = self.fidelities[0], self.fidelities[-1]
+        return SurrogateError(
+            f"nothing is known of {target.params:g} parameters and {target.tokens:g} tokens: "
+            f"trials range from {cheapest.params:g} x {cheapest.tokens:g} "
+            f"to {dearest.params:g} x {dearest.tokens:g}",
+            mend="Run a few trials there; extrapolation needs two fidelities and goes upwards",
+        )
+
+    def _slopes(self, step: float) -> np.ndarray:
+        """(p,) expected slope over a further `step` of log cost: a constant factor per unit."""
+        rate, weight = np.zeros(len(self._columns)), np.zeros(len(self._columns))
+        for link, before, after in zip(
+            self._links, self.fidelities, self.fidelities[1:], strict=False
+        ):
+            length = _log_cost(after) - _log_cost(before)
+            slope = np.maximum(link.mean_slope, 0.05)
+            sure = (length * slope / np.maximum(link.slope_std, 1e-3)) ** 2
+            rate += sure * np.log(slope) / length
+            weight += sure
+        return np.asarray(np.exp(np.clip(rate / np.maximum(weight, 1e-12) * step, -3.0, 1.0)))
+
+    def _reach(self, step: float) -> _Reach:
+        """From the last fidelity of the chain over `step` of log cost beyond it."""
+        slope = self._slopes(step)
+        last, before = self._levels[-1], self._levels[-2]
+        length = _log_cost(self.fidelities[-1]) - _log_cost(self.fidelities[-2])
+        losses = (last > 0) & (before > 0)
+        ratio = np.log(np.where(losses, last, 1.0) / np.where(losses, before, 1.0)) / length
+        power = last * np.exp(np.clip(ratio * step, -2.0, 2.0))
+        level = np.where(losses, power, last + (last - before) * step / length)
+        return _Reach(
+            centre=last,
+            level=level,
+            level_std=LEVEL_DRIFT * np.abs(level - last),
+            slope=slope,
+            slope_std=slope * DRIFT * step / (1 + step),
+        )
+
+    def _known_noise(self) -> np.ndarray:
+        known = [self.noise.get(self._metrics[j], np.nan) for j in self._columns]
+        return np.array(known, dtype=float) ** 2
+
+
+def _extend(
+    reach: _Reach, means: np.ndarray, variances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    away = means - reach.centre
+    spread = reach.level_std**2 + (reach.slope_std * away) ** 2
+    return reach.level + reach.slope * away, reach.slope**2 * variances + spread
+
+
+def _log_cost(fidelity: Fidelity) -> float:
+    return float(np.log(max(fidelity.params, 1)) + np.log(max(fidelity.tokens, 1)))
+
+
+def _chain(table: TrialTable) -> list[Fidelity]:
+    """The fidelities to chain, cheapest first.
+
+    Those below the cheapest one with `FEWEST_MIXTURES` mixtures are left out: too few to fit. Where
+    none has so many, the one with most comes first.
+
+    Raises:
+        SurrogateError: no fidelity has 3 trials.
+    """
+    known = table.fidelities
+    kinds = [len(np.unique(table.weights[table.at(f)], axis=0)) for f in known]
+    enough = [i for i, count in enumerate(kinds) if count >= FEWEST_MIXTURES]
+    first = enough[0] if enough else int(np.argmax(kinds)) if kinds else 0
+    if not known or table.at(known[first]).sum() < FEWEST_TRIALS:
+        raise SurrogateError(
+            f"no fidelity has {FEWEST_TRIALS} trials",
+            mend="Run more trials at the cheapest fidelity",
+        )
+    return known[first:]
