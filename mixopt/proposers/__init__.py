@@ -12,6 +12,8 @@ KNOWN = {
     "climb": "mixopt.proposers.climb:Climb",
     "d-optimal": "mixopt.proposers.design:DOptimal",
     "dirichlet": "mixopt.proposers.design:Dirichlet",
+    "optuna": "mixopt.proposers.optuna_sampler:TPE",
+    "optuna-nsga2": "mixopt.proposers.optuna_sampler:NSGA2",
     "random": "mixopt.proposers.random:Random",
     "regmix": "mixopt.proposers.regmix:RegMix",
     "sobol": "mixopt.proposers.design:Sobol",
