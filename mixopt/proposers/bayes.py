@@ -52,15 +52,7 @@ class Bayes(JointProposer):
         observed, _ = self.had(trials)
         rng = self.rng(trials)
         with reproducible(self.seed):
-            found = candidates(
-                surrogate,
-                self.objective,
-                self.space,
-                observed,
-                len(table),
-                rng,
-                self.target(surrogate),
-            )
+            found = self._candidates(surrogate, trials, observed, rng)
             chosen = found[self._choose(surrogate, trials, found, n)]
             for width in POLISH:
                 near = around(self.space, chosen, rng, (width,), max(4, NEAR // n))
@@ -81,6 +73,17 @@ class Bayes(JointProposer):
             kept = self._screened(surrogate, trials, weights, max(POOL, 4 * n))
             chosen = self._best(surrogate, trials, weights[kept], n, np.arange(len(kept)), None)
         return [left[kept[i]] for i in chosen]
+
+    def _candidates(
+        self,
+        surrogate: JointSurrogate,
+        trials: Sequence[Trial],
+        observed: np.ndarray,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Mixtures (c, m) to choose from; `observed` (k, m) ones were measured."""
+        target = self.target(surrogate)
+        return candidates(surrogate, self.objective, self.space, observed, len(trials), rng, target)
 
     def _choose(
         self, surrogate: JointSurrogate, trials: Sequence[Trial], found: np.ndarray, n: int
