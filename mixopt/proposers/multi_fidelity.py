@@ -13,7 +13,8 @@ import numpy as np
 from mixopt.errors import MixtureError, SurrogateError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposers._candidates import candidates
+from mixopt.proposers._candidates import DRAWN, candidates, spread
+from mixopt.proposers._improvement import greedy_improvement
 from mixopt.proposers._joint import EXACT, JointProposer, settle
 from mixopt.proposers._measurements import Measurements, kind_of
 from mixopt.proposers.base import APART, first_apart
@@ -70,19 +71,10 @@ class MultiFidelity(JointProposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`; each spec at the fidelity that is most worth its cost."""
-        table = self.table(trials)
-        surrogate = self.fitted(table)
+        surrogate = self.fitted(self.table(trials))
         observed, _ = self.had(trials)
         with reproducible(self.seed):
-            found = candidates(
-                surrogate,
-                self.objective,
-                self.space,
-                observed,
-                len(table),
-                self.rng(trials),
-                self.fidelity,
-            )
+            found = self._found(surrogate, trials, observed)
             chosen = self._chosen(surrogate, trials, self._pool(trials, found), n)
         if len(chosen) < n:
             raise MixtureError(
@@ -104,6 +96,24 @@ class MultiFidelity(JointProposer):
         with reproducible(self.seed):
             return self._chosen(surrogate, trials, left, n)
 
+    def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
+        """See `Proposer.recommend`: the least mean at the target, or next to it until it ran."""
+        surrogate = self.fitted(self.table(trials))
+        weights = np.array([spec.mixture.weights for spec in pool])
+        said = surrogate.predict(weights, self._spoken(trials))
+        return pool[int(np.argmin(said.compose(self.objective)[0]))]
+
+    def _found(
+        self, surrogate: JointSurrogate, trials: Sequence[Trial], observed: np.ndarray
+    ) -> np.ndarray:
+        """Mixtures (c, m) to look at; without gradients until the target was ever run."""
+        rng = self.rng(trials)
+        if self._spoken(trials) != self.fidelity:
+            return spread(self.space, observed, DRAWN, rng)
+        return candidates(
+            surrogate, self.objective, self.space, observed, len(trials), rng, self.fidelity
+        )
+
     def _fresh(self, table: TrialTable) -> JointSurrogate:
         asked = self.surrogate()
         fitted = asked.fit(table).chosen if isinstance(asked, Auto) else asked
@@ -121,7 +131,15 @@ class MultiFidelity(JointProposer):
         pool: Sequence[TrialSpec],
         n: int,
     ) -> list[TrialSpec]:
-        """The `n` specs of `pool` that are most worth their cost, one after the other."""
+        """The `n` specs of `pool` that are most worth their cost, one after the other.
+
+        A fidelity that nothing was measured at has no joint posterior with the others. The target
+        comes first then: nothing else says how far cheap trials can be believed.
+        """
+        measured = {kind_of(t.spec.fidelity) for t in trials if t.complete}
+        if self._spoken(trials) != self.fidelity:
+            return self._first(surrogate, trials, pool, n)
+        pool = [spec for spec in pool if kind_of(spec.fidelity) in measured]
         mixtures = self._promising(surrogate, trials, pool, MIXTURES + 4 * n)
         left = [spec for spec in pool if spec.mixture in mixtures]
         seen = Measurements.of(
@@ -136,6 +154,33 @@ class MultiFidelity(JointProposer):
             chosen.append(int(free[np.argmax(worth[free])]))
             seen.expect(chosen[-1])
         return [left[i] for i in chosen]
+
+    def _spoken(self, trials: Sequence[Trial]) -> Fidelity:
+        """The fidelity to speak about: the target, or the dearest measured before it ever was."""
+        done = {kind_of(t.spec.fidelity): t.spec.fidelity for t in trials if t.complete}
+        if not done or kind_of(self.fidelity) in done:
+            return self.fidelity
+        return max(done.values(), key=lambda f: (f.params * f.tokens, f.params))
+
+    def _first(
+        self,
+        surrogate: JointSurrogate,
+        trials: Sequence[Trial],
+        pool: Sequence[TrialSpec],
+        n: int,
+    ) -> list[TrialSpec]:
+        """The first specs at the target: as the dearest fidelity that was measured has it.
+
+        The best mean, then what may yet be better.
+        """
+        there = [s for s in pool if kind_of(s.fidelity) == kind_of(self.fidelity)] or list(pool)
+        weights = np.array([spec.mixture.weights for spec in there])
+        dearest = self._spoken(trials)
+        mean, std = surrogate.predict(weights, dearest).compose(self.objective)
+        kept = np.sort(np.argsort(mean - HOPE * std, kind="stable")[: MIXTURES + 4 * n])
+        moments = surrogate.joint(weights[kept], self.objective, [dearest] * len(kept))
+        chosen = greedy_improvement(*moments, [], range(len(kept)), n, self.seed)
+        return [there[kept[i]] for i in chosen]
 
     def _promising(
         self,

@@ -145,3 +145,23 @@ def test_from_a_pool_it_finds_the_best_for_less_than_chance() -> None:
 def test_without_trials_at_other_fidelities_it_searches_the_target() -> None:
     specs = proposer().propose(example_trials(8), 2)
     assert {spec.fidelity for spec in specs} == {FIDELITY}
+
+
+def test_before_the_target_ever_ran_it_comes_first_where_cheap_trials_were_best() -> None:
+    cheap = both(dear=0, cheap=16)
+    said = MultiFidelity(
+        example_space(), OBJECTIVE, FIDELITY, partial(make, "cokriging", fidelity=FIDELITY)
+    )
+    specs = said.propose(cheap, 2)
+    assert {spec.fidelity for spec in specs} == {FIDELITY}
+    assert all(example_space().contains(spec.mixture, 1e-9) for spec in specs)
+    shown = example_values(np.array([t.spec.mixture.weights for t in cheap]))
+    found = example_values(np.array([spec.mixture.weights for spec in specs]))
+    assert (found @ OBJECTIVE.coefficients < np.median(shown @ OBJECTIVE.coefficients)).all()
+    assert said.recommend(cheap, [t.spec for t in cheap]) in [t.spec for t in cheap]
+
+
+def test_a_surrogate_of_one_fidelity_is_replaced_by_one_of_several() -> None:
+    said = MultiFidelity(example_space(), OBJECTIVE, FIDELITY, partial(make, "gp"))
+    trials = both(cheap=12)
+    assert said.fitted(said.table(trials)).multi_fidelity
