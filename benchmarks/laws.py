@@ -1,0 +1,250 @@
+"""Mean absolute errors on Data Mixing Laws' runs: mixtures, sizes, steps (2403.16952).
+
+    python benchmarks/laws.py                              # every protocol, the default surrogates
+    python benchmarks/laws.py --protocols sizes --json
+    python benchmarks/laws.py --surrogates gp,nested-laws --seeds 3
+
+Everything is in nats per token. An error is averaged over the evaluation domains (22) and the test
+mixtures of a fit, then over the fits.
+
+folds   5Mix and RedPajama at step 30,000. Each size by itself (70M, 160M, 305M; 26 and
+        42 / 21 / 20 mixtures), all its mixtures in 5 folds by `default_rng(0).permutation`; the
+        mean over the test mixtures of all folds; then the mean over the three sizes.
+ten     The same mixtures; fitted to 10 of them, tested on the others. Sizes are averaged for each
+        seed (`default_rng(seed).permutation`), and the median over the seeds is reported.
+sizes   All runs of 70M and 160M and two of 305M, at step 30,000 → the other 305M runs, which two by
+        `default_rng(seed).permutation`; the mean over the seeds. Beside the surrogates of several
+        fidelities: `slope^r`, 160M x slope^r with slope the regression of 160M on 70M over common
+        mixtures, r the ratio of log sizes, and the level from the two 305M runs (METHODS A).
+none    The same without any 305M run; `160M` is the largest size's value as it is.
+steps   Curves up to step 20,000 (2/3) and 15,000 (1/2) → step 30,000: `step-law` (`mixopt.curves`)
+        and `last value`; each size by itself, the mean over the sizes.
+
+Surrogates that are not registered are left out and named on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from benchmarks.tables import BATCH_TOKENS, PARAMS, mixing_laws
+from mixopt.curves import forecast
+from mixopt.errors import SurrogateError
+from mixopt.surrogates import KNOWN, make
+from mixopt.trials import Fidelity, TrialTable
+
+FAMILIES = ("5Mix", "RedPajama")
+SIZES = ("70M", "160M", "305M")
+STEP = 30_000
+TARGET = Fidelity("305M", int(PARAMS["305M"]), int(STEP * BATCH_TOKENS))
+ONE = ("effective-data", "gp", "linear", "mixing-law")
+SEVERAL = ("cokriging", "nested-laws", "multitask-gp", "multi-fidelity-gp")
+NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: `error` in nats, `coverage` of 90 % intervals, `seconds` of all its fits."""
+
+    protocol: str
+    family: str
+    method: str
+    error: float
+    coverage: float | None
+    fits: int
+    seconds: float
+
+
+@dataclass
+class _Fit:
+    error: float
+    coverage: float
+    n: int
+
+
+def main() -> None:
+    arguments = _arguments()
+    protocols = arguments.protocols.split(",")
+    asked = arguments.surrogates.split(",") if arguments.surrogates else [*ONE, *SEVERAL]
+    names = [name for name in asked if name in KNOWN or ":" in name]
+    for name in asked:
+        if name not in names:
+            print(f"{name}: not registered, left out", file=sys.stderr)
+    rows = []
+    for row in _rows(protocols, names, arguments.seeds):
+        rows.append(row)
+        if not arguments.json:
+            cover = "" if row.coverage is None else f", {row.coverage:.0%} inside 90 %"
+            print(
+                f"{row.protocol:6} {row.family:10} {row.method:18} {row.error:.4f}{cover} "
+                f"({row.fits} fits, {row.seconds:.0f} s)",
+                flush=True,
+            )
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def _rows(protocols: list[str], names: list[str], seeds: int) -> Iterator[Row]:
+    one = [name for name in names if name not in SEVERAL]
+    several = [name for name in names if name in SEVERAL]
+    for family in FAMILIES:
+        if "folds" in protocols:
+            for name in one:
+                yield _row("folds", family, name, partial(_folds, family, name), np.mean)
+        if "ten" in protocols:
+            for name in one:
+                yield _row("ten", family, name, partial(_ten, family, name, seeds), np.median)
+        for protocol, pairs in (("sizes", seeds), ("none", 0)):
+            if protocol in protocols:
+                yield from _sizes(protocol, family, several, pairs)
+        if "steps" in protocols:
+            for cut in (20_000, 15_000):
+                yield from _steps(family, cut)
+
+
+def _row(
+    protocol: str,
+    family: str,
+    method: str,
+    fits: Callable[[], list[_Fit]],
+    average: Callable[[list[float]], float],
+) -> Row:
+    start = time.perf_counter()
+    found = fits()
+    return Row(
+        protocol,
+        family,
+        method,
+        float(average([fit.error for fit in found])),
+        float(np.mean([fit.coverage for fit in found])),
+        sum(fit.n for fit in found),
+        time.perf_counter() - start,
+    )
+
+
+def _tested(name: str, known: TrialTable, test: TrialTable, **settings: object) -> np.ndarray:
+    """(2, n, q) absolute errors on `test`, and whether they lie in the 90 % interval of a run."""
+    said = make(name, **settings).fit(known).predict(test.weights)
+    error = np.abs(said.mean - test.values)
+    return np.stack([error, error < NORMAL_90 * np.hypot(said.std, np.nan_to_num(said.noise))])
+
+
+def _folds(family: str, name: str) -> list[_Fit]:
+    """One per size."""
+    found = []
+    for size in SIZES:
+        table = mixing_laws(family, size, STEP)
+        fold = np.random.default_rng(0).permutation(len(table)) % 5
+        held = [_tested(name, table.select(fold != k), table.select(fold == k)) for k in range(5)]
+        whole = np.concatenate(held, axis=1)
+        found.append(_Fit(float(whole[0].mean()), float(whole[1].mean()), 5))
+    return found
+
+
+def _ten(family: str, name: str, seeds: int) -> list[_Fit]:
+    """One per seed, the sizes averaged."""
+    tables = [mixing_laws(family, size, STEP) for size in SIZES]
+    found = []
+    for seed in range(seeds):
+        held = []
+        for table in tables:
+            order = np.random.default_rng(seed).permutation(len(table))
+            test = _tested(name, table.select(order[:10]), table.select(order[10:]))
+            held.append(test.mean(axis=(1, 2)))
+        error, coverage = np.mean(held, axis=0)
+        found.append(_Fit(float(error), float(coverage), len(tables)))
+    return found
+
+
+def _sizes(protocol: str, family: str, names: list[str], seeds: int) -> Iterator[Row]:
+    table = mixing_laws(family, None, STEP)
+    large = np.flatnonzero(table.at(TARGET))
+    pairs = [np.random.default_rng(seed).permutation(large)[:2] for seed in range(seeds)]
+    pairs = pairs or [large[:0]]
+
+    def fits(test: Callable[[TrialTable, TrialTable], np.ndarray]) -> list[_Fit]:
+        found = []
+        for two in pairs:
+            rest = np.setdiff1d(large, two)
+            known = np.setdiff1d(np.arange(len(table)), rest)
+            held = test(table.select(known), table.select(rest)).mean(axis=(1, 2))
+            found.append(_Fit(float(held[0]), float(held[1]), 1))
+        return found
+
+    for name in names:
+        try:
+            yield _row(
+                protocol,
+                family,
+                name,
+                lambda name=name: fits(lambda a, b: _tested(name, a, b, fidelity=TARGET)),
+                np.mean,
+            )
+        except SurrogateError as error:
+            print(f"{protocol} {family} {name}: {error}", file=sys.stderr)
+    slope = 0.0 if protocol == "none" else 1.0
+    method = "160M" if protocol == "none" else "slope^r"
+    row = _row(protocol, family, method, lambda: fits(lambda a, b: _by_slope(a, b, slope)), np.mean)
+    yield Row(**{**asdict(row), "coverage": None})
+
+
+def _by_slope(known: TrialTable, test: TrialTable, power: float) -> np.ndarray:
+    """160M x slope^(r·power), and the level of the 305M runs in `known` if there are any."""
+    by_size = [
+        {tuple(w): v for w, v in zip(known.weights[rows], known.values[rows], strict=True)}
+        for rows in (known.params == PARAMS[size] for size in SIZES)
+    ]
+    small, middle, large = by_size
+    common = [w for w in middle if w in small]
+    x, y = (np.array([level[w] for w in common]) for level in (small, middle))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    r = np.log(PARAMS["305M"] / PARAMS["160M"]) / np.log(PARAMS["160M"] / PARAMS["70M"])
+    slope = ((x * y).sum(axis=0) / (x * x).sum(axis=0)) ** (r * power)
+    level = np.mean([v - middle[w] * slope for w, v in large.items()], axis=0) if large else 0.0
+    error = np.abs([middle[tuple(w)] * slope + level for w in test.weights] - test.values)
+    return np.stack([error, np.zeros_like(error)])
+
+
+def _steps(family: str, cut: int) -> Iterator[Row]:
+    end = STEP * BATCH_TOKENS
+
+    def fits(law: bool) -> list[_Fit]:
+        found = []
+        for size in SIZES:
+            table = mixing_laws(family, size)
+            begun = table.select(table.tokens <= cut * BATCH_TOKENS)
+            ends = table.select(table.tokens == end)
+            ends = ends.select(np.argsort(ends.runs))
+            said = forecast(begun, end)
+            last = begun.final
+            mean = said.mean if law else last.values[np.argsort(last.runs)]
+            error = np.abs(mean - ends.values)
+            inside = np.where(np.isfinite(error), error < NORMAL_90 * said.std, np.nan)
+            found.append(_Fit(float(np.nanmean(error)), float(np.nanmean(inside)), 1))
+        return found
+
+    share = f"steps {cut / STEP:.2f}"
+    yield _row(share, family, "step-law", lambda: fits(True), np.mean)
+    row = _row(share, family, "last value", lambda: fits(False), np.mean)
+    yield Row(**{**asdict(row), "coverage": None})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--protocols", default="steps,sizes,none,folds,ten")
+    parser.add_argument("--surrogates", default="", help="registry names, comma between them")
+    parser.add_argument("--seeds", type=int, default=5, help="of `ten` and `sizes`; default 5")
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of lines")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
