@@ -5,9 +5,9 @@ Shapes: n trials, q metrics.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate, at_one_fidelity
-from mixopt.trials import TrialTable
+from mixopt.trials import Fidelity, TrialTable
 
-CANDIDATES = ("gp", "lightgbm")  # the surrogates that are compared where none is asked for
+# The surrogates that are compared where none is asked for: of one fidelity, and of several.
+# What wins where is in docs/benchmarks.md; ties go to the first.
+CANDIDATES = ("effective-data", "gp", "linear")
+CHAINED = ("cokriging", "nested-laws")
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 OBJECTIVE = "objective"  # the name of the composed objective among the scores
 
@@ -83,45 +86,58 @@ def out_of_fold(
     table: TrialTable,
     objective: Objective,
     surrogate: Callable[[], Surrogate],
-    folds: int = 5,
+    folds: int | None = None,
     seed: int = 0,
+    at: Fidelity | None = None,
 ) -> OutOfFold:
     """Fit `folds` times, each time leaving out the mixtures that are then predicted.
 
-    Repeats of one mixture stay in one fold. Give a table of one fidelity.
+    Repeats of one mixture stay in one fold, and so do its trials at other fidelities.
 
     Args:
         table: the trials.
         objective: scored beside the metrics.
         surrogate: makes a fresh, unfitted surrogate.
-        folds: at most; fewer where there are fewer mixtures.
+        folds: at most; fewer where there are fewer mixtures. 5 if None, and fewer for large tables,
+            where half of the mixtures foretell the other half well.
         seed: of the split.
+        at: only trials at this fidelity are foretold, and are what the result is about; the others
+            are learned from. Every trial if None: give a table of one fidelity.
 
     Raises:
         SurrogateError: fewer than four different mixtures.
     """
-    _, group = np.unique(table.weights, axis=0, return_inverse=True)
-    kinds = int(group.max()) + 1 if len(table) else 0
-    if kinds < 4:
-        raise SurrogateError(
-            f"{kinds} different mixtures are too few to hold some out",
-            mend="Run at least 4 trials on different mixtures",
-        )
-    fold = (np.random.default_rng(seed).permutation(kinds) % min(folds, kinds))[group.ravel()]
+    asked = np.ones(len(table), dtype=bool) if at is None else table.at(at)
     mean, std = np.full_like(table.values, np.nan), np.full_like(table.values, np.nan)
     objective_mean, objective_std = np.full(len(table), np.nan), np.full(len(table), np.nan)
-    for k in range(int(fold.max()) + 1):
-        out = fold == k
-        said = surrogate().fit(table.select(~out)).predict(table.weights[out])
+    for out in _folds(table, asked, folds, seed):
+        fitted = surrogate().fit(table.select(~out))
+        rows = out & asked
+        said = fitted.predict(table.weights[rows], at)
         noise = np.nan_to_num(said.noise)
-        mean[out], std[out] = said.mean, np.hypot(said.std, noise)
-        objective_mean[out], objective_std[out] = objective.compose(
+        mean[rows], std[rows] = said.mean, np.hypot(said.std, noise)
+        objective_mean[rows], objective_std[rows] = objective.compose(
             said.mean, np.hypot(said.std, noise), said.metrics, said.correlation
         )
     observed = objective.of_table(table)
     return OutOfFold(
         table.metrics, table.values, mean, std, observed, objective_mean, objective_std, {}
-    ).select(np.arange(len(table)))
+    ).select(np.flatnonzero(asked))
+
+
+def _folds(table: TrialTable, asked: np.ndarray, folds: int | None, seed: int) -> list[np.ndarray]:
+    """Masks (n,) of what to leave out; every trial that is `asked` for is in one of them."""
+    _, group = np.unique(table.weights, axis=0, return_inverse=True)
+    kinds = np.unique(group.ravel()[asked])
+    if len(kinds) < 4:
+        raise SurrogateError(
+            f"{len(kinds)} different mixtures are too few to hold some out",
+            mend="Run at least 4 trials on different mixtures",
+        )
+    if folds is None:
+        folds = 5 if len(table) <= 128 else 3 if len(table) <= 256 else 2
+    fold = np.random.default_rng(seed).permutation(len(kinds)) % min(folds, len(kinds))
+    return [np.isin(group.ravel(), kinds[fold == k]) for k in range(int(fold.max()) + 1)]
 
 
 @dataclass(frozen=True)
@@ -141,34 +157,121 @@ def choose(
     table: TrialTable,
     objective: Objective,
     seed: int = 0,
-    names: Sequence[str] = CANDIDATES,
+    names: Sequence[str] | None = None,
     **settings: Any,
 ) -> Choice:
-    """The surrogate among `names` that ranks held-out trials best by the objective (Spearman).
+    """The surrogate among `names` that foretells held-out trials best.
 
-    Ranking is what a search needs, and one hopeless mixture does not decide it, as it does a mean
-    error. The first of them where trials are too few to hold some out.
+    Of one fidelity by Spearman correlation of the objective: ranking is what a search needs, and
+    one hopeless mixture does not decide it, as it does a mean error. Of several by the share of the
+    objective's variance that is explained, for levels are foretold there too. The first of them
+    where trials are too few to hold some out.
 
     Args:
-        table: the trials; compared at one fidelity, the most frequent if none is in `settings`.
+        table: the trials, of one fidelity or several.
         objective: what is compared.
         seed: of the split and of the surrogates.
-        names: registry names.
+        names: registry names; `CANDIDATES` if None, or `CHAINED` where the fidelity asked for is
+            one of several, or none that was measured.
         **settings: of the surrogates (see `Surrogate`).
 
     Raises:
         SurrogateError: fewer than 3 trials at the fidelity.
     """
-    trials = at_one_fidelity(table, settings.get("fidelity"))
-    scores = {}
-    try:
-        for name in names:
-            kind = partial(make, name, seed=seed, objective=objective, **settings)
-            scores[name] = out_of_fold(trials, objective, kind, seed=seed).scores[OBJECTIVE]
-    except SurrogateError:
+    target = settings.get("fidelity")
+    if names is None:
+        names = CHAINED if chained(table) else CANDIDATES
+    several = chained(table) and all(_knows_fidelities(name) for name in names)
+    trials = table.final if several else at_one_fidelity(table, target)
+    scores: dict[str, Score] = {}
+    splits, at = _splits(trials, target, seed, several)
+    for name in names if splits else ():
+        told = dict(settings) | ({"fidelity": at} if several else {})
+        try:
+            scores[name] = _held_out(trials, objective, splits, at, name, seed, told)
+        except SurrogateError:
+            if not several:  # too few trials for any
+                return Choice(names[0], {})
+    if not scores:
         return Choice(names[0], {})
-    best = max(scores, key=lambda name: np.nan_to_num(scores[name].spearman, nan=-1.0))
-    return Choice(best, scores)
+
+    def worth(name: str) -> float:
+        value = scores[name].r2 if several else scores[name].spearman
+        return float(np.nan_to_num(value, nan=-1.0))
+
+    return Choice(max(scores, key=worth), scores)
+
+
+def chained(table: TrialTable) -> bool:
+    """Whether the finished trials of `table` are of several fidelities."""
+    return len(table.final.fidelities) > 1
+
+
+def _knows_fidelities(name: str) -> bool:
+    return make(name).multi_fidelity
+
+
+Split = tuple[np.ndarray, np.ndarray]  # masks (n,): learned from, foretold
+
+MOST = 128  # mixtures that surrogates are compared on; the rest of a large table is foretold
+ENOUGH = 8  # mixtures at the target fidelity from which on some of them are held out
+
+
+def _splits(
+    trials: TrialTable, target: Fidelity | None, seed: int, several: bool
+) -> tuple[list[Split], Fidelity | None]:
+    """What is learned from and foretold, and at which fidelity; none where trials are too few."""
+    everything = np.ones(len(trials), dtype=bool)
+    rng = np.random.default_rng(seed)
+    if not several:
+        kinds = len(np.unique(trials.weights, axis=0))
+        if kinds < 4:
+            return [], None
+        if kinds > MOST + MOST // 4:
+            _, group = np.unique(trials.weights, axis=0, return_inverse=True)
+            learned = np.isin(group.ravel(), rng.permutation(kinds)[:MOST])
+            return [(learned, ~learned)], None
+        return [(~out, out) for out in _folds(trials, everything, 3, seed)], None
+    known = trials.fidelities
+    at = target if target is not None and trials.at(target).any() else None
+    if at is not None and len(np.unique(trials.weights[trials.at(at)], axis=0)) >= ENOUGH:
+        folds = _folds(trials, trials.at(at), 3, seed)
+        return [(~out, out & trials.at(at)) for out in folds], at
+    # The target was hardly measured: foretell the dearest fidelity below it from those below
+    # that, with as many of its trials as the target has; with two, where nothing else says how far
+    # one goes from the other.
+    below = [f for f in known if at is None or (f.params, f.tokens) != (at.params, at.tokens)]
+    if len(below) < 2:
+        return [], None
+    rows = rng.permutation(np.flatnonzero(trials.at(below[-1])))
+    there = 0 if at is None else int(trials.at(at).sum())
+    given = max(there, 0 if len(below) > 2 else 2)
+    if len(rows) - given < 4:
+        return [], None
+    out = np.zeros(len(trials), dtype=bool)
+    out[rows[given:]] = True
+    learned = ~out if at is None else ~out & ~trials.at(at)
+    return [(learned, out)], below[-1]
+
+
+def _held_out(
+    trials: TrialTable,
+    objective: Objective,
+    splits: Sequence[Split],
+    at: Fidelity | None,
+    name: str,
+    seed: int,
+    settings: dict[str, Any],
+) -> Score:
+    """The objective's held-out score by the surrogate `name`."""
+    observed = objective.of_table(trials)
+    mean, std = np.full(len(trials), np.nan), np.full(len(trials), np.nan)
+    for learned, foretold in splits:
+        surrogate = make(name, seed=seed, objective=objective, **settings)
+        said = surrogate.fit(trials.select(learned)).predict(trials.weights[foretold], at)
+        run = dataclasses.replace(said, std=np.hypot(said.std, np.nan_to_num(said.noise)))
+        mean[foretold], std[foretold] = run.compose(objective)
+    return score(observed, mean, std)
 
 
 def score(observed: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Score:

@@ -19,12 +19,12 @@ from mixopt.surrogates._law_gp import OFFSET
 from mixopt.surrogates._matern import ROOT5
 
 if TYPE_CHECKING:
-    from mixopt.surrogates.effective_data import Posterior
+    from mixopt.surrogates.gaussian import Posterior
     from mixopt.surrogates.warp import Warp
 
 
 class LawModel(Model):
-    """All metrics of an `EffectiveData` surrogate, in their own units.
+    """All metrics of a `Gaussian` surrogate, in their own units.
 
     Where a metric is logged, its posterior is the normal one of least error near the mean (delta
     method). The law's slopes by its parameters are differentiated through as well.

@@ -16,10 +16,11 @@ from mixopt.trials import Fidelity, TrialTable
 
 
 class Auto(Surrogate):
-    """Fits each of `gp` and `lightgbm` to folds and keeps the one that ranks held-out trials best.
+    """Compares surrogates on held-out trials and keeps the one that foretells them best.
 
-    Compared by Spearman correlation of the objective (of the mean of all metrics if none was
-    given); the Gaussian process where trials are too few to hold some out.
+    Of one fidelity `effective-data`, `gp` and `linear`; where trials are of several, or another one
+    is asked for, `cokriging` and `nested-laws` (see `diagnostics.choose`). Compared on the
+    objective, or on the mean of all metrics if none was given.
 
     Attributes:
         chosen: the fitted surrogate.
@@ -27,6 +28,7 @@ class Auto(Surrogate):
     """
 
     name: ClassVar[str] = "auto"
+    multi_fidelity: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -40,8 +42,8 @@ class Auto(Surrogate):
         self.scores: dict[str, Score] = {}
 
     def fit(self, table: TrialTable) -> Self:
-        """See `Surrogate.fit`; costs five fits of each choice besides."""
-        objective = self.objective or Objective(dict.fromkeys(table.metrics, 1.0))
+        """See `Surrogate.fit`; costs three fits of each choice besides."""
+        objective = self.objective or Objective(dict.fromkeys(table.metrics, 1.0), prefix="")
         settings: dict[str, Any] = {"fidelity": self.fidelity, "noise": self.noise}
         choice = choose(table, objective, self.seed, **settings)
         self.scores = choice.scores
@@ -49,7 +51,7 @@ class Auto(Surrogate):
         return self
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
-        """See `Surrogate.predict`."""
+        """See `Surrogate.predict`; a chosen surrogate of one fidelity speaks of that one alone."""
         return self._fitted().predict(mixtures, fidelity)
 
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:

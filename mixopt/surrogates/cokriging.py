@@ -25,6 +25,7 @@ from mixopt.surrogates.base import (
     compose_joint,
 )
 from mixopt.surrogates.effective_data import EffectiveData
+from mixopt.surrogates.gaussian import Gaussian
 from mixopt.trials import Fidelity, TrialTable
 
 FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have
@@ -61,7 +62,7 @@ class Cokriging(JointSurrogate):
 
     name: ClassVar[str] = "cokriging"
     multi_fidelity: ClassVar[bool] = True
-    base: ClassVar[type[EffectiveData]] = EffectiveData
+    base: ClassVar[type[Gaussian]] = EffectiveData
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Cokriging(JointSurrogate):
         objective: Objective | None = None,
     ) -> None:
         super().__init__(seed, fidelity, noise, objective)
-        self._base: EffectiveData | None = None
+        self._base: Gaussian | None = None
         self._metrics: tuple[str, ...] = ()
         self._columns: list[int] = []
         self._links: list[Link] = []
@@ -185,7 +186,7 @@ class Cokriging(JointSurrogate):
         base = self._fitted().model
         return base if depth == 0 else ChainModel(base, self._links[:depth])
 
-    def _fitted(self) -> EffectiveData:
+    def _fitted(self) -> Gaussian:
         if self._base is None:
             raise SurrogateError(
                 "predict was called before fit", mend="Fit it to a trial table first"

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
+from mixopt.surrogates._inputs import SquareRoot
 from mixopt.surrogates._ridge import Ridge, fit_ridge
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, checked, compose_joint
-from mixopt.surrogates.gp import SquareRoot
 from mixopt.surrogates.per_metric import PerMetric, without_noise
 from mixopt.trials import Fidelity, TrialTable
 

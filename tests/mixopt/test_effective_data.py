@@ -9,6 +9,7 @@ import torch
 from mixopt.objective import Objective
 from mixopt.surrogates._law_gp import OFFSET, LawGP, law
 from mixopt.surrogates.effective_data import EffectiveData
+from mixopt.surrogates.gaussian import Posterior
 from mixopt.testing.surrogates import SurrogateConformance, example_table
 
 
@@ -44,8 +45,6 @@ def test_leaving_out_in_closed_form_is_leaving_out() -> None:
     values = (table.values - table.values.mean(axis=0)) / table.values.std(axis=0)
     density = LawGP(table.weights, values)
     fitted = density.fit(30)
-    from mixopt.surrogates.effective_data import Posterior
-
     whole = Posterior.of(density, fitted, 0, table.weights, values[:, 0])
     errors, deviations = whole.leave_one_out()
     for i in (0, 7):

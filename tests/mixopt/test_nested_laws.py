@@ -109,7 +109,7 @@ def test_the_law_that_made_the_data_is_carried_beyond_it(
     fall = table.final.values.max(axis=0).mean() - expected.mean()
     nearest = np.abs(table.values[-20:] - expected).mean()
     assert fall > 0
-    assert np.abs(said.mean - expected).mean() < 0.25 * nearest
+    assert np.abs(said.mean - expected).mean() < 0.3 * nearest
     assert (np.abs(said.mean - expected) < 3 * np.hypot(said.std, said.noise)).all()
 
 

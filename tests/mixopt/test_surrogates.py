@@ -33,7 +33,6 @@ class TestLightGBM(SurrogateConformance):
     surrogate = LightGBM
 
 
-@pytest.mark.slow  # two minutes: every fit is eleven
 class TestAuto(SurrogateConformance):
     surrogate = Auto
 
@@ -71,7 +70,7 @@ def test_64_small_runs_rank_models_60_times_larger(name: str, least: float) -> N
     assert 0.80 <= (np.abs(mean - objective.of_table(small)) < 1.645 * std).mean() <= 0.98
 
 
-def test_fast_predictions_of_the_gaussian_process_are_botorchs_posterior() -> None:
+def test_the_botorch_model_of_the_gaussian_process_says_what_it_predicts() -> None:
     table = example_table()
     test = np.random.default_rng(1).dirichlet(np.ones(4), 20)
     holed = table.values.copy()
@@ -93,10 +92,7 @@ def test_fast_predictions_of_the_gaussian_process_are_botorchs_posterior() -> No
         order = [table.metrics.index(metric) for metric in fitted.modelled]
         said = fitted.predict(test)
         np.testing.assert_allclose(said.mean[:, order], posterior.mean.numpy(), rtol=1e-8)
-        # deviations may only be widened
-        ratio = said.std[:, order] / posterior.variance.sqrt().numpy()
-        assert (ratio > 1 - 1e-6).all()
-        np.testing.assert_allclose(ratio, ratio[:1].repeat(20, axis=0), rtol=1e-5)
+        np.testing.assert_allclose(said.std[:, order], posterior.variance.sqrt().numpy(), rtol=1e-4)
 
 
 def test_a_measured_noise_is_taken_as_it_is() -> None:
@@ -134,7 +130,7 @@ def test_fitting_leaves_torchs_threads_and_generator_alone() -> None:
 
 def test_auto_keeps_the_surrogate_that_ranks_held_out_trials_best() -> None:
     fitted = Auto(objective=Objective({"a": 1.0, "c": 1.0})).fit(example_table(32))
-    assert set(fitted.scores) == {"gp", "lightgbm"}
+    assert set(fitted.scores) == {"effective-data", "gp", "linear"}
     best = max(fitted.scores, key=lambda name: fitted.scores[name].spearman)
     assert fitted.chosen is not None
     assert fitted.chosen.name == best
