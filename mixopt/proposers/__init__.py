@@ -12,6 +12,7 @@ KNOWN = {
     "climb": "mixopt.proposers.climb:Climb",
     "d-optimal": "mixopt.proposers.design:DOptimal",
     "dirichlet": "mixopt.proposers.design:Dirichlet",
+    "mixmin": "mixopt.proposers.mixmin:MixMin",
     "multi-fidelity": "mixopt.proposers.multi_fidelity:MultiFidelity",
     "multi-fidelity-mes": "mixopt.proposers.multi_fidelity:MaxValueEntropy",
     "optuna": "mixopt.proposers.optuna_sampler:TPE",
