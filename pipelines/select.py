@@ -16,7 +16,7 @@ from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, final
 from mixopt.study import digest
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Trial, TrialTable
-from pipelines.search import search_trials, surrogate_choice
+from pipelines.search import search_trials, surrogate_choice, told_noise
 from pipelines.session import Session, add_missing, run_trials
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
@@ -38,7 +38,10 @@ def select(session: Session) -> dict[str, Any]:
     table = TrialTable.of(trials, session.objective.metrics)
     choice = surrogate_choice(session, trials)
     surrogate: Surrogate = surrogates.make(
-        choice.name, seed=session.study.seed, fidelity=session.fidelity
+        choice.name,
+        seed=session.study.seed,
+        fidelity=session.fidelity,
+        noise=told_noise(session, trials, choice.name),
     ).fit(table)
     session.display.say(
         f"fitting {len(table)} trials with {choice.name}, looking for the optimum …"
