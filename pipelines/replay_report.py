@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files
+from mixopt.fidelity_words import said as in_words
 from mixopt.pool import Pool
 from mixopt.replay import Plan, Replay
 from mixopt.replay_summary import Curve, Summary, cost_grid, curve, summary
 from mixopt.trials import Fidelity
-from pipelines.wording import count
 
 FORMAT = 1  # of what --json prints
 TRAINED, RECOMMENDED = "trained", "recommended"
@@ -149,7 +149,8 @@ def print_replays(done: Replayed, console: Console) -> None:
     pool, plan = done.pool, done.plan
     seeds = max(len(found) for found in done.replays.values())
     table = Table(
-        title=f"Regret at a budget of {plan.budget:g} {done.cost_unit}, over {seeds} seeds",
+        title=f"Regret at a budget of {plan.budget:g} ({done.cost_unit}), over {seeds} "
+        f"seed{'s' * (seeds > 1)}",
         title_justify="left",
     )
     table.add_column("proposer")
@@ -174,7 +175,7 @@ def print_replays(done: Replayed, console: Console) -> None:
         style="dim",
     )
     several = len(pool.fidelities) > 1
-    size = f"{count(pool.target.params)} parameters, {count(pool.target.tokens)} tokens"
+    size = in_words(pool.target)
     console.print(
         f"Surrogate: {escape(done.surrogate)}."
         + (f" Target: {size}; the pool has {len(pool.specs)} runs in all." if several else ""),
