@@ -20,7 +20,8 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from mixopt.errors import SurrogateError
-from mixopt.surrogates._fidelity_gp import FidelityGaussianProcess, FidelityMean, RootsAndCode
+from mixopt.surrogates._fidelity_gp import FidelityGaussianProcess
+from mixopt.surrogates._fidelity_parts import FidelityMean, RootsAndCode
 from mixopt.trials import Fidelity
 
 START_CORRELATION = 0.8  # between fidelities, before anything is learned
