@@ -196,4 +196,4 @@ def _cost_unit(pool: Pool) -> str:
         return "the files' cost column"
     if len(pool.fidelities) == 1:
         return "runs"
-    return "runs at the target (parameters x tokens)"
+    return "runs at the target, by parameters x tokens"

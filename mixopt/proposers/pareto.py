@@ -75,7 +75,7 @@ class Pareto(Bayes):
             groups = [[names[j] for j in group] for group in _moving_together(values)]
         elif groups is None:
             groups = [[name] for name in names]
-        return [Objective({name: weights[name] for name in group}) for group in groups]
+        return [Objective({name: weights[name] for name in group}, prefix="") for group in groups]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """The complete trials with all metrics that no other one beats in every objective."""
@@ -107,7 +107,13 @@ class Pareto(Bayes):
                 weights |= {name: scale * weight for name, weight in part.weights.items()}
             found.append(
                 candidates(
-                    surrogate, Objective(weights), self.space, observed, len(trials), rng, target
+                    surrogate,
+                    Objective(weights, prefix=""),
+                    self.space,
+                    observed,
+                    len(trials),
+                    rng,
+                    target,
                 )
             )
         return np.unique(np.concatenate(found), axis=0)

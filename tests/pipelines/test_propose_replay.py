@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from mixopt.mixture import Mixture
+from mixopt.proposers import KNOWN
 from mixopt.runs import read_mixtures
 from mixopt.testing.surrogates import example_values
 from pipelines.cli import main
@@ -271,6 +272,16 @@ def test_a_budget_beyond_the_pool_ends_at_no_regret_and_says_so(run: Run, tmp_pa
     summary = values["proposers"]["random"]["summary"]
     assert (summary["trained"], summary["found"], summary["cost"]) == (0, 1, 8)
     assert any("trained every run at the target" in note for note in values["notes"])
+
+
+def test_every_registered_proposer_finds_the_best_of_a_pool_it_may_train_whole(
+    run: Run, tmp_path: Path
+) -> None:
+    paths = write_runs(tmp_path, n=8)
+    asked = ["--proposer", ",".join(KNOWN), "--budget", "8", "--seeds", "1", "--batch", "2"]
+    values = replayed(run, paths, *asked)
+    ends = {name: found["summary"]["trained"] for name, found in values["proposers"].items()}
+    assert ends == dict.fromkeys(KNOWN, 0)
 
 
 def test_a_cost_column_is_what_a_budget_is_spent_in(run: Run, tmp_path: Path) -> None:
