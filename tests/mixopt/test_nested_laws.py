@@ -8,7 +8,7 @@ import pytest
 from benchmarks.tables import DATA, mixing_laws
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
-from mixopt.surrogates.gp import GaussianProcess
+from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.nested_laws import NestedLaws
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 from mixopt.trials import Fidelity, TrialTable
@@ -126,7 +126,7 @@ def test_further_away_is_less_sure() -> None:
 def test_one_fidelity_is_the_base_as_it_is() -> None:
     table = example_table()
     nested = NestedLaws(seed=1).fit(table).predict(table.weights)
-    plain = GaussianProcess(seed=1).fit(table).predict(table.weights)
+    plain = EffectiveData(seed=1).fit(table).predict(table.weights)
     np.testing.assert_array_equal(nested.mean, plain.mean)
     np.testing.assert_array_equal(nested.std, plain.std)
 
