@@ -53,8 +53,8 @@ class Cokriging(JointSurrogate):
     a mean of small models' losses is weighted wrongly for large ones.
 
     A fidelity between two measured ones is interpolated, one beyond them extrapolated, both in the
-    logarithm of cost (parameters x tokens): slopes go on by the same factor, levels along the same
-    power law, and deviations grow. Of a curve only its last point is used.
+    logarithm of cost (parameters x tokens): slopes go on by the same factor, levels by what
+    Chinchilla's law leaves to lose, and deviations grow. Of a curve only its last point is used.
 
     Attributes:
         fidelities: of the chain, cheapest first.
@@ -220,8 +220,6 @@ class Cokriging(JointSurrogate):
         """The chain's fidelity at or below `target`, what lies beyond, and how far to the next."""
         costs = np.array([_log_cost(fidelity) for fidelity in self.fidelities])
         cost = _log_cost(target)
-        if cost < costs[0] - 1e-9 and len(costs) == 1:
-            raise self._silent(target)
         if cost < costs[0] - 1e-9:
             raise self._silent(target)
         below = int(np.flatnonzero(costs <= cost + 1e-9)[-1])
@@ -232,7 +230,7 @@ class Cokriging(JointSurrogate):
             return below, None, 0.0
         if not self._links:
             raise self._silent(target)
-        return below, self._reach(step), 0.0
+        return below, self._reach(target, step), 0.0
 
     def _silent(self, target: Fidelity) -> SurrogateError:
         cheapest, dearest = self.fidelities[0], self.fidelities[-1]
@@ -256,15 +254,12 @@ class Cokriging(JointSurrogate):
             weight += sure
         return np.asarray(np.exp(np.clip(rate / np.maximum(weight, 1e-12) * step, -3.0, 1.0)))
 
-    def _reach(self, step: float) -> _Reach:
-        """From the last fidelity of the chain over `step` of log cost beyond it."""
+    def _reach(self, target: Fidelity, step: float) -> _Reach:
+        """From the last fidelity of the chain to `target`, `step` of log cost beyond it."""
         slope = self._slopes(step)
         last, before = self._levels[-1], self._levels[-2]
-        length = _log_cost(self.fidelities[-1]) - _log_cost(self.fidelities[-2])
-        losses = (last > 0) & (before > 0)
-        ratio = np.log(np.where(losses, last, 1.0) / np.where(losses, before, 1.0)) / length
-        power = last * np.exp(np.clip(ratio * step, -2.0, 2.0))
-        level = np.where(losses, power, last + (last - before) * step / length)
+        done = _left(self.fidelities[-2]) - _left(self.fidelities[-1])
+        level = last + (last - before) * (_left(self.fidelities[-1]) - _left(target)) / done
         return _Reach(
             centre=last,
             level=level,
@@ -284,6 +279,15 @@ def _extend(
     away = means - reach.centre
     spread = reach.level_std**2 + (reach.slope_std * away) ** 2
     return reach.level + reach.slope * away, reach.slope**2 * variances + spread
+
+
+def _left(fidelity: Fidelity) -> float:
+    """What a model of this size and training has yet to lose, by Chinchilla's law (2203.15556).
+
+    Its units are those of another corpus: only ratios of differences are used.
+    """
+    params, tokens = max(fidelity.params, 1), max(fidelity.tokens, 1)
+    return float(406.4 * params**-0.34 + 410.7 * tokens**-0.28)
 
 
 def _log_cost(fidelity: Fidelity) -> float:
