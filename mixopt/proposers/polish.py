@@ -15,7 +15,7 @@ from mixopt.space import MixtureSpace
 
 Score = Callable[[np.ndarray], np.ndarray]
 
-STEP = 1e-4  # of √w; smaller ones drown in the rounding of a Gaussian process fitted to 512 trials
+STEP = 1e-4  # of √w; 1e-2 to 1e-7 ended alike on a Gaussian process of 512 RegMix runs
 
 
 def polish(score: Score, space: MixtureSpace, starts: np.ndarray, steps: int) -> np.ndarray:
