@@ -22,9 +22,7 @@ from mixopt.surrogates.base import Surrogate
 CANDIDATES = 2048  # drawn over the whole space
 LOCAL = 512  # drawn around the best, once per strength in ZOOM
 ZOOM = (30.0, 100.0, 300.0, 1e3, 3e3, 1e4)  # Dirichlet strengths: from wide steps to ±.005
-STARTS = (
-    8  # samples polished a little; 4, 8, 12 and 20 ended alike (RegMix, n = 32 and 64, 8 seeds)
-)
+STARTS = 8  # samples polished a little; 4 to 20 ended alike (RegMix, n = 32 and 64, 8 seeds)
 FIRST_STEPS = 8
 KEPT = 4  # of them that are polished to the end, and that each zoom goes on from
 LAST_STEPS = 60
