@@ -16,10 +16,12 @@ KNOWN = {
     "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
     "linear": "mixopt.surrogates.linear:Linear",
     "mixing-law": "mixopt.surrogates.mixing_law:MixingLaw",
+    "mlp": "mixopt.surrogates.mlp:MLP",
     "multi-fidelity-gp": "mixopt.surrogates.multi_fidelity_gp:MultiFidelityGP",
     "multitask-gp": "mixopt.surrogates.multitask_gp:MultitaskGP",
     "nested-laws": "mixopt.surrogates.nested_laws:NestedLaws",
     "quadratic": "mixopt.surrogates.quadratic:Quadratic",
+    "stack": "mixopt.surrogates.stack:Stack",
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mixopt.errors import SurrogateError
 from mixopt.surrogates._least_squares import least_squares
 from mixopt.surrogates.base import FEWEST_TRIALS
-from mixopt.surrogates.per_metric import PerMetric, folds_of, widening
+from mixopt.surrogates.per_metric import PerMetric, folds_of, usual_fidelity, widening
 from mixopt.trials import Fidelity, TrialTable
 
 NOTHING = 1e-3  # added to every weight: a domain that is left out is learned a little from others
@@ -149,7 +149,7 @@ class BiMix(PerMetric):
     multi_fidelity: ClassVar[bool] = True
 
     def _trials(self, table: TrialTable) -> TrialTable:
-        self._usual = self.fidelity or _most_frequent(table)
+        self._usual = self.fidelity or usual_fidelity(table)
         return table
 
     def _learn(self, trials: TrialTable) -> _Sizes:
@@ -168,12 +168,6 @@ class BiMix(PerMetric):
                 mend="Run more trials at this size",
             )
         return _Sizes(laws, self._usual, errors)
-
-
-def _most_frequent(table: TrialTable) -> Fidelity:
-    """The fidelity of most finished runs; of equally frequent ones the dearest."""
-    final = table.final
-    return max(reversed(final.fidelities), key=lambda fidelity: int(final.at(fidelity).sum()))
 
 
 def _needed(metric: str, trials: TrialTable, column: int) -> int:

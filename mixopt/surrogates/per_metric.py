@@ -163,3 +163,9 @@ def folds_of(weights: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return np.asarray(
         (np.random.default_rng(seed).permutation(kinds) % min(folds, kinds))[kind.ravel()]
     )
+
+
+def usual_fidelity(table: TrialTable) -> Fidelity:
+    """The fidelity of most finished runs; of equally frequent ones the dearest."""
+    final = table.final
+    return max(reversed(final.fidelities), key=lambda fidelity: int(final.at(fidelity).sum()))
