@@ -236,7 +236,8 @@ def _splits(
     at = target if target is not None and trials.at(target).any() else None
     if at is not None and len(np.unique(trials.weights[trials.at(at)], axis=0)) >= ENOUGH:
         folds = _folds(trials, trials.at(at), 3, seed)
-        return [(~out, out & trials.at(at)) for out in folds], at
+        some = _some(trials, trials.at(at), rng)
+        return [(some & ~out, out & trials.at(at)) for out in folds], at
     # The target was hardly measured: foretell the dearest fidelity below it from those below
     # that, with as many of its trials as the target has; with two, where nothing else says how far
     # one goes from the other.
@@ -250,8 +251,17 @@ def _splits(
         return [], None
     out = np.zeros(len(trials), dtype=bool)
     out[rows[given:]] = True
-    learned = ~out if at is None else ~out & ~trials.at(at)
-    return [(learned, out)], below[-1]
+    learned = _some(trials, trials.at(below[-1]), rng) & ~out
+    return [(learned if at is None else learned & ~trials.at(at), out)], below[-1]
+
+
+def _some(trials: TrialTable, always: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mask (n,) of trials on `MOST` mixtures, those of `always` (n,) first."""
+    _, group = np.unique(trials.weights, axis=0, return_inverse=True)
+    first = np.unique(group.ravel()[always])
+    others = rng.permutation(np.setdiff1d(group.ravel(), first))
+    kept = np.concatenate([first, others[: max(0, MOST - len(first))]])
+    return np.isin(group.ravel(), kept)
 
 
 def _held_out(
