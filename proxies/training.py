@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import mixopt
+from mixopt import token_losses
 from mixopt.corpus.batches import Batches
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
@@ -68,6 +69,7 @@ def train(
     threads: int | None = None,
     *,
     keep_weights: bool = False,
+    keep_tokens: Sequence[str] = (),
     device: str | None = None,
 ) -> list[Outcome]:
     """Train the job's proxies; one outcome per mixture, in order.
@@ -75,8 +77,9 @@ def train(
     Called again on the same folder it goes on from the last checkpoint, bit for bit as if it had
     never stopped (on the same device, with as many threads). The folder then holds
     `checkpoint.safetensors`, `curve.jsonl`, and with `keep_weights` the final `model.safetensors`
-    (`model-0.safetensors`, … of a cohort) and `model.json`. A proxy whose loss is no longer finite
-    becomes a `Failure.DIVERGED` outcome and leaves the others untouched.
+    (`model-0.safetensors`, … of a cohort) and `model.json`, and with `keep_tokens` the loss of
+    every token in `tokens.npz` (`tokens-0.npz`, … of a cohort). A proxy whose loss is no longer
+    finite becomes a `Failure.DIVERGED` outcome and leaves the others untouched.
 
     Args:
         job: what to train.
@@ -85,6 +88,7 @@ def train(
             training (resumable).
         threads: CPU threads of this process; None leaves them.
         keep_weights: whether the final weights are saved.
+        keep_tokens: validation domains of which the final loss of each token is saved.
         device: `cpu`, `cuda`, …; None takes a GPU if there is one.
 
     Raises:
@@ -99,7 +103,7 @@ def train(
         # routers may draw noise; a training owns its random stream and gives the caller's back
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.manual_seed(job.seeds[0])
-        run = _Run(job, Path(folder), on_progress, device)
+        run = _Run(job, Path(folder), on_progress, device, keep_tokens)
         run.resume()
         return run.finish(keep_weights)
 
@@ -113,8 +117,10 @@ class _Run:
         folder: Path,
         on_progress: Callable[[Progress], None] | None,
         device: str | None,
+        keep_tokens: Sequence[str],
     ) -> None:
         self.job, self.recipe, self.folder, self.on_progress = job, job.recipe, folder, on_progress
+        self.keep_tokens = keep_tokens
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.corpus = Corpus.open(job.corpus)
         self.identity = job.training_hash(self.corpus.hash)
@@ -195,6 +201,8 @@ class _Run:
             self._keep_weights()
         if self.step == self.job.steps and not self.last:  # it ended before, its marker was lost
             self.last = self._scores(final=True)
+        if self.keep_tokens:
+            self._keep_tokens()
         return [self._outcome(k) for k in range(self.job.cohort)]
 
     def _train_step(self) -> None:
@@ -242,7 +250,8 @@ class _Run:
         tokens = self.recipe.evaluation_tokens if final else self.recipe.curve_tokens
         domains = self.corpus.validation_domains
         length = self.recipe.sequence_length
-        return evaluate(self.model, self.corpus, domains, tokens, length)
+        each = self.keep_tokens if final else ()
+        return evaluate(self.model, self.corpus, domains, tokens, length, each)
 
     def _evaluate(self) -> None:
         self.last = self._scores(final=self.step == self.job.steps)
@@ -315,6 +324,15 @@ class _Run:
         for k in range(self.job.cohort):
             name = "model" if self.job.cohort == 1 else f"model-{k}"
             save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(k))
+
+    def _keep_tokens(self) -> None:
+        for k in range(self.job.cohort):
+            if k in self.diverged:
+                continue
+            path = self.folder / token_losses.TOKENS
+            if self.job.cohort > 1:
+                path = path.with_stem(f"{path.stem}-{k}")
+            token_losses.write(path, self.last[k].token_losses)
 
 
 def _with_vocabulary(config: ModelConfig, size: int) -> ModelConfig:

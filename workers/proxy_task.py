@@ -38,6 +38,7 @@ class Work:
         folder: absolute path that every node sees.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
+        keep_tokens: validation domains of which the final loss of every token stays.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Work:
     folder: str
     identity: str
     keep_weights: bool = False
+    keep_tokens: tuple[str, ...] = ()
 
 
 def finished(work: Work) -> list[Outcome] | None:
@@ -130,7 +132,13 @@ def _train(
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
 
         outcomes = train(
-            job, folder, report, threads=threads, keep_weights=work.keep_weights, device=device
+            job,
+            folder,
+            report,
+            threads=threads,
+            keep_weights=work.keep_weights,
+            keep_tokens=work.keep_tokens,
+            device=device,
         )
         said = {"identity": work.identity, "outcomes": [o.to_json() for o in outcomes]}
         files.write_json(folder / MARKER, said)

@@ -54,3 +54,20 @@ def test_evaluation_leaves_the_model_as_it_was(corpus: Corpus) -> None:
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(not router.step_counts_KE.any() for router in model.routers())
+
+
+def test_the_losses_of_tokens_are_those_that_the_metric_is_the_mean_of(corpus: Corpus) -> None:
+    model = Transformer(ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size), (0, 1))
+    found = evaluate(model, corpus, ("d0", "d1"), 1500, 16, each_token_of=("d1",))
+    windows = validation_windows(corpus.validation("d1"), 1500, 16)
+    ids_WT = torch.from_numpy(windows)
+    with torch.no_grad():
+        logits_KWTV = model.logits(ids_WT[:, :-1].expand(2, -1, -1))
+    for k, evaluation in enumerate(found):
+        assert set(evaluation.token_losses) == {"loss/d1"}
+        nats_N = evaluation.token_losses["loss/d1"]
+        expected = F.cross_entropy(
+            logits_KWTV[k].flatten(0, 1), ids_WT[:, 1:].flatten(), reduction="none"
+        )
+        np.testing.assert_allclose(nats_N, expected.numpy(), rtol=1e-4, atol=1e-5)
+        assert evaluation.metrics["loss/d1"] == pytest.approx(nats_N.mean(), rel=1e-6)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from mixopt import token_losses
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError, TrainingError
 from mixopt.mixture import Mixture
@@ -102,6 +103,49 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
     assert sorted((line["step"], line["proxy"]) for line in lines) == [
         (step, proxy) for step in (8, 16, 24) for proxy in (0, 1)
     ]
+
+
+def test_losses_of_tokens_are_kept_only_where_asked_for_and_alter_nothing(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    job = _job(corpus, seeds=(1, 2))
+    without = _train(job, tmp_path / "without")
+    asked = _train(job, tmp_path / "asked", keep_tokens=("d1",))
+    assert not list((tmp_path / "without").glob("tokens*"))
+    for k, (one, other) in enumerate(zip(without, asked, strict=True)):
+        assert _result(one).metrics == _result(other).metrics
+        kept = token_losses.read(tmp_path / "asked" / f"tokens-{k}.npz")
+        assert list(kept) == ["loss/d1"]
+        assert _result(other).metrics["loss/d1"] == pytest.approx(kept["loss/d1"].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("phase", ["training", "evaluation"])
+def test_losses_of_tokens_are_the_same_after_an_interruption_at_the_end(
+    corpus: Corpus, tmp_path: Path, phase: str
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == progress.steps and progress.phase == phase:
+            raise Interruption
+
+    job = _job(corpus)
+    _train(job, tmp_path / "whole", keep_tokens=("d0", "d1"))
+    with pytest.raises(Interruption):
+        _train(job, tmp_path / "broken", on_progress=stop, keep_tokens=("d0", "d1"))
+    assert not (tmp_path / "broken" / token_losses.TOKENS).exists()
+    _train(job, tmp_path / "broken", keep_tokens=("d0", "d1"))
+    _train(job, tmp_path / "broken", keep_tokens=("d0", "d1"))  # its marker was lost: once more
+    whole, broken = (
+        token_losses.read(tmp_path / name / token_losses.TOKENS) for name in ("whole", "broken")
+    )
+    assert list(whole) == list(broken) == ["loss/d0", "loss/d1"]
+    assert all((whole[name] == broken[name]).all() for name in whole)
+
+
+def test_a_diverged_proxy_keeps_no_losses_of_tokens(corpus: Corpus, tmp_path: Path) -> None:
+    job = _job(corpus, seeds=(1, 1), learning_rates=(1e-2, 1e30))
+    fine, wild = _train(job, tmp_path, keep_tokens=("d0",))
+    assert (fine.failure, wild.failure) == (None, Failure.DIVERGED)
+    assert [path.name for path in tmp_path.glob("tokens*")] == ["tokens-0.npz"]
 
 
 def test_resuming_trains_nothing_twice(corpus: Corpus, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from mixopt.errors import CorpusError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
+from mixopt.token_losses import TOKENS
 from proxies.job import Job
 from workers import driver
 from workers.cluster import Resources
-from workers.proxy_task import ATTEMPTS, Work, finished, perform
+from workers.proxy_task import ATTEMPTS, MARKER, Work, finished, perform
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, experts=2, experts_per_token=1, expert_width=16)
 RECIPE = Recipe(
@@ -75,6 +76,23 @@ def test_a_marker_of_another_identity_does_not_count(text_corpus: Corpus, tmp_pa
     list(perform(piece, attempt=1, micro_batches=1))
     assert finished(piece) is not None
     assert finished(dataclasses.replace(piece, identity="another")) is None
+
+
+def test_what_a_work_keeps_is_there_before_its_marker_and_no_part_of_its_identity(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    plain = work(text_corpus, tmp_path)
+    keeping = dataclasses.replace(plain, keep_tokens=("notes",), folder=str(tmp_path / "keeping"))
+    for piece in (plain, keeping):
+        (*_, last) = perform(piece, attempt=1, micro_batches=1)
+        assert last["kind"] == "done"
+    assert {p.name for p in (tmp_path / "a").glob("*.npz")} == set()
+    kept, marker = (tmp_path / "keeping" / name for name in (TOKENS, MARKER))
+    assert kept.stat().st_mtime_ns <= marker.stat().st_mtime_ns
+    one, other = (outcomes[0].result for outcomes in map(finished, (plain, keeping)) if outcomes)
+    assert one is not None
+    assert other is not None
+    assert one.metrics == other.metrics
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -1,0 +1,45 @@
+"""What a trained proxy said of every evaluated token, as a file in its trial's folder.
+
+Kept only where a proposer asks for it (`Proposer.needs_token_losses`): four bytes a token of each
+validation domain of the objective, the same tokens in the same order for every trial of a study.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mixopt.errors import CheckpointError
+from mixopt.files import write_bytes
+
+TOKENS = "tokens.npz"  # in a trial's folder; of a cohort tokens-0.npz, …
+
+
+def write(path: Path, losses: Mapping[str, np.ndarray]) -> None:
+    """Write `losses`, metric such as `loss/law` → (t,) nats of each token, whole or not at all."""
+    buffer = io.BytesIO()
+    single = {name: np.asarray(nats, dtype=np.float32) for name, nats in losses.items()}
+    np.savez(buffer, **single)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """What `write` wrote: metric → (t,) float32 nats of each token.
+
+    Raises:
+        CheckpointError: the file is absent or broken.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"the losses of a trial's tokens cannot be read: {error}",
+            where=str(path),
+            mend="A finished trial is not trained again: put the file back, or give the study "
+            "another name",
+        ) from error
