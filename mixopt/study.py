@@ -105,7 +105,7 @@ class Search(Section):
     batch: int = Field(default=4, ge=1)
     """Trials per round."""
     proposer: str = "bayes"
-    """`bayes` (qLogNEI), `climb`, `optuna`, `pareto`, `random`, `regmix`, a design, or your own."""
+    """`bayes`, `climb`, `mixmin`, `optuna`, `pareto`, `random`, `regmix`, a design, or your own."""
     surrogate: str = "auto"
     """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
     repeats: int = Field(default=2, ge=0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from mixopt import diagnostics, noise, proposers, surrogates
+import numpy as np
+
+from mixopt import diagnostics, noise, proposers, surrogates, token_losses
 from mixopt.diagnostics import Choice
+from mixopt.records import trial_folder
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Role, Trial, TrialSpec, TrialTable
 from pipelines.session import Session, add_missing, run_trials
@@ -96,14 +99,29 @@ def search(session: Session) -> list[Trial]:
 def propose(session: Session, before: Sequence[Trial], number: int) -> list[TrialSpec]:
     """Round `number`'s specs, from the trials of the rounds before it."""
     study = session.study
-    proposer = proposers.make(
-        study.search.proposer,
+    kind = proposers.find(study.search.proposer)
+    proposer = kind(
         space=session.space,
         objective=session.objective,
         fidelity=session.fidelity,
         surrogate=surrogate_factory(session, before),
         seed=study.seed,
         trial_seed=study.seed,
+        **({"predictions": predictions(session)} if kind.needs_token_losses else {}),
     )
     specs = proposer.propose(before, study.search.batch)
     return [dataclasses.replace(spec, round=number) for spec in specs]
+
+
+def predictions(session: Session) -> Callable[[Trial], dict[str, np.ndarray]]:
+    """From a complete trial to what its folder keeps: metric → (t,) log-probabilities of tokens.
+
+    The function raises a CheckpointError where the folder has lost them.
+    """
+
+    def of(trial: Trial) -> dict[str, np.ndarray]:
+        kept = token_losses.read(trial_folder(session.home, trial.number) / token_losses.TOKENS)
+        # a token that is certain may cost a rounding error less than nothing
+        return {f"bpb/{d}": np.minimum(-kept[f"loss/{d}"], 0.0) for d in session.kept_domains}
+
+    return of

@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from mixopt import files, locks
+from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import TrainingError
 from mixopt.ledger import Ledger
@@ -33,7 +33,7 @@ from mixopt.recipe import Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Failure, Fidelity, Outcome, Trial, TrialResult, TrialSpec
+from mixopt.trials import Failure, Fidelity, Outcome, Role, Trial, TrialResult, TrialSpec
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
 from proxies.job import Job
@@ -102,6 +102,13 @@ class Session:
             files.write_json(path, known)
         return dataclasses.replace(asked.recipe, precision=known[purpose])
 
+    @cached_property
+    def kept_domains(self) -> tuple[str, ...]:
+        """Validation domains whose tokens' losses the search's trials keep for its proposer."""
+        if not proposers.find(self.study.search.proposer).needs_token_losses:
+            return ()
+        return tuple(name.removeprefix("bpb/") for name in self.objective.metrics)
+
     @property
     def home(self) -> Path:
         """The study folder."""
@@ -127,7 +134,8 @@ class Session:
             token_limits=self.study.token_limits(self.corpus),
             identity=identity,
         )
-        return Work(str(trial.number), job.to_json(), str(folder), identity)
+        kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
+        return Work(str(trial.number), job.to_json(), str(folder), identity, keep_tokens=kept)
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ KNOWN = {
 }
 
 
-def make(name: str, **settings: Any) -> Proposer:
-    """The `Proposer` called `name` in the study file (see `Proposer` for the settings).
+def find(name: str) -> type[Proposer]:
+    """The class of the proposer called `name` in the study file.
 
     Raises:
         StudyError: there is none of that name.
@@ -34,4 +34,13 @@ def make(name: str, **settings: Any) -> Proposer:
     from mixopt.proposers.base import Proposer
     from mixopt.registry import resolve
 
-    return resolve("proposer", name, KNOWN, Proposer)(**settings)  # type: ignore[type-abstract]
+    return resolve("proposer", name, KNOWN, Proposer)  # type: ignore[type-abstract]
+
+
+def make(name: str, **settings: Any) -> Proposer:
+    """The `Proposer` called `name` in the study file (see `Proposer` for the settings).
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    return find(name)(**settings)

@@ -39,6 +39,12 @@ class Proposer(ABC):
     name: ClassVar[str]
     informed: ClassVar[bool] = True
     """Whether what it asks for depends on what trials measured; not so for designs and chance."""
+    needs_token_losses: ClassVar[bool] = False
+    """Whether trials keep their loss on every token of the objective's validation domains for it.
+
+    A study then gives its constructor `predictions`: from a complete trial to the log-probabilities
+    (t,) of these tokens by metric, which are the same tokens for every trial.
+    """
 
     def __init__(
         self,

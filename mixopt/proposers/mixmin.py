@@ -89,7 +89,8 @@ class MixMin(Proposer):
     or once it was run) lies around it, best first.
 
     It needs what no other proposer does: the probability that each vertex's proxy gave to every
-    evaluated token.
+    evaluated token. A study's trials keep it where the study file names this proposer; tables of
+    finished runs do not have it, so that on these it gets no further than the vertices.
 
     Args:
         *settings: those of `Proposer`.
@@ -98,6 +99,7 @@ class MixMin(Proposer):
     """
 
     name: ClassVar[str] = "mixmin"
+    needs_token_losses: ClassVar[bool] = True
 
     def __init__(
         self, *settings: Any, predictions: Predictions | None = None, **named: Any
@@ -108,6 +110,9 @@ class MixMin(Proposer):
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`; needs no complete trial before the vertices are.
 
+        First the vertices that no trial is of, in the order of the domains, then, until all are
+        complete, what a `vertices` design goes on with.
+
         Raises:
             StudyError: the vertices are trained and their predictions were not kept, or a metric
                 of the objective is to be large.
@@ -115,8 +120,12 @@ class MixMin(Proposer):
         """
         taken = self.taken(trials)
         solved = self._solved(trials)
-        if solved is None:  # corners not asked for yet, then whatever a vertex design goes on with
-            return self.specs(trials, extend(self.space, taken, n, self.seed, "vertices"))
+        if solved is None:
+            missing = [c for c in self._corners() if not self._standing_for(c, trials)][:n]
+            if len(missing) < n:
+                known = np.concatenate([taken, *(m.array[None] for m in missing)])
+                missing += extend(self.space, known, n - len(missing), self.seed, "vertices")
+            return self.specs(trials, missing)
         corners, log_probs, share, best = solved
         rng = self.rng(trials)
         strengths = rng.permutation(np.geomspace(10.0, 300.0, NEAR))
@@ -132,6 +141,31 @@ class MixMin(Proposer):
             known = np.concatenate([taken, *(m.array[None] for m in chosen)])
             chosen += extend(self.space, known, n - len(chosen), self.seed, "dirichlet")
         return self.specs(trials, chosen)
+
+    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """Until the vertices are complete, what is nearest to each of them; see `Proposer.pick`.
+
+        A pool seldom holds the vertices themselves. Each is asked for once: what was run may be
+        nearer to it than all that is left.
+
+        Raises:
+            StudyError: see `propose`.
+        """
+        if self._solved(trials) is not None:
+            return super().pick(trials, pool, n)
+        untried = self.untried(trials, pool)
+        left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
+        chosen: list[TrialSpec] = []
+        taken = self.taken(trials)
+        for corner in self._corners():
+            if not left or len(chosen) == n:
+                break
+            weights = np.array([spec.mixture.weights for spec in left])
+            away = hellinger(weights, corner.array[None])[:, 0]
+            if away.min() < hellinger(taken, corner.array[None]).min(initial=1.0):
+                chosen.append(left.pop(int(away.argmin())))
+                taken = np.concatenate([taken, chosen[-1].mixture.array[None]])
+        return chosen + super().pick(trials, left, n - len(chosen))
 
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
         """The one of the pool nearest to the optimum; before there is one, the best that was run.
@@ -157,24 +191,28 @@ class MixMin(Proposer):
 
         None while a corner is not complete; one whose training failed is done without.
         """
-        corners = [cut(self.space, weights) for weights in self.space.vertices()]
         complete: list[Trial] = []
-        for corner in corners:
-            own = [
-                t
-                for t in sorted(trials, key=lambda t: t.number)
-                if t.spec.mixture == corner and t.spec.fidelity == self.fidelity
-            ]
+        for corner in self._corners():
+            own = self._standing_for(corner, trials)
             done = [t for t in own if t.complete]
             if not done and not (own and all(t.ended for t in own)):
                 return None
-            complete += done[:1]
+            complete += [t for t in done[:1] if t not in complete]
         if not complete:
             return None
         tokens, share = self._tokens(complete)
         best, _ = mixmin_weights(tokens, share)
         weights = np.array([trial.spec.mixture.weights for trial in complete])
         return weights, tokens, share, best
+
+    def _corners(self) -> list[Mixture]:
+        return [cut(self.space, weights) for weights in self.space.vertices()]
+
+    def _standing_for(self, corner: Mixture, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials of `corner`, or of mixtures that no proposal could be told apart from it."""
+        here = [t for t in trials if t.spec.fidelity == self.fidelity]
+        here = [t for t in here if t.spec.mixture.distance(corner) < APART]
+        return sorted(here, key=lambda t: (t.spec.mixture != corner, t.number))
 
     def _tokens(self, complete: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Log-probabilities (k, t) over all metrics' tokens, and how much each token counts (t,).
@@ -196,8 +234,8 @@ class MixMin(Proposer):
                 raise StudyError(
                     f"trial {trial.number} kept no log-probabilities of the tokens of {missing[0]}",
                     where="search.proposer: mixmin",
-                    mend="Give MixMin(predictions=...), from a trial to its tokens' "
-                    "log-probabilities by metric, or choose another proposer",
+                    mend="Choose another proposer for finished runs, or give "
+                    "MixMin(predictions=...), from a trial to its tokens' log-probabilities",
                 )
         found = [said for said in kept if said is not None]
         pieces, share = [], []

@@ -155,3 +155,30 @@ def test_metrics_that_should_be_large_are_refused() -> None:
     made.objective = Objective({"web": -1.0})
     with pytest.raises(StudyError, match="to be large"):
         made.propose(trials, 1)
+
+
+def test_corners_without_a_trial_come_before_anything_else() -> None:
+    first = [ran(0, proposer().propose([], 1)[0])]
+    asked = proposer().propose(first, 4)
+    assert [spec.mixture.weights for spec in asked[:2]] == [(0, 1, 0), (0, 0, 1)]
+    running = [Trial(i + 1, spec, State.RUNNING) for i, spec in enumerate(asked[:2])]
+    further = proposer(predictions=said_of).propose([*first, *running], 2)
+    assert all(0 < max(spec.mixture.weights) < 1 for spec in further)
+
+
+def test_a_trial_too_near_a_corner_to_be_told_apart_stands_for_it() -> None:
+    trials = [ran(i, spec) for i, spec in enumerate(proposer().propose([], 3))]
+    near = Mixture.of({"a": 0.99995, "b": 0.00005, "c": 0.0})
+    trials[0] = ran(0, TrialSpec(near, FIDELITY, 0))
+    found = proposer(predictions=said_of).propose(trials, 1)[0].mixture
+    assert found.array == pytest.approx(TARGET, abs=0.04)
+
+
+def test_of_a_pool_without_corners_what_is_nearest_to_each_is_picked_first() -> None:
+    weights = ([8, 1, 1], [7, 2, 1], [4, 3, 3], [1, 8, 1], [1, 2, 7], [3, 3, 4])
+    mixtures = [Mixture.of(dict(zip(NAMES, w, strict=True))) for w in weights]
+    pool = [TrialSpec(mixture, FIDELITY, 0) for mixture in mixtures]
+    picked = proposer().pick([], pool, 3)
+    assert picked == [pool[0], pool[3], pool[4]]
+    # what was run is nearer to a than all that is left: b and c come next
+    assert proposer().pick([ran(0, pool[0])], pool, 2) == [pool[3], pool[4]]
