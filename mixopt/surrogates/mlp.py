@@ -67,6 +67,7 @@ class _Networks:
 
     inputs: _Inputs
     networks: tuple[MLPRegressor, ...]
+    columns: np.ndarray  # (p,) which output of the networks each metric is
     level: np.ndarray  # (p,)
     unit: np.ndarray  # (p,)
     spread: np.ndarray  # (p,) the deviation of held-out errors that is the same everywhere
@@ -81,7 +82,7 @@ class _Networks:
         return np.asarray(np.hypot(apart, self.spread))
 
     def _each(self, inputs: np.ndarray) -> np.ndarray:
-        return np.stack([_values(network, inputs) for network in self.networks])
+        return np.stack([_values(network, inputs)[:, self.columns] for network in self.networks])
 
 
 class MLP(PerMetric):
@@ -108,7 +109,9 @@ class MLP(PerMetric):
         prepare = _Inputs.of(trials, self._usual)
         inputs = prepare(trials.weights, np.stack([trials.params, trials.tokens], axis=1))
         level, unit = trials.values.mean(axis=0), trials.values.std(axis=0)
-        values = (trials.values - level) / unit
+        # outputs in the order of their names: the start of each depends on its place
+        places = np.argsort(trials.metrics, kind="stable")
+        values = ((trials.values - level) / unit)[:, places]
         fold = folds_of(trials.weights, FOLDS, self.seed)
         losses = [
             (self._ensemble(inputs, values, fold, decay, 1)[1] ** 2).mean() for decay in DECAYS
@@ -121,8 +124,16 @@ class MLP(PerMetric):
         rest = whole**2 - said.var(axis=0).mean(axis=0)
         spread = np.sqrt(np.maximum(rest, whole**2 / 4))
         errors = np.empty_like(missed)
-        errors[order] = missed * unit
-        return _Networks(prepare, tuple(networks), level, unit, spread * unit, errors)
+        errors[order[:, None], places] = missed * unit[places]
+        return _Networks(
+            inputs=prepare,
+            networks=tuple(networks),
+            columns=np.argsort(places),
+            level=level,
+            unit=unit,
+            spread=spread[np.argsort(places)] * unit,
+            errors=errors,
+        )
 
     def _ensemble(
         self, inputs: np.ndarray, values: np.ndarray, fold: np.ndarray, decay: float, members: int

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from mixopt.errors import SurrogateError
 from mixopt.mixture import Mixture
-from mixopt.surrogates.base import Surrogate
+from mixopt.objective import Objective
+from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate
 from mixopt.trials import Fidelity, TrialTable
 
 
@@ -44,6 +46,35 @@ def example_values(weights: np.ndarray) -> np.ndarray:
     return np.asarray(2.0 - 0.3 * np.log(0.05 + weights @ helps.T))
 
 
+def wide_table(n: int, idle: int, seed: int = 0) -> TrialTable:
+    """`example_table` with `idle` further domains, of half of all weight, that help nothing."""
+    small = example_table(n, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    rest = rng.dirichlet(np.ones(idle), n)
+    return dataclasses.replace(
+        small,
+        domains=small.domains + tuple(f"idle{j}" for j in range(idle)),
+        weights=np.concatenate([small.weights, rest], axis=1) / 2,
+    )
+
+
+def two_fidelities(n: int = 32, params: float = 1.0, tokens: float = 10.0) -> TrialTable:
+    """`example_table` twice, other mixtures the second time: at so many times the size and tokens.
+
+    There, metrics are lower by .5.
+    """
+    small, large = example_table(n), example_table(n, seed=2)
+    return dataclasses.replace(
+        small,
+        weights=np.concatenate([small.weights, large.weights]),
+        values=np.concatenate([small.values, large.values - 0.5]),
+        params=np.concatenate([small.params, large.params * params]),
+        tokens=np.concatenate([small.tokens, large.tokens * tokens]),
+        seeds=np.zeros(2 * n, dtype=int),
+        runs=np.arange(2 * n),
+    )
+
+
 class SurrogateConformance:
     """Tests of the contract of `Surrogate`; pytest runs them in a derived class."""
 
@@ -69,11 +100,12 @@ class SurrogateConformance:
         assert (said.std >= 0).all()
 
     def test_unseen_mixtures_are_ranked_better_than_by_chance(self) -> None:
-        """Every metric is learned from 48 trials."""
+        """Every metric is learned from 48 trials, and predicted within less than it varies."""
         test = example_table(64, noise=0.0, seed=1)
         said = self.make().fit(example_table(48)).predict(test.weights)
         for j in range(3):
             assert np.corrcoef(said.mean[:, j], test.values[:, j])[0, 1] > 0.6
+        assert (_run(said).mean(axis=0) < test.values.std(axis=0)).all()
 
     def test_equal_seeds_and_tables_give_equal_predictions(self) -> None:
         """Nothing depends on the clock, on global generators or on earlier fits."""
@@ -148,6 +180,145 @@ class SurrogateConformance:
         asked = self.make(fidelity=Fidelity("large", 10_000_000, 10_000_000)).fit(both)
         mean = asked.predict(large.weights).mean
         assert np.abs(mean - (large.values - 1.0)).mean() < np.abs(mean - large.values).mean()
+
+    def test_nine_tenths_of_unseen_runs_lie_in_the_90_percent_interval(self) -> None:
+        """About: from 48 trials nobody knows better."""
+        test = example_table(150, noise=0.03, seed=1)
+        said = self.make().fit(example_table(48, noise=0.03)).predict(test.weights)
+        inside = np.abs(said.mean - test.values) <= 1.645 * _run(said)
+        assert 0.75 <= inside.mean() <= 0.995
+
+    def test_more_trials_lower_the_error(self) -> None:
+        """Eight times as many, on mixtures that neither has seen."""
+        test = example_table(100, noise=0.0, seed=1)
+
+        def error(n: int) -> float:
+            mean = self.make().fit(example_table(n, noise=0.02)).mean(test.weights)
+            return float(np.abs(mean - test.values).mean())
+
+        assert error(80) < error(10)
+
+    def test_the_order_of_metrics_does_not_matter(self) -> None:
+        """Every metric is predicted alike wherever its column is."""
+        table, order = example_table(), np.array([2, 0, 1])
+        turned = dataclasses.replace(
+            table,
+            metrics=tuple(table.metrics[j] for j in order),
+            values=table.values[:, order],
+        )
+        first = self.make().fit(table).predict(table.weights)
+        again = self.make().fit(turned).predict(table.weights)
+        assert again.metrics == turned.metrics
+        assert _apart(first.mean[:, order], again.mean) <= 0.1 * _run(first).mean()
+        np.testing.assert_allclose(_run(again), _run(first)[:, order], rtol=0.3)
+
+    def test_the_order_of_trials_does_not_matter(self) -> None:
+        """The same runs, written down in another order, say the same."""
+        table = example_table()
+        mixed = table.select(np.random.default_rng(4).permutation(len(table)))
+        first = self.make().fit(table).predict(table.weights)
+        again = self.make().fit(mixed).predict(table.weights)
+        assert _apart(first.mean, again.mean) <= 0.1 * _run(first).mean()
+        np.testing.assert_allclose(_run(again), _run(first), rtol=0.3)
+
+    def test_repeats_are_averaged_not_chased(self) -> None:
+        """Four noisy runs of each of 16 mixtures teach more than one run of each."""
+        test, once = example_table(100, noise=0.0, seed=1), example_table(16, noise=0.0)
+        rows = np.tile(np.arange(16), 4)
+        noise = 0.2 * np.random.default_rng(5).normal(size=(64, 3))
+        repeats = once.select(rows)
+        repeats = dataclasses.replace(
+            repeats, values=repeats.values + noise, seeds=np.arange(64), runs=np.arange(64)
+        )
+
+        def error(table: TrialTable) -> float:
+            return _apart(self.make().fit(table).mean(test.weights), test.values)
+
+        assert error(repeats) < error(repeats.select(np.arange(16)))
+
+    def test_fewer_trials_than_domains_are_enough_to_start(self) -> None:
+        """Six trials over ten domains: finite, and not sure of itself."""
+        table = wide_table(6, idle=6)
+        said = self.make().fit(table).predict(wide_table(20, idle=6, seed=3).weights)
+        assert np.isfinite(said.mean).all()
+        assert (_run(said) > 0).all()
+
+    def test_a_domain_that_was_never_varied_is_no_obstacle(self) -> None:
+        """One that no trial has, and one that all have alike."""
+        table = wide_table(24, idle=1)
+        zero = np.concatenate([table.weights[:, :4] * 2, np.zeros((24, 1))], axis=1)
+        for weights in (table.weights, zero):
+            fitted = self.make().fit(dataclasses.replace(table, weights=weights))
+            said = fitted.predict(weights)
+            assert np.isfinite(said.std).all()
+            assert _apart(said.mean, table.values) <= 1.1 * table.values.std()
+
+    def test_a_measured_noise_is_said_again(self) -> None:
+        """`Prediction.noise` of a metric whose noise was given."""
+        said = self.make(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
+        np.testing.assert_allclose(said.noise[1], 0.03, rtol=1e-6)
+        assert np.isfinite(said.std).all()
+
+    def test_one_of_several_fidelities_speaks_of_the_one_it_is_asked_about(self) -> None:
+        """More tokens, then a larger model; .5 lower either way."""
+        if not self.surrogate.multi_fidelity:
+            return
+        test = example_table(40, noise=0.0, seed=3)
+        for params, tokens in ((1.0, 10.0), (10.0, 1.0)):
+            fitted = self.make().fit(two_fidelities(params=params, tokens=tokens))
+            large = Fidelity("large", round(1e6 * params), round(1e7 * tokens))
+            at_small = fitted.mean(test.weights, Fidelity("small", 1_000_000, 10_000_000))
+            at_large = fitted.mean(test.weights, large)
+            # the spread of the metrics is .3
+            assert np.abs(at_small - test.values).mean() < 0.15
+            assert np.abs(at_large - (test.values - 0.5)).mean() < 0.15
+
+    def test_the_joint_posterior_is_that_of_predict(self) -> None:
+        """Means, deviations on the diagonal, and a covariance; the model says the same means."""
+        fitted = self.make().fit(example_table())
+        if not isinstance(fitted, JointSurrogate):
+            return
+        import torch
+
+        objective = Objective({"a": 1.0, "b": 0.5, "c": 2.0})
+        new = np.random.default_rng(6).dirichlet(np.ones(4), 12)
+        said = fitted.predict(new)
+        mean, covariance = fitted.joint(new, objective)
+        expected = said.compose(objective)
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-4)
+        np.testing.assert_allclose(np.sqrt(np.diag(covariance)), expected[1], rtol=1e-3)
+        np.testing.assert_allclose(covariance, covariance.T, rtol=1e-6, atol=1e-12)
+        assert np.linalg.eigvalsh(covariance).min() > -1e-6 * np.diag(covariance).max()
+
+        with torch.no_grad():
+            posterior: Any = fitted.model.posterior(torch.from_numpy(new))
+        order = [said.metrics.index(metric) for metric in fitted.modelled]
+        np.testing.assert_allclose(
+            posterior.mean.numpy(), said.mean[:, order], atol=0.1 * _run(said).mean()
+        )
+
+    def test_a_model_leaves_out_what_does_not_vary(self) -> None:
+        """And says that there is none where nothing does."""
+        table = example_table(12)
+        values = table.values.copy()
+        values[:, 1] = 1.25
+        fitted = self.make().fit(dataclasses.replace(table, values=values))
+        if not isinstance(fitted, JointSurrogate):
+            return
+        assert set(fitted.modelled) == {"bpb/a", "bpb/c"}
+        flat = self.make().fit(dataclasses.replace(table, values=np.ones_like(values)))
+        assert isinstance(flat, JointSurrogate)
+        assert flat.modelled == ()
+        _refuses(lambda: flat.model)
+
+
+def _run(said: Prediction) -> np.ndarray:
+    """(n, q) deviation of one more run."""
+    return np.asarray(np.hypot(said.std, np.nan_to_num(said.noise)))
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((one - other) ** 2)))
 
 
 def _refuses(act: Callable[[], object]) -> None:
