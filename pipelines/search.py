@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -61,11 +62,21 @@ def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
 
 
 def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
-    """Makes fresh surrogates of the kind that the study asks for."""
-    name = surrogate_choice(session, trials).name
-    seed, fidelity = session.study.seed, session.fidelity
-    told = told_noise(session, trials, name)
-    return lambda: surrogates.make(name, seed=seed, fidelity=fidelity, noise=told)
+    """Makes fresh surrogates of the kind that the study asks for.
+
+    Which kind that is, is found out with the first of them: designs and MixMin ask for none.
+    """
+
+    @functools.cache
+    def chosen() -> tuple[str, dict[str, float]]:
+        name = surrogate_choice(session, trials).name
+        return name, told_noise(session, trials, name)
+
+    def fresh() -> Surrogate:
+        name, told = chosen()
+        return surrogates.make(name, seed=session.study.seed, fidelity=session.fidelity, noise=told)
+
+    return fresh
 
 
 def told_noise(session: Session, trials: Sequence[Trial], name: str) -> dict[str, float]:

@@ -103,7 +103,7 @@ def validation_windows(
 def _evaluate_domain(
     model: Transformer, corpus: Corpus, domain: str, tokens: int, length: int, each: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Of a domain: nats per token (K,), bits per byte (K,), loads (K, E), all tokens' nats (K, N)."""
+    """Of a domain: nats per token (K,), bits per byte (K,), loads (K, E), tokens' nats (K, N)."""
     windows = validation_windows(corpus.validation(domain), tokens, length, domain)
     targets = windows[:, 1:]
     size = float(corpus.token_bytes[targets].sum())
