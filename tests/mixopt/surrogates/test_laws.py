@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from scipy import optimize
 
+from benchmarks.tables import DATA, mixing_laws
 from mixopt.diagnostics import out_of_fold
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates.bimix import BiMix, own_domain
 from mixopt.surrogates.mixing_law import MixingLaw, law
 from mixopt.testing.surrogates import SurrogateConformance, example_table
-from mixopt.trials import Fidelity, TrialTable
-
-DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+from mixopt.trials import Fidelity
 
 
 class TestMixingLaw(SurrogateConformance):
@@ -108,30 +104,11 @@ def test_the_mixing_law_stays_finite_where_no_trial_has_been() -> None:
     assert np.abs(said.mean).max() < 1e3
 
 
-def published(family: str, size: str, step: int) -> TrialTable:
-    """The published runs of the mixing-law paper at one size and step."""
-    if not DATA.exists():
-        pytest.skip(f"no published run tables at {DATA}; set MIXOPT_DATA")
-    runs = pl.read_parquet(DATA / "mixing_laws" / "runs.parquet").filter(
-        pl.col("family") == family, pl.col("size") == size, pl.col("step") == step
-    )
-    wide = runs.pivot(on="eval_domain", index="mixture", values="loss").sort("mixture")
-    weights = np.array([[float(x) for x in m.split("-")] for m in wide["mixture"]])
-    n = len(wide)
-    return TrialTable(
-        domains=tuple(f"d{j}" for j in range(weights.shape[1])),
-        metrics=tuple(f"loss/{name}" for name in wide.columns[1:]),
-        weights=weights / weights.sum(axis=1, keepdims=True),
-        values=wide.drop("mixture").to_numpy(),
-        params=np.full(n, 1e8),
-        tokens=np.full(n, 1e10),
-        seeds=np.zeros(n, dtype=int),
-    )
-
-
 def test_on_the_papers_own_runs_the_law_foretells_as_well_as_published_or_better() -> None:
     # without a penalty, by L-BFGS from many starts, it is .042 on the mean of three sizes
-    table = published("5Mix", "160M", 30000)
+    if not DATA.exists():
+        pytest.skip(f"no published run tables at {DATA}; set MIXOPT_DATA")
+    table = mixing_laws("5Mix", "160M", 30_000)
     held = out_of_fold(table, Objective(dict.fromkeys(table.metrics, 1.0)), MixingLaw)
     assert np.abs(held.mean - held.observed).mean() < 0.042
     coverage = np.mean([held.scores[metric].coverage for metric in table.metrics])
