@@ -1,5 +1,11 @@
 """MixMin: one proxy per domain, and the mixture whose ensemble predicts best. A convex problem.
 
+Six proxies of 50k tokens, one per domain of the demo's text, foretell 16 proxies trained on mixtures
+(`benchmarks/domain_models.py`, one seed): Spearman .95 of a domain's loss and .79 of their mean. The
+average of their parameters (merging, 2410.15661): .81 and .15, as from random weights they cannot
+be averaged, +.68 bits per byte; branched from a trained seed model +.002 bits per byte, .91 and .39,
+where the ensemble has .95 and .59.
+
 Shapes: k corners (one proxy each), t evaluated tokens, m domains.
 """
 
