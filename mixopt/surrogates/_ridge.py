@@ -17,6 +17,8 @@ from mixopt.surrogates.per_metric import widening
 # as shares of the mean squared singular value: from none to one that leaves only the mean
 PENALTIES = np.geomspace(1e-8, 1e4, 49)
 
+LARGE = 1024  # from here on by eigenvalues of the Gram matrix, several times faster
+
 
 @dataclass(frozen=True)
 class Ridge:
@@ -104,9 +106,7 @@ def fit_ridge(features: np.ndarray, values: np.ndarray, weights: np.ndarray) -> 
     n = float(counts.sum())
     centre, level = (count * points).sum(axis=0) / n, (count * means).sum(axis=0) / n
 
-    left, singular, right = np.linalg.svd(np.sqrt(count) * (points - centre), full_matrices=False)
-    kept = singular > 1e-10 * max(float(singular[:1].sum()), 1e-300)
-    left, strengths, directions = left[:, kept], singular[kept] ** 2, right[kept].T
+    left, strengths, directions = _decompose(np.sqrt(count) * (points - centre))
     unit = float(strengths.mean()) if len(strengths) else 1.0
     along = left.T @ (np.sqrt(count) * (means - level))  # (r, p)
 
@@ -144,3 +144,18 @@ def fit_ridge(features: np.ndarray, values: np.ndarray, weights: np.ndarray) -> 
         trials=round(n),
         errors=errors,
     )
+
+
+def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Left (n, r) and right (f, r) singular vectors and squared singular values (r,), none of 0."""
+    if min(matrix.shape) <= LARGE:
+        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+        kept = singular > 1e-10 * max(float(singular[:1].sum()), 1e-300)
+        return left[:, kept], singular[kept] ** 2, right[kept].T
+    # what is lost in squares lies far below the least penalty
+    tall = matrix.shape[0] > matrix.shape[1]
+    strengths, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
+    kept = strengths > 1e-12 * strengths[-1]
+    strengths, vectors = strengths[kept], vectors[:, kept]
+    others = (matrix if tall else matrix.T) @ vectors / np.sqrt(strengths)
+    return (others, strengths, vectors) if tall else (vectors, strengths, others)

@@ -68,6 +68,24 @@ def test_the_penalty_is_the_one_with_the_least_held_out_error() -> None:
     assert held_out(float(fit.penalty[0])) <= min(losses) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize(("n", "f"), [(30, 8), (12, 40)])
+def test_large_tables_are_decomposed_to_the_same_regression(
+    n: int, f: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(6)
+    features, values, new = (
+        rng.normal(size=(n, f)),
+        rng.normal(size=(n, 2)),
+        rng.normal(size=(5, f)),
+    )
+    small = fit_ridge(features, values, features)
+    monkeypatch.setattr("mixopt.surrogates._ridge.LARGE", 4)
+    large = fit_ridge(features, values, features)
+    np.testing.assert_allclose(large.mean(new), small.mean(new), rtol=1e-6)
+    np.testing.assert_allclose(large.std(new), small.std(new), rtol=1e-6)
+    np.testing.assert_allclose(large.errors, small.errors, rtol=1e-5)
+
+
 def test_deviations_are_those_of_bayesian_linear_regression() -> None:
     rng = np.random.default_rng(2)
     features, values = rng.normal(size=(8, 12)), rng.normal(size=(8, 1))
