@@ -1,10 +1,10 @@
 """MixMin: one proxy per domain, and the mixture whose ensemble predicts best. A convex problem.
 
-Six proxies of 50k tokens, one per domain of the demo's text, foretell 16 proxies trained on mixtures
-(`benchmarks/domain_models.py`, one seed): Spearman .95 of a domain's loss and .79 of their mean. The
-average of their parameters (merging, 2410.15661): .81 and .15, as from random weights they cannot
-be averaged, +.68 bits per byte; branched from a trained seed model +.002 bits per byte, .91 and .39,
-where the ensemble has .95 and .59.
+Six proxies of 50k tokens, one per domain of the demo's text, foretell 16 trained on mixtures of
+them (`benchmarks/domain_models.py`, one seed): Spearman .95 of a domain's loss, .79 of the mean of
+all. Averages of their parameters (merging, 2410.15661) are .68 bits per byte worse than what was
+trained, as models from random weights cannot be averaged, and foretell .81 and .15. Branched from a
+trained seed model they can be: .002 worse, .91 and .39, where ensembles have .95 and .59.
 
 Shapes: k corners (one proxy each), t evaluated tokens, m domains.
 """
