@@ -113,11 +113,15 @@ class MLP(PerMetric):
         places = np.argsort(trials.metrics, kind="stable")
         values = ((trials.values - level) / unit)[:, places]
         fold = folds_of(trials.weights, FOLDS, self.seed)
-        losses = [
-            (self._ensemble(inputs, values, fold, decay, 1)[1] ** 2).mean() for decay in DECAYS
-        ]
-        decay = DECAYS[int(np.argmin(losses))]
-        networks, missed = self._ensemble(inputs, values, fold, decay, MEMBERS)
+        tried = [self._train(inputs, values, fold, decay, member=0) for decay in DECAYS]
+        losses = [(_missed(networks, inputs, values, fold) ** 2).mean() for networks in tried]
+        best = int(np.argmin(losses))
+        more = (
+            self._train(inputs, values, fold, DECAYS[best], member) for member in range(1, MEMBERS)
+        )
+        members = [tried[best], *more]
+        missed = np.mean([_missed(each, inputs, values, fold) for each in members], axis=0)
+        networks = [network for member in members for network in member]
         whole = widening(missed, np.ones_like(missed))
         said = np.stack([_values(network, inputs) for network in networks])
         # as the networks disagree at the trials: elsewhere more, and there the deviation grows
@@ -135,28 +139,35 @@ class MLP(PerMetric):
             errors=errors,
         )
 
-    def _ensemble(
-        self, inputs: np.ndarray, values: np.ndarray, fold: np.ndarray, decay: float, members: int
-    ) -> tuple[list[MLPRegressor], np.ndarray]:
-        """Networks, and what those without its fold miss of every trial (k, p)."""
-        networks, missed = [], np.empty_like(values)
+    def _train(
+        self, inputs: np.ndarray, values: np.ndarray, fold: np.ndarray, decay: float, member: int
+    ) -> list[MLPRegressor]:
+        """A network without each fold; members differ in where they start."""
+        networks = []
         for number in range(int(fold.max()) + 1):
-            out = fold == number
-            some = [
-                MLPRegressor(
-                    hidden_layer_sizes=LAYERS,
-                    solver="lbfgs",
-                    alpha=decay * int((~out).sum()),
-                    max_iter=ITERATIONS,
-                    random_state=int(
-                        np.random.default_rng([self.seed, number, member]).integers(2**31)
-                    ),
-                ).fit(inputs[~out], values[~out] if values.shape[1] > 1 else values[~out, 0])
-                for member in range(members)
-            ]
-            missed[out] = values[out] - np.mean([_values(one, inputs[out]) for one in some], axis=0)
-            networks += some
-        return networks, missed
+            known = fold != number
+            start = np.random.default_rng([self.seed, number, member]).integers(2**31)
+            network = MLPRegressor(
+                hidden_layer_sizes=LAYERS,
+                solver="lbfgs",
+                alpha=decay * int(known.sum()),
+                max_iter=ITERATIONS,
+                random_state=int(start),
+            )
+            targets = values[known] if values.shape[1] > 1 else values[known, 0]
+            networks.append(network.fit(inputs[known], targets))
+        return networks
+
+
+def _missed(
+    networks: list[MLPRegressor], inputs: np.ndarray, values: np.ndarray, fold: np.ndarray
+) -> np.ndarray:
+    """What the networks without its fold miss of every trial (k, p)."""
+    missed = np.empty_like(values)
+    for number, network in enumerate(networks):
+        out = fold == number
+        missed[out] = values[out] - _values(network, inputs[out])
+    return missed
 
 
 def _values(network: MLPRegressor, inputs: np.ndarray) -> np.ndarray:
