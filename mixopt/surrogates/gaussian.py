@@ -154,6 +154,9 @@ class Gaussian(JointSurrogate):
     """
 
     priors: ClassVar[Priors]
+    draws_in: ClassVar[bool] = False
+    """Whether outliers are drawn in first (see `squash`); `model` and `joint` are of drawn-in
+    values, `predict` lets them out."""
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class Gaussian(JointSurrogate):
         return self
 
     def _fit(self, weights: np.ndarray, values: np.ndarray) -> None:
-        self._warp = warp = Warp.of(values)
+        self._warp = warp = Warp.of(values, self.draws_in)
         warped = warp.forward(values)
         order = np.random.default_rng(self.seed).permutation(len(weights))
         some = self._balanced(order, values)

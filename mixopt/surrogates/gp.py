@@ -19,6 +19,7 @@ class GaussianProcess(Gaussian):
     """
 
     name: ClassVar[str] = "gp"
+    draws_in: ClassVar[bool] = True
     # γ held at ½, and the law's effect at nothing
     priors: ClassVar[Priors] = Priors(
         gamma=(0.0, 1e-3), log_effect=(-12.0, 1e-2), log_variance=(0.0, 1.0)

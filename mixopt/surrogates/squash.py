@@ -32,8 +32,8 @@ class Squash:
     @classmethod
     def of(cls, values: np.ndarray) -> Squash:
         """The one that fits `values` (n, p)."""
-        centre = np.median(values, axis=0)
-        scale = NORMAL_MAD * np.median(np.abs(values - centre), axis=0)
+        centre = np.nanmedian(values, axis=0)
+        scale = NORMAL_MAD * np.nanmedian(np.abs(values - centre), axis=0)
         return cls(centre, np.where(scale > 0, scale, np.finfo(float).max))
 
     def draw_in(self, values: np.ndarray) -> np.ndarray:
