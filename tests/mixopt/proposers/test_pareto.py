@@ -31,10 +31,10 @@ class TestPareto(ProposerConformance):
 GP = partial(make, "gp")
 
 
-def after(kind: type[Bayes], objective: Objective, n: int = 6) -> np.ndarray:
-    """(n, 3) noise-free metrics of what is proposed after eight trials."""
+def after(kind: type[Bayes], objective: Objective, n: int = 6, trials: int = 8) -> np.ndarray:
+    """(n, 3) noise-free metrics of what is proposed after so many trials."""
     proposer = kind(example_space(), objective, FIDELITY, GP, seed=1)
-    specs = proposer.propose(example_trials(8), n)
+    specs = proposer.propose(example_trials(trials), n)
     return example_values(np.array([spec.mixture.weights for spec in specs]))
 
 
@@ -50,9 +50,10 @@ def area(values: np.ndarray) -> float:
 def test_a_batch_covers_more_of_the_front_than_one_for_a_single_objective() -> None:
     # a and c compete for weight: what is good for one is bad for the other
     two = Objective({"a": 1.0, "c": 1.0})
-    shown = example_values(np.array([t.spec.mixture.weights for t in example_trials(8)]))
+    shown = example_values(np.array([t.spec.mixture.weights for t in example_trials(16)]))
     along, gathered = (
-        area(np.concatenate([shown, after(kind, two)])[:, [0, 2]]) for kind in (Pareto, Bayes)
+        area(np.concatenate([shown, after(kind, two, trials=16)])[:, [0, 2]])
+        for kind in (Pareto, Bayes)
     )
     assert along > gathered > area(shown[:, [0, 2]])
 
