@@ -20,9 +20,19 @@ def target_fidelity(
         tokens: that it is trained for; those of the longest runs of that size if not given.
 
     Raises:
-        StudyError: a text is no count.
+        StudyError: a text is no count, or the files do not tell what the runs were trained at.
     """
     measured = table.final.fidelities
+    for column, text, sizes in (
+        ("model_params", params, table.params),
+        ("tokens", tokens, table.tokens),
+    ):
+        if text is not None and (sizes == 1).all():
+            raise StudyError(
+                f"the runs do not tell their {column}, so that nothing is known of {text}",
+                where="--" + column.replace("_", "-"),
+                mend=f"Add the column {column} to the ratios, or leave the option out",
+            )
     size = measured[-1].params if params is None else _count(params, "--model-params")
     if tokens is not None:
         length = _count(tokens, "--tokens")
@@ -35,11 +45,16 @@ def target_fidelity(
 
 def said(fidelity: Fidelity) -> str:
     """A fidelity in words; `the runs' own` where the files told none."""
-    if (fidelity.params, fidelity.tokens) == (1, 1):
+    if unnamed(fidelity):
         return "the runs' own"
-    size = f"{_short(fidelity.params)} parameters" if fidelity.params > 1 else ""
-    length = f"{_short(fidelity.tokens)} tokens" if fidelity.tokens > 1 else ""
+    size = f"{short_count(fidelity.params)} parameters" if fidelity.params > 1 else ""
+    length = f"{short_count(fidelity.tokens)} tokens" if fidelity.tokens > 1 else ""
     return " and ".join(part for part in (size, length) if part)
+
+
+def unnamed(fidelity: Fidelity) -> bool:
+    """Whether it is that of runs whose files told neither size nor tokens."""
+    return (fidelity.params, fidelity.tokens) == (1, 1)
 
 
 def _notes(table: TrialTable, target: Fidelity) -> list[str]:
@@ -67,7 +82,8 @@ def _count(text: str, where: str) -> int:
     return int(value)
 
 
-def _short(count: float) -> str:
+def short_count(count: float) -> str:
+    """A count as people write it: 60M, 1.5B."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.4g}{letter}"

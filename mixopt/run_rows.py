@@ -17,8 +17,12 @@ from mixopt.sheets import Sheet
 EXACT = 1e-6  # sums this near to 1 are not worth a note
 
 
-def checked_weights(sheet: Sheet, domains: Sequence[str], notes: list[str]) -> np.ndarray:
+def checked_weights(
+    sheet: Sheet, domains: Sequence[str], notes: list[str], absent: Sequence[str] = ()
+) -> np.ndarray:
     """(n, m) the columns `domains` as mixtures: each row sums to 1; `notes` grows.
+
+    `absent` are domains without a column, which may be what is lacking in a sum.
 
     Raises:
         RunsError: a weight is missing, negative or not finite, or a row sums to something that
@@ -48,16 +52,22 @@ def checked_weights(sheet: Sheet, domains: Sequence[str], notes: list[str]) -> n
             f"the weights sum to {sums[row]:.6g}, not 1{others}; the largest is {largest!r} with "
             f"{weights[row].max():g}",
             where=sheet.where(row),
-            mend="Divide each row by its sum, and remove columns that are no domains",
+            mend=f"Add the column{'s' * (len(absent) > 1)} {listed(list(absent))}"
+            if absent and sums[row] < 1
+            else "Divide each row by its sum, and remove columns that are no domains",
         )
     most = float(np.abs(sums - 1).max())
     if most > EXACT:
         count = int((np.abs(sums - 1) > EXACT).sum())
         notes.append(
-            f"{sheet.path.name}: weights of {row_count(count)} did not sum to exactly 1 (from "
-            f"{sums.min():.6g} to {sums.max():.6g}): renormalised, by at most {most:.2g}."
+            f"{sheet.path.name}: weights of {row_count(count)} did not sum to exactly 1 ("
+            f"{_range(sums.min(), sums.max())}): renormalised, by at most {most:.2g}."
         )
     return np.asarray(weights / sums[:, None])
+
+
+def _range(low: float, high: float) -> str:
+    return f"but to {low:.6g}" if f"{low:.6g}" == f"{high:.6g}" else f"from {low:.6g} to {high:.6g}"
 
 
 def joined(

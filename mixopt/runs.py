@@ -25,6 +25,10 @@ from mixopt.run_rows import checked_weights, joined
 from mixopt.sheets import Sheet, read_sheet
 from mixopt.trials import TrialTable
 
+# Interquartile ranges from the median beyond which a value is told of. The farthest of the
+# published RegMix, ADMIRE and mixing-law runs, whole curves included, lies 5.5 away.
+OUTLYING = 30.0
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -114,7 +118,8 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     """The mixtures of a CSV file over `domains`, in the order of the file.
 
     A domain that has no column counts as 0 everywhere, a column of another domain must be 0; both
-    are noted. Columns of metrics and texts are not looked at.
+    are noted. A column of numbers that bring no row's sum nearer to 1, such as a metric, is no
+    domain, and is left out with a note; texts are not looked at.
 
     Raises:
         RunsError: as `read_runs`, or an unknown domain has weight.
@@ -131,12 +136,15 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     name = layouts.identifier(sheet)
     skipped = {*layouts.reserved(sheet), *present, *([name] if name else [])}
     others = [c for c in sheet.columns if c not in skipped and not c.startswith(layouts.METRIC)]
-    _refuse_unknown(sheet, [c for c in others if not sheet.is_text(c)], domains, notes)
+    numbers = _no_weights(sheet, [c for c in others if not sheet.is_text(c)], present, notes)
+    _refuse_unknown(sheet, numbers, domains, notes)
     absent = [domain for domain in domains if domain not in present]
     if absent:
         notes.append(f"{path.name}: no column for {listed(absent)}: taken as 0.")
     weights = np.zeros((len(sheet), len(domains)))
-    weights[:, [list(domains).index(d) for d in present]] = checked_weights(sheet, present, notes)
+    weights[:, [list(domains).index(d) for d in present]] = checked_weights(
+        sheet, present, notes, absent
+    )
     pairs = np.repeat(np.arange(len(sheet))[:, None], 2, axis=1)
     facts = Facts(sheet, sheet, pairs)
     names = [str(i + 1) for i in range(len(sheet))] if name is None else sheet.cells[name]
@@ -195,6 +203,7 @@ def _remarks(table: TrialTable) -> list[str]:
         known = column[np.isfinite(column)]
         if len(known) > 1 and np.ptp(known) == 0:
             said.append(f"{metric} is {known[0]:g} in every run: it says nothing of mixtures.")
+        said += _outlier(metric, known)
     final = table.final
     where = np.column_stack([final.weights, final.params, final.tokens])
     kinds, count = np.unique(where, axis=0, return_counts=True)
@@ -213,6 +222,40 @@ def _remarks(table: TrialTable) -> list[str]:
             "expect wide intervals."
         )
     return said
+
+
+def _outlier(metric: str, column: np.ndarray) -> list[str]:
+    """A warning of values that cannot be of runs like the others, such as a loss of 1e30."""
+    low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
+    wild = np.abs(column - middle) > OUTLYING * (high - low)
+    if not low < high or not wild.any():
+        return []
+    worst = column[np.abs(column - middle).argmax()]
+    return [
+        f"WARNING: {metric} has {wild.sum()} value{'s' * int(wild.sum() > 1)} far from the others "
+        f"(such as {worst:.4g}, where half lie within {low:.4g} and {high:.4g}): leave runs that "
+        "diverged out."
+    ]
+
+
+def _no_weights(
+    sheet: Sheet, others: list[str], present: Sequence[str], notes: list[str]
+) -> list[str]:
+    """`others` without those that are no weights: no row's sum comes nearer to 1 by them."""
+    known = np.sum([sheet.numbers(domain) for domain in present], axis=0)
+    percent = bool((np.abs(known / 100 - 1) <= layouts.LOOSE).all())
+    lacking = (100 if percent else 1) - known
+    alien = []
+    for column in others:
+        values = np.nan_to_num(sheet.numbers(column))
+        if values.any() and not (np.abs(lacking - values) < np.abs(lacking) - 1e-12).any():
+            alien.append(column)
+    if alien:
+        notes.append(
+            f"{sheet.path.name}: {listed(alien)}: left out as no domain, because no row sums to 1 "
+            "with it."
+        )
+    return [column for column in others if column not in alien]
 
 
 def _refuse_unknown(

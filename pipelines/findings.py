@@ -110,14 +110,15 @@ def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple
     """Predictions of the runs at the target fidelity, each without any run of its mixture."""
     rows = np.flatnonzero(fitted.table.at(fitted.target))
     several = fitted.make_surrogate().multi_fidelity
-    table = fitted.table if several else fitted.table.select(rows)
+    # what was run at the target is foretold; of other sizes and of curves all is learned from that
+    # is not of the mixtures held out
+    table, at = (fitted.table, fitted.target) if several else (fitted.table.select(rows), None)
     try:
-        found = out_of_fold(table, fitted.objective, fitted.make_surrogate, seed=fitted.seed)
+        found = out_of_fold(table, fitted.objective, fitted.make_surrogate, seed=fitted.seed, at=at)
     except SurrogateError as problem:
-        notes.append(f"How good the predictions are is not known: {problem.what}.")
+        of = f"{problem.where}: " if problem.where else ""
+        notes.append(f"How good the predictions are is not known: {of}{problem.what}.")
         return None, ()
-    if len(found.observed) != len(rows):  # those of other fidelities were learned from
-        found = found.select(rows)
     if len(rows) < FEWEST_SCORED:
         notes.append(
             f"{len(rows)} runs at the predicted fidelity are too few to say how good the "

@@ -19,9 +19,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files, surrogates
-from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score
+from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score, chained
 from mixopt.errors import RunsError
-from mixopt.fidelity_words import said, target_fidelity
+from mixopt.fidelity_words import said, target_fidelity, unnamed
 from mixopt.fit_plots import short
 from mixopt.objective import Objective
 from mixopt.objective_words import objective_of
@@ -36,6 +36,7 @@ from pipelines.console import make_console, make_error_console
 from pipelines.findings import Findings, plain
 from pipelines.fit_report import binding, headline, render, shown, title
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
+from pipelines.outputs import FOLDER, writable
 
 NARROW = 32  # characters of a name that four columns of predictions leave room for
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
@@ -71,12 +72,14 @@ def fit_runs(
     Raises:
         MixoptError: the files, the priors or the settings cannot be used.
     """
+    writable(out, FOLDER)
     console = make_console()
     with make_error_console().status("reading"):
         runs = read_runs(ratios, metrics)
         fitted, compared = _fit(
             runs,
             ratios,
+            metrics,
             priors,
             objective,
             surrogate,
@@ -95,6 +98,7 @@ def fit_runs(
 def _fit(
     runs: Runs,
     ratios: Path,
+    metrics: Path,
     priors: Path | None,
     asked: Sequence[str],
     surrogate: str,
@@ -111,6 +115,12 @@ def _fit(
             where=str(ratios),
             mend=f"Give runs on at least {FEWEST_TRIALS} different mixtures; "
             f"{len(table.domains) + 1} or more for {len(table.domains)} domains",
+        )
+    if OBJECTIVE in table.metrics:
+        raise RunsError(
+            f"a metric is called {OBJECTIVE!r}, as what is composed of all metrics is",
+            where=f"{metrics}:1: {OBJECTIVE}",
+            mend="Give the column another name",
         )
     objective, said_of_objective = objective_of(asked, table.metrics, runs.layout)
     notes += said_of_objective
@@ -130,7 +140,7 @@ def _fit(
             raise RuntimeError("a fitted Auto has chosen")
         compared, made = made.scores, made.chosen
         name = made.name
-        notes.append(_why(name, compared))
+        notes.append(_why(name, compared, chained(table)))
     fitted = Fitted(
         table=table,
         names=runs.names,
@@ -164,7 +174,8 @@ def _modelled(
         raise RunsError(
             f"{int(there.sum())} runs at {said(target)} are too few for the surrogate "
             f"{surrogate!r}, which learns from one fidelity",
-            mend=f"Choose another with --model-params and --tokens: there are {sizes}",
+            where="--model-params",
+            mend=f"Choose another with --model-params and --tokens: runs were measured at {sizes}",
         )
     counts = np.isfinite(table.values[there]).sum(axis=0)
     few = [m for m, n in zip(table.metrics, counts, strict=True) if n < FEWEST_TRIALS]
@@ -174,11 +185,11 @@ def _modelled(
     kept = [metric for metric in objective.metrics if metric not in few]
     if needed and not kept:
         raise RunsError(
-            f"{needed[0]} was measured on fewer than {FEWEST_TRIALS} runs at {said(target)}",
+            f"{needed[0]} was measured on fewer than {FEWEST_TRIALS} runs{_at(target)}",
             mend="Measure it on more runs, or choose another objective or fidelity",
         )
     notes.append(
-        f"Measured on fewer than {FEWEST_TRIALS} runs at {said(target)}, and left out: "
+        f"Measured on fewer than {FEWEST_TRIALS} runs{_at(target)}, and left out: "
         f"{', '.join(few)}." + (" The objective does without." if needed else "")
     )
     columns = [j for j, metric in enumerate(table.metrics) if metric not in few]
@@ -190,15 +201,20 @@ def _modelled(
     return table, Objective({m: objective.weights[m] for m in kept}, prefix="")
 
 
-def _why(name: str, compared: dict[str, Score]) -> str:
+def _at(fidelity: Fidelity) -> str:
+    """` at 60M parameters`; nothing where the files told no sizes."""
+    return "" if unnamed(fidelity) else f" at {said(fidelity)}"
+
+
+def _why(name: str, compared: dict[str, Score], several: bool) -> str:
+    """What the choice was made by: with several fidelities that is R² (`diagnostics.choose`)."""
     if not compared:
         return f"The surrogate is {name}: too few runs to compare several."
-    others = ", ".join(
-        f"{other} {score.spearman:.3f}" for other, score in compared.items() if other != name
-    )
-    return (
-        f"The surrogate {name} foretold held-out runs best: rank correlation "
-        f"{compared[name].spearman:.3f}" + (f" ({others})." if others else ".")
+    measure = "R²" if several else "rank correlation"
+    values = {other: s.r2 if several else s.spearman for other, s in compared.items()}
+    others = ", ".join(f"{other} {value:.3f}" for other, value in values.items() if other != name)
+    return f"The surrogate {name} foretold held-out runs best: {measure} {values[name]:.3f}" + (
+        f" ({others})." if others else "."
     )
 
 
@@ -289,12 +305,13 @@ def _score_table(title: str, scores: dict[str, Score]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     last = [(name, scores[name]) for name in scores if name == OBJECTIVE]
     rows = last + [(name, score) for name, score in scores.items() if name != OBJECTIVE]
+    alike = max((score.mae for _, score in rows), default=0.0) < 100  # so that points stand aligned
     for name, score in rows[: MOST_ROWS + 1]:
         table.add_row(
             escape(name),
             f"{score.spearman:.3f}",
             f"{score.r2:.3f}",
-            f"{score.mae:.4g}",
+            f"{score.mae:.4f}" if alike else f"{score.mae:.4g}",
             f"{score.coverage:.0%}",
             str(score.n),
             style="bold" if name == OBJECTIVE else None,

@@ -14,9 +14,7 @@ import numpy as np
 import polars as pl
 from rich.markup import escape
 
-from mixopt import files
 from mixopt.diagnostics import OBJECTIVE
-from mixopt.errors import RunsError
 from mixopt.fidelity_words import said
 from mixopt.runs import Mixtures, read_mixtures
 from mixopt.surrogates._torch import reproducible
@@ -24,6 +22,7 @@ from mixopt.trials import Fidelity
 from pipelines.console import make_console, make_error_console
 from pipelines.findings import plain
 from pipelines.fitted import Fitted, open_fit
+from pipelines.outputs import FILE, writable, write
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False
     Raises:
         RunsError: there is no fit in the folder, or the mixtures cannot be used.
     """
+    writable(out, FILE)
     fitted = open_fit(folder)
     asked = read_mixtures(ratios, fitted.domains)
     with make_error_console().status(f"fitting {fitted.surrogate_name}"):
@@ -68,7 +68,7 @@ def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False
     frame = predictions_frame(fitted, asked, found)
     buffer = io.BytesIO()
     frame.write_csv(buffer)
-    files.write_bytes(out, buffer.getvalue())
+    write(out, buffer.getvalue())
     if as_json:
         rows = frame.to_dicts()
         print(json.dumps(plain({"out": str(out), "notes": list(found.notes), "rows": rows})))
@@ -78,8 +78,9 @@ def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False
         console.print(f"· {escape(note)}")
     best = int(np.argmin(found.objective_mean))
     console.print(
-        f"{len(asked.names)} mixtures predicted into [bold]{escape(str(out))}[/]; the lowest "
-        f"objective is {found.objective_mean[best]:.4f} (run {escape(asked.names[best])})"
+        f"{len(asked.names)} mixture{'s' * (len(asked.names) > 1)} predicted into "
+        f"[bold]{escape(str(out))}[/]; the lowest objective is {found.objective_mean[best]:.4f} "
+        f"(run {escape(asked.names[best])})"
     )
 
 
@@ -111,9 +112,6 @@ def predictions_frame(fitted: Fitted, asked: Mixtures, found: Predictions) -> pl
     for j, metric in enumerate(fitted.metrics):
         columns[f"{metric}_mean"] = found.mean[:, j]
         columns[f"{metric}_std"] = found.std[:, j]
-    # of a metric that is called objective, the composed one is not to take the place
-    if f"{OBJECTIVE}_mean" in columns:
-        raise RunsError(f"a metric is called {OBJECTIVE!r}", mend="Rename it and fit again")
     columns[f"{OBJECTIVE}_mean"] = found.objective_mean
     columns[f"{OBJECTIVE}_std"] = found.objective_std
     return pl.DataFrame(columns)
@@ -140,10 +138,21 @@ def _by_fidelity(
             )
         return {None: everything}
     kinds, group = np.unique(pairs, axis=0, return_inverse=True)
+    notes += _beyond(fitted, kinds)
     return {
         Fidelity("", round(p), round(t)): np.flatnonzero(group.ravel() == k)
         for k, (p, t) in enumerate(kinds.tolist())
     }
+
+
+def _beyond(fitted: Fitted, kinds: np.ndarray) -> list[str]:
+    """A note on those of `kinds` (k, 2) that no run was measured at."""
+    measured = {(f.params, f.tokens) for f in fitted.table.fidelities}
+    asked = [Fidelity("", round(p), round(t)) for p, t in kinds.tolist()]
+    new = [said(f) for f in asked if (f.params, f.tokens) not in measured]
+    if not new:
+        return []
+    return [f"No run was measured at {'; '.join(new)}: those predictions extrapolate."]
 
 
 def _longest(fitted: Fitted, params: np.ndarray) -> np.ndarray:

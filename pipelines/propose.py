@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixopt import files, proposers
+from mixopt import proposers
 from mixopt.constraint_words import available_of, bounds_of, linear_of
 from mixopt.errors import MixtureError, StudyError
+from mixopt.fidelity_words import short_count
 from mixopt.finished import pending_trials, trials_of
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -41,11 +42,12 @@ from mixopt.trials import Fidelity, Trial, TrialSpec
 from pipelines.console import make_console, make_error_console
 from pipelines.findings import plain
 from pipelines.fitted import Fitted, open_fit
+from pipelines.outputs import FILE, writable, write
 from pipelines.replay_report import plus_minus
 
 FORMAT = 1  # of what --json prints
 ROUNDING = 1e-12  # by how much a proposed mixture may break a constraint
-SHOWN_DOMAINS = 5  # weights in a row on the terminal; the file holds all
+SHOWN_DOMAINS = 4  # weights in a row on the terminal; the file holds all
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ class Constraints:
         if self.budget is not None and not available:
             notes.append(
                 "The budget constrains nothing: no tokens are said to be available (--available)."
+            )
+        if self.available and not budget:
+            notes.append(
+                "--available constrains nothing: the budget of the run is not said (--tokens)."
             )
         changed = dataclasses.replace(
             space,
@@ -155,6 +161,7 @@ def show_proposal(
     """
     if n < 1:
         raise StudyError(f"{n} mixtures are none", where="-n", mend="Ask for at least 1")
+    writable(out, FILE)
     fitted = open_fit(folder)
     space, notes = constraints.on(fitted.space)
     fitted.space = space
@@ -167,7 +174,7 @@ def show_proposal(
         proposed = propose(fitted, trials, n, proposer, fitted.seed if seed is None else seed)
     if len(proposed.specs) < n:
         notes.append(f"{proposer} found only {len(proposed.specs)} mixtures to propose.")
-    files.write_bytes(out, _csv(proposed, fitted))
+    write(out, _csv(proposed, fitted))
     if as_json:
         values = {**_said(proposed, fitted, proposer, notes), "out": str(out)}
         print(json.dumps(plain(values), indent=1))
@@ -344,19 +351,25 @@ def _show(
 ) -> None:
     sizes = _sized(proposed, fitted)
     table = Table(
-        title=f"{len(proposed.specs)} mixtures by {proposer}, expected objective ± of a run",
-        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
     )
-    table.add_column("run")
-    table.add_column("objective", justify="right")
+    console.print(
+        f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {escape(proposer)}, "
+        "with the objective that is expected ± the deviation of a run:"
+    )
+    values = [plus_minus(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
+    widest = max(len("objective"), *map(len, values))
+    table.add_column("run", min_width=len(proposed.names[-1]))
+    table.add_column("objective", justify="right", min_width=widest)
     for column in sizes:
-        table.add_column(column, justify="right")
-    table.add_column("mostly")
+        table.add_column(column, justify="right", min_width=len(column))
+    table.add_column("mostly", no_wrap=True, overflow="ellipsis")
     for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True)):
         style = "bold" if k == proposed.best else None
-        value = plus_minus(proposed.mean[k], proposed.std[k])
-        counts = [f"{values[k]:.4g}" for values in sizes.values()]
-        table.add_row(name, value, *counts, escape(_mostly(spec.mixture)), style=style)
+        counts = [short_count(told[k]) for told in sizes.values()]
+        table.add_row(name, values[k], *counts, escape(_mostly(spec.mixture)), style=style)
     console.print(table)
     optimum = proposed.optimum
     best = proposed.names[proposed.best]

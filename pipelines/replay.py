@@ -27,6 +27,7 @@ from mixopt.replay_summary import summary
 from mixopt.runs import Runs, read_runs
 from mixopt.surrogates.base import Surrogate
 from pipelines.console import make_console, make_error_console
+from pipelines.outputs import FOLDER, writable
 from pipelines.replay_report import Replayed, print_replays, report_text, write_replays
 
 
@@ -91,6 +92,8 @@ def show_replay(
     if seeds < 1 or jobs < 1:
         what = "seeds" if seeds < 1 else "jobs"
         raise RunsError("at least 1 is needed", where=f"--{what}")
+    if out is not None:
+        writable(out, FOLDER)
     kinds = [name.strip() for name in names.split(",") if name.strip()]
     if not kinds:
         raise RunsError(

@@ -55,6 +55,13 @@ def test_points_of_a_curve_are_no_target() -> None:
     assert target.tokens == 20
 
 
+def test_a_size_of_runs_that_tell_none_is_refused() -> None:
+    with pytest.raises(StudyError, match="--model-params: the runs do not tell"):
+        target_fidelity(table([1.0, 1.0], [1.0, 1.0]), "1B")
+    with pytest.raises(StudyError, match="--tokens: the runs do not tell"):
+        target_fidelity(table([1e6, 1e6], [1.0, 1.0]), None, "1B")
+
+
 def test_what_is_no_count_is_refused() -> None:
     with pytest.raises(StudyError, match="'large' is not a count"):
         target_fidelity(TWO, "large")

@@ -251,6 +251,15 @@ def test_costs_are_read_and_shared_out_over_a_curve(tmp_path: Path) -> None:
     assert runs.cost.tolist() == [4, 8, 6]
 
 
+def test_a_value_far_from_all_others_is_warned_of(tmp_path: Path) -> None:
+    ratios = "run,web,code\n" + "".join(f"r{i},{i / 10},{1 - i / 10}\n" for i in range(8))
+    losses = [3.0, 2.9, 2.8, 2.75, 2.7, 2.6, 2.5]
+    for last, warned in ((2.4, False), (5.0, False), (1e30, True)):
+        metrics = "run,loss\n" + "".join(f"r{i},{v}\n" for i, v in enumerate([*losses, last]))
+        notes = " ".join(read(tmp_path, ratios, metrics).notes)
+        assert ("loss has 1 value far from the others (such as 1e+30" in notes) == warned
+
+
 def test_what_says_nothing_is_remarked(tmp_path: Path) -> None:
     ratios = "run,web,code,books\na,0.5,0.5,0\nb,0.25,0.75,0\n"
     runs = read(tmp_path, ratios, "run,loss,same\na,3,1\nb,2,1\n")
@@ -396,3 +405,17 @@ def test_weight_on_an_unknown_domain_is_refused_with_what_was_meant(tmp_path: Pa
         mixtures(tmp_path, "run,web,book\na,1,0\nb,0.5,0.5\n")
     with pytest.raises(RunsError, match="none of the domains"):
         mixtures(tmp_path, "run,x,y\na,1,0\n")
+
+
+def test_numbers_that_are_no_weights_are_left_out_of_mixtures_to_predict(tmp_path: Path) -> None:
+    asked = mixtures(tmp_path, "run,web,code,books,loss\na,1,0,0,3.2\nb,0.5,0.499,0,2.9\n")
+    assert asked.weights[0].tolist() == [1, 0, 0]
+    assert "loss: left out as no domain" in " ".join(asked.notes)
+    # a small weight on a domain that is not known is a weight all the same
+    with pytest.raises(RunsError, match=r"P\.csv:3: news"):
+        mixtures(tmp_path, "run,web,code,books,news\na,1,0,0,0\nb,0.5,0.495,0,0.005\n")
+
+
+def test_weight_that_is_lacking_is_looked_for_in_the_columns_that_are(tmp_path: Path) -> None:
+    with pytest.raises(RunsError, match=r"P\.csv:3: .*sum to 0\.7.*Add the column books"):
+        mixtures(tmp_path, "run,web,code\na,1,0\nb,0.3,0.4\n")

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mixopt.diagnostics import spearman
+from mixopt.diagnostics import Score, spearman
 from pipelines.cli import main
+from pipelines.fit import _why
 from pipelines.fitted import open_fit
 from tests.pipelines.whole_study import mixopt, succeeded
 
@@ -449,3 +450,31 @@ def test_small_published_models_foretell_larger_ones(tmp_path: Path, run: Run) -
     assert found["index"].to_list() == true["index"].to_list()
     mean = true.drop("index").mean_horizontal().to_numpy()
     assert spearman(found["objective_mean"].to_numpy(), mean) > 0.85
+
+
+def test_a_metric_called_as_the_objective_is_refused(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path, metrics=("objective", "code"))
+    said = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    assert (said.code, said.out) == (1, "")
+    assert "M.csv:1: objective: a metric is called 'objective'" in said.err
+    assert not (tmp_path / "fit").exists()
+
+
+def test_with_several_sizes_the_choice_is_told_by_what_it_was_made_by() -> None:
+    scores = {"a": Score(0.7, 0.9, 0.1, 0.9, 8), "b": Score(0.8, 0.6, 0.1, 0.9, 8)}
+    assert "R² 0.900 (b 0.600)" in _why("a", scores, several=True)
+    assert "rank correlation 0.800 (a 0.700)" in _why("b", scores, several=False)
+
+
+def test_sizes_that_no_run_had_are_predicted_with_a_note(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path, n=24, model_params=["1M"] * 12 + ["8M"] * 12)
+    folder = tmp_path / "fit"
+    command = ["--ratios", ratios, "--metrics", metrics, "--surrogate", "nested-laws"]
+    assert run("fit", *command, "--out", folder).code == 0
+    asked = tmp_path / "asked.csv"
+    asked.write_text("run,web,code,books,news,model_params\na,.4,.3,.2,.1,8M\nb,.4,.3,.2,.1,64M\n")
+    said = run("predict", folder, "--ratios", asked, "--out", tmp_path / "p.csv")
+    assert said.code == 0
+    assert "No run was measured at 64M parameters: those predictions extrapolate." in said.out
+    found = pl.read_csv(tmp_path / "p.csv")
+    assert np.isfinite(found.drop("run").to_numpy()).all()

@@ -355,7 +355,7 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
         (["--budget", "-1"], "budget"),
         (["--free", "99"], "99 free runs"),
         (["--objective", "d=1"], "no metric is called 'd'"),
-        (["--model-params", "7B"], "a replay needs 2"),
+        (["--model-params", "7B"], "the runs do not tell their model_params"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_clear_message(
@@ -370,3 +370,46 @@ def test_what_cannot_be_replayed_is_one_clear_message(
     assert code == 1
     assert out == ""
     assert said in error
+
+
+def test_a_target_that_was_hardly_run_cannot_be_replayed(run: Run, tmp_path: Path) -> None:
+    ratios, metrics = write_runs(tmp_path, n=8, sizes=[("1M", "1B"), ("60M", "1B")])
+    command = ["replay", "--ratios", ratios, "--metrics", metrics, "--proposer", "random"]
+    code, out, error = run(*command, "--budget", "6", "--seeds", "1", "--model-params", "7B")
+    assert (code, out) == (1, "")
+    assert "a replay needs 2" in error
+
+
+def test_available_tokens_without_a_budget_are_said_to_constrain_nothing(
+    fit: Path, run: Run, tmp_path: Path
+) -> None:
+    code, out, _ = run(
+        "propose", fit, "-n", "1", "--available", "code=1B", "--out", tmp_path / "n.csv"
+    )
+    assert code == 0
+    assert "--available constrains nothing" in out
+
+
+def test_names_and_objectives_of_proposals_are_shown_whole(
+    fit: Path, run: Run, tmp_path: Path
+) -> None:
+    code, out, _ = run("propose", fit, "-n", "3", "--out", tmp_path / "next.csv")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("p000") and "±" in line]
+    shown = [row for row in rows if row[1:] and row[2] == "±"]
+    assert [row[0] for row in shown] == ["p0001", "p0002", "p0003"]
+    assert all(float(row[1]) and float(row[3]) for row in shown)
+
+
+@pytest.mark.parametrize("command", ["predict", "propose"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_fitted(
+    command: str, fit: Path, run: Run, tmp_path: Path
+) -> None:
+    more = ["--ratios", fit.parent / "ratios.csv"] if command == "predict" else []
+    code, out, error = run(command, fit, *more, "--out", tmp_path)
+    assert (code, out) == (1, "")
+    assert "is a folder. Name a file" in error
+    (tmp_path / "file").write_text("")
+    code, out, error = run(command, fit, *more, "--out", tmp_path / "file" / "next.csv")
+    assert (code, out) == (1, "")
+    assert "is a file" in error
