@@ -34,7 +34,7 @@ from mixopt.trials import Fidelity, TrialTable
 from pipelines import findings
 from pipelines.console import make_console, make_error_console
 from pipelines.findings import Findings, plain
-from pipelines.fit_report import binding, headline, render, shown, title
+from pipelines.fit_report import aligned, binding, headline, render, shown, title
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 from pipelines.outputs import FOLDER, writable
 
@@ -305,13 +305,14 @@ def _score_table(title: str, scores: dict[str, Score]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     last = [(name, scores[name]) for name in scores if name == OBJECTIVE]
     rows = last + [(name, score) for name, score in scores.items() if name != OBJECTIVE]
-    alike = max((score.mae for _, score in rows), default=0.0) < 100  # so that points stand aligned
-    for name, score in rows[: MOST_ROWS + 1]:
+    rows = rows[: MOST_ROWS + 1]
+    errors = aligned([score.mae for _, score in rows])
+    for (name, score), error in zip(rows, errors, strict=True):
         table.add_row(
             escape(name),
             f"{score.spearman:.3f}",
             f"{score.r2:.3f}",
-            f"{score.mae:.4f}" if alike else f"{score.mae:.4g}",
+            error,
             f"{score.coverage:.0%}",
             str(score.n),
             style="bold" if name == OBJECTIVE else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,6 +217,21 @@ def _std(values: np.ndarray) -> float:
     return float(known.std()) if len(known) else 0.0
 
 
+def aligned(values: Sequence[float]) -> list[str]:
+    """Numbers of one column with as many decimals as the smallest needs to show three digits.
+
+    Where they are of too many sizes for that, such as of a loss and of a perplexity, each with four
+    digits of its own.
+    """
+    known = [abs(value) for value in values if math.isfinite(value) and value != 0]
+    if not known:
+        return [f"{value:.4f}" for value in values]
+    decimals = max(4, 2 - math.floor(math.log10(min(known))))
+    if decimals > 6 or max(known) >= 100:
+        return [f"{value:.4g}" for value in values]
+    return [f"{value:.{decimals}f}" for value in values]
+
+
 def _tables(found: Findings) -> list[Table]:
     heads = ("rank correlation", "R²", "mean error", "within 90 %", "runs")
     tables = []
@@ -223,16 +239,18 @@ def _tables(found: Findings) -> list[Table]:
         ("", found.held_out.scores if found.held_out is not None else {}),
         ("surrogate, by the objective", found.compared),
     ):
+        ordered = sorted(scores.items(), key=lambda item: item[0] != OBJECTIVE)
+        errors = aligned([score.mae for _, score in ordered])
         rows = [
             (
                 name + (" (chosen)" if title and name == found.fitted.surrogate_name else ""),
                 f"{score.spearman:.3f}",
                 f"{score.r2:.3f}",
-                f"{score.mae:.4g}",
+                error,
                 f"{score.coverage:.0%}",
                 str(score.n),
             )
-            for name, score in sorted(scores.items(), key=lambda item: item[0] != OBJECTIVE)
+            for (name, score), error in zip(ordered, errors, strict=True)
         ]
         if rows:
             tables.append(Table((title, *heads), rows))

@@ -16,6 +16,7 @@ import pytest
 from mixopt.diagnostics import Score, spearman
 from pipelines.cli import main
 from pipelines.fit import _why
+from pipelines.fit_report import aligned
 from pipelines.fitted import open_fit
 from tests.pipelines.whole_study import mixopt, succeeded
 
@@ -478,3 +479,10 @@ def test_sizes_that_no_run_had_are_predicted_with_a_note(tmp_path: Path, run: Ru
     assert "No run was measured at 64M parameters: those predictions extrapolate." in said.out
     found = pl.read_csv(tmp_path / "p.csv")
     assert np.isfinite(found.drop("run").to_numpy()).all()
+
+
+def test_errors_of_one_column_stand_aligned_and_small_ones_are_not_shown_as_nothing() -> None:
+    assert aligned([0.113, 0.04154]) == ["0.1130", "0.0415"]
+    assert aligned([0.0123456, 0.000789]) == ["0.012346", "0.000789"]
+    assert aligned([12.5, 3e-7]) == ["12.5", "3e-07"]
+    assert aligned([float("nan"), 0.5]) == ["nan", "0.5000"]
