@@ -28,6 +28,7 @@ from mixopt.surrogates.per_metric import widening
 OFFSET = 1e-7  # √(r + offset), as the Gaussian processes of one fidelity have it
 LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: none to speak of
 STEPS = 60  # of L-BFGS
+FARTHEST = 6.0  # prior deviations that a hyperparameter may lie from its mean
 # Prior mean and deviation of the logarithms of: the common slope over the expected one, how much
 # metrics' slopes differ, how far δ strays, how noisy a run is (all relative to what the lower
 # fidelity varies by), and δ's length scales in √r. Wide: eight runs of thirteen metrics move them.
@@ -206,8 +207,14 @@ class _Search:
     def fit(self) -> tuple[float, float, np.ndarray, np.ndarray, np.ndarray]:
         """β, τ, variances and noises (p,) and length scales (m,), most probable together."""
         start = np.zeros(4 + self.m + 2 * self.p)
+        # a line search over noisy scores once went 24,600 deviations out, to infinite variances
         found = minimize(
-            self._density, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
+            self._density,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-FARTHEST, FARTHEST)] * len(start),
+            options={"maxiter": STEPS},
         )
         beta, tau, variance, noise, length = self._unfold(torch.from_numpy(found.x))
         return (
