@@ -5,6 +5,7 @@ All model the objective itself, weighed before it is regressed, on raw weights.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from botorch.models import AffineFidelityCostModel, SingleTaskGP, SingleTaskMult
 from botorch.models.transforms.outcome import Standardize
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from mixopt.errors import SurrogateError
+from mixopt.errors import StudyError, SurrogateError
 from mixopt.proposers.base import Proposer
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.lightgbm import LightGBM
@@ -33,7 +34,7 @@ class Peer(Proposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """Not what it is for."""
-        raise NotImplementedError(f"{self.name} only picks from a pool")
+        raise StudyError(f"{self.name} only picks from a pool", mend="Use it in a replay")
 
     def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
         """The `n` of `pool` with the greatest score; see `Proposer.pick`."""
@@ -54,9 +55,9 @@ class Peer(Proposer):
         """The specs that it chooses among: those at the target."""
         return [spec for spec in left if spec.fidelity == self.fidelity]
 
+    @abstractmethod
     def score(self, trials: Sequence[Trial], left: Sequence[TrialSpec]) -> np.ndarray:
         """(c,) what each of `left` is worth."""
-        raise NotImplementedError
 
     def known(
         self, trials: Sequence[Trial], fidelity: Fidelity | None

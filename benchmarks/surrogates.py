@@ -32,7 +32,7 @@ import lightgbm
 import numpy as np
 import torch
 
-from benchmarks.tables import admire, regmix
+from benchmarks.tables import admire, regmix, stacked
 from mixopt.diagnostics import spearman
 from mixopt.objective import Objective
 from mixopt.surrogates import make
@@ -100,7 +100,7 @@ def with_slopes(names: Sequence[str], sizes: Sequence[int], subsets: int) -> Ite
             for k in range(subsets):
                 order = np.random.default_rng(1000 + k).permutation(len(large))
                 few, rest = large.select(order[:8]), large.select(order[8:])
-                both = _joined(_subset(train, n, k), few)
+                both = stacked(_subset(train, n, k), few)
                 said = make(name, fidelity=target).fit(both).predict(rest.weights, target)
                 run = np.hypot(said.std, np.nan_to_num(said.noise))
                 found.append(
@@ -213,14 +213,6 @@ def _botorch_peer(table: TrialTable) -> Fitted:
 
 def _subset(table: TrialTable, n: int, k: int) -> TrialTable:
     return table.select(np.random.default_rng(k).permutation(len(table))[:n])
-
-
-def _joined(first: TrialTable, second: TrialTable) -> TrialTable:
-    def both(name: str) -> np.ndarray:
-        return np.concatenate([getattr(first, name), getattr(second, name)])
-
-    columns = ("weights", "values", "params", "tokens", "seeds")
-    return TrialTable(first.domains, first.metrics, *(both(name) for name in columns))
 
 
 def _medians(keys: Sequence[str], found: Sequence[Sequence[float]]) -> Row:

@@ -171,7 +171,7 @@ def _run(searches: Sequence[Search], jobs: int) -> Iterator[Replay]:
                 for done in as_completed(tasks):
                     done.result()
                     bar.advance(task)
-            except BaseException:
+            except BaseException:  # also Ctrl-C: searches that wait are not begun any more
                 workers.shutdown(cancel_futures=True)
                 raise
             yield from (done.result() for done in tasks)

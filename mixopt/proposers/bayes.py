@@ -39,8 +39,8 @@ class Bayes(JointProposer):
     search does not return to them.
 
     Candidates come from all over the space and from gradients of mean - hope x deviation; which of
-    them improve most, together, is then exact but for the draws. BoTorch's qLogNEI, with 13
-    outputs and every observed mixture in each step of its gradients, takes minutes at 512 trials.
+    them improve most, together, is then exact but for the draws. Against gradients of BoTorch's
+    qLogNEI, batches improve by 0 to 2.5 % less, in a fifth of the time or less (six cases).
     """
 
     name: ClassVar[str] = "bayes"

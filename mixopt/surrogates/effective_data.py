@@ -12,7 +12,7 @@ class EffectiveData(Gaussian):
     """A metric falls with the logarithm of the effective data that it gets from all domains.
 
     The formula, found for this project, is in `_law_gp`. From few trials nothing here foretells
-    better: 24 RegMix runs rank large models as well as 128 do for trees (`docs/benchmarks.md`).
+    better: 24 RegMix runs rank large models about as 128 do with trees (`docs/benchmarks.md`).
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """

@@ -12,8 +12,7 @@ class GaussianProcess(Gaussian):
     """Matérn-5/2 on √w, where distance is Hellinger's; a length scale per metric and domain.
 
     What `effective-data` is without its law. Metrics share the prior of each domain's length scale,
-    so that one fit of all is as sure as it is fast: from 64 RegMix runs its error on held-out ones
-    is .225 (BoTorch's `SingleTaskGP` on √w, metric by metric: .233), in a fifth of the time.
+    and are fitted together. How well it ranks, and how fast, is in `docs/benchmarks.md`.
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """
