@@ -29,12 +29,13 @@ from pathlib import Path
 
 import polars as pl
 
-from mixopt import plots, records
+from mixopt import records
 from mixopt.corpus.shards import Corpus
 from mixopt.diagnostics import out_of_fold
 from mixopt.frames import trials_frame
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
+from mixopt.plots import study as plots
 from mixopt.study import load_study
 from mixopt.surrogates import make
 from mixopt.trials import Role, TrialTable

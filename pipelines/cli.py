@@ -252,7 +252,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what proposers would have found on finished runs, by cost."""
-    from mixopt.replay import Plan
+    from mixopt.finished.replay import Plan
     from pipelines.replay import show_replay
 
     show_replay(

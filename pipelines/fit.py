@@ -21,12 +21,12 @@ from rich.table import Table
 from mixopt import files, surrogates
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score, chained
 from mixopt.errors import RunsError
-from mixopt.fidelity_words import said, target_fidelity, unnamed
-from mixopt.fit_plots import short
+from mixopt.finished.fidelity_words import said, target_fidelity, unnamed
+from mixopt.finished.objective_words import objective_of
+from mixopt.finished.priors import read_space
+from mixopt.finished.runs import Runs, read_runs
 from mixopt.objective import Objective
-from mixopt.objective_words import objective_of
-from mixopt.priors import read_space
-from mixopt.runs import Runs, read_runs
+from mixopt.plots.fit import short
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
@@ -61,7 +61,7 @@ def fit_runs(
         ratios: mixtures of the finished runs.
         metrics: what they measured; the same file where one holds both.
         out: folder of the fit; an earlier fit in it is replaced.
-        priors: YAML with the natural mixture and constraints (see `mixopt.priors`).
+        priors: YAML with the natural mixture and constraints (see `mixopt.finished.priors`).
         objective: `metric=weight` each; the mean of all metrics if there is none.
         surrogate: registry name, or `package.module:Name`.
         params: model size to predict for, such as `60M`, and

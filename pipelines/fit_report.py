@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixopt import __version__, fit_plots, plots
+from mixopt import __version__
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE
-from mixopt.fidelity_words import said as fidelity_said
+from mixopt.finished.fidelity_words import said as fidelity_said
 from mixopt.mixture import Mixture
+from mixopt.plots import fit as fit_plots
+from mixopt.plots import study as plots
 from pipelines.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
 from pipelines.report import TEMPLATE, Column, Section, Table
 from pipelines.wording import count

@@ -15,8 +15,8 @@ import polars as pl
 from rich.markup import escape
 
 from mixopt.diagnostics import OBJECTIVE
-from mixopt.fidelity_words import said
-from mixopt.runs import Mixtures, read_mixtures
+from mixopt.finished.fidelity_words import said
+from mixopt.finished.runs import Mixtures, read_mixtures
 from mixopt.surrogates._torch import reproducible
 from mixopt.trials import Fidelity
 from pipelines.console import make_console, make_error_console

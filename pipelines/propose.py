@@ -24,16 +24,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import proposers
-from mixopt.constraint_words import available_of, bounds_of, linear_of
 from mixopt.errors import MixtureError, StudyError
-from mixopt.fidelity_words import short_count
-from mixopt.finished import pending_trials, trials_of
+from mixopt.finished.as_trials import pending_trials, trials_of
+from mixopt.finished.constraint_words import available_of, bounds_of, linear_of
+from mixopt.finished.fidelity_words import short_count
+from mixopt.finished.priors import SAFE_EPOCHS
+from mixopt.finished.runs import read_mixtures
+from mixopt.finished.sheets import parse_count
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.priors import SAFE_EPOCHS
 from mixopt.proposers.optimum import Recommendation, recommend
-from mixopt.runs import read_mixtures
-from mixopt.sheets import parse_count
 from mixopt.space import MixtureSpace
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate

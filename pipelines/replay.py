@@ -17,14 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixopt import proposers, surrogates
 from mixopt.errors import RunsError
-from mixopt.fidelity_words import target_fidelity
-from mixopt.objective_words import objective_of
-from mixopt.pool import Pool
+from mixopt.finished.fidelity_words import target_fidelity
+from mixopt.finished.objective_words import objective_of
+from mixopt.finished.pool import Pool
+from mixopt.finished.replay import Plan, Replay, replay
+from mixopt.finished.replay_summary import summary
+from mixopt.finished.runs import Runs, read_runs
 from mixopt.proposers.base import Proposer
 from mixopt.registry import resolve
-from mixopt.replay import Plan, Replay, replay
-from mixopt.replay_summary import summary
-from mixopt.runs import Runs, read_runs
 from mixopt.surrogates.base import Surrogate
 from pipelines.console import make_console, make_error_console
 from pipelines.outputs import FOLDER, writable

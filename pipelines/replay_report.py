@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files
-from mixopt.fidelity_words import said as in_words
-from mixopt.pool import Pool
-from mixopt.replay import Plan, Replay
-from mixopt.replay_summary import Curve, Summary, cost_grid, curve, summary
+from mixopt.finished.fidelity_words import said as in_words
+from mixopt.finished.pool import Pool
+from mixopt.finished.replay import Plan, Replay
+from mixopt.finished.replay_summary import Curve, Summary, cost_grid, curve, summary
 from mixopt.trials import Fidelity
 
 FORMAT = 1  # of what --json prints
@@ -199,7 +199,7 @@ def plus_minus(value: float, error: float) -> str:
 
 def write_replays(folder: Path, done: Replayed) -> list[Path]:
     """`replay.json`, `curves.csv` and `replay.html` in `folder`, each whole or not at all."""
-    from mixopt.replay_plots import regret_by_cost
+    from mixopt.plots.replay import regret_by_cost
 
     columns: dict[str, list[Any]] = {name: [] for name in ("proposer", "regret", "cost")}
     columns |= {name: [] for name in _columns(next(iter(done.curves(TRAINED).values())))}

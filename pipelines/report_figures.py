@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mixopt import plots, records, surrogates
+from mixopt import records, surrogates
 from mixopt.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
 from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
+from mixopt.plots import study as plots
 from mixopt.trials import Role, TrialTable
 from pipelines.wording import best_trial
 

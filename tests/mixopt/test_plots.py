@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mixopt import plots
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.plots import study as plots
 from mixopt.trials import Cost, CurvePoint, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 
 OBJECTIVE = Objective({"law": 1.0})

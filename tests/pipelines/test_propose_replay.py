@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mixopt.finished.runs import read_mixtures
 from mixopt.mixture import Mixture
 from mixopt.proposers import KNOWN
-from mixopt.runs import read_mixtures
 from mixopt.testing.surrogates import example_values
 from pipelines.cli import main
 from tests.pipelines.whole_study import mixopt, succeeded

@@ -1,4 +1,4 @@
-"""Figures of a study, from the library's own types. Pure: each returns a plotly figure."""
+"""Figures of a study, from the library's own types.."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixopt import plot_style as style
 from mixopt.frames import objective_value
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.plots import style
 from mixopt.trials import CurvePoint, Role, Trial
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.errors import RunsError
-from mixopt.sheets import UNNAMED, Sheet
+from mixopt.finished.sheets import UNNAMED, Sheet
 
 IDS = (
     *("run", "run_id", "run_name", "index", "name", "id", "trial", "trial_id"),

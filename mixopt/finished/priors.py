@@ -18,9 +18,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from mixopt.errors import MixoptError, RunsError
-from mixopt.layouts import listed
+from mixopt.finished.layouts import listed
+from mixopt.finished.sheets import parse_count
 from mixopt.mixture import Mixture
-from mixopt.sheets import parse_count
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.study import Linear, Section, Share, Tokens
 from mixopt.trials import TrialTable

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixopt import plot_style as style
-from mixopt.replay_summary import Curve
+from mixopt.finished.replay_summary import Curve
+from mixopt.plots import style
 
 BAND = 0.15  # opacity of the band between quartiles
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixopt import layouts
 from mixopt.errors import RunsError
-from mixopt.layouts import fact, listed
-from mixopt.sheets import Sheet
+from mixopt.finished import layouts
+from mixopt.finished.layouts import fact, listed
+from mixopt.finished.sheets import Sheet
 
 
 def run_codes(names: Sequence[str], params: np.ndarray, seed: np.ndarray | None) -> np.ndarray:

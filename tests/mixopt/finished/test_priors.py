@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixopt.errors import RunsError
-from mixopt.priors import read_space
+from mixopt.finished.priors import read_space
 from mixopt.space import MixtureSpace
 from mixopt.trials import TrialTable
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from mixopt.errors import StudyError
-from mixopt.layouts import listed
+from mixopt.finished.layouts import listed
 from mixopt.objective import Objective
 
 # fmt: off

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixopt import layouts
 from mixopt.errors import RunsError
-from mixopt.layouts import LOOSE, Layout, fact, listed, row_count
-from mixopt.sheets import Sheet
+from mixopt.finished import layouts
+from mixopt.finished.layouts import LOOSE, Layout, fact, listed, row_count
+from mixopt.finished.sheets import Sheet
 
 EXACT = 1e-6  # sums this near to 1 are not worth a note
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixopt.errors import StudyError
-from mixopt.sheets import parse_count
+from mixopt.finished.sheets import parse_count
 from mixopt.trials import Fidelity, TrialTable
 
 FEW = 8  # runs at the target below which a person should know how few they are

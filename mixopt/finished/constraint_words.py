@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from mixopt.errors import StudyError
-from mixopt.sheets import parse_count
+from mixopt.finished.sheets import parse_count
 from mixopt.space import LinearConstraint
 
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")

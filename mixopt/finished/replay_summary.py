@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixopt.replay import Replay
+from mixopt.finished.replay import Replay
 
 MOST_COSTS = 200  # points of a curve; more than a screen is wide tell nothing more
 

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixopt import layouts
 from mixopt.errors import RunsError
-from mixopt.layouts import fact, listed, row_count
-from mixopt.run_facts import Facts, run_codes
-from mixopt.run_rows import checked_weights, joined
-from mixopt.sheets import Sheet, read_sheet
+from mixopt.finished import layouts
+from mixopt.finished.facts import Facts, run_codes
+from mixopt.finished.layouts import fact, listed, row_count
+from mixopt.finished.rows import checked_weights, joined
+from mixopt.finished.sheets import Sheet, read_sheet
 from mixopt.trials import TrialTable
 
 # Interquartile ranges from the median beyond which a value is told of. The farthest of the

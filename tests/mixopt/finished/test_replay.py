@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.errors import RunsError, SurrogateError
-from mixopt.finished import pending_trials, trials_of
+from mixopt.finished.as_trials import pending_trials, trials_of
+from mixopt.finished.pool import Pool
+from mixopt.finished.replay import Plan, Point, Replay, replay
+from mixopt.finished.replay_summary import cost_grid, curve, summary
 from mixopt.objective import Objective
-from mixopt.pool import Pool
 from mixopt.proposers import KNOWN
 from mixopt.proposers.base import Proposer
 from mixopt.proposers.random import Random
 from mixopt.proposers.regmix import RegMix
 from mixopt.registry import resolve
-from mixopt.replay import Plan, Point, Replay, replay
-from mixopt.replay_summary import cost_grid, curve, summary
 from mixopt.surrogates import make as make_surrogate
 from mixopt.surrogates.base import Prediction, Surrogate, checked
 from mixopt.surrogates.gp import GaussianProcess

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import RunsError
-from mixopt.finished import spec_of
+from mixopt.finished.as_trials import spec_of
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.space import MixtureSpace

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixopt.errors import RunsError
-from mixopt.runs import Runs, read_mixtures, read_runs
+from mixopt.finished.runs import Runs, read_mixtures, read_runs
 from mixopt.trials import Fidelity
 
 DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))

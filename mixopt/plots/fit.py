@@ -1,4 +1,4 @@
-"""Figures of a fit to finished runs. Pure: each returns a plotly figure."""
+"""Figures of a fit to finished runs.."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from mixopt import plot_style as style
 from mixopt.diagnostics import OutOfFold, Score
 from mixopt.effects import Effects
-from mixopt.plots import predicted_against_measured
+from mixopt.plots import style
+from mixopt.plots.study import predicted_against_measured
 
 MOST_POINTS = 600  # drawn per figure: more only make the page heavy
 

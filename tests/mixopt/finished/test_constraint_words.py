@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixopt.constraint_words import available_of, bounds_of, find_domain, linear_of
 from mixopt.errors import StudyError
+from mixopt.finished.constraint_words import available_of, bounds_of, find_domain, linear_of
 from mixopt.space import LinearConstraint
 
 DOMAINS = ("web", "code", "web-news", "5mix", "train_the_pile_arxiv", "a+b")

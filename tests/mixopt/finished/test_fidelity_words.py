@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixopt.errors import StudyError
-from mixopt.fidelity_words import said, target_fidelity
+from mixopt.finished.fidelity_words import said, target_fidelity
 from mixopt.trials import Fidelity, TrialTable
 
 

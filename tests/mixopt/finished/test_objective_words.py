@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixopt.errors import StudyError
-from mixopt.objective_words import find_metric, higher_is_better, objective_of
+from mixopt.finished.objective_words import find_metric, higher_is_better, objective_of
 
 LOSSES = ("metric/arxiv_loss", "metric/pile_cc_loss", "bpb")
 

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from mixopt.errors import RunsError, SurrogateError
+from mixopt.finished.pool import Pool
 from mixopt.objective import Objective
-from mixopt.pool import Pool
 from mixopt.proposers.base import Proposer
 from mixopt.space import MixtureSpace
 from mixopt.surrogates.base import FEWEST_TRIALS, Surrogate

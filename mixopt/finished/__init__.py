@@ -1,0 +1,1 @@
+"""Finished runs from elsewhere: CSV files read, settings in words, searches replayed on them."""
