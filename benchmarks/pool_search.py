@@ -17,10 +17,9 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,6 @@ from mixopt.proposers.multi_fidelity import MaxValueEntropy, MultiFidelity
 from mixopt.proposers.random import Random
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate
-from mixopt.trials import Trial, TrialSpec
 
 TARGET_RUNS = 8  # of the RegMix tasks
 FIRST_CHEAP = 24  # of the ADMIRE task: what a search over fidelities begins with
@@ -52,37 +50,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Task:
-    """A pool, and who searches it.
-
-    Attributes:
-        pool: the finished runs.
-        searches: who.
-        until_best: whether all that counts is the cost until the best has been trained.
-    """
+    """A pool, and who searches it."""
 
     pool: Pool
     searches: tuple[Search, ...]
-    until_best: bool = False
-
-
-class Ending:
-    """A proposer that has nothing to ask once the best of the pool was trained.
-
-    It then takes what is left at one go, which ends the replay: nothing is fitted for a search
-    whose outcome is known.
-    """
-
-    def __init__(self, kind: MakesProposer, pool: Pool, **settings: Any) -> None:
-        self.inner, self.best = kind(**settings), pool.specs[pool.best]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """See `Proposer.pick`."""
-        if any(trial.spec == self.best for trial in trials):
-            return list(pool)
-        return self.inner.pick(trials, pool, n)
 
 
 def regmix_task(free: int, metric: str | None) -> Task:
@@ -115,8 +86,8 @@ def admire_task() -> Task:
     pool = Pool.of(stacked(cheap, dear), objective, costs=costs)
     budget = float(pool.costs.sum())
     below, target = pool.fidelities[0], pool.target
-    several = Plan(budget=budget, initial=FIRST_CHEAP, start=below, every=1000)
-    one = Plan(budget=budget, initial=FIRST_DEAR, start=target, every=1000)
+    several = Plan(budget=budget, initial=FIRST_CHEAP, start=below, every=1000, until_best=True)
+    one = Plan(budget=budget, initial=FIRST_DEAR, start=target, every=1000, until_best=True)
     return Task(
         pool,
         (
@@ -126,7 +97,6 @@ def admire_task() -> Task:
             Search("GP-EI", PlainEI, "gp", one),
             Search("ADMIRE MF-MES", AdmireMES, "gp", several),
         ),
-        until_best=True,
     )
 
 
@@ -146,8 +116,7 @@ def run(task: Task, search: Search, seed: int) -> Replay:
             search.surrogate, seed=seed, fidelity=task.pool.target, objective=task.pool.objective
         )
 
-    kind = partial(Ending, search.kind, task.pool) if task.until_best else search.kind
-    return replay(task.pool, kind, surrogate, search.plan, seed)
+    return replay(task.pool, search.kind, surrogate, search.plan, seed)
 
 
 def results(

@@ -242,6 +242,9 @@ def replay(
     ] = 0,
     batch: Annotated[int, typer.Option(help="Runs that are picked at once.")] = 1,
     every: Annotated[int, typer.Option(help="Batches between two recommendations.")] = 1,
+    until_best: Annotated[
+        bool, typer.Option("--until-best", help="End a search once it trained the best of all.")
+    ] = False,
     model_params: Annotated[
         str | None, typer.Option(help="Model size of the target, such as 60M; else the largest.")
     ] = None,
@@ -259,7 +262,7 @@ def replay(
         ratios,
         metrics,
         proposer,
-        Plan(budget, initial, free=free, batch=batch, every=every),
+        Plan(budget, initial, free=free, batch=batch, every=every, until_best=until_best),
         seeds,
         objective=objective or (),
         surrogate=surrogate,

@@ -41,6 +41,7 @@ class Plan:
         free: runs of the cheapest fidelity that are given for nothing before it begins.
         batch: runs that are picked at once.
         every: batches between two recommendations; the last one is always asked for.
+        until_best: whether it ends as soon as the best of the pool was trained.
     """
 
     budget: float
@@ -49,6 +50,7 @@ class Plan:
     free: int = 0
     batch: int = 1
     every: int = 1
+    until_best: bool = False
 
     def __post_init__(self) -> None:
         wrong = {
@@ -206,8 +208,9 @@ class _Search:
         self.look(chosen[: max(0, n)], ask=True)
 
     def affordable(self) -> list[int]:
-        """Candidates that may be looked at next; none once every target run is known."""
-        if self.known[self.pool.targets].all():
+        """Candidates that may be looked at next; none once nothing is left to find."""
+        found = self.plan.until_best and self.until_best is not None
+        if found or self.known[self.pool.targets].all():
             return []
         left = self.plan.budget * (1 + ROUNDING) - self.spent
         return np.flatnonzero(~self.known & (self.pool.costs <= left)).tolist()
