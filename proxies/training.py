@@ -209,7 +209,7 @@ class _Run:
         ids_KBT = torch.from_numpy(np.stack([b.at(self.step) for b in self.batches]))
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
         parts = self.recipe.micro_batches
-        self.model.begin_step()
+        self.model.begin_step(self.step / self.job.steps)
         self.optimizer.zero_gradients()
         nats_K = torch.zeros(self.job.cohort, device=self.device)
         for part_KBT in ids_KBT.chunk(parts, 1):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from mixopt.errors import StudyError
+from mixopt.models.router_settings import SETTINGS, RouterSettings, build_settings
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,16 @@ class ModelConfig:
         layers: number of blocks.
         heads: attention heads; the head width is width / heads.
         experts: routed experts E per layer.
-        experts_per_token: k, how many of them a token reaches.
+        experts_per_token: k, how many of them a token reaches; where a router lets the number vary,
+            the average that it aims at or that plans count with.
         expert_width: hidden width F of one expert (SwiGLU).
         shared_experts: experts that every token reaches besides (DeepSeekMoE, 2401.06066).
-        router: registry name, or `package.module:Name` of your own.
-        renormalize: whether the k gates are divided by their sum.
-        balance_coefficient: weight of the global-batch balance loss (2501.11873).
+        router: registry name (see docs/routers.md), or `package.module:Name` of your own.
+        router_settings: settings of that router alone.
+        renormalize: whether the k gates are divided by their sum, where the router leaves it open.
+        balance: `global` counts assignments over the whole step (2501.11873), `micro` over each
+            micro-batch (2101.03961).
+        balance_coefficient: weight of the balance loss.
         z_coefficient: weight of the router z-loss (2202.08906).
         rope_theta: base of the rotary positions.
         tie_embeddings: whether the output head is the embedding.
@@ -40,7 +46,9 @@ class ModelConfig:
     expert_width: int = 128
     shared_experts: int = 0
     router: str = "softmax"
+    router_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     renormalize: bool = True
+    balance: Literal["global", "micro"] = "global"
     balance_coefficient: float = 0.01
     z_coefficient: float = 1e-3
     rope_theta: float = 10_000.0
@@ -65,6 +73,50 @@ class ModelConfig:
                 f"{self.experts_per_token} experts per token, but only {self.experts} experts",
                 where="experts_per_token",
             )
+        if self.balance not in ("global", "micro"):
+            raise StudyError(f"must be global or micro, is {self.balance!r}", where="balance")
+        if not self.dense and (":" not in self.router or self.router_settings):
+            self.settings.check(self)
+
+    @property
+    def settings(self) -> RouterSettings:
+        """The router's settings.
+
+        Raises:
+            StudyError: there is no such router, or it has no such setting.
+        """
+        kind = SETTINGS.get(self.router)
+        if kind is None:
+            from mixopt.models.routers.base import router_class  # imports torch
+
+            kind = router_class(self.router).settings_class
+        return build_settings(kind, self.router_settings)
+
+    @property
+    def weights_per_expert(self) -> int:
+        """Weights of one SwiGLU expert of width `expert_width`."""
+        return 3 * self.width * self.expert_width
+
+    def split_experts(self, granularity: int) -> ModelConfig:
+        """Every expert cut into `granularity` finer ones, as many times more of them per token.
+
+        Weights, also those that a token reaches, stay as many but for the router's (2401.06066).
+
+        Raises:
+            StudyError: the expert width does not divide so.
+        """
+        if granularity < 1 or self.expert_width % granularity:
+            raise StudyError(
+                f"{self.expert_width} does not split into {granularity} parts",
+                where="expert_width",
+            )
+        return dataclasses.replace(
+            self,
+            experts=self.experts * granularity,
+            experts_per_token=self.experts_per_token * granularity,
+            expert_width=self.expert_width // granularity,
+            shared_experts=self.shared_experts * granularity,
+        )
 
     def as_dense(self) -> ModelConfig:
         """The dense shape whose feed-forward layers can become this model's experts."""
@@ -76,19 +128,28 @@ class ModelConfig:
         return self.experts == 1
 
     def active_params(self) -> int:
-        """Parameters that one token reaches, embeddings and head not counted."""
-        return self._params(min(self.experts_per_token, self.experts))
+        """Parameters that one token reaches, embeddings and head not counted.
+
+        An average where a router lets it vary: see `experts_per_token`.
+        """
+        if self.dense:
+            return self._params(0, self.weights_per_expert)
+        settings = self.settings
+        return self._params(
+            settings.reached_router_weights(self), settings.reached_expert_weights(self)
+        )
 
     def total_params(self) -> int:
         """All parameters, embeddings and head not counted."""
-        return self._params(self.experts)
+        if self.dense:
+            return self._params(0, self.weights_per_expert)
+        return self._params(self.settings.router_weights(self), self.settings.expert_weights(self))
 
-    def _params(self, routed: int) -> int:
+    def _params(self, router: int, experts: float) -> int:
         attention = 4 * self.width * self.width
-        experts = 3 * self.width * self.expert_width * (routed + self.shared_experts)
-        router = 0 if self.dense else self.width * self.experts
+        shared = self.shared_experts * self.weights_per_expert
         norms = 2 * self.width
-        return self.layers * (attention + experts + router + norms) + self.width
+        return round(self.layers * (attention + experts + shared + router + norms)) + self.width
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Floating-point operations of one token's forward pass; training costs three times that.

@@ -5,13 +5,33 @@ Shapes: K proxies, N tokens, M = K·N, D width, E experts, F expert width, S slo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.experts import plan, run_experts
-from mixopt.models.routers.base import Router, Routing, RoutingContext, router_class
+from mixopt.models.routers.base import (
+    Router,
+    Routing,
+    RoutingContext,
+    draw_normal,
+    router_class,
+)
+from mixopt.registry import resolve
+
+
+def moe_layer(config: ModelConfig, cohort: int, layer: int) -> MoE:
+    """The feed-forward layer of this shape: the router may ask for a layer of its own.
+
+    Raises:
+        StudyError: there is no such router or layer.
+    """
+    if config.dense:
+        return MoE(config, cohort, layer)
+    return resolve("layer", router_class(config.router).layer_class, {}, MoE)(config, cohort, layer)
 
 
 class MoE(nn.Module):
@@ -50,20 +70,58 @@ class MoE(nn.Module):
             gate_up, down = self.gate_up[:, 0].to(dtype), self.down[:, 0].to(dtype)
             return self._add_shared(swiglu(x_KND, gate_up, down), x_KND), None
         routing: Routing = self.router(router_x_KND, context)
-        y_MD = run_experts(
-            x_KND.flatten(0, 1),
-            routing.gates_KNS.flatten(0, 1),
-            self.gate_up.flatten(0, 1).to(dtype),
-            self.down.flatten(0, 1).to(dtype),
-            plan(routing.indices_KNS, self.config.experts),
-        )
-        return self._add_shared(y_MD.view(x_KND.shape), x_KND), routing
+        y_KND = self._routed(x_KND, routing)
+        if routing.extra_KND is not None:
+            y_KND = y_KND + routing.extra_KND.to(dtype)
+        return self._add_shared(y_KND, x_KND), routing
+
+    @torch.no_grad()
+    def initialize(self, generators: Sequence[torch.Generator]) -> None:
+        """Draw the parameters of proxy k from `generators[k]` (on the CPU)."""
+        config = self.config
+        into_std = config.width**-0.5
+        # outputs added to the stream shrink with depth so that its variance does not grow
+        onto_std = config.expert_width**-0.5 * (2 * config.layers) ** -0.5
+        self._initialize_experts(generators, into_std, onto_std)
+        if self.router is not None:
+            self.router.initialize(generators)
+        if config.shared_experts:
+            draw_normal(self.shared_gate_up, generators, into_std)
+            draw_normal(self.shared_down, generators, onto_std)
+
+    def _initialize_experts(
+        self, generators: Sequence[torch.Generator], into_std: float, onto_std: float
+    ) -> None:
+        draw_normal(self.gate_up, generators, into_std)
+        draw_normal(self.down, generators, onto_std)
+
+    def _routed(self, x_KND: Tensor, routing: Routing) -> Tensor:
+        """Σ over a token's experts of gate · FFN, (K, N, D)."""
+        return run_cohort(x_KND, routing.gates_KNS, routing.indices_KNS, self.gate_up, self.down)
 
     def _add_shared(self, y_KND: Tensor, x_KND: Tensor) -> Tensor:
         if not self.config.shared_experts:
             return y_KND
         dtype = x_KND.dtype
         return y_KND + swiglu(x_KND, self.shared_gate_up.to(dtype), self.shared_down.to(dtype))
+
+
+def run_cohort(
+    x_KND: Tensor,
+    gates_KNS: Tensor,
+    indices_KNS: Tensor,
+    gate_up_KEDF: Tensor,
+    down_KEFD: Tensor,
+) -> Tensor:
+    """`run_experts` for all proxies, (K, N, D): weights (K, E, D, 2F) and (K, E, F, D)."""
+    y_MD = run_experts(
+        x_KND.flatten(0, 1),
+        gates_KNS.flatten(0, 1),
+        gate_up_KEDF.flatten(0, 1).to(x_KND.dtype),
+        down_KEFD.flatten(0, 1).to(x_KND.dtype),
+        plan(indices_KNS, down_KEFD.shape[1]),
+    )
+    return y_MD.view(x_KND.shape)
 
 
 def swiglu(x_KND: Tensor, gate_up_KDF: Tensor, down_KFD: Tensor) -> Tensor:

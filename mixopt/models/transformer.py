@@ -19,8 +19,8 @@ from mixopt.errors import TrainingError
 from mixopt.models.attention import Attention, rotary_tables
 from mixopt.models.config import ModelConfig
 from mixopt.models.losses import cross_entropy, token_nats
-from mixopt.models.moe import MoE
-from mixopt.models.routers.base import Router, Routing, RoutingContext
+from mixopt.models.moe import moe_layer
+from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal
 
 NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.02  # small, because the tied head wants small logits at the start
@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.attention_norm = nn.Parameter(torch.ones(cohort, config.width))
         self.attention = Attention(config, cohort)
         self.feed_forward_norm = nn.Parameter(torch.ones(cohort, config.width))
-        self.feed_forward = MoE(config, cohort, layer)
+        self.feed_forward = moe_layer(config, cohort, layer)
 
     def forward(
         self,
@@ -104,6 +104,9 @@ class Transformer(nn.Module):
         self.head: nn.Parameter | None = None
         if not config.tie_embeddings:
             self.head = nn.Parameter(torch.empty(cohort, config.vocab_size, config.width))
+        routers = self.routers()
+        for router in routers:
+            router.join(routers)
         self._initialize(seeds)
 
     def loss(self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None) -> Losses:
@@ -154,10 +157,10 @@ class Transformer(nn.Module):
         """The routers, first layer first; empty for a dense model."""
         return [m for m in self.modules() if isinstance(m, Router)]
 
-    def begin_step(self) -> None:
-        """Tell the routers that an optimizer step begins."""
+    def begin_step(self, progress: float = 0.0) -> None:
+        """Tell the routers that an optimizer step begins; `progress` as in `Router.begin_step`."""
         for router in self.routers():
-            router.begin_step()
+            router.begin_step(progress)
 
     def end_step(self) -> None:
         """Tell the routers that the optimizer has moved."""
@@ -197,29 +200,17 @@ class Transformer(nn.Module):
     def _initialize(self, seeds: Sequence[int]) -> None:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-        def draw(parameter: Tensor, std: float) -> None:
-            for row, generator in zip(parameter, generators, strict=True):
-                row.copy_(torch.randn(row.shape, generator=generator) * std)
-
         config = self.config
-        into_std = config.width**-0.5
         # outputs added to the stream shrink with depth so that its variance does not grow
-        onto_scale = (2 * config.layers) ** -0.5
-        draw(self.embedding, EMBEDDING_STD)
+        onto_std = config.width**-0.5 * (2 * config.layers) ** -0.5
+        draw_normal(self.embedding, generators, EMBEDDING_STD)
         if self.head is not None:
-            draw(self.head, EMBEDDING_STD)
+            draw_normal(self.head, generators, EMBEDDING_STD)
         for block in self.blocks:
             assert isinstance(block, Block)
-            draw(block.attention.qkv, into_std)
-            draw(block.attention.out, into_std * onto_scale)
-            feed_forward = block.feed_forward
-            draw(feed_forward.gate_up, into_std)
-            draw(feed_forward.down, config.expert_width**-0.5 * onto_scale)
-            if feed_forward.router is not None:
-                feed_forward.router.initialize(generators)
-            if config.shared_experts:
-                draw(feed_forward.shared_gate_up, into_std)
-                draw(feed_forward.shared_down, config.expert_width**-0.5 * onto_scale)
+            draw_normal(block.attention.qkv, generators, config.width**-0.5)
+            draw_normal(block.attention.out, generators, onto_std)
+            block.feed_forward.initialize(generators)
 
 
 def rms_norm(x_KND: Tensor, weight_KD: Tensor) -> Tensor:

@@ -9,14 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.router_settings import RouterSettings, build_settings
 from mixopt.registry import resolve
 
 ROUTERS: Mapping[str, str] = {"softmax": "mixopt.models.routers.softmax:SoftmaxRouter"}
+INITIAL_STD = 0.02  # never 0: ties would send every token to the same experts
 
 
 def router_class(name: str) -> type[Router]:
@@ -56,6 +59,8 @@ class Routing:
         losses: auxiliary losses, each (K,), already times their coefficient; a step minimises
             their sum over layers beside the cross-entropy.
         state: what a router hands to the layer above (`RoutingContext.below`).
+        extra_KND: what the layer adds to its output besides, fp32: experts that cost next to
+            nothing (copy and constant experts of MoE++).
     """
 
     indices_KNS: Tensor
@@ -63,6 +68,7 @@ class Routing:
     counts_KE: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     state: Tensor | None = None
+    extra_KND: Tensor | None = None
 
 
 class Router(nn.Module, ABC):
@@ -76,15 +82,29 @@ class Router(nn.Module, ABC):
     `end_step` after the optimizer moved; between them `step_counts_KE` gathers the assignments of
     every micro-batch, which makes the balance loss global (2501.11873). Evaluation (`eval()`)
     leaves every state alone.
+
+    Attributes:
+        settings_class: its own settings, and what it weighs.
+        layer_class: `package.module:Name` of the layer that it routes for.
+        settings: what the study file says under `router_settings`.
+        choices: columns of the scores: the E experts, and null experts after them if it has any.
+        step_counts_KE: assignments of this optimizer step so far, (K, choices).
+        step_tokens_K: real tokens of this optimizer step so far.
     """
 
+    settings_class: ClassVar[type[RouterSettings]] = RouterSettings
+    layer_class: ClassVar[str] = "mixopt.models.moe:MoE"
     step_counts_KE: Tensor
+    step_tokens_K: Tensor
 
-    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
+    def __init__(self, config: ModelConfig, cohort: int, layer: int, null_experts: int = 0) -> None:
         super().__init__()
         self.config, self.cohort, self.layer = config, cohort, layer
-        zeros_KE = torch.zeros(cohort, config.experts)
+        self.settings = build_settings(self.settings_class, config.router_settings)
+        self.choices = config.experts + null_experts
+        zeros_KE = torch.zeros(cohort, self.choices)
         self.register_buffer("step_counts_KE", zeros_KE, persistent=False)
+        self.register_buffer("step_tokens_K", torch.zeros(cohort), persistent=False)
 
     @abstractmethod
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
@@ -98,36 +118,55 @@ class Router(nn.Module, ABC):
         """Same as `route`."""
         return self.route(x_KND, context)
 
-    def begin_step(self) -> None:
-        """Forget the assignments of the last optimizer step."""
+    def join(self, routers: Sequence[Router]) -> None:
+        """Called once by a model, with the routers of all its layers, before `initialize`."""
+
+    def begin_step(self, progress: float = 0.0) -> None:
+        """Forget the assignments of the last optimizer step.
+
+        Args:
+            progress: share of the training's steps that are done, in [0, 1).
+        """
         self.step_counts_KE.zero_()
+        self.step_tokens_K.zero_()
 
     def end_step(self) -> None:
         """Update state that changes once per optimizer step, from `step_counts_KE`."""
 
     def count(self, indices_KNS: Tensor, mask_KN: Tensor | None) -> Tensor:
-        """Real tokens assigned to each expert, (K, E) fp32; gathered over the step in training."""
-        experts_E = torch.arange(self.config.experts, device=indices_KNS.device)
-        chosen_KNE = (indices_KNS.unsqueeze(-1) == experts_E).any(2)
+        """Real tokens assigned to each choice, (K, choices) fp32; gathered over a training step.
+
+        The first E columns are `Routing.counts_KE`.
+        """
+        choices_E = torch.arange(self.choices, device=indices_KNS.device)
+        chosen_KNE = (indices_KNS.unsqueeze(-1) == choices_E).any(2)
         if mask_KN is not None:
             chosen_KNE = chosen_KNE & mask_KN.unsqueeze(-1)
         counts_KE = chosen_KNE.sum(1).float()
         if self.training:
             self.step_counts_KE += counts_KE
+            self.step_tokens_K += chosen_KNE.shape[1] if mask_KN is None else mask_KN.sum(1)
         return counts_KE
+
+    def shares(self, counts_KE: Tensor) -> Tensor:
+        """Each choice's share of the assignments, (K, choices).
+
+        Of this micro-batch, or of all so far in this optimizer step (`config.balance`).
+        """
+        if self.training and self.config.balance == "global":
+            counts_KE = self.step_counts_KE.clone()
+        return counts_KE / counts_KE.sum(-1, keepdim=True).clamp_min(1.0)
 
     def balance_loss(
         self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
     ) -> Tensor:
         """Switch balance loss E·Σ f_i P_i, (K,), at least about 1 (2101.03961, 2501.11873).
 
-        f is each expert's share of all assignments so far in this optimizer step, not of this
-        micro-batch alone; P is the mean router probability of this micro-batch.
+        f is each expert's share of the assignments, see `shares`; P is the mean router probability
+        of this micro-batch.
         """
-        gathered_KE = self.step_counts_KE.clone() if self.training else counts_KE
-        shares_KE = gathered_KE / gathered_KE.sum(-1, keepdim=True).clamp_min(1.0)
         means_KE = mean_over_tokens(probabilities_KNE, mask_KN)
-        return self.config.experts * (shares_KE * means_KE).sum(-1)
+        return self.choices * (self.shares(counts_KE) * means_KE).sum(-1)
 
 
 def mean_over_tokens(values_KNX: Tensor, mask_KN: Tensor | None) -> Tensor:
@@ -143,3 +182,44 @@ def z_loss(logits_KNE: Tensor, mask_KN: Tensor | None) -> Tensor:
     """Mean squared log-partition of the router, (K,) (2202.08906)."""
     squares_KN1 = torch.logsumexp(logits_KNE, -1, keepdim=True).square()
     return mean_over_tokens(squares_KN1, mask_KN).squeeze(-1)
+
+
+@torch.no_grad()
+def draw_normal(
+    parameter: Tensor, generators: Sequence[torch.Generator], std: float = INITIAL_STD
+) -> None:
+    """Fill row k with draws from N(0, std²) of `generators[k]`."""
+    for row, generator in zip(parameter, generators, strict=True):
+        row.copy_(torch.randn(row.shape, generator=generator) * std)
+
+
+@torch.no_grad()
+def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
+    """Entropy of a token's gates as shares of their sum, in nats, mean over tokens, (K,).
+
+    A token that reaches at most one expert counts 0.
+    """
+    gates_KNS = routing.gates_KNS
+    shares_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-9)
+    entropies_KN1 = torch.special.entr(shares_KNS).sum(-1, keepdim=True)
+    return mean_over_tokens(entropies_KN1, mask_KN).squeeze(-1)
+
+
+@torch.no_grad()
+def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
+    """Share of the tokens that reach no expert, all slots being empty, (K,)."""
+    empty_KN1 = (routing.indices_KNS < 0).all(-1, keepdim=True).float()
+    return mean_over_tokens(empty_KN1, mask_KN).squeeze(-1)
+
+
+def compact(chosen_KNE: Tensor, gates_KNE: Tensor) -> tuple[Tensor, Tensor]:
+    """Slots of a token for the experts that a mask chooses: indices and gates, both (K, N, S).
+
+    S is the largest number that one token chose, at least 1; lower expert numbers come first.
+    """
+    slots = max(1, int(chosen_KNE.sum(-1).max()))
+    order_KNS = chosen_KNE.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
+    order_KNS = order_KNS[..., :slots]
+    used_KNS = chosen_KNE.gather(-1, order_KNS)
+    gates_KNS = torch.where(used_KNS, gates_KNE.gather(-1, order_KNS), 0.0)
+    return torch.where(used_KNS, order_KNS, -1), gates_KNS

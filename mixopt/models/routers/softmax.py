@@ -11,42 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import Router, Routing, RoutingContext, z_loss
+from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.top_k import TopKRouter
 
-INITIAL_STD = 0.02  # never 0: ties would send every token to the same experts
 
+class SoftmaxRouter(TopKRouter):
+    """p = softmax(x W); the k most probable experts, gates p or p divided by their sum."""
 
-class SoftmaxRouter(Router):
-    """p = softmax(x W); the k most probable experts, gates p or p divided by their sum.
-
-    With k = 1 the gate is never divided: 1 is a constant, and the router would get no gradient.
-    """
-
-    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
-        super().__init__(config, cohort, layer)
-        self.weight = nn.Parameter(torch.empty(cohort, config.width, config.experts))
+    def __init__(self, config: ModelConfig, cohort: int, layer: int, null_experts: int = 0) -> None:
+        super().__init__(config, cohort, layer, null_experts)
+        self.weight = nn.Parameter(torch.empty(cohort, config.width, self.choices))
 
     def initialize(self, generators: Sequence[torch.Generator]) -> None:
         """Draw the weights from N(0, 0.02²)."""
-        with torch.no_grad():
-            for weight_DE, generator in zip(self.weight, generators, strict=True):
-                shape = weight_DE.shape
-                weight_DE.copy_(torch.randn(shape, generator=generator) * INITIAL_STD)
+        draw_normal(self.weight, generators)
+
+    def logits(self, x_KND: Tensor) -> Tensor:
+        """The product x W in fp32, (K, N, choices)."""
+        return torch.bmm(x_KND.float(), self.weight.float())
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """Top-k of the softmax; see the class."""
-        config = self.config
-        logits_KNE = torch.bmm(x_KND.float(), self.weight.float())
-        probabilities_KNE = torch.softmax(logits_KNE, -1)
-        gates_KNS, indices_KNS = probabilities_KNE.topk(config.experts_per_token, -1)
-        if config.renormalize and config.experts_per_token > 1:
-            gates_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True)
-        with torch.no_grad():
-            counts_KE = self.count(indices_KNS, context.mask_KN)
-        balance_K = self.balance_loss(probabilities_KNE, counts_KE, context.mask_KN)
-        z_K = z_loss(logits_KNE, context.mask_KN)
-        losses = {
-            "balance": config.balance_coefficient * balance_K,
-            "z": config.z_coefficient * z_K,
-        }
-        return Routing(indices_KNS, gates_KNS, counts_KE, losses)
+        return self.choose(self.logits(x_KND), context)

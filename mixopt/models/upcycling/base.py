@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mixopt.errors import StudyError, TrainingError
 from mixopt.models.config import ModelConfig
+from mixopt.models.routers.base import gate_entropy
 from mixopt.models.transformer import State, Transformer
 from mixopt.registry import resolve
 
@@ -152,7 +153,7 @@ class Upcycler(ABC):
             _, routings = moe.trunk(ids_KBT)
             counts_E = sum((r.counts_KE[0] for r in routings), torch.zeros(config_moe.experts))
             loads[domain] = tuple((counts_E / counts_E.sum().clamp_min(1)).tolist())
-            layers = [_gate_entropy(r.gates_KNS) for r in routings]
+            layers = [float(gate_entropy(routing)) for routing in routings]
             entropies[domain] = sum(layers) / max(1, len(layers))
             if difference is not None:
                 gap = (moe.logits(ids_KBT) - dense.logits(ids_KBT)).abs().max()
@@ -172,6 +173,12 @@ def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:
         raise StudyError(f"the seed has {config_dense.experts} experts, not 1", where="experts")
     if config_moe.dense:
         raise StudyError("a model of one expert has no router to make", where="experts")
+    if not config_moe.settings.plain_experts:
+        raise StudyError(
+            f"experts of {config_moe.router!r} are not of the shape of a dense layer",
+            where="router",
+            mend="Choose a router over plain experts for a promoted model",
+        )
     same = ("width", "layers", "heads", "rope_theta", "tie_embeddings", "vocab_size")
     for name in (*same, "shared_experts"):
         of_dense, of_moe = getattr(config_dense, name), getattr(config_moe, name)
@@ -207,8 +214,3 @@ def _check_state(name: str, state: State, seed_state: State) -> None:
         mine, seeds = state.get(key), seed_state.get(key)
         if mine is None or seeds is None or mine.shape != seeds.shape:
             raise TrainingError(f"{key} is not as in the seed model", where=name)
-
-
-def _gate_entropy(gates_KNS: Tensor) -> float:
-    shares_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-9)
-    return float(torch.special.entr(shares_KNS).sum(-1).mean())

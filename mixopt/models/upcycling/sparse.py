@@ -20,8 +20,8 @@ class SparseUpcycling(Upcycler):
         return ("seed",) * config_moe.experts
 
     def preserves_function(self, config_moe: ModelConfig) -> bool:
-        """With renormalised gates; a single gate is never renormalised (see `SoftmaxRouter`)."""
-        return config_moe.renormalize and config_moe.experts_per_token > 1
+        """Where the router's gates sum to 1; a single gate is never renormalised."""
+        return config_moe.settings.unit_gates(config_moe)
 
     def convert(
         self,

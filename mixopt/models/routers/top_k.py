@@ -1,0 +1,47 @@
+"""What most routers share: logits in, the k most probable experts of their softmax out.
+
+Shapes: K proxies, N tokens, E choices, S = k experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mixopt.models.routers.base import Router, Routing, RoutingContext, z_loss
+
+
+class TopKRouter(Router):
+    """A router whose `route` ends in `choose(logits)`.
+
+    With k = 1 a gate is never divided by the sum: 1 is a constant, and the router would get no
+    gradient.
+    """
+
+    def choose(self, logits_KNE: Tensor, context: RoutingContext) -> Routing:
+        """The k most probable of p = softmax(logits), gates p or p divided by their sum."""
+        probabilities_KNE = torch.softmax(logits_KNE, -1)
+        gates_KNS, indices_KNS = probabilities_KNE.topk(self.config.experts_per_token, -1)
+        if self.settings.unit_gates(self.config):
+            gates_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True)
+        with torch.no_grad():
+            counts_KE = self.count(indices_KNS, context.mask_KN)
+        losses = self.losses(logits_KNE, probabilities_KNE, counts_KE, context.mask_KN)
+        return Routing(indices_KNS, gates_KNS, counts_KE, losses)
+
+    def losses(
+        self,
+        logits_KNE: Tensor,
+        probabilities_KNE: Tensor,
+        counts_KE: Tensor,
+        mask_KN: Tensor | None,
+    ) -> Mapping[str, Tensor]:
+        """The balance loss and the z-loss, each (K,), times their coefficients."""
+        balance_K = self.balance_loss(probabilities_KNE, counts_KE, mask_KN)
+        z_K = z_loss(logits_KNE, mask_KN)
+        return {
+            "balance": self.config.balance_coefficient * balance_K,
+            "z": self.config.z_coefficient * z_K,
+        }
