@@ -97,9 +97,7 @@ def forecast(table: TrialTable, tokens: float) -> Forecast:
     # Taken as independent, 43 to 70 % of mean losses lay in their 90 % interval (6 finished runs).
     tied = np.ones((shape[1], shape[1]))
     if len(known):
-        seen = error_correlation(known)  # already shrunk to independence by n / (n + q)
-        tied = seen + tied * shape[1] / (len(known) + shape[1])
-        np.fill_diagonal(tied, 1.0)
+        tied = error_correlation(known, before=tied)
     points = np.bincount(index, minlength=len(runs))
     return Forecast(runs, table.metrics, mean, std, finished, points, tied)
 

@@ -214,17 +214,43 @@ def checked(mixtures: np.ndarray, domains: tuple[str, ...] | None) -> np.ndarray
     return weights
 
 
-def error_correlation(errors: np.ndarray) -> np.ndarray:
-    """(q, q) correlation of held-out errors (n, q), shrunk to independence where n is small.
+def error_correlation(
+    errors: np.ndarray, before: np.ndarray | None = None, worth: float | None = None
+) -> np.ndarray:
+    """(q, q) correlation of held-out errors, drawn to `before` where trials are few.
 
-    NaN errors are left out pair by pair.
+    Args:
+        errors: (n, q); NaN errors are left out pair by pair, metrics without any err alone.
+        before: (q, q) what is expected of it. If None, that all pairs of metrics are alike, as the
+            mean of all pairs is (Ledoit and Wolf 2004), if it is not below 0. Drawn to independence
+            instead, the mean of 22 losses lay in its 90 % interval .75 of the time (5Mix, 10 runs
+            of one size), so drawn .87.
+        worth: trials that `before` counts as; q if None.
     """
+    q = errors.shape[1]
     known = np.isfinite(errors)
-    scale = np.sqrt(np.nanmean(errors**2, axis=0))
+    square = np.where(known, errors, 0.0) ** 2
+    scale = np.sqrt(square.sum(axis=0) / np.maximum(known.sum(axis=0), 1))
     z = np.where(known, errors, 0.0) / np.where(scale > 0, scale, 1.0)
     pairs = known.T.astype(float) @ known
-    raw = (z.T @ z) / np.maximum(pairs, 1.0)
-    # shrinking by n / (n + q) keeps the matrix positive and costs little once n exceeds q
-    tied: np.ndarray = np.clip(raw, -1, 1) * pairs / (pairs + errors.shape[1])
+    pairs[scale <= 0] = pairs[:, scale <= 0] = 0.0
+    np.fill_diagonal(pairs, 0.0)
+    total = z.T @ z
+    np.fill_diagonal(total, 0.0)
+    if before is None:
+        alike = max(0.0, total.sum() / max(pairs.sum(), 1.0))
+        before = np.where(np.outer(scale > 0, scale > 0), alike, 0.0)
+    share = float(q) if worth is None else worth
+    tied = np.clip((total + share * before) / (pairs + share), -1.0, 1.0)
     np.fill_diagonal(tied, 1.0)
-    return tied
+    return _positive(tied)
+
+
+def _positive(correlation: np.ndarray) -> np.ndarray:
+    """The nearest matrix without negative eigenvalues: pairs known from different trials differ."""
+    values, vectors = np.linalg.eigh(correlation)
+    if values[0] >= 0:
+        return correlation
+    mended = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    scale = np.sqrt(np.maximum(np.diag(mended), 1e-12))
+    return np.asarray(mended / np.outer(scale, scale))
