@@ -6,19 +6,18 @@ Both are pure functions that hold nothing of the corpus' size. Needs numpy alone
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
 ROUNDS = 6  # 4 rounds of a Feistel network look random; 6 still do on a handful of elements
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+STRETCH = 64  # steps scheduled together: one row of counts in so many is kept
 ROUNDING = 1e-9  # `steps * batch * weight` this near to an integer is that integer
 
 
 def permute(index: np.ndarray, size: int, *key: object) -> np.ndarray:
     """Images of `index` under the permutation of `range(size)` that `key` names.
-
-    A balanced Feistel network over the next even number of bits, walking a cycle until the image
-    lies below `size` (Black and Rogaway 2002): a bijection with no table, under 4 walks on average.
 
     Args:
         index: (n,) integers in [0, size).
@@ -28,27 +27,54 @@ def permute(index: np.ndarray, size: int, *key: object) -> np.ndarray:
     Returns:
         (n,) int64 in [0, size).
     """
-    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
+    index = np.asarray(index)
+    keys_nR = np.broadcast_to(round_keys(*key), (len(index), ROUNDS))
+    return permute_each(index, np.full(len(index), size), keys_nR)
+
+
+def round_keys(*key: object) -> np.ndarray:
+    """What `permute` makes of its key, (ROUNDS,) uint64."""
     seed = hashlib.blake2b(repr(key).encode(), digest_size=8 * ROUNDS).digest()
-    keys = np.frombuffer(seed, dtype="<u8")
-    image = np.asarray(index).astype(np.uint64)
-    outside = np.ones(image.shape, dtype=bool)
-    while outside.any():
-        left, right = image[outside] >> half, image[outside] & mask
-        for key_of_round in keys:
-            left, right = right, left ^ (_mix(right ^ key_of_round) & mask)
-        image[outside] = (left << half) | right
-        outside = image >= size
+    return np.frombuffer(seed, dtype="<u8")
+
+
+def permute_each(index: np.ndarray, size: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """`permute` of many sets at once: element i of `range(size[i])`, keyed by `keys[i]`.
+
+    A balanced Feistel network over the next even number of bits, walking a cycle until the image
+    lies below `size` (Black and Rogaway 2002): a bijection with no table, under 4 walks on average.
+
+    Args:
+        index: (n,) integers, `index[i]` in [0, size[i]).
+        size: (n,) how many elements each one's set has, 1 to 2^53.
+        keys: (n, ROUNDS) uint64, from `round_keys`.
+
+    Returns:
+        (n,) int64.
+    """
+    image, size = index.astype(np.uint64), size.astype(np.uint64)
+    _, bits = np.frexp(np.maximum(size, 2).astype(np.float64) - 1)  # bit length of size - 1
+    half = np.maximum(1, (bits + 1) // 2).astype(np.uint64)
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    keys_Rn = np.ascontiguousarray(keys.T)
+    outside = np.arange(len(image))
+    while len(outside):
+        shift, low = half[outside], mask[outside]
+        left, right = image[outside] >> shift, image[outside] & low
+        for keys_of_round in keys_Rn[:, outside]:
+            left, right = right, left ^ (_mix(right ^ keys_of_round) & low)
+        image[outside] = (left << shift) | right
+        outside = outside[image[outside] >= size[outside]]
     return image.astype(np.int64)
 
 
-def shuffled(size: int, *key: object) -> np.ndarray:
-    """A permutation of `range(size)` that `key` names, (size,) int64, as a whole: one sort."""
-    seed = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    start = np.frombuffer(seed, dtype="<u8")
+def shuffles(size: int, keys: Iterable[tuple[object, ...]]) -> np.ndarray:
+    """The permutations of `range(size)` that `keys` name, one a row, (keys, size) int64."""
+    seeds = b"".join(hashlib.blake2b(repr(k).encode(), digest_size=8).digest() for k in keys)
+    start = np.frombuffer(seeds, dtype="<u8")[:, None]
     # splitmix64 in full: a counter in steps of the golden ratio, then the finalizer
-    return np.argsort(_mix(start + np.arange(size, dtype=np.uint64) * GOLDEN), kind="stable")
+    counter = np.arange(size, dtype=np.uint64) * GOLDEN
+    return np.argsort(_mix(start + counter), axis=1, kind="stable")
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -68,7 +94,8 @@ class CountSchedule:
     what is due, then what will be due earliest, which always works (proportionate fairness on one
     processor, Baruah et al. 1996; the chairman assignment problem, Tijdeman 1980).
 
-    Computed in order and kept, (steps + 1, m) int64: a few microseconds a step.
+    Computed in order, some 10 microseconds a step; the counts before every 64th step are kept, so
+    that a long run of many domains needs little memory and any step is near one that is known.
 
     Args:
         weights: (m,) at least 0, summing to about 1.
@@ -78,37 +105,50 @@ class CountSchedule:
     def __init__(self, weights: np.ndarray, batch: int) -> None:
         self.batch = batch
         self._weights = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-        self._taken = np.zeros((1, len(self._weights)), dtype=np.int64)
-        self._known = 0  # steps computed
+        with np.errstate(divide="ignore", over="ignore"):
+            self._interval = 1.0 / self._weights  # sequences of the whole stream per one of it
+        self._first = [np.zeros(len(self._weights), dtype=np.int64)]  # before each stretch
+        self._last: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def stretch(self, number: int) -> np.ndarray:
+        """Sequences of each domain taken before each step of a stretch, and after its last one.
+
+        Returns:
+            (STRETCH + 1, m) int64; row i is `before(number * STRETCH + i)`.
+        """
+        for known in range(len(self._first) - 1, number):
+            self._first.append(self._run(known)[-1])
+        if self._last[0] != number:
+            self._last = (number, self._run(number))
+        return self._last[1]
 
     def before(self, step: int) -> np.ndarray:
         """Sequences of each domain taken by all steps before `step`, (m,) int64."""
-        if step > self._known:
-            self._extend(step)
-        taken: np.ndarray = self._taken[step]
+        number, row = divmod(step, STRETCH)
+        taken: np.ndarray = self.stretch(number)[row]
         return taken
 
     def at(self, step: int) -> np.ndarray:
         """Sequences of each domain in `step`, (m,) int64, summing to the batch."""
-        after = self.before(step + 1)
-        counts: np.ndarray = after - self._taken[step]
+        number, row = divmod(step, STRETCH)
+        taken = self.stretch(number)
+        counts: np.ndarray = taken[row + 1] - taken[row]
         return counts
 
-    def _extend(self, step: int) -> None:
-        if step >= len(self._taken):  # double, so that asking step by step stays linear
-            grown = np.zeros((max(step + 1, 2 * len(self._taken)), len(self._weights)), np.int64)
-            grown[: self._known + 1] = self._taken[: self._known + 1]
-            self._taken = grown
-        with np.errstate(divide="ignore", over="ignore"):
-            interval = 1.0 / self._weights  # sequences of the whole stream per one of the domain
-        for s in range(self._known, step):
-            due = (s + 1) * self.batch * self._weights
-            taken = np.maximum(self._taken[s], np.floor(due + ROUNDING).astype(np.int64))
-            spare = (s + 1) * self.batch - int(taken.sum())
+    def _run(self, number: int) -> np.ndarray:
+        """`stretch(number)`, whose first row is known."""
+        taken_Sm = np.empty((STRETCH + 1, len(self._weights)), dtype=np.int64)
+        taken_Sm[0] = self._first[number]
+        drawn_S = (np.arange(STRETCH) + number * STRETCH + 1) * self.batch
+        due_Sm = drawn_S[:, None] * self._weights
+        least_Sm = np.floor(due_Sm + ROUNDING).astype(np.int64)
+        most_Sm = np.ceil(due_Sm - ROUNDING)
+        for row, drawn in enumerate(drawn_S.tolist()):
+            taken = np.maximum(taken_Sm[row], least_Sm[row])
+            spare = drawn - int(taken.sum())
             if spare > 0:
-                may = np.ceil(due - ROUNDING) > taken
-                deadline = np.full_like(due, np.inf)
-                deadline[may] = (taken[may] + 1) * interval[may]
+                may = most_Sm[row] > taken
+                deadline = np.where(may, (taken + 1) * self._interval, np.inf)
                 taken[np.argsort(deadline, kind="stable")[:spare]] += 1
-            self._taken[s + 1] = taken
-        self._known = step
+            taken_Sm[row + 1] = taken
+        return taken_Sm

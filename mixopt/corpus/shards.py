@@ -21,6 +21,7 @@ class Corpus:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._maps: dict[str, np.ndarray] = {}  # opened once, however many proxies read them
 
     @classmethod
     def open(cls, path: str | Path) -> Corpus:
@@ -149,7 +150,10 @@ class Corpus:
     def _map(self, shard: Shard) -> np.ndarray:
         if not shard.tokens:  # an empty file cannot be mapped
             return np.empty(0, dtype=self.manifest.dtype)
-        return np.memmap(self.path / shard.path, dtype=self.manifest.dtype, mode="r")
+        if shard.path not in self._maps:
+            tokens = np.memmap(self.path / shard.path, dtype=self.manifest.dtype, mode="r")
+            self._maps[shard.path] = tokens
+        return self._maps[shard.path]
 
     def _check_size(self, shard: Shard) -> None:
         path = self.path / shard.path

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixopt.corpus.batches import Batches
+from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.build import build_corpus
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
@@ -118,6 +118,21 @@ def test_labels_follow_inputs_and_no_token_is_predicted_twice_in_an_epoch(corpus
     rows = stream(corpus, "code", (len(tokens) - 1) // T, seed=0)
     predicted = len(rows) * T
     assert np.array_equal(np.sort(rows[:, 1:].ravel()), np.sort(tokens[1 : predicted + 1]))
+
+
+def test_a_cohort_reads_what_its_proxies_read_alone(corpus):
+    cohort = [
+        Batches(corpus, Mixture.of(weights), seed, 6, T, token_limits=limits)
+        for weights, seed, limits in (
+            ({"law": 3, "prose": 1}, 0, None),
+            ({"code": 1}, 1, None),
+            ({"prose": 2, "law": 1, "code": 1}, 0, {"law": 5 * T}),
+        )
+    ]
+    together = CohortBatches(cohort)
+    for step in (0, 1, 63, 64, 200, 3):
+        alone = np.stack([batches.at(step) for batches in cohort])
+        assert np.array_equal(together.at(step), alone)
 
 
 def test_domains_are_spread_over_the_batch(corpus):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.corpus.documents import SeenDocuments
-from mixopt.corpus.order import CountSchedule, permute, shuffled
+from mixopt.corpus.order import CountSchedule, permute, permute_each, round_keys, shuffles
 
 
 @settings(deadline=None)
@@ -22,11 +22,26 @@ def test_a_permutation_is_named_by_its_key():
     assert same < 10  # about 1 is expected of two random permutations
 
 
-def test_a_shuffle_is_a_permutation_named_by_its_key():
-    order = shuffled(1000, 3, "step", 7)
-    assert np.array_equal(np.sort(order), np.arange(1000))
-    assert np.array_equal(order, shuffled(1000, 3, "step", 7))
-    assert (order == shuffled(1000, 3, "step", 8)).sum() < 10
+def test_shuffles_are_permutations_named_by_their_keys():
+    three, other, again = shuffles(1000, [(3, "step", 7), (3, "step", 8), (3, "step", 7)])
+    assert np.array_equal(np.sort(three), np.arange(1000))
+    assert np.array_equal(three, again)
+    assert (three == other).sum() < 10
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 3)), min_size=1, max_size=40))
+def test_sets_permuted_together_are_permuted_as_alone(sets):
+    size = np.array([n for n, _ in sets])
+    keys = np.stack([round_keys("k", key) for _, key in sets])
+    together = permute_each(size - 1, size, keys)
+    alone = [int(permute(np.array([n - 1]), n, "k", key)[0]) for n, key in sets]
+    assert together.tolist() == alone
+
+
+def test_studies_begun_before_go_on_in_the_same_order():
+    assert permute(np.arange(5), 1000, 0, "law", 0).tolist() == [892, 604, 218, 303, 736]
+    assert shuffles(6, [(0, "step", 70)])[0].tolist() == [2, 0, 4, 5, 1, 3]
 
 
 def test_images_do_not_depend_on_what_is_asked_with_them():
@@ -64,6 +79,7 @@ def test_counts_hold_over_a_long_run_of_many_small_domains():
     schedule = CountSchedule(weights, 7)
     for step in (1, 13, 500, 5000):
         assert (np.abs(schedule.before(step) - step * 7 * weights) < 1).all()
+    assert np.array_equal(schedule.before(5000), CountSchedule(weights, 7).before(5000))
 
 
 def test_equal_shares_come_out_even():
