@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from torch import Tensor
 
 import mixopt
 from mixopt import token_losses
-from mixopt.corpus.batches import Batches
+from mixopt.corpus.batches import Batches, CohortBatches
+from mixopt.corpus.prefetch import prefetched
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
@@ -105,6 +106,7 @@ def train(
         torch.manual_seed(job.seeds[0])
         run = _Run(job, Path(folder), on_progress, device, keep_tokens)
         run.resume()
+        run.ahead = stack.enter_context(prefetched(run.batches.at, range(run.step, job.steps)))
         return run.finish(keep_weights)
 
 
@@ -125,7 +127,7 @@ class _Run:
         self.corpus = Corpus.open(job.corpus)
         self.identity = job.training_hash(self.corpus.hash)
         self.config = _with_vocabulary(job.model, self.corpus.vocab_size)
-        self.batches = [
+        cohort = [
             Batches(
                 self.corpus,
                 mixture,
@@ -136,10 +138,12 @@ class _Run:
             )
             for mixture, seed in zip(job.mixtures, job.seeds, strict=True)
         ]
+        self.batches = CohortBatches(cohort)
         self.evaluation_steps = {
             max(1, job.steps * (i + 1) // self.recipe.evaluations)
             for i in range(self.recipe.evaluations)
         }
+        self.ahead: Iterator[np.ndarray] = iter(())  # batches of the steps to come
         self.step = 0
         self.curves: list[list[CurvePoint]] = [[] for _ in job.mixtures]
         self.last: list[Evaluation] = []
@@ -206,7 +210,7 @@ class _Run:
         return [self._outcome(k) for k in range(self.job.cohort)]
 
     def _train_step(self) -> None:
-        ids_KBT = torch.from_numpy(np.stack([b.at(self.step) for b in self.batches]))
+        ids_KBT = torch.from_numpy(next(self.ahead))
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
         parts = self.recipe.micro_batches
         self.model.begin_step(self.step / self.job.steps)
