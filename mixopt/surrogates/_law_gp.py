@@ -11,17 +11,19 @@ the prior mean μ_j of their length scales. Found for this project; published no
 
 Parameters are searched for as whitened numbers ζ ~ N(0, 1), parameter = prior mean + deviation x ζ.
 
-Shapes: n trials, m domains, q metrics.
+Shapes: n trials, m domains, q metrics, g of them worked on at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.blas import dsymm, dsymv
 from scipy.optimize import minimize
 
-from mixopt.surrogates._matern import JITTER, distances, factor, matern, matern_slope
+from mixopt.surrogates._matern import JITTER, Correlations, invert
 
 OFFSET = 1e-7  # keeps the logarithm and the power of an absent domain's weight finite
 ABSENT = 1e6  # noise variance of a value that was not measured: it says nothing
@@ -29,6 +31,7 @@ ABSENT = 1e6  # noise variance of a value that was not measured: it says nothing
 # a seventh from 80 to 150; from 24 RegMix runs on it rises by 1 to 3 %.
 ITERATIONS = (150, 80)
 MANY = 50  # trials from which on the fewer iterations do
+TOGETHER = 2**15  # entries of the covariances that are worked on at once: what a cache holds
 MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
 
 
@@ -106,6 +109,8 @@ class LawGP:
         own = np.zeros(n) if extra is None else extra
         self.extra = np.where(np.isfinite(values), own[:, None], ABSENT).T  # (q, n)
         self.shape = n, m, q
+        self._together = min(q, max(1, TOGETHER // n**2))
+        self._near = Correlations(self._together, n)
         length = np.sqrt(2) + 0.5 * np.log(m) - 1 + p.log_length[0]
         self.shared_mean = np.r_[p.gamma[0], 0.0, np.full(m, length)]
         self.shared_std = np.r_[p.gamma[1], p.floor, np.full(m, p.log_length[1])]
@@ -193,12 +198,13 @@ class LawGP:
         value = 0.5 * float(whitened @ whitened)
         own_slope, length_slope = np.zeros_like(own), np.zeros_like(length)
         x_slope = np.zeros_like(x)
-        for i in range(q):
-            found = self._metric(i, x, own[i], length[i])
+        for first in range(0, q, self._together):
+            rows = slice(first, first + self._together)
+            found = self._metrics(rows, x, own[rows], length[rows])
             if found is None:
                 return 1e10, np.zeros_like(whitened)
             value += found[0]
-            own_slope[i], length_slope[i] = found[1], found[2]
+            own_slope[rows], length_slope[rows] = found[1], found[2]
             x_slope += found[3]
         shared_slope = np.concatenate(
             [
@@ -216,41 +222,65 @@ class LawGP:
         )
         return value, slope + whitened
 
-    def _metric(
-        self, i: int, x: np.ndarray, own: np.ndarray, log_length: np.ndarray
+    def _metrics(
+        self, rows: slice, x: np.ndarray, own: np.ndarray, log_length: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray] | None:
-        """Negative log likelihood of metric i; gradients by its own parameters, log l and x."""
+        """Negative log likelihood of g metrics; gradients by their own parameters, log l and x.
+
+        Elementwise passes over covariances cost as much as factoring them: the traces that need
+        none are had from inverse x (v K + noise) = 1.
+        """
         n = self.shape[0]
-        variance, noise = np.exp(own[-2:])
-        mean, law_slope = law(x, own[:-2])
-        distance = distances(x * np.exp(-log_length), x * np.exp(-log_length))
-        kernel = matern(distance)
-        covariance = variance * kernel
-        covariance.flat[:: n + 1] += noise + self.extra[i] + JITTER
-        factored = factor(covariance)
-        if factored is None:
+        variance, noise = np.exp(own[:, -2:]).T
+        self._near.fill(x * np.exp(-log_length)[:, None])
+        kernel, decay = self._near.kernel, self._near.decay
+        apart = self.extra[rows] + (noise + JITTER)[:, None]  # (g, n)
+        kernel *= variance[:, None, None]
+        np.einsum("gii->gi", kernel)[...] += apart
+        log_determinant = invert(kernel)
+        if log_determinant is None:
             return None
-        inverse, log_determinant = factored
-        residual = self.values[:, i] - mean
-        pull = inverse @ residual
-        value = 0.5 * float(residual @ pull) + 0.5 * log_determinant
-        by_covariance = 0.5 * (inverse - np.outer(pull, pull))
-        own_slope = np.concatenate(
+        inverse = kernel
+        effect, ground, shares = np.exp(own[:, 1]), np.exp(own[:, 2]), np.exp(own[:, 3:-2])
+        data = ground[:, None] + shares @ x.T
+        logs = np.log(data)
+        residual = self.values.T[rows] - own[:, :1] + effect[:, None] * logs
+        pull = np.empty_like(residual)
+        for i, matrix in enumerate(_turned(inverse)):
+            pull[i] = dsymv(1.0, matrix, residual[i], lower=1)
+        value = 0.5 * float((residual * pull).sum()) + 0.5 * log_determinant
+        diagonal = np.einsum("gii->gi", inverse)
+        explained = n - (diagonal * apart).sum(axis=1)
+        explained -= (pull * (residual - apart * pull)).sum(axis=1)
+        # d mean / d log s_j = -B s_j x_j / u, and d mean / d x_j = -B s_j / u
+        rate = effect[:, None] * pull / data
+        own_slope = np.column_stack(
             [
-                -(pull @ law_slope),
-                [variance * (by_covariance * kernel).sum(), noise * np.trace(by_covariance)],
+                -pull.sum(axis=1),
+                effect * (pull * logs).sum(axis=1),
+                ground * rate.sum(axis=1),
+                shares * (rate @ x),
+                0.5 * explained,
+                0.5 * noise * (diagonal.sum(axis=1) - (pull**2).sum(axis=1)),
             ]
         )
-        by_square = by_covariance * (variance * matern_slope(distance))
-        total, mixed = by_square.sum(axis=1), by_square @ x
+        # the slope by squared distances, times x and times 1: totals need no pass of their own
+        columns = np.column_stack([x, np.ones(n)])
+        mixed = -pull[..., None] * (decay @ (pull[..., None] * columns))
+        inverse *= decay
+        for i, weighted in enumerate(_turned(inverse)):
+            mixed[i] += dsymm(1.0, weighted, columns, lower=1)
+        mixed *= (-5 / 12) * variance[:, None, None]
+        mixed, total = mixed[..., :-1], mixed[..., -1:]
         shrink = np.exp(-2 * log_length)
-        length_slope = -4 * shrink * (total @ x**2 - (x * mixed).sum(axis=0))
-        x_slope = 4 * shrink * (total[:, None] * x - mixed)
-        # d mean / d x_j = -B s_j / u, and d mean / d log s_j = -B s_j x_j / u
-        shares = np.exp(own[3:-2])
-        rate = np.exp(own[1]) / (np.exp(own[2]) + x @ shares)
-        x_slope += (pull * rate)[:, None] * shares
-        return value, own_slope, length_slope, x_slope
+        length_slope = -4 * shrink * (total * x**2 - x * mixed).sum(axis=1)
+        x_slope = 4 * (shrink[:, None] * (total * x - mixed)).sum(axis=0)
+        return value, own_slope, length_slope, x_slope + rate.T @ shares
+
+
+def _turned(matrices: np.ndarray) -> Iterator[np.ndarray]:
+    """Each of `matrices` (g, n, n) as BLAS stores one: what `invert` filled is its lower half."""
+    return (matrix.T for matrix in matrices)
 
 
 def law(x: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mixopt.objective import Objective
-from mixopt.surrogates._law_gp import OFFSET, LawGP, law
+from mixopt.surrogates._law_gp import ABSENT, OFFSET, LawGP, law
+from mixopt.surrogates._matern import JITTER, distances, matern
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.gaussian import Posterior
 from mixopt.testing.surrogates import SurrogateConformance, example_table
@@ -31,6 +32,28 @@ def test_the_gradient_is_that_of_the_density(holes: bool) -> None:
         for e in np.eye(len(at))
     ]
     np.testing.assert_allclose(density.density(at)[1], numeric, rtol=1e-5, atol=1e-5)
+
+
+def test_the_density_of_many_metrics_is_the_sum_of_each_computed_plainly() -> None:
+    rng = np.random.default_rng(3)
+    n, m, q = 90, 4, 7
+    weights, values = rng.dirichlet(np.full(m, 0.5), n), rng.normal(size=(n, q))
+    values[5, 2] = np.nan
+    density = LawGP(weights, values)
+    at = 0.3 * rng.normal(size=len(density.start()))
+    said = density.parameters(at)
+    x = (weights + OFFSET) ** said.gamma
+    value = 0.5 * at @ at
+    for i in range(q):
+        known = np.isfinite(values[:, i])
+        scaled = x[known] / said.length[i]
+        covariance = said.variance[i] * matern(distances(scaled, scaled))
+        covariance += (said.noise[i] + JITTER) * np.eye(known.sum())
+        left = values[known, i] - law(x[known], said.law[i])[0]
+        value += 0.5 * left @ np.linalg.solve(covariance, left)
+        value += 0.5 * np.linalg.slogdet(covariance)[1]
+    missing = 0.5 * np.log(ABSENT)  # what a value that was not measured adds
+    assert density.density(at)[0] == pytest.approx(value + missing, rel=1e-6)
 
 
 def test_the_slopes_of_the_law_are_its_derivatives() -> None:
