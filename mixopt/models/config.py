@@ -145,7 +145,7 @@ class ModelConfig:
             return self._params(0, self.weights_per_expert)
         return self._params(self.settings.router_weights(self), self.settings.expert_weights(self))
 
-    def _params(self, router: int, experts: float) -> int:
+    def _params(self, router: float, experts: float) -> int:
         attention = 4 * self.width * self.width
         shared = self.shared_experts * self.weights_per_expert
         norms = 2 * self.width

@@ -43,17 +43,21 @@ class MoE(nn.Module):
 
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__()
-        width, hidden, experts = config.width, config.expert_width, config.experts
-        self.config = config
-        self.gate_up = nn.Parameter(torch.empty(cohort, experts, width, 2 * hidden))
-        self.down = nn.Parameter(torch.empty(cohort, experts, hidden, width))
+        self.config, self.cohort = config, cohort
+        self.add_experts()
         self.router: Router | None = None
         if not config.dense:
             self.router = router_class(config.router)(config, cohort, layer)
         if config.shared_experts:
-            shared = hidden * config.shared_experts
-            self.shared_gate_up = nn.Parameter(torch.empty(cohort, width, 2 * shared))
-            self.shared_down = nn.Parameter(torch.empty(cohort, shared, width))
+            shared = config.expert_width * config.shared_experts
+            self.shared_gate_up = nn.Parameter(torch.empty(cohort, config.width, 2 * shared))
+            self.shared_down = nn.Parameter(torch.empty(cohort, shared, config.width))
+
+    def add_experts(self) -> None:
+        """Make the parameters of the routed experts; a layer with others overrides it."""
+        shape, hidden = (self.cohort, self.config.experts), self.config.expert_width
+        self.gate_up = nn.Parameter(torch.empty(*shape, self.config.width, 2 * hidden))
+        self.down = nn.Parameter(torch.empty(*shape, hidden, self.config.width))
 
     def forward(
         self, x_KND: Tensor, router_x_KND: Tensor, context: RoutingContext
@@ -69,8 +73,7 @@ class MoE(nn.Module):
         if self.router is None:
             gate_up, down = self.gate_up[:, 0].to(dtype), self.down[:, 0].to(dtype)
             return self._add_shared(swiglu(x_KND, gate_up, down), x_KND), None
-        routing: Routing = self.router(router_x_KND, context)
-        y_KND = self._routed(x_KND, routing)
+        y_KND, routing = self.route(self.router, x_KND, router_x_KND, context)
         if routing.extra_KND is not None:
             y_KND = y_KND + routing.extra_KND.to(dtype)
         return self._add_shared(y_KND, x_KND), routing
@@ -82,20 +85,28 @@ class MoE(nn.Module):
         into_std = config.width**-0.5
         # outputs added to the stream shrink with depth so that its variance does not grow
         onto_std = config.expert_width**-0.5 * (2 * config.layers) ** -0.5
-        self._initialize_experts(generators, into_std, onto_std)
+        self.initialize_experts(generators, into_std, onto_std)
         if self.router is not None:
             self.router.initialize(generators)
         if config.shared_experts:
             draw_normal(self.shared_gate_up, generators, into_std)
             draw_normal(self.shared_down, generators, onto_std)
 
-    def _initialize_experts(
+    def initialize_experts(
         self, generators: Sequence[torch.Generator], into_std: float, onto_std: float
     ) -> None:
+        """Draw the experts' parameters: those that read the stream, and those that write to it."""
         draw_normal(self.gate_up, generators, into_std)
         draw_normal(self.down, generators, onto_std)
 
-    def _routed(self, x_KND: Tensor, routing: Routing) -> Tensor:
+    def route(
+        self, router: Router, x_KND: Tensor, router_x_KND: Tensor, context: RoutingContext
+    ) -> tuple[Tensor, Routing]:
+        """What the routed experts add, (K, N, D), and the routing; arguments as of `forward`."""
+        routing: Routing = router(router_x_KND, context)
+        return self.run_experts(x_KND, routing), routing
+
+    def run_experts(self, x_KND: Tensor, routing: Routing) -> Tensor:
         """Σ over a token's experts of gate · FFN, (K, N, D)."""
         return run_cohort(x_KND, routing.gates_KNS, routing.indices_KNS, self.gate_up, self.down)
 

@@ -18,7 +18,25 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import RouterSettings, build_settings
 from mixopt.registry import resolve
 
-ROUTERS: Mapping[str, str] = {"softmax": "mixopt.models.routers.softmax:SoftmaxRouter"}
+ROUTERS: Mapping[str, str] = {
+    "adamoe": "mixopt.models.routers.adamoe:AdaMoERouter",
+    "autonomy": "mixopt.models.routers.autonomy:AutonomyRouter",
+    "deepseek": "mixopt.models.routers.deepseek:DeepSeekRouter",
+    "expert-choice": "mixopt.models.routers.expert_choice:ExpertChoiceRouter",
+    "hash": "mixopt.models.routers.hash:HashRouter",
+    "hmoe": "mixopt.models.routers.hmoe:HeterogeneousRouter",
+    "hyper": "mixopt.models.routers.hyper:HyperRouter",
+    "loss-free": "mixopt.models.routers.loss_free:LossFreeRouter",
+    "mh-moe": "mixopt.models.routers.mh_moe:MultiHeadRouter",
+    "moe++": "mixopt.models.routers.moe_plus_plus:CheapExpertsRouter",
+    "remoe": "mixopt.models.routers.remoe:ReluRouter",
+    "rmoe": "mixopt.models.routers.rmoe:RecurrentRouter",
+    "softmax": "mixopt.models.routers.softmax:SoftmaxRouter",
+    "stable": "mixopt.models.routers.stable:StableRouter",
+    "switch": "mixopt.models.routers.switch:SwitchRouter",
+    "top-p": "mixopt.models.routers.top_p:TopPRouter",
+    "x-moe": "mixopt.models.routers.x_moe:CosineRouter",
+}
 INITIAL_STD = 0.02  # never 0: ties would send every token to the same experts
 
 
@@ -50,6 +68,9 @@ class RoutingContext:
 @dataclass(frozen=True)
 class Routing:
     """Where the tokens of one layer go.
+
+    A layer that cuts each token into H sub-tokens gives N·H rows instead of N: those of token n are
+    rows n·H to n·H + H - 1.
 
     Attributes:
         indices_KNS: experts of each token, int64 in [0, E); -1 is an empty slot. A token's experts
@@ -87,7 +108,8 @@ class Router(nn.Module, ABC):
         settings_class: its own settings, and what it weighs.
         layer_class: `package.module:Name` of the layer that it routes for.
         settings: what the study file says under `router_settings`.
-        choices: columns of the scores: the E experts, and null experts after them if it has any.
+        null_experts: choices that are no experts of the layer.
+        choices: columns of the scores: the E experts, and the null experts after them.
         step_counts_KE: assignments of this optimizer step so far, (K, choices).
         step_tokens_K: real tokens of this optimizer step so far.
     """
@@ -97,14 +119,19 @@ class Router(nn.Module, ABC):
     step_counts_KE: Tensor
     step_tokens_K: Tensor
 
-    def __init__(self, config: ModelConfig, cohort: int, layer: int, null_experts: int = 0) -> None:
+    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__()
         self.config, self.cohort, self.layer = config, cohort, layer
         self.settings = build_settings(self.settings_class, config.router_settings)
-        self.choices = config.experts + null_experts
+        self.choices = config.experts + self.null_experts
         zeros_KE = torch.zeros(cohort, self.choices)
         self.register_buffer("step_counts_KE", zeros_KE, persistent=False)
         self.register_buffer("step_tokens_K", torch.zeros(cohort), persistent=False)
+
+    @property
+    def null_experts(self) -> int:
+        """None, unless a subclass has some."""
+        return 0
 
     @abstractmethod
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
@@ -157,6 +184,19 @@ class Router(nn.Module, ABC):
             counts_KE = self.step_counts_KE.clone()
         return counts_KE / counts_KE.sum(-1, keepdim=True).clamp_min(1.0)
 
+    def rates(self, counts_KE: Tensor, mask_KN: Tensor | None, tokens: int) -> Tensor:
+        """How many times a token is assigned to each choice on average, (K, choices); as `shares`.
+
+        Args:
+            counts_KE: assignments of this micro-batch.
+            mask_KN: True where a token is real; None if all are.
+            tokens: N.
+        """
+        if self.training and self.config.balance == "global":
+            return self.step_counts_KE / self.step_tokens_K.clamp_min(1.0).unsqueeze(-1)
+        real_K1 = tokens if mask_KN is None else mask_KN.sum(1, keepdim=True).clamp_min(1)
+        return counts_KE / real_K1
+
     def balance_loss(
         self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
     ) -> Tensor:
@@ -202,14 +242,21 @@ def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
     gates_KNS = routing.gates_KNS
     shares_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-9)
     entropies_KN1 = torch.special.entr(shares_KNS).sum(-1, keepdim=True)
-    return mean_over_tokens(entropies_KN1, mask_KN).squeeze(-1)
+    return mean_over_tokens(entropies_KN1, row_mask(routing, mask_KN)).squeeze(-1)
 
 
 @torch.no_grad()
 def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
     """Share of the tokens that reach no expert, all slots being empty, (K,)."""
     empty_KN1 = (routing.indices_KNS < 0).all(-1, keepdim=True).float()
-    return mean_over_tokens(empty_KN1, mask_KN).squeeze(-1)
+    return mean_over_tokens(empty_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+
+
+def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
+    """The mask of a routing's rows, which may be sub-tokens."""
+    if mask_KN is None:
+        return None
+    return mask_KN.repeat_interleave(routing.indices_KNS.shape[1] // mask_KN.shape[1], 1)
 
 
 def compact(chosen_KNE: Tensor, gates_KNE: Tensor) -> tuple[Tensor, Tensor]:

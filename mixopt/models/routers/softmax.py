@@ -18,9 +18,14 @@ from mixopt.models.routers.top_k import TopKRouter
 class SoftmaxRouter(TopKRouter):
     """p = softmax(x W); the k most probable experts, gates p or p divided by their sum."""
 
-    def __init__(self, config: ModelConfig, cohort: int, layer: int, null_experts: int = 0) -> None:
-        super().__init__(config, cohort, layer, null_experts)
-        self.weight = nn.Parameter(torch.empty(cohort, config.width, self.choices))
+    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
+        super().__init__(config, cohort, layer)
+        self.weight = nn.Parameter(torch.empty(cohort, self.input_width, self.choices))
+
+    @property
+    def input_width(self) -> int:
+        """Width of the states that are routed."""
+        return self.config.width
 
     def initialize(self, generators: Sequence[torch.Generator]) -> None:
         """Draw the weights from N(0, 0.02²)."""

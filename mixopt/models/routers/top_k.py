@@ -25,7 +25,7 @@ class TopKRouter(Router):
         probabilities_KNE = torch.softmax(logits_KNE, -1)
         gates_KNS, indices_KNS = probabilities_KNE.topk(self.config.experts_per_token, -1)
         if self.settings.unit_gates(self.config):
-            gates_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True)
+            gates_KNS = normalized(gates_KNS)
         with torch.no_grad():
             counts_KE = self.count(indices_KNS, context.mask_KN)
         losses = self.losses(logits_KNE, probabilities_KNE, counts_KE, context.mask_KN)
@@ -39,9 +39,17 @@ class TopKRouter(Router):
         mask_KN: Tensor | None,
     ) -> Mapping[str, Tensor]:
         """The balance loss and the z-loss, each (K,), times their coefficients."""
+        z_K = self.config.z_coefficient * z_loss(logits_KNE, mask_KN)
+        return {**self.balance_alone(probabilities_KNE, counts_KE, mask_KN), "z": z_K}
+
+    def balance_alone(
+        self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
+    ) -> Mapping[str, Tensor]:
+        """The balance loss (K,) times its coefficient, under its name."""
         balance_K = self.balance_loss(probabilities_KNE, counts_KE, mask_KN)
-        z_K = z_loss(logits_KNE, mask_KN)
-        return {
-            "balance": self.config.balance_coefficient * balance_K,
-            "z": self.config.z_coefficient * z_K,
-        }
+        return {"balance": self.config.balance_coefficient * balance_K}
+
+
+def normalized(gates_KNS: Tensor) -> Tensor:
+    """Gates divided by their sum; 0 where all are 0."""
+    return gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-20)

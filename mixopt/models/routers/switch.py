@@ -1,0 +1,34 @@
+"""Switch routing (2101.03961): plain softmax gates, balanced within each micro-batch.
+
+Shapes: K proxies, E experts. The paper's k is 1, and its experts have a capacity; here k is the
+model's, and no token is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mixopt.models.router_settings import PlainGates
+from mixopt.models.routers.softmax import SoftmaxRouter
+
+
+class SwitchRouter(SoftmaxRouter):
+    """The k largest of softmax(x W) as they are; balance loss over the micro-batch, no z-loss."""
+
+    settings_class = PlainGates
+
+    def shares(self, counts_KE: Tensor) -> Tensor:
+        """Shares of this micro-batch, whatever `config.balance` says."""
+        return counts_KE / counts_KE.sum(-1, keepdim=True).clamp_min(1.0)
+
+    def losses(
+        self,
+        logits_KNE: Tensor,
+        probabilities_KNE: Tensor,
+        counts_KE: Tensor,
+        mask_KN: Tensor | None,
+    ) -> Mapping[str, Tensor]:
+        """The balance loss alone."""
+        return self.balance_alone(probabilities_KNE, counts_KE, mask_KN)

@@ -1,0 +1,55 @@
+"""X-MoE (2204.09179): cosine to expert vectors in a narrow space, so that states do not collapse.
+
+Shapes: K proxies, N tokens, D width, P narrow width, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixopt.models.config import ModelConfig
+from mixopt.models.router_settings import CosineSettings
+from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.top_k import TopKRouter
+
+COLDEST = 0.01  # the paper's bound of the learned temperature
+
+
+class CosineRouter(TopKRouter):
+    """Logits cos(x W, e_i) / τ with a learned temperature τ; then softmax and top-k."""
+
+    settings_class = CosineSettings
+    settings: CosineSettings
+
+    def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
+        super().__init__(config, cohort, layer)
+        narrow = self.settings.narrow_width
+        self.projection = nn.Parameter(torch.empty(cohort, config.width, narrow))
+        self.vectors = nn.Parameter(torch.empty(cohort, config.experts, narrow))
+        self.temperature = nn.Parameter(torch.full((cohort, 1), self.settings.temperature))
+
+    def initialize(self, generators: Sequence[torch.Generator]) -> None:
+        """Draw projection and vectors; lengths do not matter to a cosine."""
+        draw_normal(self.projection, generators, self.config.width**-0.5)
+        draw_normal(self.vectors, generators, self.settings.narrow_width**-0.5)
+        nn.init.constant_(self.temperature, self.settings.temperature)
+
+    def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
+        """See the class."""
+        narrow_KNP = F.normalize(torch.bmm(x_KND.float(), self.projection.float()), dim=-1)
+        cosines_KNE = torch.bmm(narrow_KNP, F.normalize(self.vectors.float(), dim=-1).mT)
+        return self.choose(cosines_KNE / self.temperature.clamp_min(COLDEST).unsqueeze(1), context)
+
+    def losses(
+        self,
+        logits_KNE: Tensor,
+        probabilities_KNE: Tensor,
+        counts_KE: Tensor,
+        mask_KN: Tensor | None,
+    ) -> Mapping[str, Tensor]:
+        """The balance loss alone: a cosine needs no z-loss."""
+        return self.balance_alone(probabilities_KNE, counts_KE, mask_KN)
