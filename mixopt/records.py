@@ -13,10 +13,40 @@ from typing import Any
 
 from mixopt.trials import CurvePoint, Trial
 
+CHECKPOINT = "checkpoint.safetensors"  # in a trial's folder, or in that of its cohort
+CURVE = "curve.jsonl"  # beside it; in the end in the trial's folder
+MARKER = "done.json"  # in a trial's folder: its training is complete
+COHORT = "cohort.json"  # in a cohort's folder: its trials
+
 
 def trial_folder(home: Path, number: int) -> Path:
     """Where trial `number` of the study at `home` keeps its curve, checkpoint and marker."""
     return home / "trials" / f"{number:04d}"
+
+
+def cohort_folder(home: Path, numbers: Sequence[int]) -> Path:
+    """Where trials that train together keep what they share until they end."""
+    return home / "cohorts" / f"{numbers[0]:04d}-{numbers[-1]:04d}"
+
+
+def read_cohorts(home: Path) -> dict[Path, list[int]]:
+    """Folder of each cohort → the numbers of its trials, in the order of its proxies."""
+    found = {}
+    for path in sorted(home.glob(f"cohorts/*/{COHORT}")):
+        numbers = _object(path).get("trials")
+        if isinstance(numbers, list) and all(isinstance(n, int) for n in numbers):
+            found[path.parent] = numbers
+    return found
+
+
+def training_folder(home: Path, number: int) -> tuple[Path, int]:
+    """Where trial `number` trains, and which of the proxies there is its own."""
+    alone = trial_folder(home, number)
+    if not (alone / CURVE).exists():
+        for folder, numbers in read_cohorts(home).items():
+            if number in numbers:
+                return folder, numbers.index(number)
+    return alone, -1
 
 
 def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
@@ -26,9 +56,12 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
     left out.
     """
     points: dict[int, CurvePoint] = {}
-    for line in _lines(trial_folder(home, trial.number) / "curve.jsonl"):
+    folder, proxy = training_folder(home, trial.number)
+    for line in _lines(folder / CURVE):
         try:
             point = json.loads(line)
+            if proxy >= 0 and point["proxy"] != proxy:
+                continue
             points[int(point["step"])] = CurvePoint(
                 step=int(point["step"]),
                 tokens=int(point["tokens"]),
@@ -51,7 +84,7 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
 
 def finished_at(home: Path, number: int) -> float | None:
     """When the completion marker of trial `number` was written, seconds since 1970."""
-    marker = trial_folder(home, number) / "done.json"
+    marker = trial_folder(home, number) / MARKER
     return marker.stat().st_mtime if marker.exists() else None
 
 

@@ -162,6 +162,8 @@ class Ray(Section):
     """CPU cores that one training asks of Ray; also its threads."""
     gpus_per_trial: float = Field(default=0, ge=0)
     """GPUs that one training asks of Ray; a fraction lets several share one."""
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Trials trained as one: at most so many; `auto` measures what is fastest, no slot idle."""
     attempts: int = Field(default=4, ge=1)
     """Attempts before a trial that loses its worker or memory counts as failed."""
 

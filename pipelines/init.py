@@ -67,6 +67,7 @@ ray:
   address: null           # null: RAY_ADDRESS or a cluster on this machine; local: start one here
   cpus_per_trial: 1
   gpus_per_trial: 0
+  cohort: auto            # trials trained as one: so many at most, or what is measured fastest
 """
 
 

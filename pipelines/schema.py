@@ -201,6 +201,8 @@ def _takes(values: Schema) -> str:
         return "tokens"
     if "anyOf" in values:
         return ", ".join(dict.fromkeys(_takes(v) for v in values["anyOf"]))
+    if "const" in values:
+        return f"`{values['const']}`"
     if "enum" in values:
         return ", ".join(f"`{v}`" for v in values["enum"])
     if "$ref" in values:

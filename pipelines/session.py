@@ -6,7 +6,9 @@ Everything durable is under `study.home`:
     driver.lock       who works on it now
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, settled once for all trainings
+    cohort.json       how many trials train fastest as one, settled once
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
+    cohorts/0004-0007/  which trials train as one, and their checkpoint until they end
     verdict.json      what selection found, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
     report.html, mlflow.db
@@ -25,7 +27,6 @@ from typing import Literal
 
 from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import TrainingError
 from mixopt.ledger import Ledger
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
@@ -33,13 +34,16 @@ from mixopt.recipe import Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Failure, Fidelity, Outcome, Role, Trial, TrialResult, TrialSpec
+from mixopt.trials import Failure, Fidelity, Outcome, Role, Trial, TrialSpec
+from pipelines.cohorts import Cohort, Packing
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
 from proxies.job import Job
 from workers.cluster import Resources, connect
+from workers.cluster import slots as cluster_slots
 from workers.proxy_task import Work
 
+SETTLED_COHORT = "cohort.json"
 TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
 
 
@@ -94,13 +98,39 @@ class Session:
         path = self.home / "precision.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         if purpose not in known:
-            from workers.precision import settled
+            from workers.measured import settled
 
             self.connect()
             model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
             known[purpose] = settled(model, asked.recipe, self.resources).precision
             files.write_json(path, known)
         return dataclasses.replace(asked.recipe, precision=known[purpose])
+
+    def largest_cohort(self) -> int:
+        """How many trials train fastest as one: measured on the cluster the first time."""
+        path = self.home / SETTLED_COHORT
+        if not path.exists():
+            from workers import measured
+
+            self.connect()
+            chosen = measured.cohort(self.model, self.recipe("proxy"), self.resources)
+            files.write_json(path, {"proxies": chosen})
+        return int(json.loads(path.read_text())["proxies"])
+
+    def cohorts(self, trials: Sequence[Trial]) -> list[Cohort]:
+        """Pack `trials`, none of which has ended, for the connected cluster."""
+        most = self.study.ray.cohort
+        if most != "auto":
+            return self.packing.form(trials, most)
+        slots = cluster_slots(self.resources)
+        if len(trials) <= slots and not (self.home / SETTLED_COHORT).exists():
+            return self.packing.form(trials, most=1)  # nothing to measure for
+        return self.packing.form(trials, self.largest_cohort(), slots)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """Packs trials that train together."""
+        return Packing(self.home, self.work, self.ledger.trial)
 
     @cached_property
     def kept_domains(self) -> tuple[str, ...]:
@@ -120,7 +150,7 @@ class Session:
         return TRAINING_PER_FORWARD * model.flops_per_token(length) * tokens
 
     def work(self, trial: Trial) -> Work:
-        """The training that `trial` asks for."""
+        """The training that `trial` asks for, alone."""
         spec = trial.spec
         folder = trial_folder(self.home, trial.number)
         identity = spec.training_hash(self.corpus.hash, self.study.training_hash(self.corpus))
@@ -164,6 +194,9 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
 def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:
     """Train the trials that are not finished, on the connected cluster, and record each as it ends.
 
+    Trials train in cohorts (`pipelines.cohorts`). A cohort that is out of memory for good is halved
+    once the others have ended.
+
     Returns:
         The trials as the ledger has them now, all finished.
 
@@ -171,42 +204,72 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
         CorpusError: a worker met bad data.
         TrainingError: a worker crashed.
     """
-    from workers import driver
-
-    ledger, display = session.ledger, session.display
     todo = [t for t in specs if not t.ended]
     cost = session.flops(session.model, session.fidelity.tokens)
     if not todo:
-        display.skip(cost * len(specs))
+        session.display.skip(cost * len(specs))
         return list(specs)
     session.connect()
+    cohorts = session.cohorts(todo)
     over = {str(t.number): cost for t in specs if t.ended}
-    with display.phase(label, cost * len(specs), len(specs), over):
-        for event in driver.run([session.work(t) for t in todo], session.resources):
-            number = int(event.key)
-            match event:
-                case driver.Started():
+    with session.display.phase(label, cost * len(specs), len(specs), over):
+        while cohorts:
+            cohorts = _train(session, cohorts, cost)
+    return [session.ledger.trial(t.number) for t in specs]
+
+
+def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Cohort]:
+    """Train `cohorts` and record their trials; what is left are the halves of those too large."""
+    from workers import driver
+
+    ledger, display = session.ledger, session.display
+    by_key = {cohort.work.key: cohort for cohort in cohorts}
+    halves: list[Cohort] = []
+    for event in driver.run([cohort.work for cohort in cohorts], session.resources):
+        cohort = by_key[event.key]
+        match event:
+            case driver.Started():
+                for number in cohort.pending:
                     ledger.start(number)
-                case driver.Progressed():
-                    done = cost * event.tokens / session.fidelity.tokens
-                    display.progress(event.key, done, event.tokens_per_second)
-                case driver.Finished(outcomes=[Outcome(result=TrialResult() as result)]):
-                    session.tracker.trial(ledger.complete(number, result))
-                    display.finished(event.key, cost)
-                case driver.Finished(outcomes=[Outcome(failure=Failure() as why, message=said)]):
-                    session.tracker.trial(ledger.fail(number, why, said))
-                    display.finished(event.key, cost)
-                    display.warn(f"trial {number} {why}: {said}; it counts as no score")
-                case driver.Failed(final=True):
-                    failed = ledger.fail(number, event.failure, event.message)
-                    session.tracker.trial(failed)
+            case driver.Progressed():
+                done = cost * event.tokens / session.fidelity.tokens
+                for number in cohort.pending:
+                    each = event.tokens_per_second / len(cohort.trials)
+                    display.progress(str(number), done, each)
+            case driver.Finished(outcomes=outcomes):
+                for trial, outcome in zip(cohort.trials, outcomes, strict=True):
+                    if not trial.ended:
+                        _record(session, trial.number, outcome)
+                        display.finished(str(trial.number), cost)
+            case driver.Failed(final=True) if _too_large(cohort, event.failure):
+                halves += session.packing.halve(cohort)
+                display.warn(f"{_named(cohort)} are out of memory together: they train in halves")
+            case driver.Failed(final=True):
+                for number in cohort.pending:
+                    session.tracker.trial(ledger.fail(number, event.failure, event.message))
                     display.warn(f"trial {number} failed: {event.failure}")
-                case driver.Failed():
+            case driver.Failed():
+                for number in cohort.pending:
                     ledger.note(number, event.message)
-                    display.warn(f"trial {number}: {event.failure}, trying again")
-                case _:
-                    raise TrainingError(f"one proxy was asked for, but {event} came back")
-    return [ledger.trial(t.number) for t in specs]
+                display.warn(f"{_named(cohort)}: {event.failure}, trying again")
+    return halves
+
+
+def _record(session: Session, number: int, outcome: Outcome) -> None:
+    if outcome.result is not None:
+        session.tracker.trial(session.ledger.complete(number, outcome.result))
+        return
+    why = outcome.failure or Failure.CRASHED
+    session.tracker.trial(session.ledger.fail(number, why, outcome.message))
+    session.display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
+
+
+def _too_large(cohort: Cohort, failure: Failure) -> bool:
+    return failure is Failure.OUT_OF_MEMORY and len(cohort.pending) > 1
+
+
+def _named(cohort: Cohort) -> str:
+    return f"trial{'s' if len(cohort.trials) > 1 else ''} {cohort.work.key}"
 
 
 def add_missing(session: Session, specs: Sequence[TrialSpec]) -> list[Trial]:

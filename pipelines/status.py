@@ -10,7 +10,13 @@ from pathlib import Path
 from rich.table import Table
 
 from mixopt.ledger import Ledger
-from mixopt.records import read_curve, read_promotion, read_verdict
+from mixopt.records import (
+    CHECKPOINT,
+    read_curve,
+    read_promotion,
+    read_verdict,
+    training_folder,
+)
 from mixopt.study import load_study
 from mixopt.trials import Role, State, Trial
 from pipelines.console import make_console
@@ -75,7 +81,10 @@ def _progress(home: Path, trial: Trial) -> str:
     curve = read_curve(home, trial)
     done = count(curve[-1].tokens) if curve else "0"
     age = ""
-    folder = home / "trials" / f"{trial.number:04d}" / "checkpoint.safetensors"
-    if folder.exists():
-        age = f", checkpoint {duration(time.time() - folder.stat().st_mtime)} old"
+    folder, proxy = training_folder(home, trial.number)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        age = f", checkpoint {duration(time.time() - checkpoint.stat().st_mtime)} old"
+    if proxy >= 0:
+        age += f", in cohort {folder.name}"
     return f"{done} of {count(trial.spec.fidelity.tokens)} tokens evaluated{age}"

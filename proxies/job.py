@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mixopt.recipe import Recipe
 
 # settings of a recipe that change memory or durability, never what is computed
 HARMLESS = ("micro_batches", "checkpoint_seconds")
+PER_PROXY = ("mixtures", "seeds", "learning_rates", "identity")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,41 @@ class Job:
                 "seeds": tuple(values["seeds"]),
                 "learning_rates": None if rates is None else tuple(rates),
             }
+        )
+
+    def shared(self) -> dict[str, Any]:
+        """What the proxies of a cohort have in common, as JSON-able values.
+
+        Jobs of which it is equal can be one job: `join`.
+        """
+        return {name: value for name, value in self.to_json().items() if name not in PER_PROXY}
+
+    @classmethod
+    def join(cls, jobs: Sequence[Job]) -> Job:
+        """One job that trains the proxies of all `jobs`, in their order.
+
+        Raises:
+            TrainingError: they differ in what a cohort must have in common.
+        """
+        first = jobs[0]
+        differs = {n for job in jobs for n, v in job.shared().items() if v != first.shared()[n]}
+        if differs:
+            raise TrainingError(
+                f"trainings of different {', '.join(sorted(differs))} cannot be one", where="job"
+            )
+        rates: tuple[float, ...] | None = None
+        if any(job.learning_rates is not None for job in jobs):
+            rates = tuple(
+                rate
+                for job in jobs
+                for rate in job.learning_rates or (job.recipe.learning_rate,) * job.cohort
+            )
+        return dataclasses.replace(
+            first,
+            mixtures=tuple(mixture for job in jobs for mixture in job.mixtures),
+            seeds=tuple(seed for job in jobs for seed in job.seeds),
+            learning_rates=rates,
+            identity="+".join(job.identity for job in jobs),
         )
 
     def training_hash(self, corpus_hash: str) -> str:

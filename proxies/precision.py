@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import platform
 import time
-from pathlib import Path
 
 import torch
 
-from mixopt.files import write_json
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.measurements import remembered
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEEDED_GAIN = 1.1  # bf16 must be this much faster to be worth its rounding
@@ -31,16 +25,12 @@ def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: t
     if recipe.precision != "auto":
         return recipe.precision
     shape = (config, recipe.sequence_length, recipe.batch_sequences, recipe.micro_batches, cohort)
-    key_text = repr((_device_name(device), torch.__version__, torch.get_num_threads(), shape))
-    key = hashlib.sha256(key_text.encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mixopt"
-    known = _read(cache / "precision.json")
-    if key not in known:
+
+    def faster() -> str:
         seconds = _measure(config, recipe, cohort, device)
-        known[key] = "bf16" if seconds["bf16"] * NEEDED_GAIN < seconds["fp32"] else "fp32"
-        with contextlib.suppress(OSError):  # no home to remember it in: measured again next time
-            write_json(cache / "precision.json", known)
-    return known[key]
+        return "bf16" if seconds["bf16"] * NEEDED_GAIN < seconds["fp32"] else "fp32"
+
+    return remembered("precision", device, shape, faster, DTYPES.__contains__)
 
 
 def _measure(
@@ -64,17 +54,3 @@ def _measure(
             if round_number:  # the first round warms up
                 best[name] = min(best[name], time.perf_counter() - start)
     return best
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return {k: v for k, v in known.items() if v in DTYPES} if isinstance(known, dict) else {}

@@ -29,6 +29,7 @@ from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
+from mixopt.records import CHECKPOINT, CURVE
 from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
 from proxies.checkpoint import load_state, save_state
 from proxies.evaluation import Evaluation, evaluate
@@ -37,8 +38,6 @@ from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
 from proxies.schedules import rate_share
 
-CHECKPOINT = "checkpoint.safetensors"
-CURVE = "curve.jsonl"
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 
 

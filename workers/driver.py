@@ -5,7 +5,8 @@
 It records nothing itself. One Ray task per piece of work, one retry policy per class of failure:
 
     diverged        final: the recipe, not the machine, is to blame; the search learns to stay away
-    out of memory   again with twice the micro-batches, while the batch can still be split
+    out of memory   again with twice the micro-batches, while the batch can still be split; whoever
+                    consumes may then halve a cohort
     worker lost     again, wherever there is room
     bad data        raised at once, naming file and line; what runs is left to its checkpoints
     crashed         raised at once, with the worker's traceback
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -39,7 +40,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """`key` has trained `tokens` tokens so far."""
+    """Each proxy of `key` has trained `tokens` tokens so far; the speed is that of all of them."""
 
     key: str
     tokens: int
@@ -73,7 +74,11 @@ class _Attempt:
     work: Work
     number: int = 0
     micro_batches: int = 1
-    stream: ObjectRefGenerator | None = field(default=None, repr=False)
+
+    @classmethod
+    def at(cls, work: Work) -> _Attempt:
+        """Before the first attempt at `work`."""
+        return cls(work, micro_batches=int(work.job["recipe"]["micro_batches"]))
 
 
 def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
@@ -97,7 +102,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
         num_gpus=resources.gpus,
         max_retries=0,  # retries are ours: they are counted, classified and told
     )
-    waiting = deque(_Attempt(work) for work in works)
+    waiting = deque(_Attempt.at(work) for work in works)
     running: dict[ObjectRefGenerator, _Attempt] = {}
     try:
         while waiting or running:

@@ -11,8 +11,9 @@ from typing import Any
 import ray
 
 from mixopt import files, locks
+from mixopt.records import MARKER
 from workers.cluster import Resources
-from workers.proxy_task import LOCK_PATIENCE_SECONDS, MARKER
+from workers.proxy_task import LOCK_PATIENCE_SECONDS
 
 SAMPLE_SEQUENCES = 16  # per validation domain, for the receipt
 

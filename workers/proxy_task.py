@@ -3,6 +3,10 @@
 An attempt is idempotent. It holds the folder's lock, so that a worker which outlives its killed
 driver and the one that takes over never write at once; it goes on from the folder's checkpoint; and
 where the completion marker of the same identity is there, it returns that and trains nothing.
+
+Trainings that were joined to a cohort share lock and checkpoint, in a folder of the cohort's own.
+At the end each gets its curve, what it keeps and its marker into the folder that it would have
+had alone, one after the other; the checkpoint goes last, so that a kill in between costs nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +17,43 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt import files, locks
 from mixopt.errors import CorpusError, LedgerError
+from mixopt.records import CHECKPOINT, CURVE, MARKER
+from mixopt.token_losses import TOKENS
 from mixopt.trials import Failure, Outcome
 
-MARKER = "done.json"
 ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_REPORTS = 1.0
 LOCK_PATIENCE_SECONDS = 120.0  # a dead driver's worker ends within a few seconds; NFS takes longer
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a proxy's result goes.
+
+    Attributes:
+        folder: absolute path that every node sees.
+        identity: what its marker must carry to count.
+    """
+
+    folder: str
+    identity: str
+
+    def outcome(self) -> Outcome | None:
+        """What its completion marker says; None if it has none, or another training's."""
+        try:
+            said = json.loads((Path(self.folder) / MARKER).read_text())
+        except (OSError, ValueError):
+            return None
+        if said.get("identity") != self.identity:
+            return None
+        return Outcome.from_json(said["outcomes"][0])
 
 
 @dataclass(frozen=True)
@@ -33,12 +61,14 @@ class Work:
     """A training for a worker, and where it happens.
 
     Attributes:
-        key: names it in events: `trial 12`, `expert law`.
+        key: names it in events: `12`, `expert law`, `4-7` for trials 4 to 7 in one cohort.
         job: `proxies.job.Job` as JSON-able values.
-        folder: absolute path that every node sees.
+        folder: absolute path that every node sees: of lock and checkpoint.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
         keep_tokens: validation domains of which the final loss of every token stays.
+        members: of a cohort, where the result of each proxy goes, in the order of the job's
+            mixtures; empty for a single training, whose result stays in `folder`.
     """
 
     key: str
@@ -47,17 +77,47 @@ class Work:
     identity: str
     keep_weights: bool = False
     keep_tokens: tuple[str, ...] = ()
+    members: tuple[Home, ...] = ()
+
+    @property
+    def homes(self) -> tuple[Home, ...]:
+        """Where the result of each proxy goes."""
+        return self.members or (Home(self.folder, self.identity),)
+
+    def shared(self) -> str:
+        """Equal for works that may be joined to one."""
+        from proxies.job import Job
+
+        kept = [self.keep_weights, self.keep_tokens]
+        return json.dumps([Job.from_json(self.job).shared(), *kept], sort_keys=True)
+
+
+def join(works: Sequence[Work], folder: Path) -> Work:
+    """The cohort of `works`, training in `folder`; each keeps its own folder for its result.
+
+    Raises:
+        TrainingError: they differ in what a cohort must have in common.
+    """
+    from proxies.job import Job
+
+    first = works[0]
+    if len(works) == 1:
+        return first
+    return dataclasses.replace(
+        first,
+        key=f"{first.key}-{works[-1].key}",
+        job=Job.join([Job.from_json(work.job) for work in works]).to_json(),
+        folder=str(folder),
+        identity="+".join(work.identity for work in works),
+        members=tuple(home for work in works for home in work.homes),
+    )
 
 
 def finished(work: Work) -> list[Outcome] | None:
-    """The outcomes in `work`'s completion marker; None if it has none."""
-    try:
-        said = json.loads((Path(work.folder) / MARKER).read_text())
-    except (OSError, ValueError):
-        return None
-    if said.get("identity") != work.identity:
-        return None
-    return [Outcome.from_json(outcome) for outcome in said["outcomes"]]
+    """The outcomes in `work`'s completion markers; None if one of them is missing."""
+    outcomes = [home.outcome() for home in work.homes]
+    there = [outcome for outcome in outcomes if outcome is not None]
+    return there if len(there) == len(outcomes) else None
 
 
 def perform(
@@ -114,7 +174,7 @@ def _train(
     box: queue.Queue[dict[str, Any]],
 ) -> list[Outcome]:
     from proxies.job import Job
-    from proxies.training import CHECKPOINT, Progress, train
+    from proxies.training import Progress, train
 
     folder = Path(work.folder)
     with locks.hold(folder / "lock", work.key, patience=LOCK_PATIENCE_SECONDS):
@@ -125,8 +185,7 @@ def _train(
         if micro_batches > job.recipe.micro_batches:
             recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
             job = dataclasses.replace(job, recipe=recipe)
-        started = time.time()
-        _append(folder / ATTEMPTS, {"attempt": attempt, "started": started})
+        _note(work, {"attempt": attempt, "started": time.time()})
 
         def report(progress: Progress) -> None:
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
@@ -140,13 +199,53 @@ def _train(
             keep_tokens=work.keep_tokens,
             device=device,
         )
-        said = {"identity": work.identity, "outcomes": [o.to_json() for o in outcomes]}
-        files.write_json(folder / MARKER, said)
-        _append(folder / ATTEMPTS, {"attempt": attempt, "completed": time.time()})
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # the marker is what counts from now on
+        outcomes = _hand_out(work, outcomes, attempt)
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # the markers are what counts from now on
         return outcomes
 
 
-def _append(path: Path, values: Mapping[str, Any]) -> None:
+def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Outcome]:
+    """Give each proxy what is its own, the marker last; what was handed out before stands."""
+    folder, told = Path(work.folder), []
+    curve = (folder / CURVE).read_text().splitlines(keepends=True) if work.members else []
+    for k, (home, outcome) in enumerate(zip(work.homes, outcomes, strict=True)):
+        before = home.outcome()
+        told.append(before or outcome)
+        if before is not None:
+            continue
+        if work.members:
+            own = "".join(line for line in curve if json.loads(line)["proxy"] == k)
+            files.write_bytes(Path(home.folder) / CURVE, own.encode())
+            _move_kept(work, k, Path(home.folder))
+        said = {"identity": home.identity, "outcomes": [outcome.to_json()]}
+        files.write_json(Path(home.folder) / MARKER, said)
+        _append(home, {"attempt": attempt, "completed": time.time()})
+    if work.members:
+        (folder / CURVE).unlink()
+    return told
+
+
+def _move_kept(work: Work, k: int, into: Path) -> None:
+    """Move proxy `k`'s weights and token losses out of its cohort's folder."""
+    if work.keep_weights:
+        shape = Path(work.folder) / "model.json"
+        files.write_bytes(into / shape.name, shape.read_bytes())
+    for name in ("model.safetensors", TOKENS):
+        path = Path(work.folder) / name
+        numbered = path.with_stem(f"{path.stem}-{k}")
+        if numbered.exists():
+            numbered.replace(into / name)
+
+
+def _note(work: Work, values: Mapping[str, Any]) -> None:
+    """Write a line about an attempt to every proxy that it is for."""
+    for home in work.homes:
+        if home.outcome() is None:
+            _append(home, values)
+
+
+def _append(home: Home, values: Mapping[str, Any]) -> None:
+    path = Path(home.folder) / ATTEMPTS
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")

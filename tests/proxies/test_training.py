@@ -13,10 +13,11 @@ from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from mixopt.records import CHECKPOINT, CURVE
 from mixopt.trials import Failure, Outcome, TrialResult
 from proxies.checkpoint import load_state, save_state
 from proxies.job import Job
-from proxies.training import CHECKPOINT, CURVE, Progress, train
+from proxies.training import Progress, train
 
 MODEL = ModelConfig(width=16, layers=2, heads=2, expert_width=16)
 RECIPE = Recipe(

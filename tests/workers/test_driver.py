@@ -17,11 +17,12 @@ from mixopt.errors import CorpusError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
+from mixopt.records import MARKER
 from mixopt.token_losses import TOKENS
 from proxies.job import Job
 from workers import driver
 from workers.cluster import Resources
-from workers.proxy_task import ATTEMPTS, MARKER, Work, finished, perform
+from workers.proxy_task import ATTEMPTS, Work, finished, perform
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, experts=2, experts_per_token=1, expert_width=16)
 RECIPE = Recipe(
