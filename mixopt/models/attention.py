@@ -1,7 +1,7 @@
 """Causal self-attention with rotary positions, for a whole cohort.
 
 Shapes: K proxies, B sequences, T positions, N = B·T tokens, D width, H heads, W = D/H head width,
-S = K·B·H independent attention problems.
+P = 3D queries, keys and values, S = B·H independent attention problems, Q positions of a block.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.team import current
 
-# Up to here plain products and a softmax over all T keys beat the fused kernel on a CPU, whose
+# Up to here plain products and a softmax, in blocks, beat the fused kernel on a CPU, whose
 # bf16 backward is 7 × slower at T = 128 (21.9 against 3.1 ms for 2,048 tokens of 4 heads).
 LONGEST_PLAIN = 512
+BLOCK = 128  # queries that share one product; keys after the block's end are never touched
 
 
 class Attention(nn.Module):
@@ -36,56 +39,182 @@ class Attention(nn.Module):
             length: T.
             rotary: cosines and sines as `rotary_tables` gives them.
         """
-        cohort, tokens, width = x_KND.shape
+        if x_KND.is_cuda or length > LONGEST_PLAIN:
+            return self._fused(x_KND, length, rotary)
+        y_KND: Tensor = _Plain.apply(x_KND, self.qkv, self.out, *rotary, self.heads)
+        return y_KND
+
+    def _fused(self, x_KND: Tensor, length: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
         qkv_KNP = torch.bmm(x_KND, self.qkv.to(x_KND.dtype))
-        qkv_3BHTW = qkv_KNP.view(-1, length, 3, self.heads, width // self.heads)
-        qkv_3BHTW = qkv_3BHTW.permute(2, 0, 3, 1, 4)
-        qk_2BHTW: Tensor = _Rotate.apply(qkv_3BHTW[:2], *rotary)
-        y_BHTW = _causal(qk_2BHTW[0], qk_2BHTW[1], qkv_3BHTW[2])
-        y_KND = y_BHTW.transpose(1, 2).reshape(cohort, tokens, width)
+        qkv_3BHTW = _by_head(qkv_KNP.flatten(0, 1), length, self.heads)
+        q_BHTW, k_BHTW = _Rotate.apply(qkv_3BHTW[:2], *rotary)
+        y_BHTW = F.scaled_dot_product_attention(q_BHTW, k_BHTW, qkv_3BHTW[2], is_causal=True)
+        y_KND = y_BHTW.transpose(1, 2).reshape(x_KND.shape)
         return torch.bmm(y_KND, self.out.to(x_KND.dtype))
-
-
-def _causal(q_BHTW: Tensor, k_BHTW: Tensor, v_BHTW: Tensor) -> Tensor:
-    """softmax(q kᵀ / √W + causal mask) v."""
-    length, width = q_BHTW.shape[-2:]
-    if q_BHTW.is_cuda or length > LONGEST_PLAIN:
-        return F.scaled_dot_product_attention(q_BHTW, k_BHTW, v_BHTW, is_causal=True)
-    q_STW, k_STW = q_BHTW.flatten(0, 1), k_BHTW.flatten(0, 1)
-    future_TT = q_STW.new_full((length, length), float("-inf")).triu(1)
-    scores_STT = torch.baddbmm(future_TT, q_STW, k_STW.transpose(1, 2), alpha=width**-0.5)
-    y_STW = torch.bmm(torch.softmax(scores_STT, -1), v_BHTW.reshape(k_STW.shape))
-    return y_STW.view(q_BHTW.shape)
 
 
 def rotary_tables(
     length: int, width: int, theta: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, W/2) of rotary positions (2104.09864), half-split layout."""
+    """Cosines and sines (T, W) of rotary positions (2104.09864), half-split layout.
+
+    Channels i and i + W/2 turn together; the sines of the left half are negative.
+    """
     powers = torch.arange(0, width, 2, device=device, dtype=torch.float64) / width
     positions = torch.arange(length, device=device, dtype=torch.float64)
     angles_TV = torch.outer(positions, theta**-powers)
-    return angles_TV.cos().to(dtype), angles_TV.sin().to(dtype)
+    cos_TV, sin_TV = angles_TV.cos().to(dtype), angles_TV.sin().to(dtype)
+    return torch.cat([cos_TV, cos_TV], -1), torch.cat([-sin_TV, sin_TV], -1)
+
+
+class _Plain(torch.autograd.Function):
+    """The whole layer, one piece of work per shard of sequences; its gradients by hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_KND: Tensor,
+        qkv_KDP: Tensor,
+        out_KDD: Tensor,
+        cos_TW: Tensor,
+        sin_TW: Tensor,
+        heads: int,
+    ) -> Tensor:
+        team = current()
+        length = len(cos_TW)
+        shards = team.shards(len(x_KND), x_KND.shape[1] // length)
+        qkv_KDP, out_KDD = qkv_KDP.to(x_KND.dtype), out_KDD.to(x_KND.dtype)
+        y_KND = torch.empty_like(x_KND)
+        kept: list[list[Tensor]] = [[] for _ in shards]
+
+        def work(piece: int) -> None:
+            k, rows = _rows(shards[piece], length)
+            qkv_3BHTW = _by_head(x_KND[k, rows] @ qkv_KDP[k], length, heads)
+            q_STW, k_STW = _rotate(qkv_3BHTW[:2], cos_TW, sin_TW).flatten(1, 2)
+            v_STW = qkv_3BHTW[2].reshape(q_STW.shape)
+            heads_STW, shares = _attend(q_STW, k_STW, v_STW)
+            heads_ND = heads_STW.view(-1, heads, *heads_STW.shape[1:]).transpose(1, 2)
+            heads_ND = heads_ND.reshape(-1, x_KND.shape[2])
+            torch.mm(heads_ND, out_KDD[k], out=y_KND[k, rows])
+            kept[piece] = [q_STW, k_STW, v_STW, heads_ND, *shares]
+
+        team.run(work, len(shards))
+        flat = [tensor for piece in kept for tensor in piece]
+        ctx.save_for_backward(x_KND, qkv_KDP, out_KDD, cos_TW, sin_TW, *flat)
+        ctx.shards, ctx.heads = shards, heads
+        return y_KND
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_KND: Tensor) -> tuple[Tensor | None, ...]:
+        x_KND, qkv_KDP, out_KDD, cos_TW, sin_TW, *flat = ctx.saved_tensors
+        team, length, heads, shards = current(), len(cos_TW), ctx.heads, ctx.shards
+        each = len(flat) // len(shards)
+        dx_KND = torch.empty_like(x_KND)
+        dy_KND = dy_KND.contiguous()
+        dqkv: list[Tensor | None] = [None] * len(shards)
+        dout: list[Tensor | None] = [None] * len(shards)
+
+        def work(piece: int) -> None:
+            k, rows = _rows(shards[piece], length)
+            q_STW, k_STW, v_STW, heads_ND, *shares = flat[piece * each : (piece + 1) * each]
+            dout[piece] = heads_ND.T @ dy_KND[k, rows]
+            dheads_BTHW = (dy_KND[k, rows] @ out_KDD[k].T).view(-1, length, heads, q_STW.shape[2])
+            dheads_STW = dheads_BTHW.transpose(1, 2).reshape(q_STW.shape)
+            dqkv_3BHTW = q_STW.new_empty(3, len(dheads_BTHW), heads, *q_STW.shape[1:])
+            _attend_backward(q_STW, k_STW, v_STW, shares, dheads_STW, dqkv_3BHTW.flatten(1, 2))
+            dqkv_3BHTW[:2] = _rotate(dqkv_3BHTW[:2], cos_TW, -sin_TW)
+            dqkv_NP = dqkv_3BHTW.permute(1, 3, 0, 2, 4).reshape(len(heads_ND), -1)
+            torch.mm(dqkv_NP, qkv_KDP[k].T, out=dx_KND[k, rows])
+            dqkv[piece] = x_KND[k, rows].T @ dqkv_NP
+
+        team.run(work, len(shards))
+        proxies = [k for k, _ in shards]
+        dqkv_KDP, dout_KDD = _gather(dqkv, proxies, qkv_KDP), _gather(dout, proxies, out_KDD)
+        return dx_KND, dqkv_KDP, dout_KDD, None, None, None
+
+
+def _attend(q_STW: Tensor, k_STW: Tensor, v_STW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """softmax(q kᵀ / √W + causal mask) v, and the softmax of every block of queries."""
+    length, width = q_STW.shape[1:]
+    y_STW = torch.empty_like(q_STW)
+    shares = []
+    for start, end in _blocks(length):
+        future_QT = q_STW.new_full((end - start, end), float("-inf")).triu(start + 1)
+        k_SWT = k_STW[:, :end].transpose(1, 2)
+        scores_SQT = torch.baddbmm(future_QT, q_STW[:, start:end], k_SWT, alpha=width**-0.5)
+        shares.append(torch.softmax(scores_SQT, -1))
+        y_STW[:, start:end] = torch.bmm(shares[-1], v_STW[:, :end])
+    return y_STW, shares
+
+
+def _attend_backward(
+    q_STW: Tensor,
+    k_STW: Tensor,
+    v_STW: Tensor,
+    shares: list[Tensor],
+    dy_STW: Tensor,
+    dqkv_3STW: Tensor,
+) -> None:
+    """Write the gradients of `_attend`'s three inputs into `dqkv_3STW`."""
+    length, width = q_STW.shape[1:]
+    scale = width**-0.5
+    dq_STW, dk_STW, dv_STW = dqkv_3STW
+    # the last block sees every key: it writes, the ones before it add
+    for (start, end), shares_SQT in reversed(list(zip(_blocks(length), shares, strict=True))):
+        dy_SQW = dy_STW[:, start:end]
+        dshares_SQT = torch.bmm(dy_SQW, v_STW[:, :end].transpose(1, 2))
+        dscores_SQT = torch.ops.aten._softmax_backward_data(
+            dshares_SQT, shares_SQT, -1, q_STW.dtype
+        )
+        add = 0.0 if end == length else 1.0
+        dv_STW[:, :end].baddbmm_(shares_SQT.transpose(1, 2), dy_SQW, beta=add)
+        q_SQW = q_STW[:, start:end]
+        dk_STW[:, :end].baddbmm_(dscores_SQT.transpose(1, 2), q_SQW, beta=add, alpha=scale)
+        dq_STW[:, start:end].baddbmm_(dscores_SQT, k_STW[:, :end], beta=0.0, alpha=scale)
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
+
+
+def _rows(shard: tuple[int, slice], length: int) -> tuple[int, slice]:
+    """(proxy, rows along N) of a shard's sequences."""
+    k, sequences = shard
+    return k, slice(sequences.start * length, sequences.stop * length)
+
+
+def _by_head(qkv_NP: Tensor, length: int, heads: int) -> Tensor:
+    """A view (3, B, H, T, W) of queries, keys and values."""
+    width = qkv_NP.shape[1] // (3 * heads)
+    return qkv_NP.view(-1, length, 3, heads, width).permute(2, 0, 3, 1, 4)
+
+
+def _gather(parts: list[Tensor | None], proxies: list[int], like_K: Tensor) -> Tensor:
+    """Sum the shards' gradients of each proxy's weights in fp32, always in the same order."""
+    total_K = torch.zeros(like_K.shape, device=like_K.device)
+    for part, k in zip(parts, proxies, strict=True):
+        assert part is not None
+        total_K[k] += part
+    return total_K
 
 
 class _Rotate(torch.autograd.Function):
     """Rotates channel pairs (i, i + W/2); the backward pass rotates the other way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos_TV: Tensor, sin_TV: Tensor) -> Tensor:
-        ctx.save_for_backward(cos_TV, sin_TV)
-        return _rotate(x, cos_TV, sin_TV)
+    def forward(ctx: Any, x: Tensor, cos_TW: Tensor, sin_TW: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_TW, sin_TW)
+        return _rotate(x, cos_TW, sin_TW)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        cos_TV, sin_TV = ctx.saved_tensors
-        return _rotate(dy, cos_TV, -sin_TV), None, None
+        cos_TW, sin_TW = ctx.saved_tensors
+        return _rotate(dy, cos_TW, -sin_TW), None, None
 
 
-def _rotate(x: Tensor, cos_TV: Tensor, sin_TV: Tensor) -> Tensor:
+def _rotate(x: Tensor, cos_TW: Tensor, sin_TW: Tensor) -> Tensor:
+    # products of whole rows: on halves of 16 channels they take four times as long
+    x = x.contiguous()
     left, right = x.chunk(2, -1)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    y_left, y_right = y.chunk(2, -1)
-    torch.mul(left, cos_TV, out=y_left).addcmul_(right, sin_TV, value=-1)
-    torch.mul(left, sin_TV, out=y_right).addcmul_(right, cos_TV)
-    return y
+    return (x * cos_TW).addcmul_(torch.cat([right, left], -1), sin_TW)

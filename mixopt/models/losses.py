@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mixopt.models.team import current
+
 CHUNK_LOGITS = 1 << 20  # logits of one chunk: small enough for a CPU's last-level cache
 
 
@@ -36,10 +38,16 @@ def cross_entropy(
 def token_nats(x_KND: Tensor, head_KVD: Tensor, targets_KN: Tensor) -> Tensor:
     """Negative log-likelihood of every target in nats, (K, N), softmax in fp32 (for evaluation)."""
     nats_KN = torch.empty(targets_KN.shape, device=x_KND.device)
-    for k, rows in _chunks(targets_KN, head_KVD.shape[1]):
-        logits_CV = (x_KND[k, rows] @ head_KVD[k].T).float()
-        targets_C1 = targets_KN[k, rows, None]
-        nats_KN[k, rows] = logits_CV.logsumexp(-1) - logits_CV.gather(1, targets_C1).squeeze(1)
+    shards = current().shards(*targets_KN.shape)
+
+    def work(piece: int) -> None:
+        k, tokens = shards[piece]
+        for rows in _chunks(tokens, head_KVD.shape[1]):
+            logits_CV = (x_KND[k, rows] @ head_KVD[k].T).float()
+            targets_C1 = targets_KN[k, rows, None]
+            nats_KN[k, rows] = logits_CV.logsumexp(-1) - logits_CV.gather(1, targets_C1).squeeze(1)
+
+    current().run(work, len(shards))
     return nats_KN
 
 
@@ -54,23 +62,20 @@ class _CrossEntropy(torch.autograd.Function):
             share_KN = mask_KN / mask_KN.sum(1, keepdim=True).clamp_min(1)
         nats_KN = torch.empty(targets_KN.shape, device=x_KND.device)
         dx_KND = torch.empty_like(x_KND)
-        dhead_KVD = torch.zeros(head_KVD.shape, device=x_KND.device)
-        for k, rows in _chunks(targets_KN, head_KVD.shape[1]):
-            targets_C = targets_KN[k, rows]
-            share_C1 = share_KN[k, rows, None].to(x_KND.dtype)
-            dlogits_CV = torch.softmax(x_KND[k, rows] @ head_KVD[k].T, -1)
-            # flat index_select and index_copy_: scatter_add_ on a CPU takes a third of the step
-            flat = dlogits_CV.view(-1)
-            places_C = (
-                torch.arange(len(targets_C), device=flat.device) * head_KVD.shape[1] + targets_C
-            )
-            p_C = flat.index_select(0, places_C)
-            nats_KN[k, rows] = -p_C.float().log()
-            flat.index_copy_(0, places_C, p_C - 1)
-            # scaling the D-wide sides by the token's share saves a pass over the V-wide one
-            dx_KND[k, rows] = (dlogits_CV @ head_KVD[k]) * share_C1
-            dhead_KVD[k] += dlogits_CV.T @ (x_KND[k, rows] * share_C1)
-        ctx.save_for_backward(dx_KND, dhead_KVD.to(head_KVD.dtype))
+        shards = current().shards(*targets_KN.shape)
+        dhead = [torch.zeros(head_KVD.shape[1:], device=x_KND.device) for _ in shards]
+
+        def work(piece: int) -> None:
+            k, tokens = shards[piece]
+            for rows in _chunks(tokens, head_KVD.shape[1]):
+                x_CD, share_C1 = x_KND[k, rows], share_KN[k, rows, None].to(x_KND.dtype)
+                nats_KN[k, rows], dlogits_CV = _nats(x_CD, head_KVD[k], targets_KN[k, rows])
+                # scaling the D-wide sides by the token's share saves a pass over the V-wide one
+                torch.mul(dlogits_CV @ head_KVD[k], share_C1, out=dx_KND[k, rows])
+                dhead[piece] += dlogits_CV.T @ (x_CD * share_C1)
+
+        current().run(work, len(shards))
+        ctx.save_for_backward(dx_KND, _add_up(dhead, [k for k, _ in shards], head_KVD))
         # where, not times: a padded target of probability 0 must not make 0 · inf
         return torch.where(share_KN > 0, nats_KN * share_KN, 0.0).sum(1)
 
@@ -82,8 +87,29 @@ class _CrossEntropy(torch.autograd.Function):
         return dx_KND * scale_K11, dhead_KVD * scale_K11, None, None
 
 
-def _chunks(targets_KN: Tensor, vocabulary: int) -> list[tuple[int, slice]]:
-    """(proxy, rows) of every chunk."""
-    cohort, tokens = targets_KN.shape
+def _nats(x_CD: Tensor, head_VD: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats of the targets, (C,), and the gradient of their sum to the logits, (C, V)."""
+    dlogits_CV = torch.softmax(x_CD @ head_VD.T, -1)
+    # flat index_select and index_copy_: scatter_add_ on a CPU takes a third of the step
+    flat = dlogits_CV.view(-1)
+    places_C = torch.arange(len(targets_C), device=flat.device) * len(head_VD) + targets_C
+    p_C = flat.index_select(0, places_C)
+    flat.index_copy_(0, places_C, p_C - 1)
+    return -p_C.float().log(), dlogits_CV
+
+
+def _add_up(parts: list[Tensor], proxies: list[int], head_KVD: Tensor) -> Tensor:
+    """Each proxy's sum of its fp32 parts, always in the same order, in the head's dtype."""
+    total_KVD = torch.empty_like(head_KVD)
+    for k in range(len(head_KVD)):
+        first, *rest = (part for part, proxy in zip(parts, proxies, strict=True) if proxy == k)
+        for part in rest:
+            first += part
+        total_KVD[k] = first
+    return total_KVD
+
+
+def _chunks(tokens: slice, vocabulary: int) -> list[slice]:
+    """The rows of every chunk of these tokens."""
     size = max(64, CHUNK_LOGITS // vocabulary)
-    return [(k, slice(i, i + size)) for k in range(cohort) for i in range(0, tokens, size)]
+    return [slice(i, min(i + size, tokens.stop)) for i in range(tokens.start, tokens.stop, size)]
