@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,12 +18,14 @@ from mixopt.errors import CorpusError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
-from mixopt.records import MARKER
+from mixopt.records import CHECKPOINT, CURVE, MARKER
 from mixopt.token_losses import TOKENS
+from mixopt.trials import TrialResult
 from proxies.job import Job
+from proxies.training import train
 from workers import driver
 from workers.cluster import Resources
-from workers.proxy_task import ATTEMPTS, Work, finished, perform
+from workers.proxy_task import ATTEMPTS, Work, finished, join, perform
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, experts=2, experts_per_token=1, expert_width=16)
 RECIPE = Recipe(
@@ -96,23 +99,29 @@ def test_what_a_work_keeps_is_there_before_its_marker_and_no_part_of_its_identit
     assert one.metrics == other.metrics
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
-    text_corpus: Corpus, tmp_path: Path
-) -> None:
-    piece = work(text_corpus, tmp_path, "killed", steps=600)
+def kill_at_the_first_checkpoint(piece: Work) -> tuple[threading.Thread, list[int]]:
+    """Kills the worker of `piece` once it has a checkpoint; and whom it killed."""
     killed: list[int] = []
 
-    def kill_once_it_has_a_checkpoint() -> None:
+    def kill() -> None:
         folder = Path(piece.folder)
-        while not (folder / "checkpoint.safetensors").exists():
+        while not (folder / CHECKPOINT).exists():
             time.sleep(0.01)
         pid = json.loads((folder / "lock").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
 
-    thread = threading.Thread(target=kill_once_it_has_a_checkpoint)
+    thread = threading.Thread(target=kill)
     thread.start()
+    return thread, killed
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    piece = work(text_corpus, tmp_path, "killed", steps=600)
+    thread, killed = kill_at_the_first_checkpoint(piece)
     events = list(driver.run([piece], ONE))
     thread.join()
     assert killed
@@ -167,3 +176,139 @@ def test_a_diverged_proxy_is_an_outcome_and_no_score(text_corpus: Corpus, tmp_pa
     ]
     assert done.outcomes[0].result is None
     assert str(done.outcomes[0].failure) == "diverged"
+
+
+def cohort(corpus: Corpus, folder: Path, steps: int = 60) -> tuple[Work, list[Work]]:
+    """Three trainings of different mixtures and seeds as one, and the same three alone."""
+    each = []
+    for number, name in enumerate(corpus.domains[:3]):
+        piece = work(corpus, folder, name, steps=steps, seed=number // 2)
+        most = {d: 0.8 if d == name else 0.2 / (len(corpus.domains) - 1) for d in corpus.domains}
+        each.append(dataclasses.replace(piece, job=dict(piece.job) | {"mixtures": [most]}))
+    alone = [
+        dataclasses.replace(one, key=f"{one.key} alone", folder=f"{one.folder}-alone")
+        for one in each
+    ]
+    return join(each, folder / "cohort"), alone
+
+
+def result(piece: Work, number: int = 0) -> TrialResult:
+    outcomes = finished(piece)
+    assert outcomes is not None
+    found = outcomes[number].result
+    assert found is not None
+    return found
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_cohort_gives_each_the_result_and_files_of_a_training_alone(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    together, alone = cohort(text_corpus, tmp_path)
+    together, *alone = (
+        dataclasses.replace(w, keep_weights=True, keep_tokens=("notes",))
+        for w in (together, *alone)
+    )
+    done = [e for e in driver.run([together, *alone], ONE) if isinstance(e, driver.Finished)]
+    assert len(done) == 4
+    for number, single in enumerate(alone):
+        one, other = result(together, number), result(single)
+        assert one.metrics == pytest.approx(dict(other.metrics), abs=2e-3)
+        assert [p.step for p in one.curve] == [p.step for p in other.curve]
+        assert one.curve[0].metrics == pytest.approx(dict(other.curve[0].metrics), abs=2e-3)
+        here, there = Path(together.homes[number].folder), Path(single.folder)
+        written = {p.name for p in there.iterdir()} - {"lock"}
+        assert {p.name for p in here.iterdir()} == written
+        assert len((here / CURVE).read_text().splitlines()) == RECIPE.evaluations
+    spread = [result(single).metrics["bpb/notes"] for single in alone]
+    assert max(spread) - min(spread) > 4e-3  # else any of them would pass for any other
+    assert {p.name for p in Path(together.folder).iterdir()} == {"lock", "model.json"}
+    cost = sum(result(together, n).cost.device_seconds for n in range(3))
+    wall = result(together).curve[-1].seconds
+    assert cost == pytest.approx(wall, rel=0.2)  # together they spent what the device did
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_cohort_whose_worker_is_killed_goes_on_and_ends_the_same(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    broken, _ = cohort(text_corpus, tmp_path / "broken", steps=600)
+    whole, _ = cohort(text_corpus, tmp_path / "whole", steps=600)
+    thread, killed = kill_at_the_first_checkpoint(broken)
+    events = list(driver.run([broken], ONE))
+    thread.join()
+    assert killed
+    assert [str(e.failure) for e in events if isinstance(e, driver.Failed)] == ["worker_lost"]
+    list(driver.run([whole], ONE))
+    for number, home in enumerate(broken.homes):
+        assert result(broken, number).metrics == result(whole, number).metrics  # bit for bit
+        lines = (Path(home.folder) / ATTEMPTS).read_text().splitlines()
+        assert [json.loads(line)["attempt"] for line in lines] == [1, 2, 2]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_one_of_a_cohort_that_diverges_touches_no_other(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    calm, _ = cohort(text_corpus, tmp_path / "calm")
+    wild, _ = cohort(text_corpus, tmp_path / "wild")
+    wild = dataclasses.replace(wild, job=dict(wild.job) | {"learning_rates": [1e-2, 1e30, 1e-2]})
+    ended = {e.key: e.outcomes for e in driver.run([wild], ONE) if isinstance(e, driver.Finished)}[
+        wild.key
+    ]
+    list(driver.run([calm], ONE))
+    assert [o.failure and str(o.failure) for o in ended] == [None, "diverged", None]
+    for number in (0, 2):
+        assert result(wild, number).metrics == result(calm, number).metrics
+
+
+def test_a_cohort_that_died_while_it_handed_out_keeps_what_it_had_handed_out(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    earlier, _ = cohort(text_corpus, tmp_path / "earlier")
+    list(perform(earlier, attempt=1, micro_batches=1))
+    piece, _ = cohort(text_corpus, tmp_path / "now")
+    train(Job.from_json(piece.job), Path(piece.folder))  # all steps, nothing handed out
+    shutil.copytree(earlier.homes[1].folder, piece.homes[1].folder)
+    assert finished(piece) is None
+    said = list(perform(piece, attempt=2, micro_batches=1))
+    assert {s["kind"] for s in said} == {"done"}  # no step was left to report
+    assert result(piece, 1) == result(earlier, 1)
+    for number in (0, 2):
+        assert result(piece, number).metrics == result(earlier, number).metrics
+    assert len(attempts(dataclasses.replace(piece, folder=piece.homes[1].folder))) == 2
+
+
+def test_trainings_of_different_shapes_are_never_one(text_corpus: Corpus, tmp_path: Path) -> None:
+    one, longer = work(text_corpus, tmp_path, "a"), work(text_corpus, tmp_path, "b", steps=30)
+    assert one.shared() != longer.shared()
+    with pytest.raises(TrainingError, match="different tokens"):
+        join([one, longer], tmp_path / "cohort")
+    cut = dict(one.job) | {"token_limits": {"law": 1000}}
+    with pytest.raises(TrainingError, match="different token_limits"):
+        join([one, dataclasses.replace(one, job=cut)], tmp_path / "cohort")
+
+
+def test_a_joined_training_keeps_the_rates_of_those_that_have_their_own(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    one, other = work(text_corpus, tmp_path, "a"), work(text_corpus, tmp_path, "b")
+    fast = dataclasses.replace(other, job=dict(other.job) | {"learning_rates": [0.5]})
+    assert join([one, other], tmp_path).job["learning_rates"] is None
+    rates = join([one, fast], tmp_path).job["learning_rates"]
+    assert list(rates) == [RECIPE.learning_rate, 0.5]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_what_never_fits_fails_after_its_batch_was_split_to_single_sequences(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    piece = work(text_corpus, tmp_path)
+    model = dict(piece.job["model"]) | {"expert_width": 2**45}  # beyond any address space
+    piece = dataclasses.replace(piece, job=dict(piece.job) | {"model": model})
+    events = [e for e in driver.run([piece], ONE) if isinstance(e, driver.Failed)]
+    assert [(str(e.failure), e.final) for e in events] == [
+        ("out_of_memory", False),
+        ("out_of_memory", False),
+        ("out_of_memory", True),
+    ]  # in 1, 2 and 4 parts
