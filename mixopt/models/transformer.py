@@ -121,9 +121,14 @@ class Transformer(nn.Module):
         return Losses(nats_K, auxiliary_K)
 
     @torch.no_grad()
-    def nats(self, ids_KBT: Tensor, targets_KBT: Tensor) -> tuple[Tensor, list[Routing]]:
-        """Nats of every target, (K, N), and the routing of every MoE layer, for evaluation."""
-        x_KND, routings = self.trunk(ids_KBT)
+    def nats(
+        self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Nats of every target, (K, N), and the routing of every MoE layer, for evaluation.
+
+        `mask_KBT` is True where a position is real; nats of padding mean nothing.
+        """
+        x_KND, routings = self.trunk(ids_KBT, mask_KBT)
         return token_nats(x_KND, self._head(), targets_KBT.flatten(1)), routings
 
     def logits(self, ids_KBT: Tensor) -> Tensor:
