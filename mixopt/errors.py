@@ -62,3 +62,9 @@ class TrainingError(MixoptError):
 
 class CheckpointError(MixoptError):
     """A checkpoint is absent, broken, or belongs to another run."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, whoever says so: torch has a RuntimeError for it on CPUs."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
+from mixopt.errors import is_out_of_memory
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
@@ -55,7 +56,7 @@ def tokens_per_second(
     """Training tokens per second of `cohort` proxies together: the best of a few steps.
 
     Raises:
-        torch.OutOfMemoryError: so many do not fit.
+        RuntimeError: so many do not fit, of a kind that `is_out_of_memory` knows.
     """
     precision = choose_precision(config, recipe, 1, device)
     model = Transformer(config, (0,) * cohort, DTYPES[precision]).to(device).train()
@@ -82,8 +83,10 @@ def _measure(config: ModelConfig, recipe: Recipe, device: torch.device) -> int:
     while 2 * chosen <= MOST:
         try:
             faster = tokens_per_second(config, recipe, 2 * chosen, device)
-        except (torch.OutOfMemoryError, MemoryError):
-            break
+        except Exception as error:
+            if is_out_of_memory(error):
+                break
+            raise
         if faster < NEEDED_GAIN * speed:
             break
         chosen, speed = 2 * chosen, faster

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import files, locks
-from mixopt.errors import CorpusError, LedgerError
+from mixopt.errors import CorpusError, LedgerError, is_out_of_memory
 from mixopt.records import CHECKPOINT, CURVE, MARKER
 from mixopt.token_losses import TOKENS
 from mixopt.trials import Failure, Outcome
@@ -139,13 +139,10 @@ def perform(
             box.put(_failed(Failure.BAD_DATA, str(error)))
         except LedgerError as error:  # the folder's lock did not come free
             box.put(_failed(Failure.WORKER_LOST, str(error)))
-        except MemoryError as error:
-            box.put(_failed(Failure.OUT_OF_MEMORY, str(error)))
         except (
             Exception
         ) as error:  # every other error is told, with its traceback, and stops the study
-            memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error)
-            kind = Failure.OUT_OF_MEMORY if memory else Failure.CRASHED
+            kind = Failure.OUT_OF_MEMORY if is_out_of_memory(error) else Failure.CRASHED
             box.put(_failed(kind, traceback.format_exc()))
 
     thread = threading.Thread(target=run, name="training", daemon=True)

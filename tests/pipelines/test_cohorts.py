@@ -1,0 +1,194 @@
+"""Which trials train together, and that a study keeps to it whenever it is killed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixopt import files
+from mixopt.corpus.shards import Corpus
+from mixopt.mixture import Mixture
+from mixopt.models.config import ModelConfig
+from mixopt.recipe import Recipe
+from mixopt.records import CHECKPOINT, MARKER, read_cohorts, trial_folder
+from mixopt.trials import Failure, Fidelity, Outcome, State, Trial, TrialSpec
+from pipelines.cohorts import Cohort, Packing, sizes
+from pipelines.session import add_missing, open_session, run_trials
+from proxies.job import Job
+from tests.pipelines.whole_study import MODEL, RECIPE, STEP, write_study
+from workers.proxy_task import Work
+
+SHAPE, TRAINED = ModelConfig(**MODEL), Recipe(**RECIPE)
+UNIFORM = Mixture.uniform(("law", "code"))
+
+
+@given(trials=st.integers(1, 300), most=st.integers(1, 40), slots=st.integers(1, 20))
+def test_cohorts_hold_all_trials_are_nearly_equal_and_leave_no_slot_idle(
+    trials: int, most: int, slots: int
+) -> None:
+    found = sizes(trials, most, slots)
+    assert sum(found) == trials
+    assert max(found) - min(found) <= 1
+    assert max(found) <= min(most, -(-trials // slots))
+    assert len(found) % slots == 0 or len(found) == trials
+    assert len(found) - slots < -(-trials // most) or len(found) == trials  # no more than needed
+
+
+class Swarm:
+    """Trials of a study folder, as the ledger has them, and a packing of them."""
+
+    def __init__(self, home: Path, tokens: Iterable[int]) -> None:
+        self.home = home
+        self.trials = [
+            Trial(n, TrialSpec(UNIFORM, Fidelity("proxy", 1, count), seed=n))
+            for n, count in enumerate(tokens)
+        ]
+        self.packing = Packing(home, self.work, lambda number: self.trials[number])
+
+    def work(self, trial: Trial) -> Work:
+        tokens, seed = trial.spec.fidelity.tokens, trial.spec.seed
+        job = Job(SHAPE, TRAINED, "corpus", (trial.spec.mixture,), (seed,), tokens)
+        folder = trial_folder(self.home, trial.number)
+        return Work(str(trial.number), job.to_json(), str(folder), str(seed))
+
+    def form(self, most: int, slots: int = 1) -> list[Cohort]:
+        return self.packing.form([t for t in self.trials if not t.ended], most, slots)
+
+    def end(self, number: int) -> None:
+        self.trials[number] = dataclasses.replace(self.trials[number], state=State.FAILED)
+
+    def mark(self, number: int) -> None:
+        outcome = Outcome(None, Failure.DIVERGED, "not finite").to_json()
+        said = {"identity": str(number), "outcomes": [outcome]}
+        files.write_json(trial_folder(self.home, number) / MARKER, said)
+
+
+def numbers(cohorts: Iterable[Cohort]) -> list[list[int]]:
+    return sorted([trial.number for trial in cohort.trials] for cohort in cohorts)
+
+
+def checkpoint(cohort: Cohort) -> Path:
+    path = Path(cohort.work.folder) / CHECKPOINT
+    files.write_bytes(path, b"steps")
+    return path
+
+
+def test_trials_are_packed_in_their_order_and_packed_the_same_again(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 7)
+    first = swarm.form(most=3)
+    assert numbers(first) == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [c.work for c in swarm.form(most=3)] == [c.work for c in first]
+    assert list(first[0].work.job["seeds"]) == [0, 1, 2]
+    assert [Path(home.folder).name for home in first[0].work.homes] == ["0000", "0001", "0002"]
+
+
+def test_trials_of_different_length_train_apart(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100, 200, 100, 200])
+    assert numbers(swarm.form(most=4)) == [[0, 2], [1, 3]]
+
+
+def test_a_cohort_with_steps_goes_on_whole_though_one_of_it_has_ended(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 6)
+    checkpoint(swarm.form(most=3)[0])
+    swarm.end(1)
+    again = swarm.form(most=3)
+    assert numbers(again) == [[0, 1, 2], [3, 4, 5]]
+    assert again[0].pending == (0, 2)
+
+
+def test_a_cohort_that_is_done_gives_its_results_to_those_that_wait_for_them(
+    tmp_path: Path,
+) -> None:
+    swarm = Swarm(tmp_path, [100] * 3)
+    swarm.form(most=3)
+    for number in range(3):
+        swarm.mark(number)
+    swarm.end(0)
+    (again,) = swarm.form(most=3)
+    assert (numbers([again]), again.pending) == ([[0, 1, 2]], (1, 2))
+
+
+def test_what_is_left_of_a_cohort_without_steps_is_packed_anew(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 6)
+    swarm.form(most=3)
+    swarm.end(1)
+    assert numbers(swarm.form(most=3)) == [[0, 2], [3, 4, 5]]
+    assert sorted(read_cohorts(tmp_path).values()) == [[0, 2], [3, 4, 5]]
+
+
+def test_smaller_cohorts_are_for_those_that_have_not_begun(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 6)
+    checkpoint(swarm.form(most=3)[0])
+    assert numbers(swarm.form(most=1)) == [[0, 1, 2], [3], [4], [5]]
+
+
+def test_a_trial_that_has_begun_alone_ends_alone(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 4)
+    for cohort in swarm.form(most=1):
+        if cohort.pending == (1,):
+            checkpoint(cohort)
+    swarm.mark(2)  # and one whose result the ledger has not heard of
+    assert numbers(swarm.form(most=4)) == [[0, 3], [1], [2]]
+
+
+def test_halves_begin_anew_and_are_remembered_in_place_of_the_whole(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 5)
+    (whole,) = swarm.form(most=5)
+    stale = checkpoint(whole)
+    halves = swarm.packing.halve(whole)
+    assert numbers(halves) == [[0, 1, 2], [3, 4]]
+    assert not any((Path(half.work.folder) / CHECKPOINT).exists() for half in halves)
+    assert numbers(swarm.form(most=5)) == [[0, 1, 2], [3, 4]]
+    assert stale.parent not in read_cohorts(tmp_path)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_study_trains_its_trials_in_cohorts_and_records_each_alone(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    found = {}
+    for cohort in (1, 3):
+        file = write_study(
+            tmp_path / str(cohort) / "study.yaml",
+            text_corpus.path,
+            proxy={"tokens": 60 * STEP},
+            ray={"cohort": cohort},
+            mlflow={"enabled": False},
+        )
+        with open_session(file) as session:
+            swarm = session.study.first_swarm(session.space)
+            specs = [TrialSpec(m, session.fidelity, 0) for m in swarm]
+            found[cohort] = run_trials(session, "swarm", add_missing(session, specs))
+            told = sorted(read_cohorts(session.home).values())
+            assert told == {1: [], 3: [[0, 1, 2], [3, 4]]}[cohort]
+    for alone, together in zip(found[1], found[3], strict=True):
+        assert together.spec == alone.spec
+        assert together.attempts == 1
+        assert together.metrics == pytest.approx(dict(alone.metrics), abs=2e-3)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_cohort_that_is_out_of_memory_is_halved_before_a_trial_fails(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_study(
+        tmp_path / "study.yaml",
+        text_corpus.path,
+        proxy={"model": MODEL | {"expert_width": 2**45}},  # beyond any address space
+        ray={"cohort": 3, "attempts": 1},
+        mlflow={"enabled": False},
+    )
+    with open_session(file) as session:
+        natural = session.corpus.natural
+        specs = [TrialSpec(natural, session.fidelity, seed) for seed in range(3)]
+        ended = run_trials(session, "swarm", add_missing(session, specs))
+    said = capsys.readouterr().out
+    assert "trials 0-2 are out of memory together" in said
+    assert "trials 0-1 are out of memory together" in said
+    assert [t.failure for t in ended] == [Failure.OUT_OF_MEMORY] * 3
+    assert [t.attempts for t in ended] == [3, 3, 2]  # of three, of two, alone
