@@ -137,11 +137,14 @@ class TrialResult:
     """What a worker returns for a finished proxy.
 
     Attributes:
-        metrics: `bpb/<domain>` in bits per byte, `loss/<domain>` in nats per token.
+        metrics: `bpb/<domain>` in bits per byte, `loss/<domain>` in nats per token; of tasks
+            `task/<name>` in bits per byte and `accuracy/<name>`.
         curve: evaluations on the way, oldest first, the last one equal to `metrics`.
         cost: what it spent.
         loads: expert load per domain: domain → share of assignments per expert (sums to 1).
         environment: package and code versions, device.
+        entropies: domain → nats of entropy of a token's gates, mean over tokens and layers.
+        dropped: domain → share of tokens that reach no expert, mean over layers.
     """
 
     metrics: Mapping[str, float]
@@ -149,6 +152,8 @@ class TrialResult:
     cost: Cost
     loads: Mapping[str, Sequence[float]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    entropies: Mapping[str, float] = field(default_factory=dict)
+    dropped: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-able values; `from_json` gives it back exactly."""
@@ -163,6 +168,8 @@ class TrialResult:
             cost=Cost(**values["cost"]),
             loads={name: tuple(load) for name, load in values.get("loads", {}).items()},
             environment=dict(values.get("environment", {})),
+            entropies=dict(values.get("entropies", {})),
+            dropped=dict(values.get("dropped", {})),
         )
 
 

@@ -1,20 +1,23 @@
-"""Bits per byte and nats per token of validation domains, and where their tokens are routed.
+"""Bits per byte of validation domains and of tasks' answers, and where domains' tokens are routed.
 
-Shapes: K proxies, W windows, T positions, N = W·T tokens of a batch, E experts.
+Shapes: K proxies, W windows, R rows of a task, B windows or rows of a batch, T positions,
+N = B·T tokens of a batch, E experts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
+from mixopt.models.routers.base import dropped_share, gate_entropy
 from mixopt.models.transformer import Transformer
 
 WINDOWS_PER_BATCH = 32
@@ -25,13 +28,19 @@ class Evaluation:
     """What one proxy scores.
 
     Attributes:
-        metrics: `bpb/<domain>` (bits per byte) and `loss/<domain>` (nats per token).
+        metrics: `bpb/<domain>` (bits per byte) and `loss/<domain>` (nats per token); of tasks
+            `task/<name>` (bits per byte of the right answers) and, where there are choices,
+            `accuracy/<name>` (share of questions whose right answer has the fewest bits per byte).
         loads: domain → share of assignments per expert, mean over layers; empty for a dense model.
+        entropies: domain → nats of entropy of a token's gates, mean over tokens and layers.
+        dropped: domain → share of tokens that reach no expert, mean over layers.
         token_losses: `loss/<domain>` → (N,) nats of every token, of the domains asked for.
     """
 
     metrics: dict[str, float]
     loads: dict[str, tuple[float, ...]]
+    entropies: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, float] = field(default_factory=dict)
     token_losses: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -43,12 +52,14 @@ def evaluate(
     tokens: int,
     sequence_length: int,
     each_token_of: Collection[str] = (),
+    tasks: Mapping[str, Questions] | None = None,
 ) -> list[Evaluation]:
     """One `Evaluation` per proxy of the model.
 
     Every trial reads the same windows: at most `tokens` tokens a domain, in windows of
     `sequence_length` that do not overlap and are spread evenly over the validation stream.
     Of the domains `each_token_of` it keeps every token's loss, in the order of the stream.
+    Of `tasks` (name → questions) as many questions are asked as have about `tokens` tokens.
 
     Raises:
         CorpusError: a domain's validation stream is shorter than one window.
@@ -56,27 +67,33 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        per_domain = [
-            _evaluate_domain(
+        per_domain = {
+            domain: _evaluate_domain(
                 model, corpus, domain, tokens, sequence_length, domain in each_token_of
             )
             for domain in domains
+        }
+        per_task = [
+            metric
+            for name, questions in (tasks or {}).items()
+            for metric in _evaluate_task(model, name, questions, tokens, sequence_length)
         ]
     finally:
         model.train(was_training)
     evaluations = []
     for k in range(model.cohort):
-        metrics: dict[str, float] = {}
-        loads: dict[str, tuple[float, ...]] = {}
-        token_losses: dict[str, np.ndarray] = {}
-        for domain, (loss_K, bpb_K, load_KE, nats_KN) in zip(domains, per_domain, strict=True):
-            metrics[f"bpb/{domain}"] = float(bpb_K[k])
-            metrics[f"loss/{domain}"] = float(loss_K[k])
-            if load_KE is not None:
-                loads[domain] = tuple(load_KE[k].tolist())
-            if nats_KN is not None:
-                token_losses[f"loss/{domain}"] = nats_KN[k].numpy()
-        evaluations.append(Evaluation(metrics, loads, token_losses))
+        found = Evaluation({}, {})
+        for domain, scores in per_domain.items():
+            found.metrics[f"bpb/{domain}"] = float(scores.bpb_K[k])
+            found.metrics[f"loss/{domain}"] = float(scores.loss_K[k])
+            if scores.load_KE is not None:
+                found.loads[domain] = tuple(scores.load_KE[k].tolist())
+                found.entropies[domain] = float(scores.entropy_K[k])
+                found.dropped[domain] = float(scores.dropped_K[k])
+            if scores.nats_KN is not None:
+                found.token_losses[f"loss/{domain}"] = scores.nats_KN[k].numpy()
+        found.metrics.update({name: float(value_K[k]) for name, value_K in per_task})
+        evaluations.append(found)
     return evaluations
 
 
@@ -100,16 +117,27 @@ def validation_windows(
     return np.asarray(stream[starts[:, None] + np.arange(length + 1)], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """Of one domain; `load_KE` is None of a dense model, `nats_KN` where it is not asked for."""
+
+    loss_K: Tensor
+    bpb_K: Tensor
+    load_KE: Tensor | None
+    entropy_K: Tensor
+    dropped_K: Tensor
+    nats_KN: Tensor | None
+
+
 def _evaluate_domain(
     model: Transformer, corpus: Corpus, domain: str, tokens: int, length: int, each: bool
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Of a domain: nats per token (K,), bits per byte (K,), loads (K, E), tokens' nats (K, N)."""
+) -> _Scores:
     windows = validation_windows(corpus.validation(domain), tokens, length, domain)
     targets = windows[:, 1:]
     size = float(corpus.token_bytes[targets].sum())
     if size <= 0:
         raise CorpusError("the evaluated tokens stand for no bytes", where=domain)
-    nats_K = torch.zeros(model.cohort, dtype=torch.float64)
+    nats_K, entropy_K, dropped_K = torch.zeros(3, model.cohort, dtype=torch.float64)
     counts_KE: Tensor | None = None
     kept: list[Tensor] = []
     device = model.embedding.device
@@ -119,13 +147,85 @@ def _evaluate_domain(
         nats_K += nats_KN.double().sum(1).cpu()
         if each:
             kept.append(nats_KN.float().cpu())
+        share = nats_KN.shape[1] / targets.size / max(1, len(routings))
         for routing in routings:
             layer_KE = routing.counts_KE.double().cpu()
             counts_KE = layer_KE if counts_KE is None else counts_KE + layer_KE
+            entropy_K += share * gate_entropy(routing).cpu()
+            dropped_K += share * dropped_share(routing).cpu()
     if counts_KE is not None:
         counts_KE = counts_KE / counts_KE.sum(1, keepdim=True).clamp_min(1)
-    each_KN = torch.cat(kept, 1) if each else None
-    return nats_K / targets.size, nats_K / (math.log(2) * size), counts_KE, each_KN
+    return _Scores(
+        loss_K=nats_K / targets.size,
+        bpb_K=nats_K / (math.log(2) * size),
+        load_KE=counts_KE,
+        entropy_K=entropy_K,
+        dropped_K=dropped_K,
+        nats_KN=torch.cat(kept, 1) if each else None,
+    )
+
+
+def _evaluate_task(
+    model: Transformer, name: str, questions: Questions, tokens: int, length: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Metric → its values (K,).
+
+    Bits per byte are all bits of the right answers over all their bytes, as those of domains are;
+    a mean over questions would be led by answers of one or two bytes. Choices are compared per
+    byte because long answers have more bits: the shortest would nearly always win. Bytes, unlike
+    tokens, are the same under every tokenizer.
+    """
+    asked = questions.spread(tokens, length)
+    rows = np.concatenate(
+        [np.arange(questions.first[q], questions.first[q + 1]) for q in asked.tolist()]
+    )
+    bits_KR = answer_nats(model, questions, rows, length) / math.log(2)
+    sizes_R = torch.from_numpy(questions.sizes[rows])
+    at_q = torch.from_numpy(np.searchsorted(rows, questions.right[asked]))
+    yield f"task/{name}", bits_KR[:, at_q].sum(1) / sizes_R[at_q].sum()
+    chosen = [q for q in range(len(asked)) if questions.choices[asked[q]] > 1]
+    if not chosen:
+        return
+    per_byte_KR = bits_KR / sizes_R
+    hits_K = torch.zeros(model.cohort, dtype=torch.float64)
+    begin = np.searchsorted(rows, questions.first[asked])
+    for q in chosen:
+        first, count = int(begin[q]), int(questions.choices[asked[q]])
+        best_K = per_byte_KR[:, first : first + count].argmin(1)
+        hits_K += best_K == at_q[q] - first
+    yield f"accuracy/{name}", hits_K / len(chosen)
+
+
+@torch.no_grad()
+def answer_nats(model: Transformer, questions: Questions, rows: np.ndarray, length: int) -> Tensor:
+    """Nats of the answers of these rows, (K, R) float64.
+
+    Contexts that do not fit into `length` tokens are cut on the left. Rows of like length are
+    batched, padded on the right, where no position before sees it and no router counts it.
+    """
+    device = model.embedding.device
+    nats_KR = torch.zeros(model.cohort, len(rows), dtype=torch.float64)
+    answers_R = (questions.lengths - questions.contexts)[rows]
+    texts = [questions.row(row, length) for row in rows.tolist()]
+    lengths_R = np.array([len(text) for text in texts])
+    longest_first = np.argsort(-lengths_R, kind="stable")
+    start = 0
+    while start < len(rows):
+        width = int(lengths_R[longest_first[start]])
+        batch = longest_first[start : start + max(1, WINDOWS_PER_BATCH * length // width)]
+        start += len(batch)
+        ids_BT = np.zeros((len(batch), width), dtype=np.int64)
+        for b, row in enumerate(batch.tolist()):
+            ids_BT[b, : lengths_R[row]] = texts[row]
+        ends_B1 = lengths_R[batch, None] - 1
+        real_BT = np.arange(width - 1) < ends_B1
+        answer_BT = real_BT & (np.arange(width - 1) >= ends_B1 - answers_R[batch, None])
+        ids_KBT = torch.from_numpy(ids_BT).expand(model.cohort, -1, -1).to(device)
+        mask_KBT = torch.from_numpy(real_BT).expand(model.cohort, -1, -1).to(device)
+        nats_KN, _ = model.nats(ids_KBT[..., :-1], ids_KBT[..., 1:], mask_KBT)
+        nats_KBT = nats_KN.double().cpu().view(model.cohort, *answer_BT.shape)
+        nats_KR[:, batch] = torch.where(torch.from_numpy(answer_BT), nats_KBT, 0.0).sum(2)
+    return nats_KR
 
 
 def _batches(windows: np.ndarray, cohort: int) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Job:
         initial: a `.safetensors` state that every proxy starts from; None starts from the seed.
         learning_rates: one peak rate per proxy; None gives all the recipe's.
         identity: what the caller binds into checkpoints besides the job itself.
+        tasks: name → file of prepared questions (`mixopt.corpus.tasks`), named for its content.
     """
 
     model: ModelConfig
@@ -47,6 +48,7 @@ class Job:
     initial: str | None = None
     learning_rates: tuple[float, ...] | None = None
     identity: str = ""
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         cohort = len(self.mixtures)
@@ -133,6 +135,7 @@ class Job:
         """
         values = self.to_json()
         values.pop("corpus")  # folders may move, their content may not change
+        values["tasks"] = {name: Path(path).name for name, path in self.tasks.items()}
         if self.initial is not None:
             values["initial"] = _content(Path(self.initial))
         for name in HARMLESS:

@@ -24,6 +24,7 @@ import mixopt
 from mixopt import token_losses
 from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.prefetch import prefetched
+from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
@@ -124,6 +125,7 @@ class _Run:
         self.keep_tokens = keep_tokens
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.corpus = Corpus.open(job.corpus)
+        self.tasks = {name: Questions.read(Path(path)) for name, path in job.tasks.items()}
         self.identity = job.training_hash(self.corpus.hash)
         self.config = _with_vocabulary(job.model, self.corpus.vocab_size)
         cohort = [
@@ -254,7 +256,7 @@ class _Run:
         domains = self.corpus.validation_domains
         length = self.recipe.sequence_length
         each = self.keep_tokens if final else ()
-        return evaluate(self.model, self.corpus, domains, tokens, length, each)
+        return evaluate(self.model, self.corpus, domains, tokens, length, each, self.tasks)
 
     def _evaluate(self) -> None:
         self.last = self._scores(final=self.step == self.job.steps)
@@ -279,6 +281,8 @@ class _Run:
             curve=tuple(self.curves[k]),
             cost=Cost(tokens, self.seconds / self.job.cohort, 3 * per_token * tokens),
             loads=self.last[k].loads,
+            entropies=self.last[k].entropies,
+            dropped=self.last[k].dropped,
             environment=self._environment(),
         )
         return Outcome(result)

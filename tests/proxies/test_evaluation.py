@@ -1,13 +1,17 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
 from mixopt.models.config import ModelConfig
+from mixopt.models.routers.base import Routing, RoutingContext
+from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.transformer import Transformer
 from proxies.evaluation import evaluate, validation_windows
 
@@ -71,3 +75,99 @@ def test_the_losses_of_tokens_are_those_that_the_metric_is_the_mean_of(corpus: C
         )
         np.testing.assert_allclose(nats_N, expected.numpy(), rtol=1e-4, atol=1e-5)
         assert evaluation.metrics["loss/d1"] == pytest.approx(nats_N.mean(), rel=1e-6)
+
+
+def _questions(rows: list[list[tuple[list[int], list[int], int]]], right: list[int]) -> Questions:
+    """Questions from (context, answer, bytes of the answer) per choice."""
+    flat = [row for question in rows for row in question]
+    texts = [[0, *context, *answer] for context, answer, _ in flat]
+    first = np.cumsum([0, *map(len, rows)])
+    return Questions(
+        tokens=np.concatenate([np.array(text, dtype=np.int32) for text in texts]),
+        starts=np.cumsum([0, *map(len, texts)]),
+        contexts=np.array([1 + len(context) for context, _, _ in flat]),
+        sizes=np.array([size for _, _, size in flat]),
+        first=first,
+        right=first[:-1] + np.array(right),
+        lines=np.arange(1, len(rows) + 1),
+    )
+
+
+def _drawn(rng: np.random.Generator, count: int, choices: int) -> Questions:
+    def ids(most: int) -> list[int]:
+        return rng.integers(1, 60, rng.integers(1, most)).tolist()
+
+    rows = [
+        [(ids(30), ids(6), int(rng.integers(1, 20))) for _ in range(choices)] for _ in range(count)
+    ]
+    return _questions(rows, rng.integers(0, choices, count).tolist())
+
+
+def _naive_bits(model: Transformer, questions: Questions, row: int, length: int, k: int) -> float:
+    """Bits of one answer, alone and without padding."""
+    ids = torch.from_numpy(questions.row(row, length).astype(np.int64))
+    with torch.no_grad():
+        logits_TV = model.logits(ids[:-1].expand(model.cohort, 1, -1))[k, 0]
+    nats = F.cross_entropy(logits_TV, ids[1:], reduction="none")
+    answer = int(questions.lengths[row] - questions.contexts[row])
+    return float(nats[-answer:].sum()) / math.log(2)
+
+
+@pytest.mark.parametrize("length", [64, 12])
+def test_tasks_score_as_answers_alone_do(corpus: Corpus, length: int) -> None:
+    model = Transformer(ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size), (0, 1))
+    with torch.no_grad():
+        model.embedding *= 20  # so that answers differ
+    questions = _drawn(np.random.default_rng(0), 40, 3)
+    found = evaluate(model, corpus, (), 10**6, length, tasks={"exam": questions})
+    for k, evaluation in enumerate(found):
+        bits = np.array([_naive_bits(model, questions, r, length, k) for r in range(120)])
+        right = questions.right
+        expected = bits[right].sum() / questions.sizes[right].sum()
+        assert evaluation.metrics["task/exam"] == pytest.approx(expected, rel=1e-4)
+        chosen = (bits / questions.sizes).reshape(40, 3).argmin(1)
+        expected = float((chosen == right - 3 * np.arange(40)).mean())
+        assert evaluation.metrics["accuracy/exam"] == pytest.approx(expected)
+    assert found[0].metrics != found[1].metrics
+
+
+def test_questions_without_choices_have_no_accuracy(corpus: Corpus) -> None:
+    model = Transformer(ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size))
+    questions = _drawn(np.random.default_rng(0), 5, 1)
+    (found,) = evaluate(model, corpus, ("d0",), 100, 16, tasks={"exam": questions})
+    assert set(found.metrics) == {"bpb/d0", "loss/d0", "task/exam"}
+
+
+def test_as_many_questions_are_asked_as_tokens_allow(corpus: Corpus) -> None:
+    model = Transformer(ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size))
+    questions = _drawn(np.random.default_rng(0), 30, 2)
+    (few,) = evaluate(model, corpus, (), 300, 64, tasks={"exam": questions})
+    asked = questions.spread(300, 64)
+    assert 1 < len(asked) < 30
+    bits = [_naive_bits(model, questions, int(questions.right[q]), 64, 0) for q in asked]
+    expected = sum(bits) / questions.sizes[questions.right[asked]].sum()
+    assert few.metrics["task/exam"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_entropy_and_dropped_tokens_are_told_per_domain(corpus: Corpus) -> None:
+    config = ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size)
+    (found,) = evaluate(Transformer(config), corpus, ("d0", "d1"), 1500, 16)
+    for domain in ("d0", "d1"):
+        assert 0 < found.entropies[domain] <= math.log(config.experts_per_token) + 1e-6
+        assert found.dropped[domain] == 0
+    (dense,) = evaluate(Transformer(config.as_dense()), corpus, ("d0",), 100, 16)
+    assert dense.entropies == dense.dropped == dense.loads == {}
+
+
+def test_a_token_that_reaches_no_expert_is_dropped(corpus: Corpus) -> None:
+    class Half(SoftmaxRouter):
+        def route(self, x_KND: torch.Tensor, context: RoutingContext) -> Routing:
+            routing = super().route(x_KND, context)
+            indices_KNS = routing.indices_KNS.clone()
+            indices_KNS[:, ::2] = -1
+            return replace(routing, indices_KNS=indices_KNS)
+
+    model = Transformer(ModelConfig(width=16, heads=2, layers=2, vocab_size=corpus.vocab_size))
+    model.blocks[0].feed_forward.router.__class__ = Half
+    (found,) = evaluate(model, corpus, ("d0",), 10**6, 16)
+    assert found.dropped["d0"] == pytest.approx(0.25)  # half the tokens of one layer of two
