@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mixopt.errors import StudyError
+
+TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,9 @@ class Recipe:
         sequence_length: tokens predicted per sequence T.
         batch_sequences: sequences B per optimizer step and proxy.
         micro_batches: a step's batch is run in this many parts (memory, not results).
-        learning_rate: peak rate of AdamW.
+        learning_rate: peak rate.
+        optimizer: `adamw`, or `muon`, which moves the matrices of attention and experts along the
+            orthogonalised momentum (2502.16982) at the same rates, and the rest by AdamW.
         warmup: share of the steps in which the rate rises linearly from 0.
         decay: share of the steps at the end in which it falls linearly to `final_rate` (WSD).
         final_rate: last rate as a share of the peak.
@@ -30,8 +35,10 @@ class Recipe:
         gradient_clip: largest gradient norm, per proxy.
         precision: `auto` measures which of fp32 and bf16 is faster on the device, once.
         evaluations: how often a run is evaluated on the way, the end included.
-        evaluation_tokens: tokens per validation domain at the end.
-        curve_tokens: tokens per validation domain at each evaluation on the way.
+        evaluation_tokens: tokens per validation domain, and per task, at the end, at most.
+        curve_tokens: tokens per validation domain and task at each evaluation on the way, at most.
+        evaluation_share: what all evaluations may cost as a share of the training; more domains and
+            tasks get fewer tokens each. null lets them have all that the two settings above say.
         checkpoint_seconds: a resumable checkpoint is written about this often.
     """
 
@@ -39,6 +46,7 @@ class Recipe:
     batch_sequences: int = 8
     micro_batches: int = 1
     learning_rate: float = 1e-2
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: float = 0.05
     decay: float = 0.3
     final_rate: float = 0.0
@@ -50,6 +58,7 @@ class Recipe:
     evaluations: int = 5
     evaluation_tokens: int = 65_536
     curve_tokens: int = 16_384
+    evaluation_share: float | None = 0.08
     checkpoint_seconds: float = 60.0
 
     # read by pydantic when a study file holds this class; a plain dict needs no import
@@ -66,6 +75,10 @@ class Recipe:
             )
         if not 0 <= self.warmup + self.decay <= 1:
             raise StudyError("warmup and decay together must be at most 1", where="warmup")
+        if self.evaluation_share is not None and self.evaluation_share <= 0:
+            raise StudyError(
+                f"must be above 0 or null, is {self.evaluation_share}", where="evaluation_share"
+            )
         if self.learning_rate <= 0:
             raise StudyError(f"must be above 0, is {self.learning_rate}", where="learning_rate")
 
@@ -77,3 +90,23 @@ class Recipe:
     def steps(self, tokens: int) -> int:
         """Optimizer steps that train on at least `tokens` tokens."""
         return max(1, -(-tokens // self.tokens_per_step))
+
+    def affordable(self, tokens: int, sets: int) -> Recipe:
+        """This recipe with evaluations that keep within `evaluation_share` of a training.
+
+        The tokens at the end and on the way are cut by the same factor. An evaluation reads a
+        sequence of each domain at least, whatever that costs.
+
+        Args:
+            tokens: training tokens.
+            sets: validation domains and tasks that are evaluated.
+        """
+        asked = sets * (self.evaluation_tokens + (self.evaluations - 1) * self.curve_tokens)
+        if self.evaluation_share is None or asked <= 0:
+            return self
+        kept = min(1.0, self.evaluation_share * TRAINING_PER_FORWARD * tokens / asked)
+        return dataclasses.replace(
+            self,
+            evaluation_tokens=int(kept * self.evaluation_tokens),
+            curve_tokens=int(kept * self.curve_tokens),
+        )
