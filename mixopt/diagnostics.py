@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mixopt.trials import Fidelity, TrialTable
 CANDIDATES = ("effective-data", "gp", "linear")
 CHAINED = ("cokriging", "nested-laws")
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
+Split = tuple[np.ndarray, np.ndarray]  # masks (n,): learned from, foretold
 OBJECTIVE = "objective"  # the name of the composed objective among the scores
 
 
@@ -98,8 +100,8 @@ def out_of_fold(
         table: the trials.
         objective: scored beside the metrics.
         surrogate: makes a fresh, unfitted surrogate.
-        folds: at most; fewer where there are fewer mixtures. 5 if None, and fewer for large tables,
-            where half of the mixtures foretell the other half well.
+        folds: at most; fewer where there are fewer mixtures. 5 if None, and fewer where many are
+            foretold: half of them foretell the other half well.
         seed: of the split.
         at: only trials at this fidelity are foretold, and are what the result is about; the others
             are learned from. Every trial if None: give a table of one fidelity.
@@ -108,17 +110,27 @@ def out_of_fold(
         SurrogateError: fewer than four different mixtures.
     """
     asked = np.ones(len(table), dtype=bool) if at is None else table.at(at)
+    splits = [(~out, out & asked) for out in _folds(table, asked, folds, seed)]
+    return _foretold(table, objective, splits, at, surrogate)
+
+
+def _foretold(
+    table: TrialTable,
+    objective: Objective,
+    splits: Sequence[Split],
+    at: Fidelity | None,
+    surrogate: Callable[[], Surrogate],
+) -> OutOfFold:
+    """Predictions of what the `splits` leave out, in the table's order."""
     mean, std = np.full_like(table.values, np.nan), np.full_like(table.values, np.nan)
     objective_mean, objective_std = np.full(len(table), np.nan), np.full(len(table), np.nan)
-    for out in _folds(table, asked, folds, seed):
-        fitted = surrogate().fit(table.select(~out))
-        rows = out & asked
-        said = fitted.predict(table.weights[rows], at)
-        noise = np.nan_to_num(said.noise)
-        mean[rows], std[rows] = said.mean, np.hypot(said.std, noise)
-        objective_mean[rows], objective_std[rows] = objective.compose(
-            said.mean, np.hypot(said.std, noise), said.metrics, said.correlation
-        )
+    asked = np.zeros(len(table), dtype=bool)
+    for learned, rows in splits:
+        said = surrogate().fit(table.select(learned)).predict(table.weights[rows], at)
+        run = dataclasses.replace(said, std=np.hypot(said.std, np.nan_to_num(said.noise)))
+        mean[rows], std[rows] = run.mean, run.std
+        objective_mean[rows], objective_std[rows] = run.compose(objective)
+        asked |= rows
     observed = objective.of_table(table)
     return OutOfFold(
         table.metrics, table.values, mean, std, observed, objective_mean, objective_std, {}
@@ -134,8 +146,8 @@ def _folds(table: TrialTable, asked: np.ndarray, folds: int | None, seed: int) -
             f"{len(kinds)} different mixtures are too few to hold some out",
             mend="Run at least 4 trials on different mixtures",
         )
-    if folds is None:
-        folds = 5 if len(table) <= 128 else 3 if len(table) <= 256 else 2
+    if folds is None:  # by what is foretold: 26 mixtures are few, however long their curves
+        folds = 5 if len(kinds) <= 128 else 3 if len(kinds) <= 256 else 2
     fold = np.random.default_rng(seed).permutation(len(kinds)) % min(folds, len(kinds))
     return [np.isin(group.ravel(), kinds[fold == k]) for k in range(int(fold.max()) + 1)]
 
@@ -147,10 +159,14 @@ class Choice:
     Attributes:
         name: registry name of the chosen one.
         scores: held-out score of the objective by registry name; empty if trials were too few.
+        held_out: the chosen one's predictions of every trial at the fidelity asked for, in the
+            table's order, each by a fit to all trials but a fold of the mixtures. None where the
+            comparison was made on a part of the trials, or on none.
     """
 
     name: str
     scores: dict[str, Score]
+    held_out: OutOfFold | None = None
 
 
 def choose(
@@ -164,8 +180,9 @@ def choose(
 
     Of one fidelity by Spearman correlation of the objective: ranking is what a search needs, and
     one hopeless mixture does not decide it, as it does a mean error. Of several by the share of the
-    objective's variance that is explained, for levels are foretold there too. The first of them
-    where trials are too few to hold some out.
+    objective's variance that is explained, for levels are foretold there too; curves are learned
+    from there as a fit to `table` would. The first of them where trials are too few to hold some
+    out.
 
     Args:
         table: the trials, of one fidelity or several.
@@ -182,24 +199,27 @@ def choose(
     if names is None:
         names = CHAINED if chained(table) else CANDIDATES
     several = chained(table) and all(_knows_fidelities(name) for name in names)
-    trials = table.final if several else at_one_fidelity(table, target)
-    scores: dict[str, Score] = {}
-    splits, at = _splits(trials, target, seed, several)
+    trials = table if several else at_one_fidelity(table, target)
+    splits, at, whole = _splits(trials, target, seed, several)
+    told = dict(settings) | ({"fidelity": at} if several else {})
+    found: dict[str, OutOfFold] = {}
     for name in names if splits else ():
-        told = dict(settings) | ({"fidelity": at} if several else {})
+        fresh = partial(make, name, seed=seed, objective=objective, **told)
         try:
-            scores[name] = _held_out(trials, objective, splits, at, name, seed, told)
+            found[name] = _foretold(trials, objective, splits, at, fresh)
         except SurrogateError:
             if not several:  # too few trials for any
                 return Choice(names[0], {})
-    if not scores:
+    if not found:
         return Choice(names[0], {})
+    scores = {name: held_out.scores[OBJECTIVE] for name, held_out in found.items()}
 
     def worth(name: str) -> float:
         value = scores[name].r2 if several else scores[name].spearman
         return float(np.nan_to_num(value, nan=-1.0))
 
-    return Choice(max(scores, key=worth), scores)
+    best = max(scores, key=worth)
+    return Choice(best, scores, found[best] if whole else None)
 
 
 def chained(table: TrialTable) -> bool:
@@ -211,48 +231,64 @@ def _knows_fidelities(name: str) -> bool:
     return make(name).multi_fidelity
 
 
-Split = tuple[np.ndarray, np.ndarray]  # masks (n,): learned from, foretold
-
 MOST = 128  # mixtures that surrogates are compared on; the rest of a large table is foretold
 ENOUGH = 8  # mixtures at the target fidelity from which on some of them are held out
+FEW = 32  # mixtures up to which two fifths more fits for five folds instead of three cost nothing
 
 
 def _splits(
     trials: TrialTable, target: Fidelity | None, seed: int, several: bool
-) -> tuple[list[Split], Fidelity | None]:
-    """What is learned from and foretold, and at which fidelity; none where trials are too few."""
+) -> tuple[list[Split], Fidelity | None, bool]:
+    """What is learned from and foretold, at which fidelity, and whether that is all there is.
+
+    No splits where trials are too few. All there is: every trial at the fidelity asked for is
+    foretold once, from all trials of other mixtures.
+    """
     everything = np.ones(len(trials), dtype=bool)
     rng = np.random.default_rng(seed)
     if not several:
         kinds = len(np.unique(trials.weights, axis=0))
         if kinds < 4:
-            return [], None
+            return [], None, False
         if kinds > MOST + MOST // 4:
             _, group = np.unique(trials.weights, axis=0, return_inverse=True)
             learned = np.isin(group.ravel(), rng.permutation(kinds)[:MOST])
-            return [(learned, ~learned)], None
-        return [(~out, out) for out in _folds(trials, everything, 3, seed)], None
-    known = trials.fidelities
+            return [(learned, ~learned)], None, False
+        outs = _folds(trials, everything, 5 if kinds <= FEW else 3, seed)
+        return [(~out, out) for out in outs], None, True
     at = target if target is not None and trials.at(target).any() else None
-    if at is not None and len(np.unique(trials.weights[trials.at(at)], axis=0)) >= ENOUGH:
-        folds = _folds(trials, trials.at(at), 3, seed)
-        some = _some(trials, trials.at(at), rng)
-        return [(some & ~out, out & trials.at(at)) for out in folds], at
+    if at is not None:
+        there = trials.at(at)
+        kinds = len(np.unique(trials.weights[there], axis=0))
+        if kinds >= ENOUGH:
+            outs = _folds(trials, there, 5 if kinds <= FEW else 3, seed)
+            some = _some(trials, there, rng)
+            return [(some & ~out, out & there) for out in outs], at, bool(some.all())
     # The target was hardly measured: foretell the dearest fidelity below it from those below
     # that, with as many of its trials as the target has; with two, where nothing else says how far
     # one goes from the other.
+    known = trials.final.fidelities
     below = [f for f in known if at is None or (f.params, f.tokens) != (at.params, at.tokens)]
     if len(below) < 2:
-        return [], None
-    rows = rng.permutation(np.flatnonzero(trials.at(below[-1])))
-    there = 0 if at is None else int(trials.at(at).sum())
-    given = max(there, 0 if len(below) > 2 else 2)
+        return [], None, False
+    rows = rng.permutation(np.flatnonzero(_ends(trials) & trials.at(below[-1])))
+    there = np.zeros(len(trials), dtype=bool) if at is None else trials.at(at)
+    given = max(int(there.sum()), 0 if len(below) > 2 else 2)
     if len(rows) - given < 4:
-        return [], None
+        return [], None, False
     out = np.zeros(len(trials), dtype=bool)
     out[rows[given:]] = True
-    learned = _some(trials, trials.at(below[-1]), rng) & ~out
-    return [(learned if at is None else learned & ~trials.at(at), out)], below[-1]
+    # with a run goes its whole curve
+    unseen = np.isin(trials.runs, trials.runs[out | there])
+    return [(_some(trials, trials.at(below[-1]), rng) & ~unseen, out)], below[-1], False
+
+
+def _ends(trials: TrialTable) -> np.ndarray:
+    """(n,) mask of the rows with most tokens of their run."""
+    _, run = np.unique(trials.runs, return_inverse=True)
+    longest = np.zeros(int(run.max(initial=0)) + 1)
+    np.maximum.at(longest, run.ravel(), trials.tokens)
+    return np.asarray(trials.tokens == longest[run.ravel()])
 
 
 def _some(trials: TrialTable, always: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -262,26 +298,6 @@ def _some(trials: TrialTable, always: np.ndarray, rng: np.random.Generator) -> n
     others = rng.permutation(np.setdiff1d(group.ravel(), first))
     kept = np.concatenate([first, others[: max(0, MOST - len(first))]])
     return np.isin(group.ravel(), kept)
-
-
-def _held_out(
-    trials: TrialTable,
-    objective: Objective,
-    splits: Sequence[Split],
-    at: Fidelity | None,
-    name: str,
-    seed: int,
-    settings: dict[str, Any],
-) -> Score:
-    """The objective's held-out score by the surrogate `name`."""
-    observed = objective.of_table(trials)
-    mean, std = np.full(len(trials), np.nan), np.full(len(trials), np.nan)
-    for learned, foretold in splits:
-        surrogate = make(name, seed=seed, objective=objective, **settings)
-        said = surrogate.fit(trials.select(learned)).predict(trials.weights[foretold], at)
-        run = dataclasses.replace(said, std=np.hypot(said.std, np.nan_to_num(said.noise)))
-        mean[foretold], std[foretold] = run.compose(objective)
-    return score(observed, mean, std)
 
 
 def score(observed: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Score:

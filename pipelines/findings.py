@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.diagnostics import NORMAL_90, OBJECTIVE, OutOfFold, Score, out_of_fold
+from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Choice, OutOfFold, Score, out_of_fold
 from mixopt.effects import Effects, effects
 from mixopt.errors import SurrogateError
 from mixopt.mixture import Mixture
@@ -74,12 +74,18 @@ class Findings:
         return bool(self.best.binding) or self.best.kl_penalty > 0
 
 
-def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
-    """Hold out, recommend and take effects with the surrogate of `fitted`."""
+def find(fitted: Fitted, choice: Choice | None) -> Findings:
+    """Hold out, recommend and take effects with the surrogate of `fitted`.
+
+    Args:
+        fitted: with its surrogate.
+        choice: what the surrogate was chosen by; None where it was asked for. Its predictions of
+            held-out runs are those of the report, if they are of all runs.
+    """
     notes = list(fitted.notes)
     surrogate, objective, seed = fitted.surrogate, fitted.objective, fitted.seed
     with reproducible(seed):
-        held_out, names = _hold_out(fitted, notes)
+        held_out, names = _hold_out(fitted, choice, notes)
         best = recommend(surrogate, objective, fitted.space, seed)
         mixtures = {NATURAL: fitted.natural, **_best_observed(fitted, notes)}
         mixtures |= {PROPOSED: best.mixture, UNCONSTRAINED: best.unconstrained}
@@ -93,7 +99,7 @@ def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
         found = effects(surrogate, objective, fitted.metrics, fitted.natural)
     return Findings(
         fitted,
-        compared,
+        {} if choice is None else choice.scores,
         held_out,
         names,
         best,
@@ -106,9 +112,14 @@ def find(fitted: Fitted, compared: dict[str, Score]) -> Findings:
     )
 
 
-def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple[str, ...]]:
+def _hold_out(
+    fitted: Fitted, choice: Choice | None, notes: list[str]
+) -> tuple[OutOfFold | None, tuple[str, ...]]:
     """Predictions of the runs at the target fidelity, each without any run of its mixture."""
     rows = np.flatnonzero(fitted.table.at(fitted.target))
+    names = tuple(fitted.names[row] for row in rows.tolist())
+    if choice is not None and choice.held_out is not None:
+        return choice.held_out, names
     several = fitted.make_surrogate().multi_fidelity
     # what was run at the target is foretold; of other sizes and of curves all is learned from that
     # is not of the mixtures held out
@@ -125,7 +136,7 @@ def _hold_out(fitted: Fitted, notes: list[str]) -> tuple[OutOfFold | None, tuple
             "predictions are."
         )
         return None, ()
-    return found, tuple(fitted.names[row] for row in rows.tolist())
+    return found, names
 
 
 def _best_observed(fitted: Fitted, notes: list[str]) -> dict[str, Mixture]:

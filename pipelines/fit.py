@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files, surrogates
-from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Score, chained
+from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Choice, Score, chained
 from mixopt.errors import RunsError
 from mixopt.finished.fidelity_words import said, target_fidelity, unnamed
 from mixopt.finished.objective_words import objective_of
@@ -76,7 +76,7 @@ def fit_runs(
     console = make_console()
     with make_error_console().status("reading"):
         runs = read_runs(ratios, metrics)
-        fitted, compared = _fit(
+        fitted, choice = _fit(
             runs,
             ratios,
             metrics,
@@ -87,7 +87,7 @@ def fit_runs(
             lambda table: target_fidelity(table, params, tokens),
         )
     with make_error_console().status(f"fitting {fitted.surrogate_name}"):
-        found = findings.find(fitted, compared)
+        found = findings.find(fitted, choice)
     written = write(out, found, priors)
     if as_json:
         print(json.dumps(plain({**summary(found), "out": str(out), "files": written}), indent=1))
@@ -104,8 +104,8 @@ def _fit(
     surrogate: str,
     seed: int,
     find_target: Callable[[TrialTable], tuple[Fidelity, list[str]]],
-) -> tuple[Fitted, dict[str, Score]]:
-    """The settings with the surrogate fitted, and the scores of those that were compared."""
+) -> tuple[Fitted, Choice | None]:
+    """The settings with the surrogate fitted, and what it was chosen by, if it was."""
     notes = list(runs.notes)
     table = runs.table
     kinds = len(np.unique(table.weights, axis=0))
@@ -130,17 +130,17 @@ def _fit(
     table, objective = _modelled(table, target, made.multi_fidelity, objective, surrogate, notes)
     space, said_of_space = read_space(priors, table)
     notes += said_of_space
-    compared: dict[str, Score] = {}
+    choice: Choice | None = None
     made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
     with reproducible(seed):
         made.fit(table)
     name = surrogate
     if isinstance(made, Auto):
-        if made.chosen is None:
+        if made.chosen is None or made.choice is None:
             raise RuntimeError("a fitted Auto has chosen")
-        compared, made = made.scores, made.chosen
+        choice, made = made.choice, made.chosen
         name = made.name
-        notes.append(_why(name, compared, chained(table)))
+        notes.append(_why(name, choice.scores, chained(table)))
     fitted = Fitted(
         table=table,
         names=runs.names,
@@ -154,7 +154,7 @@ def _fit(
         notes=tuple(notes),
     )
     fitted.surrogate = made  # what make_surrogate().fit(table) would give once more
-    return fitted, compared
+    return fitted, choice
 
 
 def _modelled(

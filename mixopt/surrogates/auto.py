@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mixopt.diagnostics import Score, choose
+from mixopt.diagnostics import Choice, choose
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates import make
@@ -24,7 +24,7 @@ class Auto(Surrogate):
 
     Attributes:
         chosen: the fitted surrogate.
-        scores: held-out score of the objective by surrogate name; empty if too few trials.
+        choice: what it was chosen by; None before `fit`.
     """
 
     name: ClassVar[str] = "auto"
@@ -39,14 +39,13 @@ class Auto(Surrogate):
     ) -> None:
         super().__init__(seed, fidelity, noise, objective)
         self.chosen: Surrogate | None = None
-        self.scores: dict[str, Score] = {}
+        self.choice: Choice | None = None
 
     def fit(self, table: TrialTable) -> Self:
-        """See `Surrogate.fit`; costs three fits of each choice besides."""
+        """See `Surrogate.fit`; costs three to five fits of each choice besides."""
         objective = self.objective or Objective(dict.fromkeys(table.metrics, 1.0), prefix="")
         settings: dict[str, Any] = {"fidelity": self.fidelity, "noise": self.noise}
-        choice = choose(table, objective, self.seed, **settings)
-        self.scores = choice.scores
+        choice = self.choice = choose(table, objective, self.seed, **settings)
         self.chosen = make(choice.name, seed=self.seed, objective=objective, **settings).fit(table)
         return self
 

@@ -130,8 +130,9 @@ def test_fitting_leaves_torchs_threads_and_generator_alone() -> None:
 
 def test_auto_keeps_the_surrogate_that_ranks_held_out_trials_best() -> None:
     fitted = Auto(objective=Objective({"a": 1.0, "c": 1.0})).fit(example_table(32))
-    assert set(fitted.scores) == {"effective-data", "gp", "linear"}
-    best = max(fitted.scores, key=lambda name: fitted.scores[name].spearman)
+    assert fitted.choice is not None
+    assert set(fitted.choice.scores) == {"effective-data", "gp", "linear"}
+    best = max(fitted.choice.scores, key=lambda name: fitted.choice.scores[name].spearman)
     assert fitted.chosen is not None
     assert fitted.chosen.name == best
 
