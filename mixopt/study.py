@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
 
 from mixopt import designs, files, yaml_lines
+from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
@@ -24,6 +25,9 @@ from mixopt.objective import Objective
 from mixopt.recipe import Recipe
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
+
+if TYPE_CHECKING:
+    from mixopt.corpus.tasks import Task
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -92,6 +96,11 @@ class Proxy(Section):
     simulate_repetition: bool = True
     """Cut each domain so that a proxy repeats it as often as the promoted run would."""
 
+    @property
+    def tokens_each(self) -> int:
+        """Training tokens of one training."""
+        return self.tokens
+
 
 class Search(Section):
     """How the swarm is chosen."""
@@ -141,6 +150,13 @@ class Promote(Section):
     name: str | None = None
     """Registered model name in MLflow; null takes the study's name."""
 
+    @property
+    def tokens_each(self) -> int:
+        """Training tokens of one training, the mean over the stages."""
+        experts = self.model.experts
+        together = self.seed_tokens + experts * self.expert_tokens + self.tokens
+        return together // (experts + 2)
+
 
 class Mlflow(Section):
     """Where runs are shown. A view: it may be down, moved or rebuilt (`mixopt sync`)."""
@@ -168,6 +184,20 @@ class Ray(Section):
     """Attempts before a trial that loses its worker or memory counts as failed."""
 
 
+def short_task(value: Any) -> Any:
+    """A task may be written as its path alone."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+class TaskFile(Section):
+    """A file of questions, scored in bits per byte of their right answers (docs/tasks.md)."""
+
+    path: str
+    """JSONL file, relative to the study file; without a limit it may be said in place of all."""
+    limit: int | None = Field(default=None, ge=1)
+    """Questions taken, evenly spread over the file; null takes all."""
+
+
 class Study(Section):
     """A whole study file."""
 
@@ -182,7 +212,9 @@ class Study(Section):
     seed: int = Field(default=0, ge=0)
     """Seeds the design, the proposals and the trainings."""
     objective: dict[str, float] = Field(min_length=1)
-    """Validation domain (or metric such as bpb/law) → weight; lower bits per byte is better."""
+    """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better."""
+    tasks: dict[str, Annotated[TaskFile, BeforeValidator(short_task)]] = {}
+    """Questions that every trial is evaluated on: name → JSONL file (metric task/name)."""
     space: Space = Space()
     proxy: Proxy = Proxy()
     search: Search = Search()
@@ -199,6 +231,14 @@ class Study(Section):
         if not any(weights.values()):
             raise ValueError("every weight is 0, so nothing would be optimized")
         return weights
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_of_tasks(cls, tasks: dict[str, TaskFile]) -> dict[str, TaskFile]:
+        for name in tasks:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"a task's name is of letters, digits and ._-, not {name!r}")
+        return tasks
 
     @property
     def path(self) -> Path:
@@ -236,12 +276,13 @@ class Study(Section):
         """
         corpus = Corpus.open(self.corpus_path)
         known = corpus.validation_domains
+        scores = [f"{kind}/{name}" for name in self.tasks for kind in ("task", "accuracy")]
         for name in self.objective:
-            if name.removeprefix("bpb/") not in known:
+            if name.removeprefix("bpb/") not in known and name not in scores:
                 raise StudyError(
-                    f"the corpus has no validation domain {name!r}",
+                    f"there is no validation domain and no task's metric {name!r}",
                     where=f"{self.path}: objective",
-                    mend=f"Choose from {', '.join(known)}",
+                    mend=f"Choose from {', '.join([*known, *scores])}",
                 )
         named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
         for name in named:
@@ -252,6 +293,39 @@ class Study(Section):
                     mend=f"Choose from {', '.join(corpus.domains)}",
                 )
         return corpus
+
+    def prepare_tasks(self, corpus: Corpus, folder: Path) -> dict[str, Path]:
+        """Task → file of its questions as tokens in `folder`, made where it is not there.
+
+        Raises:
+            CorpusError: a task's file cannot be read, or a line of it is no question.
+            StudyError: the objective weighs the accuracy of a task without choices.
+        """
+        recipes = [self.proxy.recipe, *([self.promote.recipe] if self.promote else [])]
+        longest = min(recipe.sequence_length for recipe in recipes)
+        found = {t.name: t.prepare(corpus, folder, longest) for t in self._all_tasks()}
+        for name, path in found.items():
+            if f"accuracy/{name}" in self.objective and Questions.read(path).choices.max() < 2:
+                raise StudyError(
+                    f"task {name!r} has no choices, so no accuracy",
+                    where=f"{self.path}: objective",
+                    mend=f"Weigh task/{name}",
+                )
+        return found
+
+    def task_keys(self, corpus: Corpus) -> dict[str, str]:
+        """Task → identity of its questions.
+
+        Raises:
+            CorpusError: a task's file cannot be read.
+        """
+        return {task.name: task.key(corpus) for task in self._all_tasks()}
+
+    def _all_tasks(self) -> list[Task]:
+        from mixopt.corpus.tasks import Task  # imports the tokenizers library
+
+        here = self._path.parent
+        return [Task(name, here / t.path, t.limit) for name, t in self.tasks.items()]
 
     def mixture_objective(self) -> Objective:
         """The objective over metrics."""
@@ -303,6 +377,8 @@ class Study(Section):
             "recipe": dataclasses.asdict(self.proxy.recipe),
             "limits": self.token_limits(corpus),
         }
+        if self.tasks:
+            settings["tasks"] = self.task_keys(corpus)
         return digest(settings)
 
 
@@ -338,7 +414,7 @@ FREE = (
 
 
 # Settings that folders begun before there were any do not name, with what they meant then.
-YOUNG = {"space.kl_penalty": 0.0}
+YOUNG = {"proxy.recipe.evaluation_share": None, "space.kl_penalty": 0.0}
 
 
 def _is_free(key: str) -> bool:
@@ -354,6 +430,9 @@ def freeze(study: Study, corpus: Corpus) -> None:
     values = _flat(study.model_dump(mode="json"))
     settings = {k: v for k, v in values.items() if not _is_free(k)}
     settings |= {"budget": study.budget, "corpus hash": corpus.hash}
+    settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(corpus).items()}
+    if not study.tasks:
+        del settings["tasks"]  # folders begun before there were any do not name them
     frozen = study.home / "study.json"
     if not frozen.exists():
         study.home.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,10 @@ from rich.table import Table
 
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
+from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
 from pipelines.console import make_console
 from pipelines.promote import check
-from pipelines.session import TRAINING_PER_FORWARD
 from pipelines.wording import count, duration
 from workers.cluster import Resources
 
@@ -88,6 +87,11 @@ def measured_speed(step: Step, study: Study, corpus: Corpus) -> float:
     return seen[-1]
 
 
+def _evaluation(study: Study) -> str:
+    share = study.proxy.recipe.evaluation_share
+    return "it has no limit" if share is None else f"of proxies about {share:.0%} more"
+
+
 def show_plan(path: Path, slots: int) -> None:
     """Print the study's steps, their cost and time, and the constraints that bind.
 
@@ -136,7 +140,7 @@ def show_plan(path: Path, slots: int) -> None:
     console.print(table)
     console.print(
         f"Times are for one core of this machine ({PROBE_STEPS} steps measured just now; "
-        "evaluation not counted).",
+        f"evaluation not counted: {_evaluation(study)}).",
         style="dim",
     )
     space = study.mixture_space(corpus)

@@ -85,6 +85,7 @@ class Promotion:
             tokens=tokens,
             initial=None if initial is None else str(initial),
             identity=self.folder.name,
+            tasks=self.session.tasks,
         )
         return Work(name, job.to_json(), str(folder), self.folder.name, keep_weights=True)
 
@@ -172,6 +173,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
             corpus=str(session.study.corpus_path),
             folder=str(job.folder / "upcycled"),
             seed=session.study.seed,
+            tasks=session.tasks,
         ),
         session.resources,
     )
@@ -287,13 +289,16 @@ def _export(job: Promotion, trained: Path) -> Path:
 
 
 def predicted(job: Promotion) -> dict[str, tuple[float, float]]:
-    """Mean and deviation per domain that the proxies' surrogate expects of the mixture.
+    """Mean and deviation per domain and task that the proxies' surrogate expects of the mixture.
 
     At the proxies' size and tokens: what the promoted model should reach or pass. Predicting at the
     promoted model's own size needs proxies of several sizes.
     """
     session = job.session
-    metrics = tuple(f"bpb/{d}" for d in session.corpus.validation_domains)
+    metrics = (
+        *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
+        *(f"task/{name}" for name in session.tasks),
+    )
     trials = search_trials(session.ledger.trials())
     surrogate = surrogates.make(
         surrogate_choice(session, trials).name, seed=session.study.seed, fidelity=session.fidelity

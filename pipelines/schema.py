@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 import mixopt
-from mixopt.study import FREE, Study, parse_tokens
+from mixopt.study import FREE, Study, parse_tokens, short_task
 from pipelines.wording import count
 
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
@@ -39,6 +39,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Linear": ("A linear constraint", "space.linear"),
+    "TaskFile": ("A task", "tasks"),
 }
 
 Schema = dict[str, Any]
@@ -51,6 +52,8 @@ class _Generator(GenerateJsonSchema):
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
         said = super().function_before_schema(schema)
+        if schema["function"]["function"] is short_task:
+            return {"anyOf": [said, {"type": "string"}]}
         return copy.deepcopy(TOKENS) if schema["function"]["function"] is parse_tokens else said
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:

@@ -11,6 +11,7 @@ Everything durable is under `study.home`:
     cohorts/0004-0007/  which trials train as one, and their checkpoint until they end
     verdict.json      what selection found, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
+    tasks/            the questions of tasks as tokens
     report.html, mlflow.db
 """
 
@@ -20,17 +21,18 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
+from mixopt.errors import StudyError
 from mixopt.ledger import Ledger
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
-from mixopt.recipe import Recipe
+from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, freeze, load_study
@@ -44,7 +46,6 @@ from workers.cluster import slots as cluster_slots
 from workers.proxy_task import Work
 
 SETTLED_COHORT = "cohort.json"
-TRAINING_PER_FORWARD = 3  # a backward pass costs twice its forward pass
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Session:
     display: Display
     _stack: contextlib.ExitStack
     _where: str = ""
+    tasks: dict[str, str] = field(default_factory=dict)  # name → file of its prepared questions
 
     def connect(self) -> None:
         """Be connected to Ray until the session ends.
@@ -89,12 +91,16 @@ class Session:
     def recipe(self, purpose: Literal["proxy", "promote"]) -> Recipe:
         """How proxies or promoted models are trained, with `precision: auto` settled for good.
 
-        Measured on the cluster the first time; the answer is kept in the study folder.
+        Measured on the cluster the first time; the answer is kept in the study folder. Evaluations
+        are cut to what they may cost: of all proxies alike, and of all stages of a promotion, so
+        that their scores are of the same text.
         """
         proxy, promote = self.study.proxy, self.study.promote
         asked = proxy if purpose == "proxy" or promote is None else promote
-        if asked.recipe.precision != "auto":
-            return asked.recipe
+        sets = len(self.corpus.validation_domains) + len(self.study.tasks)
+        recipe = asked.recipe.affordable(asked.tokens_each, sets)
+        if recipe.precision != "auto":
+            return recipe
         path = self.home / "precision.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         if purpose not in known:
@@ -104,7 +110,7 @@ class Session:
             model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
             known[purpose] = settled(model, asked.recipe, self.resources).precision
             files.write_json(path, known)
-        return dataclasses.replace(asked.recipe, precision=known[purpose])
+        return dataclasses.replace(recipe, precision=known[purpose])
 
     def largest_cohort(self) -> int:
         """How many trials train fastest as one: measured on the cluster the first time."""
@@ -137,6 +143,13 @@ class Session:
         """Validation domains whose tokens' losses the search's trials keep for its proposer."""
         if not proposers.find(self.study.search.proposer).needs_token_losses:
             return ()
+        for name in self.objective.metrics:
+            if not name.startswith("bpb/"):
+                raise StudyError(
+                    f"the proposer {self.study.search.proposer!r} cannot weigh {name!r}",
+                    where=f"{self.study.path}: objective",
+                    mend="It needs the tokens of validation domains; choose another proposer",
+                )
         return tuple(name.removeprefix("bpb/") for name in self.objective.metrics)
 
     @property
@@ -163,6 +176,7 @@ class Session:
             tokens=spec.fidelity.tokens,
             token_limits=self.study.token_limits(self.corpus),
             identity=identity,
+            tasks=self.tasks,
         )
         kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
         return Work(str(trial.number), job.to_json(), str(folder), identity, keep_tokens=kept)
@@ -174,7 +188,7 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
 
     Raises:
         StudyError: the file is not valid, or its settings differ from the folder's.
-        CorpusError: the corpus is absent or broken.
+        CorpusError: the corpus is absent or broken, or a task's file is no file of questions.
         LedgerError: another driver holds the study, or its storage cannot be reached.
     """
     study = load_study(path)
@@ -182,13 +196,17 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     display = display or Display(make_console())
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
         freeze(study, corpus)
+        prepared = study.prepare_tasks(corpus, study.home / "tasks")
+        tasks = {name: str(path) for name, path in prepared.items()}
         objective = study.mixture_objective()
         ledger = Ledger.open(study.ledger_url, study.name, objective)
         tracker = Tracker.open(study, on_warning=display.warn)
         space = study.mixture_space(corpus)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
-            yield Session(study, corpus, space, objective, ledger, tracker, display, stack)
+            yield Session(
+                study, corpus, space, objective, ledger, tracker, display, stack, tasks=tasks
+            )
 
 
 def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Upcycling:
     corpus: str
     folder: str
     seed: int
+    tasks: Mapping[str, str] = field(default_factory=dict)
 
 
 def upcycle_on_cluster(ask: Upcycling, resources: Resources) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
     """Upcycle here, or give back what the folder's completion marker says. Idempotent."""
     import torch
 
+    from mixopt.corpus.questions import Questions
     from mixopt.corpus.shards import Corpus
     from mixopt.models.config import ModelConfig
     from mixopt.models.transformer import Transformer
@@ -92,7 +94,12 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
         model = Transformer(shape).eval()
         model.load_proxy_state(state)
         (scores,) = evaluate(
-            model, corpus, corpus.validation_domains, recipe.evaluation_tokens, length
+            model,
+            corpus,
+            corpus.validation_domains,
+            recipe.evaluation_tokens,
+            length,
+            tasks={name: Questions.read(Path(path)) for name, path in ask.tasks.items()},
         )
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))
