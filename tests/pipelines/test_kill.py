@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from mixopt.corpus.shards import Corpus
-from mixopt.records import trial_folder
+from mixopt.records import read_cohorts, trial_folder
 from mixopt.study import Study, load_study
 from mixopt.trials import State, Trial
 from proxies.checkpoint import load_state
@@ -66,6 +66,7 @@ def write(folder: Path, corpus: Corpus) -> Path:
         proxy={"tokens": STEPS * STEP},
         search={"trials": 4, "repeats": 0},
         promote=None,
+        ray={"cohort": 1},
     )
 
 
@@ -90,7 +91,8 @@ def holds_a_trial(process: psutil.Process) -> bool:
         files = process.open_files()
     except psutil.Error:  # it ended meanwhile
         return False
-    return any(Path(file.path).match("trials/*/lock") for file in files)
+    patterns = ("trials/*/lock", "cohorts/*/lock")
+    return any(Path(file.path).match(pattern) for file in files for pattern in patterns)
 
 
 def ended(home: Path) -> set[int]:
@@ -181,6 +183,45 @@ def test_a_killed_study_proposes_and_finds_what_an_uninterrupted_one_does(
         for arm in verdict["arms"]:
             del arm["device_seconds"]
     assert verdicts[0] == verdicts[1]
+
+
+def test_a_study_killed_while_cohorts_train_goes_on_with_the_same_ones(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    broken, whole = (
+        write_study(
+            tmp_path / name / "study.yaml",
+            text_corpus.path,
+            proxy={"tokens": STEPS // 2 * STEP},
+            search={"trials": 5, "repeats": 0, "rounds": 0},
+            ray={"cohort": 3},
+            mlflow={"enabled": False},
+        )
+        for name in ("broken", "whole")
+    )
+    home = load_study(broken).home
+
+    def checkpoints() -> list[Path]:
+        return sorted(home.glob("cohorts/*/checkpoint.safetensors"))
+
+    def begun() -> bool:
+        return any(load_state(path)[1]["step"] < STEPS / 6 for path in checkpoints())
+
+    driver = start("pipelines.cli", "search", broken, cwd=broken.parent)
+    wait_for(begun, driver)
+    training, orphans = kill(driver, begun)
+    assert training
+    assert orphans == []
+    cohorts = read_cohorts(home)
+    interrupted = [number for path in checkpoints() for number in cohorts[path.parent]]
+    assert interrupted
+    for file in (broken, whole):
+        succeeded(finish(start("pipelines.cli", "search", file, cwd=file.parent)))
+    assert read_cohorts(home) == cohorts
+    assert found(ledger_trials(broken)) == found(ledger_trials(whole))  # bit for bit
+    for number, lines in attempts(home).items():
+        assert sum("completed" in line for line in lines) == 1
+        assert number not in interrupted or sum("started" in line for line in lines) == 2
 
 
 @pytest.mark.slow
