@@ -13,6 +13,7 @@ import torch
 
 from mixopt.errors import is_out_of_memory
 from mixopt.models.config import ModelConfig
+from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
 from proxies.measurements import remembered
@@ -44,7 +45,7 @@ def choose_cohort(
     shape = (config, *batch, recipe.precision, min(gpus, 1))
 
     def fastest() -> int:
-        with _memory_of(device, gpus):
+        with _memory_of(device, gpus), at_work(device):
             return _measure(config, recipe, device)
 
     return remembered("cohorts", device, shape, fastest, lambda k: isinstance(k, int) and k > 0)

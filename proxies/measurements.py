@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from mixopt.files import write_json
+from mixopt.models.team import threads
 
 T = TypeVar("T", str, int)
 
@@ -34,7 +35,7 @@ def remembered(
         measure: finds the answer.
         valid: whether a remembered value can be one.
     """
-    key_text = repr((_device_name(device), torch.__version__, torch.get_num_threads(), what))
+    key_text = repr((_device_name(device), torch.__version__, threads(), what))
     key = hashlib.sha256(key_text.encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mixopt"
     known: dict[str, T] = _read(cache / f"{name}.json")

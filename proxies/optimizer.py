@@ -1,4 +1,4 @@
-"""AdamW for a cohort: every proxy has its own rate and its own gradient norm.
+"""The optimizer of a cohort: every proxy has its own rate and its own gradient norm.
 
 Shapes: K proxies; a parameter is (K, …), its slice k belongs to proxy k alone.
 """
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixopt.models.team import current
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies import muon
 
 EPSILON = 1e-8
 
@@ -23,8 +25,8 @@ class _Group:
 
     proxy: int
     decay: float
+    names: list[str]
     weights: list[Tensor]
-    gradients: list[Tensor]
     means: list[Tensor]
     squares: list[Tensor]
 
@@ -32,34 +34,40 @@ class _Group:
 class CohortOptimizer:
     """Fused AdamW over the proxies' slices of the parameters, with clipping per proxy.
 
-    Matrices decay, norms and embeddings do not. The fused operator is called directly:
+    Matrices decay, norms and embeddings do not. With `recipe.optimizer: muon` the matrices of
+    attention and experts are moved by Muon instead. The fused operator is called directly:
     `torch.optim` imports the compiler at the first use, seconds that every worker would pay.
 
     Args:
-        model: the cohort; its gradients are allocated once and stay where they are.
-        recipe: betas, decay, clipping.
+        model: the cohort.
+        recipe: optimizer, betas, decay, clipping.
         peak_rates: peak learning rate of each proxy.
     """
 
     def __init__(self, model: Transformer, recipe: Recipe, peak_rates: Sequence[float]) -> None:
         self.recipe, self.peak_rates = recipe, tuple(peak_rates)
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        for parameter in parameters.values():
-            parameter.grad = torch.zeros_like(parameter)
-        self._gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
-        self._means = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        self._squares = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        self._steps = torch.zeros((), device=model.embedding.device)
+        self._dtype, device = model.compute_dtype, model.embedding.device
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._muon = [
+            name
+            for name, p in self._parameters.items()
+            if recipe.optimizer == "muon" and muon.is_matrix(name, p)
+        ]
+        by_adam = {n: p for n, p in self._parameters.items() if n not in self._muon}
+        self._means = {n: torch.zeros_like(p) for n, p in self._parameters.items()}
+        self._squares = {n: torch.zeros_like(p) for n, p in by_adam.items()}
+        self._steps = torch.zeros((), device=device)
+        self._rates_K = torch.tensor(self.peak_rates, device=device)
         self._groups = []
         for k in range(len(self.peak_rates)):
             for decays in (True, False):
-                names = [n for n, p in parameters.items() if _decays(n, p) is decays]
+                names = [n for n, p in by_adam.items() if _decays(n, p) is decays]
                 self._groups.append(
                     _Group(
                         k,
                         recipe.weight_decay if decays else 0.0,
-                        [parameters[n].detach()[k] for n in names],
-                        [self._gradients[n][k] for n in names],
+                        names,
+                        [by_adam[n].detach()[k] for n in names],
                         [self._means[n][k] for n in names],
                         [self._squares[n][k] for n in names],
                     )
@@ -67,37 +75,33 @@ class CohortOptimizer:
 
     def zero_gradients(self) -> None:
         """Before the first micro-batch of a step."""
-        torch._foreach_zero_(list(self._gradients.values()))
+        for parameter in self._parameters.values():
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self, rate_share: float) -> Tensor:
         """Clip and move every proxy; its gradient norm before clipping, (K,).
 
-        A proxy whose gradient is not finite spoils its own weights and no other's.
+        A proxy whose gradient is not finite spoils its own weights and no other's. The gradients
+        are used up.
         """
-        gradients = list(self._gradients.values())
-        norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]
+        gradients = {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self._parameters.items()
+        }
+        norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()]
         norm_K: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        scale_K = (self.recipe.gradient_clip / (norm_K + 1e-6)).clamp_max(1.0)
-        for gradient in gradients:
-            gradient.mul_(scale_K.view(-1, *[1] * (gradient.dim() - 1)))
+        divisor_K = ((norm_K + 1e-6) / self.recipe.gradient_clip).clamp_min(1.0)
         self._steps += 1
-        for group in self._groups:
-            torch._fused_adamw_(
-                group.weights,
-                group.gradients,
-                group.means,
-                group.squares,
-                [],
-                [self._steps] * len(group.weights),
-                lr=self.peak_rates[group.proxy] * rate_share,
-                beta1=self.recipe.beta1,
-                beta2=self.recipe.beta2,
-                weight_decay=group.decay,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-            )
+
+        def work(piece: int) -> None:
+            if piece < len(self._groups):
+                self._adamw(self._groups[piece], gradients, divisor_K, rate_share)
+            else:
+                name = self._muon[piece - len(self._groups)]
+                self._orthogonal(name, gradients[name], divisor_K, rate_share)
+
+        current().run(work, len(self._groups) + len(self._muon))
         return norm_K
 
     def state(self) -> dict[str, Tensor]:
@@ -110,6 +114,38 @@ class CohortOptimizer:
         """Continue from what `state` gave."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+    def _adamw(
+        self, group: _Group, gradients: Mapping[str, Tensor], divisor_K: Tensor, share: float
+    ) -> None:
+        torch._fused_adamw_(
+            group.weights,
+            [gradients[name][group.proxy] for name in group.names],
+            group.means,
+            group.squares,
+            [],
+            [self._steps] * len(group.weights),
+            lr=self.peak_rates[group.proxy] * share,
+            beta1=self.recipe.beta1,
+            beta2=self.recipe.beta2,
+            weight_decay=group.decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor_K[group.proxy],  # clipping costs no pass of its own
+        )
+
+    def _orthogonal(self, name: str, gradient: Tensor, divisor_K: Tensor, share: float) -> None:
+        clipped = gradient / divisor_K.view(-1, *[1] * (gradient.dim() - 1))
+        muon.move(
+            name,
+            self._parameters[name].detach(),
+            clipped,
+            self._means[name],
+            self._rates_K * share,
+            self.recipe.weight_decay,
+            self._dtype,
+        )
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

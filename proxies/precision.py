@@ -7,6 +7,7 @@ import time
 import torch
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
 from proxies.measurements import remembered
@@ -27,7 +28,8 @@ def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: t
     shape = (config, recipe.sequence_length, recipe.batch_sequences, recipe.micro_batches, cohort)
 
     def faster() -> str:
-        seconds = _measure(config, recipe, cohort, device)
+        with at_work(device):
+            seconds = _measure(config, recipe, cohort, device)
         return "bf16" if seconds["bf16"] * NEEDED_GAIN < seconds["fp32"] else "fp32"
 
     return remembered("precision", device, shape, faster, DTYPES.__contains__)

@@ -28,13 +28,16 @@ from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
+from mixopt.models import team
 from mixopt.models.config import ModelConfig
+from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.records import CHECKPOINT, CURVE
 from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
 from proxies.checkpoint import load_state, save_state
 from proxies.evaluation import Evaluation, evaluate
 from proxies.job import Job
+from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
 from proxies.schedules import rate_share
@@ -105,6 +108,8 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.manual_seed(job.seeds[0])
         run = _Run(job, Path(folder), on_progress, device, keep_tokens)
+        keep_freed_memory()
+        stack.enter_context(at_work(run.device))
         run.resume()
         run.ahead = stack.enter_context(prefetched(run.batches.at, range(run.step, job.steps)))
         return run.finish(keep_weights)
@@ -294,7 +299,7 @@ class _Run:
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "device": str(self.device),
-            "threads": str(torch.get_num_threads()),
+            "threads": str(team.threads()),
             "precision": self.precision,
             "corpus": self.corpus.hash,
             "tokenizer": self.corpus.tokenizer_hash,

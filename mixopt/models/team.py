@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
@@ -65,20 +65,31 @@ def current() -> Team:
     return _CURRENT.get()
 
 
+def threads() -> int:
+    """CPU threads that models work on here: the team's, else those of torch's operators."""
+    return max(current().threads, torch.get_num_threads())
+
+
 @contextmanager
-def team(threads: int) -> Iterator[Team]:
-    """Within it, models work on `threads` CPU threads, and single operators on one."""
+def team(size: int | None = None) -> Iterator[Team]:
+    """Within it, models work on `size` CPU threads (None: `threads()`), single operators on one."""
+    size = size or threads()
     before = torch.get_num_threads()
-    group = Team(threads)
+    group = Team(size)
     torch.set_num_threads(1)
     token = _CURRENT.set(group)
     try:
-        if threads < 2:
+        if size < 2:
             yield group
             return
-        with ThreadPoolExecutor(threads - 1, "team", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(size - 1, "team", torch.set_num_threads, (1,)) as pool:
             group._pool = pool
             yield group
     finally:
         _CURRENT.reset(token)
         torch.set_num_threads(before)
+
+
+def at_work(device: torch.device) -> AbstractContextManager[object]:
+    """A team of `threads()` where the CPU computes; nothing where a GPU does."""
+    return team() if device.type == "cpu" else nullcontext()

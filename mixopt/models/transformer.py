@@ -20,9 +20,9 @@ from mixopt.models.attention import Attention, rotary_tables
 from mixopt.models.config import ModelConfig
 from mixopt.models.losses import cross_entropy, token_nats
 from mixopt.models.moe import moe_layer
+from mixopt.models.norm import add_and_norm
 from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal
 
-NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.02  # small, because the tied head wants small logits at the start
 # The stream starts at unit variance all the same: without this the first layers' outputs drown
 # the tokens, and a proxy of width 64 is at 3.23 bits per byte after 200k tokens instead of 2.84.
@@ -58,17 +58,21 @@ class Block(nn.Module):
     def forward(
         self,
         x_KND: Tensor,
+        y_KND: Tensor | None,
         length: int,
         rotary: tuple[Tensor, Tensor],
         context: RoutingContext,
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Routing | None]:
-        """The stream after this block, and where its tokens went."""
-        normed_KND = rms_norm(x_KND, self.attention_norm).to(dtype)
-        x_KND = x_KND + self.attention(normed_KND, length, rotary)
-        normed_KND = rms_norm(x_KND, self.feed_forward_norm)
-        y_KND, routing = self.feed_forward(normed_KND.to(dtype), normed_KND, context)
-        return x_KND + y_KND, routing
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        """The block over the stream x + y; the new x, the new y, and where its tokens went.
+
+        What a layer adds is handed on (None is 0) because the next norm reads it anyway.
+        """
+        x_KND, _, low_KND = add_and_norm(x_KND, y_KND, self.attention_norm, dtype)
+        y_KND = self.attention(low_KND, length, rotary)
+        x_KND, normed_KND, low_KND = add_and_norm(x_KND, y_KND, self.feed_forward_norm, dtype)
+        y_KND, routing = self.feed_forward(low_KND, normed_KND, context)
+        return x_KND, y_KND, routing
 
 
 class Transformer(nn.Module):
@@ -151,12 +155,14 @@ class Transformer(nn.Module):
             length, head_width, self.config.rope_theta, x_KND.device, self.compute_dtype
         )
         routings: list[Routing] = []
+        y_KND: Tensor | None = None
         for block in self.blocks:
             context = RoutingContext(ids_KN, mask_KN, routings[-1] if routings else None)
-            x_KND, routing = block(x_KND, length, rotary, context, self.compute_dtype)
+            x_KND, y_KND, routing = block(x_KND, y_KND, length, rotary, context, self.compute_dtype)
             if routing is not None:
                 routings.append(routing)
-        return rms_norm(x_KND, self.final_norm).to(self.compute_dtype), routings
+        _, _, x_KND = add_and_norm(x_KND, y_KND, self.final_norm, self.compute_dtype)
+        return x_KND, routings
 
     def routers(self) -> list[Router]:
         """The routers, first layer first; empty for a dense model."""
@@ -216,8 +222,3 @@ class Transformer(nn.Module):
             draw_normal(block.attention.qkv, generators, config.width**-0.5)
             draw_normal(block.attention.out, generators, onto_std)
             block.feed_forward.initialize(generators)
-
-
-def rms_norm(x_KND: Tensor, weight_KD: Tensor) -> Tensor:
-    """RMSNorm: x / √(mean x² + ε) · weight over the last axis, fp32."""
-    return F.rms_norm(x_KND, x_KND.shape[-1:], eps=NORM_EPSILON) * weight_KD.unsqueeze(1)
