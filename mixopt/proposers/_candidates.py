@@ -6,7 +6,7 @@ Shapes: c candidates, s starts, m domains, q metrics.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,10 @@ from mixopt.objective import Objective
 from mixopt.proposers._improvement import marginal_log_improvement
 from mixopt.proposers.base import first_apart
 from mixopt.space import MixtureSpace
+from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, Prediction
+from mixopt.surrogates.gaussian import Gaussian
 from mixopt.trials import Fidelity
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DRAWN = 2048  # over the space; fewer where a prediction is dear
 WORK = 4e11  # n² x q x candidates: about ten seconds of one core
@@ -145,24 +144,20 @@ def climb(
     Projected gradients on √w, where no slope blows up at 0. Every start has its own step, longer
     after each gain, shorter after each loss; all are predicted in one call.
     """
-    import torch
-
-    shape = starts.shape
     bound = _lower_bound(surrogate, surrogate.predict(starts[:1], fidelity), objective, hopes)
-    natural = torch.from_numpy(np.maximum(space.natural.array, 1e-12))
+    natural = np.maximum(space.natural.array, 1e-12)
 
     def valued(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        roots = torch.from_numpy(np.sqrt(weights)).requires_grad_(True)
-        values = bound(roots**2)
+        values, slopes = bound(weights)
         if space.kl_penalty > 0:
-            ratio = ((roots**2).clamp_min(1e-12) / natural).log()
-            values = values + space.kl_penalty * (roots**2 * ratio).sum(dim=1)
-        (slope,) = torch.autograd.grad(values.sum(), roots)
-        return values.detach().numpy(), slope.numpy()
+            ratio = np.log(np.maximum(weights, 1e-12) / natural)
+            values = values + space.kl_penalty * (weights * ratio).sum(axis=1)
+            slopes = slopes + space.kl_penalty * (ratio + 1)
+        return values, 2 * np.sqrt(weights) * slopes
 
     at = starts.copy()
     values, slopes = valued(at)
-    step = np.full(shape[0], 0.1)  # length of a step on the sphere of √w
+    step = np.full(len(starts), 0.1)  # length of a step on the sphere of √w
     for _ in range(STEPS):
         roots = np.sqrt(at)
         along = (
@@ -178,25 +173,51 @@ def climb(
     return at
 
 
+Bound = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 def _lower_bound(
     surrogate: JointSurrogate, said: Prediction, objective: Objective, hopes: np.ndarray
-) -> Callable[[Tensor], Tensor]:
-    """Weights (s, m) → mean - hope x deviation (s,) of the objective, differentiable."""
-    import torch
-
-    model, names = surrogate.model, surrogate.modelled
+) -> Bound:
+    """Weights (s, m) → mean - hope x deviation (s,) of the objective, and its slopes (s, m)."""
+    names = surrogate.modelled
+    weigh = np.array([objective.weights.get(name, 0.0) for name in names])
     tied = np.eye(len(names))
     if said.correlation is not None:
         rows = [said.metrics.index(name) for name in names]
         tied = np.ascontiguousarray(said.correlation[np.ix_(rows, rows)])
-    weigh = torch.tensor([objective.weights.get(name, 0.0) for name in names], dtype=torch.float64)
-    correlation, hope = torch.from_numpy(tied), torch.from_numpy(hopes)
+    if not isinstance(surrogate, Gaussian):
+        return _bound_by_torch(surrogate, weigh, tied, hopes)
 
-    def bound(weights: Tensor) -> Tensor:
-        posterior: Any = model.posterior(weights)  # BoTorch's base class promises no moments
-        part = posterior.variance.clamp_min(1e-16).sqrt() * weigh
-        variance = torch.einsum("sp,pr,sr->s", part, correlation, part).clamp_min(1e-18)
-        lowered: Tensor = posterior.mean @ weigh - hope * variance.sqrt()
-        return lowered
+    def bound(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, std, mean_slope, std_slope = surrogate.slopes(weights)
+        part = std * weigh
+        pulled = part @ tied
+        deviation = np.sqrt(np.maximum((part * pulled).sum(axis=1), 1e-18))
+        spread = np.einsum("sp,spm->sm", pulled * weigh / deviation[:, None], std_slope)
+        slopes = np.einsum("p,spm->sm", weigh, mean_slope) - hopes[:, None] * spread
+        return mean @ weigh - hopes * deviation, slopes
+
+    return bound
+
+
+def _bound_by_torch(
+    surrogate: JointSurrogate, weigh: np.ndarray, tied: np.ndarray, hopes: np.ndarray
+) -> Bound:
+    """The same from the surrogate's BoTorch model."""
+    import torch
+
+    model = surrogate.model
+    weigh_P, correlation, hope = map(torch.from_numpy, (weigh, tied, hopes))
+
+    def bound(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at = torch.from_numpy(weights.copy()).requires_grad_(True)
+        with reproducible(0):  # torch may have been imported only now
+            posterior: Any = model.posterior(at)  # BoTorch's base class promises no moments
+            part = posterior.variance.clamp_min(1e-16).sqrt() * weigh_P
+            variance = torch.einsum("sp,pr,sr->s", part, correlation, part).clamp_min(1e-18)
+            lowered = posterior.mean @ weigh_P - hope * variance.sqrt()
+            (slopes,) = torch.autograd.grad(lowered.sum(), at)
+        return lowered.detach().numpy(), slopes.numpy()
 
     return bound

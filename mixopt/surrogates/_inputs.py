@@ -5,6 +5,8 @@ from __future__ import annotations
 from botorch.models.transforms.input import InputTransform
 from torch import Tensor
 
+from mixopt.surrogates._law_gp import OFFSET
+
 
 class SquareRoot(InputTransform):
     """√w, under which Euclidean distance is the Hellinger distance of mixtures.
@@ -12,7 +14,7 @@ class SquareRoot(InputTransform):
     The offset keeps the gradient finite for a domain with weight 0.
     """
 
-    offset = 1e-7
+    offset = OFFSET
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,6 +25,11 @@ def matern(distance: np.ndarray) -> np.ndarray:
     return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
 
 
+def matern_slope(distance: np.ndarray) -> np.ndarray:
+    """Its derivative by the squared distance, smooth also at none."""
+    return np.asarray((-5 / 6) * (1 + distance) * np.exp(-distance))
+
+
 class Correlations:
     """The kernel within sets of n points, in memory that is had once.
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from botorch.models.model import Model
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates._law_gp import ABSENT, OFFSET, LawGP, Parameters, Priors, law
-from mixopt.surrogates._law_model import LawModel
+from mixopt.surrogates._law_slopes import posterior_slopes
 from mixopt.surrogates._matern import JITTER, distances, matern
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
@@ -31,6 +30,9 @@ from mixopt.surrogates.base import (
 from mixopt.surrogates.per_metric import widening
 from mixopt.surrogates.warp import Warp
 from mixopt.trials import Fidelity, TrialTable
+
+if TYPE_CHECKING:
+    from botorch.models.model import Model
 
 LEARN_FROM = 256  # trials that parameters are fitted to; the posterior uses all
 BLOCK = 4096  # mixtures predicted at once
@@ -302,7 +304,31 @@ class Gaussian(JointSurrogate):
         """See `JointSurrogate.model`."""
         if self._warp is None or not self._posteriors:
             raise SurrogateError("no metric varies over the trials, so there is no model")
+        from mixopt.surrogates._law_model import LawModel  # torch, which fits need not load
+
         return LawModel(self._posteriors, self._warp)
+
+    def slopes(self, mixtures: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What `model` says, and how it changes with the weights, without torch.
+
+        Returns:
+            mean and deviation (b, p) of `modelled` at `mixtures` (b, m); their slopes (b, p, m).
+        """
+        weights = checked(mixtures, self._domains)
+        found = [posterior_slopes(posterior, weights) for posterior in self._posteriors]
+        if self._warp is None or not found:
+            raise SurrogateError("no metric varies over the trials, so there is no model")
+        mean, std, mean_slope, std_slope = (
+            np.stack(part, axis=1) for part in zip(*found, strict=True)
+        )
+        warp = self._warp
+        level = warp.centre + warp.scale * mean
+        level = np.where(warp.logged, np.exp(np.where(warp.logged, level, 0.0)), level)
+        steep = warp.scale * np.where(warp.logged, level, 1.0)
+        mean_slope = steep[..., None] * mean_slope
+        std_slope = steep[..., None] * std_slope
+        std_slope += np.where(warp.logged, warp.scale * std, 0.0)[..., None] * mean_slope
+        return level, steep * std, mean_slope, std_slope
 
     def _balanced(self, order: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The first `LEARN_FROM` of `order`, and of every metric at least what others have."""

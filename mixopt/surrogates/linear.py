@@ -7,48 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from botorch.models.gp_regression import SingleTaskGP
-from botorch.models.model import Model
-from botorch.models.model_list_gp_regression import ModelListGP
-from gpytorch.kernels import Kernel
-from torch import Tensor
 
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
-from mixopt.surrogates._inputs import SquareRoot
+from mixopt.surrogates._law_gp import OFFSET
 from mixopt.surrogates._ridge import Ridge, fit_ridge
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, checked, compose_joint
 from mixopt.surrogates.per_metric import PerMetric, without_noise
 from mixopt.trials import Fidelity, TrialTable
 
-FLAT = 1e6  # prior variance of the intercept over that of a run: flat, and still well conditioned
-
-
-class LineKernel(Kernel):
-    """slope² x·y + intercept², with a prior variance of each per metric."""
-
-    def __init__(self, slope: Tensor, intercept: Tensor, batch_shape: torch.Size) -> None:
-        super().__init__(batch_shape=batch_shape)
-        self.register_buffer("slope", slope.reshape(*batch_shape, 1, 1))
-        self.register_buffer("intercept", intercept.reshape(*batch_shape, 1, 1))
-
-    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
-        """Covariances (..., n, k) of x1 (..., n, m) and x2 (..., k, m), or (..., n) of pairs."""
-        if diag:
-            pairs: Tensor = self.slope * (x1 * x2).sum(dim=-1, keepdim=True) + self.intercept
-            return pairs[..., 0]
-        every: Tensor = self.slope * (x1 @ x2.mT) + self.intercept
-        return every
+if TYPE_CHECKING:
+    from botorch.models.model import Model
 
 
 def roots(weights: np.ndarray) -> np.ndarray:
     """√w (n, m), as the Gaussian process takes it."""
-    return np.asarray(np.sqrt(weights + SquareRoot.offset))
+    return np.asarray(np.sqrt(weights + OFFSET))
 
 
 @dataclass(frozen=True)
@@ -67,25 +45,6 @@ class _Line:
 
     def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
         return self.ridge.std(roots(weights))
-
-    def model(self, columns: Sequence[int]) -> SingleTaskGP:
-        """The same regression of those metrics as a Gaussian process with a linear kernel."""
-        ridge, p = self.ridge.only(np.array(columns)), len(columns)
-        inputs = torch.from_numpy(self.trials.weights)
-        values = torch.from_numpy(self.trials.values[:, columns])
-        shape = torch.Size([p]) if p > 1 else torch.Size()
-        run = torch.from_numpy(ridge.scale**2)
-        model = SingleTaskGP(
-            inputs,
-            values,
-            run.expand_as(values).clone(),
-            covar_module=LineKernel(run / torch.from_numpy(ridge.penalty), FLAT * run, shape),
-            outcome_transform=None,
-            input_transform=SquareRoot(),
-        )
-        model.mean_module.constant.data.copy_(torch.from_numpy(ridge.level).view(shape))
-        model.requires_grad_(False)
-        return model.eval()
 
 
 class Linear(PerMetric, JointSurrogate):
@@ -118,13 +77,9 @@ class Linear(PerMetric, JointSurrogate):
         """
         if not self._lines:
             raise SurrogateError("no metric varies over the trials, so there is no model")
-        if len(self._lines) == 1:
-            metrics, line = self._lines[0]
-            return line.model(range(len(metrics)))
-        # one by one: BoTorch 0.18 lists shuffle the variances of members with several outputs
-        return ModelListGP(
-            *(line.model([j]) for metrics, line in self._lines for j in range(len(metrics)))
-        )
+        from mixopt.surrogates._line_model import line_model  # torch, which fits need not load
+
+        return line_model([(line.ridge, line.trials) for _, line in self._lines])
 
     def joint(
         self,

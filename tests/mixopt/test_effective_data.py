@@ -10,7 +10,8 @@ from mixopt.objective import Objective
 from mixopt.surrogates._law_gp import ABSENT, OFFSET, LawGP, law
 from mixopt.surrogates._matern import JITTER, distances, matern
 from mixopt.surrogates.effective_data import EffectiveData
-from mixopt.surrogates.gaussian import Posterior
+from mixopt.surrogates.gaussian import Gaussian, Posterior
+from mixopt.surrogates.gp import GaussianProcess
 from mixopt.testing.surrogates import SurrogateConformance, example_table
 
 
@@ -104,6 +105,25 @@ def test_the_botorch_model_says_what_predict_says_and_can_be_differentiated() ->
     np.testing.assert_allclose(posterior.variance.detach().numpy() ** 0.5, said.std, rtol=1e-4)
     (slope,) = torch.autograd.grad(posterior.mean.sum() + posterior.variance.sum(), points)
     assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("surrogate", [EffectiveData, GaussianProcess])
+def test_slopes_are_those_of_the_botorch_model(surrogate: type[Gaussian]) -> None:
+    fitted = surrogate().fit(example_table())
+    test = np.random.default_rng(1).dirichlet(np.ones(4), 5)
+    test[0] = [0.0, 0.5, 0.5, 0.0]
+    points = torch.from_numpy(test).requires_grad_(True)
+    posterior = fitted.model.posterior(points)
+    mean, std, mean_slope, std_slope = fitted.slopes(test)
+    for j in range(len(fitted.modelled)):
+        deviation = posterior.variance[:, j].sqrt()
+        for found, slope, said in (
+            (mean, mean_slope, posterior.mean[:, j]),
+            (std, std_slope, deviation),
+        ):
+            np.testing.assert_allclose(found[:, j], said.detach().numpy(), rtol=1e-5)
+            (expected,) = torch.autograd.grad(said.sum(), points, retain_graph=True)
+            np.testing.assert_allclose(slope[:, j], expected.numpy(), rtol=1e-3, atol=1e-5)
 
 
 def test_scores_that_are_zero_or_negative_are_not_logged() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -86,3 +88,19 @@ def test_a_pick_of_many_sees_the_running_ones() -> None:
     first = bayes().pick(trials, pool, 4)
     running = [example_trial(12 + k, spec, State.RUNNING) for k, spec in enumerate(first[:2])]
     assert bayes().pick([*trials, *running], pool, 2) == first[2:]
+
+
+def test_a_default_fit_and_its_proposals_do_not_wait_for_torch() -> None:
+    code = """
+import sys
+from functools import partial
+from mixopt.proposers.bayes import Bayes
+from mixopt.surrogates import make
+from mixopt.surrogates.auto import Auto
+from mixopt.testing.proposers import FIDELITY, OBJECTIVE, example_space, example_trials
+said = Bayes(example_space(), OBJECTIVE, FIDELITY, partial(make, "auto"), 0)
+assert len(said.propose(example_trials(12), 2)) == 2
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
