@@ -86,7 +86,7 @@ def promotion_table(promotion: Mapping[str, Any]) -> Table:
     for column in ("dense seed", "upcycled", "trained", "proxies foretold"):
         table.add_column(column, justify="right")
     for metric, after in promotion["after"].items():
-        if not metric.startswith("bpb/"):
+        if not metric.startswith(("bpb/", "task/")):
             continue
         foretold = promotion.get("predicted", {}).get(metric, (None, None))
         table.add_row(
@@ -100,8 +100,12 @@ def promotion_table(promotion: Mapping[str, Any]) -> Table:
 
 
 def loads_table(promotion: Mapping[str, Any]) -> Table | None:
-    """Per validation domain, the share of its tokens that each expert works on."""
+    """Per validation domain, the share of its tokens that each expert works on, and its gates.
+
+    A promotion of an older version tells no gates.
+    """
     loads, experts = promotion.get("loads", {}), promotion.get("expert_names", [])
+    entropies, dropped = promotion.get("entropies", {}), promotion.get("dropped", {})
     if not loads:
         return None
     table = Table(title="Expert load of the promoted model", title_justify="left")
@@ -110,8 +114,11 @@ def loads_table(promotion: Mapping[str, Any]) -> Table | None:
     for number in range(width):
         origin = experts[number] if number < len(experts) else "seed"
         table.add_column(f"expert {origin}", justify="right")
+    for title in ("gate entropy", "reach none") if entropies else ():
+        table.add_column(title, justify="right")
     for domain, load in loads.items():
-        table.add_row(domain, *(f"{share:.0%}" for share in load))
+        gates = (f"{entropies[domain]:.2f}", f"{dropped[domain]:.1%}") if entropies else ()
+        table.add_row(domain, *(f"{share:.0%}" for share in load), *gates)
     return table
 
 

@@ -270,6 +270,8 @@ def _result(
         "after": dict(last.metrics),
         "predicted": predicted(job),
         "loads": {domain: list(load) for domain, load in last.loads.items()},
+        "entropies": dict(last.entropies),
+        "dropped": dict(last.dropped),
         "expert_names": list(job.experts),
         "receipt": upcycled["receipt"],
         "curve": [dataclasses.asdict(point) for point in last.curve],

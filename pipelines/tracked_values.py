@@ -28,7 +28,11 @@ def weights(mixture: Mapping[str, float]) -> dict[str, str]:
 
 
 def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) -> Iterator[Metric]:
-    """Learning curve, final metrics and cost of `trial`, whose run began at `start`."""
+    """Learning curve, final metrics, cost and routing of `trial`, whose run began at `start`.
+
+    Per validation domain, `router/peak_load` is the largest share that an expert has of the
+    assignments, by an even share: 1 is balanced, the number of experts is all on one.
+    """
     curve = records.read_curve(home, trial)
     yield from curve_metrics(curve, start)
     if trial.result is None:
@@ -38,6 +42,12 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
     yield "cost/device_seconds", cost.device_seconds, last, end
     yield "cost/tokens", cost.tokens, last, end
     yield "cost/flops", cost.flops, last, end
+    for domain, load in trial.result.loads.items():
+        yield f"router/peak_load/{domain}", max(load) * len(load), last, end
+    for domain, entropy in trial.result.entropies.items():
+        yield f"router/entropy/{domain}", entropy, last, end
+    for domain, share in trial.result.dropped.items():
+        yield f"router/dropped/{domain}", share, last, end
     value = objective_value(trial, objective)
     if value is not None:
         yield "objective", value, last, end

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from mixopt.corpus.build import build_corpus
+from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
-from mixopt.study import freeze, load_study, parse_tokens
+from mixopt.study import Study, freeze, load_study, parse_tokens
 from tests.conftest import write_sources
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
@@ -135,3 +136,69 @@ def test_a_study_begun_before_a_setting_existed_goes_on_with_what_it_meant_then(
     frozen(tmp_path, text_corpus)
     with pytest.raises(StudyError, match=r"space.kl_penalty: was 0\.0, is 0\.1"):
         frozen(tmp_path, text_corpus, more="space: {kl_penalty: 0.1}\n")
+
+
+def study_with_tasks(folder: Path, corpus: Corpus, objective: str, tasks: str) -> Study:
+    text = f"name: demo\ncorpus: {corpus.path}\nobjective: {{{objective}}}\ntasks: {{{tasks}}}\n"
+    return load_study(study_file(folder, text))
+
+
+def write_task(folder: Path, *answers: str) -> None:
+    lines = [json.dumps({"context": "the court", "continuation": answer}) for answer in answers]
+    (folder / "exam.jsonl").write_text("\n".join(lines))
+
+
+def test_tasks_are_found_beside_the_study_file(tmp_path: Path, text_corpus: Corpus) -> None:
+    write_task(tmp_path, " holds", " applies")
+    tasks = "exam: exam.jsonl, one: {path: exam.jsonl, limit: 1}"
+    study = study_with_tasks(tmp_path, text_corpus, "task/exam: 1", tasks)
+    study.open_corpus()
+    found = study.prepare_tasks(text_corpus, tmp_path / "tasks")
+    assert {name: len(Questions.read(path)) for name, path in found.items()} == {
+        "exam": 2,
+        "one": 1,
+    }
+
+
+def test_an_objective_may_weigh_only_metrics_that_there_are(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    write_task(tmp_path, " holds")
+    unknown = study_with_tasks(tmp_path, text_corpus, "task/exams: 1", "exam: exam.jsonl")
+    with pytest.raises(StudyError, match=r"no task's metric 'task/exams'.*task/exam"):
+        unknown.open_corpus()
+    accuracy = study_with_tasks(tmp_path, text_corpus, "accuracy/exam: -1", "exam: exam.jsonl")
+    with pytest.raises(StudyError, match=r"task 'exam' has no choices"):
+        accuracy.prepare_tasks(text_corpus, tmp_path / "tasks")
+
+
+def test_a_task_whose_name_is_no_name_is_refused(tmp_path: Path, text_corpus: Corpus) -> None:
+    with pytest.raises(StudyError, match=r"study.yaml:4.*not 'a/b'"):
+        study_with_tasks(tmp_path, text_corpus, "law: 1", "a/b: exam.jsonl")
+
+
+def test_other_questions_are_another_study(tmp_path: Path, text_corpus: Corpus) -> None:
+    write_task(tmp_path, " holds")
+    study = study_with_tasks(tmp_path, text_corpus, "law: 1", "exam: exam.jsonl")
+    freeze(study, text_corpus)
+    before = study.training_hash(text_corpus)
+    freeze(study, text_corpus)
+    write_task(tmp_path, " holds", " applies")
+    assert study.training_hash(text_corpus) != before
+    with pytest.raises(StudyError, match=r"tasks.exam hash: was"):
+        freeze(study, text_corpus)
+
+
+def test_a_folder_begun_before_there_were_tasks_goes_on(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    more = "proxy:\n  recipe: {evaluation_share: null}\n"
+    frozen(tmp_path, text_corpus, more)
+    path = tmp_path / "demo" / "study.json"
+    before = json.loads(path.read_text())
+    assert not [key for key in before if key.startswith("tasks")]
+    del before["proxy.recipe.evaluation_share"]
+    path.write_text(json.dumps(before))
+    frozen(tmp_path, text_corpus, more)
+    with pytest.raises(StudyError, match=r"evaluation_share: was None, is 0.08"):
+        frozen(tmp_path, text_corpus)
