@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,24 +15,50 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
+from pipelines.cohorts import sizes
 from pipelines.console import make_console
 from pipelines.promote import check
+from pipelines.session import study_resources
 from pipelines.wording import count, duration
-from workers.cluster import Resources
 
 PROBE_STEPS = 24
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the study: `runs` trainings of `tokens` tokens each."""
+    """A step of the study: `runs` trainings of `tokens` tokens each.
+
+    Attributes:
+        name: what it is called.
+        runs: how many trainings.
+        tokens: training tokens of each.
+        model: their shape.
+        recipe: how they are trained.
+        at_once: how many are handed out together; the next ones wait for all of them.
+        proxies: whether they may train in cohorts.
+    """
 
     name: str
     runs: int
     tokens: int
     model: ModelConfig
     recipe: Recipe
-    parallel: bool = True
+    at_once: int
+    proxies: bool = False
+
+    def cohorts(self, room: Room) -> list[int]:
+        """Sizes of the cohorts of those that are handed out together, largest first."""
+        return room.cohorts(self.at_once) if self.proxies else [1] * self.at_once
+
+    def device_seconds(self, speed: float) -> float:
+        """Time that devices train, at `speed` tokens per second of a cohort."""
+        return self.runs * self.tokens / speed
+
+    def wall_seconds(self, room: Room, speed: float) -> float:
+        """Time until the last training ends: a wave lasts as long as its largest cohort."""
+        waves = self.cohorts(room)[:: room.slots]
+        rounds = self.runs // self.at_once
+        return rounds * sum(waves) * self.tokens / speed
 
     @property
     def flops(self) -> float:
@@ -40,30 +67,76 @@ class Step:
         return TRAINING_PER_FORWARD * per_token * self.tokens * self.runs
 
 
+@dataclass(frozen=True)
+class Room:
+    """Where a plan's trainings run.
+
+    Attributes:
+        slots: trainings at once.
+        most: largest cohort.
+        busy: whether cohorts are so small that no slot is idle.
+    """
+
+    slots: int
+    most: int = 1
+    busy: bool = True
+
+    def cohorts(self, trials: int) -> list[int]:
+        """Sizes of the cohorts of so many trials."""
+        return sizes(trials, self.most, self.slots if self.busy else 1)
+
+
 def steps(study: Study, corpus: Corpus) -> list[Step]:
     """The study's steps with their trainings, as the study file asks for them."""
     proxy, search, select = study.proxy, study.search, study.select
     model = study.proxy_model(corpus)
+    swarm, selected = search.trials + search.repeats, 4 * select.seeds
+
+    def trials(name: str, runs: int, at_once: int) -> Step:
+        return Step(name, runs, proxy.tokens, model, proxy.recipe, at_once, proxies=True)
+
     found = [
-        Step("first swarm", search.trials + search.repeats, proxy.tokens, model, proxy.recipe),
-        Step("rounds", search.rounds * search.batch, proxy.tokens, model, proxy.recipe),
+        trials("first swarm", swarm, swarm),
+        trials("rounds", search.rounds * search.batch, search.batch),
         # Natural, uniform, the surrogate's optimum and the best observed; often two of them agree.
-        Step("selection (at most)", 4 * select.seeds, proxy.tokens, model, proxy.recipe),
+        trials("selection (at most)", selected, selected),
     ]
     if study.promote is not None:
         promote = study.promote
         full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
-        recipe = promote.recipe
+        dense, recipe, experts = full.as_dense(), promote.recipe, full.experts
         found += [
-            Step("dense seed model", 1, promote.seed_tokens, full.as_dense(), recipe, False),
-            Step("domain experts", full.experts, promote.expert_tokens, full.as_dense(), recipe),
-            Step("upcycled model", 1, promote.tokens, full, recipe, False),
+            Step("dense seed model", 1, promote.seed_tokens, dense, recipe, 1),
+            Step("domain experts", experts, promote.expert_tokens, dense, recipe, experts),
+            Step("upcycled model", 1, promote.tokens, full, recipe, 1),
         ]
     return found
 
 
-def measured_speed(step: Step, study: Study, corpus: Corpus) -> float:
-    """Training tokens per second of one such training on one thread here, by running a little."""
+def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
+    """How this machine would pack the trials of `plan`; `cohort: auto` is measured here."""
+    if study.ray.cohort != "auto":
+        return Room(slots, study.ray.cohort, busy=False)
+    trials = [step for step in plan if step.proxies]
+    if all(step.at_once <= slots for step in trials):
+        return Room(slots)
+    import torch
+
+    from proxies.cohorts import choose_cohort
+    from proxies.precision import choose_precision
+
+    model, recipe, resources = trials[0].model, trials[0].recipe, study_resources(study)
+    device, threads = torch.device(resources.device), torch.get_num_threads()
+    torch.set_num_threads(resources.threads)
+    precision = choose_precision(model, recipe, 1, device)
+    settled = dataclasses.replace(recipe, precision="bf16" if precision == "bf16" else "fp32")
+    most = choose_cohort(model, settled, device, resources.gpus)
+    torch.set_num_threads(threads)
+    return Room(slots, most)
+
+
+def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> float:
+    """Training tokens per second of `cohort` such trainings as one, by running a little here."""
     from proxies.job import Job
     from proxies.training import Progress, train
 
@@ -72,8 +145,8 @@ def measured_speed(step: Step, study: Study, corpus: Corpus) -> float:
         model=step.model,
         recipe=recipe,
         corpus=str(study.corpus_path),
-        mixtures=(corpus.natural,),
-        seeds=(0,),
+        mixtures=(corpus.natural,) * cohort,
+        seeds=tuple(range(cohort)),
         tokens=PROBE_STEPS * recipe.tokens_per_step,
     )
     seen: list[float] = []
@@ -81,10 +154,15 @@ def measured_speed(step: Step, study: Study, corpus: Corpus) -> float:
     def report(progress: Progress) -> None:
         seen.append(progress.tokens_per_second)
 
+    resources = study_resources(study)
     with tempfile.TemporaryDirectory() as folder:
-        device = Resources(gpus=study.ray.gpus_per_trial).device
-        train(job, Path(folder), report, threads=1, device=device)
+        train(job, Path(folder), report, threads=resources.threads, device=resources.device)
     return seen[-1]
+
+
+def _cores(study: Study) -> str:
+    threads = study_resources(study).threads
+    return "one core" if threads == 1 else f"{threads} cores"
 
 
 def _evaluation(study: Study) -> str:
@@ -109,23 +187,28 @@ def show_plan(path: Path, slots: int) -> None:
         table.add_column(column, justify="left" if column == "step" else "right")
     plan = steps(study, corpus)
     with console.status("measuring the speed of this machine …"):
+        room = planned_room(plan, study, slots)
+        # cohorts that are handed out together differ by one at most: the larger size is timed
+        kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in plan}
         speeds = {
-            model: measured_speed(next(s for s in plan if s.model == model), study, corpus)
-            for model in {s.model for s in plan}
+            kind: measured_speed(
+                next(s for s in plan if kinds[s.name] == kind), kind[1], study, corpus
+            )
+            for kind in dict.fromkeys(kinds.values())
         }
     device, wall = 0.0, 0.0
     for step in plan:
-        each = step.tokens / speeds[step.model]
-        waves = -(-step.runs // slots) if step.parallel else step.runs
-        device, wall = device + each * step.runs, wall + each * waves
+        speed = speeds[kinds[step.name]]
+        spent, lasts = step.device_seconds(speed), step.wall_seconds(room, speed)
+        device, wall = device + spent, wall + lasts
         table.add_row(
             step.name,
             str(step.runs),
             count(step.tokens),
             count(step.runs * step.tokens),
             count(step.flops),
-            duration(each * step.runs),
-            duration(each * waves),
+            duration(spent),
+            duration(lasts),
         )
     table.add_section()
     table.add_row(
@@ -139,10 +222,13 @@ def show_plan(path: Path, slots: int) -> None:
     )
     console.print(table)
     console.print(
-        f"Times are for one core of this machine ({PROBE_STEPS} steps measured just now; "
+        f"Times are for {_cores(study)} of this machine ({PROBE_STEPS} steps measured just now; "
         f"evaluation not counted: {_evaluation(study)}).",
         style="dim",
     )
+    largest = max(cohort for _, cohort in kinds.values())
+    if largest > 1:
+        console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
     space = study.mixture_space(corpus)
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
     capped = [name for name, cap in space.caps.items() if cap < 1]

@@ -48,6 +48,12 @@ from workers.proxy_task import Work
 SETTLED_COHORT = "cohort.json"
 
 
+def study_resources(study: Study) -> Resources:
+    """What a training of `study` asks of the cluster."""
+    ray = study.ray
+    return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
+
+
 @dataclass
 class Session:
     """An open study. Made by `open_session`, which holds the study's lock as long as it lives."""
@@ -85,8 +91,7 @@ class Session:
     @cached_property
     def resources(self) -> Resources:
         """What a training asks of the cluster."""
-        ray = self.study.ray
-        return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
+        return study_resources(self.study)
 
     def recipe(self, purpose: Literal["proxy", "promote"]) -> Recipe:
         """How proxies or promoted models are trained, with `precision: auto` settled for good.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -71,6 +72,24 @@ def test_a_curve_ends_with_the_final_metrics_not_beside_them(tmp_path: Path) -> 
     write_curve(tmp_path, [point(1, 2.0), point(3, 1.51)])
     assert records.read_curve(tmp_path, DONE)[-1] == CurvePoint(3, 300, {"bpb/law": 1.5})
     assert len(records.read_curve(tmp_path, DONE)) == 2
+
+
+def test_a_trial_that_trains_in_a_cohort_shows_its_own_part_of_the_cohorts_curve(
+    tmp_path: Path,
+) -> None:
+    running = dataclasses.replace(FAILED, number=5, state=State.RUNNING)
+    folder = records.cohort_folder(tmp_path, [3, 5])
+    folder.mkdir(parents=True)
+    (folder / records.COHORT).write_text('{"trials": [3, 5]}')
+    lines = [json.loads(point(step, step + k)) | {"proxy": k} for step in (1, 2) for k in (0, 1)]
+    (folder / records.CURVE).write_text("\n".join(map(json.dumps, lines)))
+    assert records.training_folder(tmp_path, 5) == (folder, 1)
+    assert [p.metrics["bpb/law"] for p in records.read_curve(tmp_path, running)] == [2.0, 3.0]
+    assert records.read_curve(tmp_path, dataclasses.replace(running, number=4)) == []
+    own = records.trial_folder(tmp_path, 5)  # once it has ended
+    own.mkdir(parents=True)
+    (own / records.CURVE).write_text(json.dumps(lines[1]))
+    assert len(records.read_curve(tmp_path, running)) == 1
 
 
 def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:

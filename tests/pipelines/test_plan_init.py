@@ -14,7 +14,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError, StudyError
 from mixopt.study import Study, load_study
 from pipelines.init import write_study_file
-from pipelines.plan import show_plan, steps
+from pipelines.plan import Room, show_plan, steps
 from pipelines.promote import check
 from tests.conftest import write_sources
 from tests.pipelines.whole_study import STEP, write_study
@@ -110,6 +110,31 @@ def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
         "domain experts": (2, 10 * STEP),
         "upcycled model": (1, 20 * STEP),
     }
+
+
+def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path) -> None:
+    search = {"trials": 8, "repeats": 2, "rounds": 3, "batch": 4}
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, search=search))
+    plan = {step.name: step for step in steps(study, text_corpus)}
+    swarm, rounds, seed = (plan[n] for n in ("first swarm", "rounds", "dense seed model"))
+    alone, packed, asked = Room(slots=2), Room(slots=2, most=4), Room(2, most=4, busy=False)
+    assert [room.cohorts(10) for room in (packed, asked)] == [[3, 3, 2, 2], [4, 3, 3]]
+    each = swarm.tokens / 100  # seconds of a training alone at 100 tokens per second
+    assert swarm.wall_seconds(alone, 100) == pytest.approx(5 * each)
+    assert swarm.wall_seconds(packed, 100) == pytest.approx((3 + 2) * each)
+    assert swarm.wall_seconds(packed, 200) == pytest.approx((3 + 2) * each / 2)
+    # each round waits for the one before: 2 + 2 proposals, three times, on two slots
+    assert rounds.wall_seconds(packed, 100) == pytest.approx(3 * 2 * each)
+    assert rounds.device_seconds(100) == pytest.approx(12 * each)
+    assert seed.cohorts(packed) == [1]
+
+
+def test_a_plan_says_how_large_its_cohorts_are(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, ray={"cohort": 4})
+    show_plan(file, slots=2)
+    assert "cohorts of up to 4" in capsys.readouterr().out
 
 
 def test_a_plan_names_the_domains_that_are_too_small(
