@@ -31,8 +31,6 @@ from proxies.precision import DTYPES
 
 # a training that reads ahead must be asked for
 SETTINGS: dict[str, dict[str, Any]] = {"expert-choice": {"ablation": True}}
-# in the second of the two stages StableMoE spends nine tenths of a training
-PROGRESS = 0.5
 
 
 def main() -> None:
@@ -77,7 +75,7 @@ class _Training:
     def __init__(
         self, config: ModelConfig, arguments: argparse.Namespace, device: torch.device
     ) -> None:
-        self.config = config
+        self.config, self.progress = config, arguments.progress
         self.model = Transformer(config, (0,), DTYPES[arguments.precision]).to(device).train()
         self.optimizer = CohortOptimizer(self.model, Recipe(), (1e-3,))
         random = torch.Generator().manual_seed(0)
@@ -87,7 +85,7 @@ class _Training:
     def run(self, steps: int) -> None:
         """Train for so many steps, and wait for the device."""
         for _ in range(steps):
-            self.model.begin_step(PROGRESS)
+            self.model.begin_step(self.progress)
             self.optimizer.zero_gradients()
             losses = self.model.loss(self.ids_KBT[..., :-1], self.ids_KBT[..., 1:])
             torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
@@ -141,6 +139,12 @@ def _arguments() -> argparse.Namespace:
     sizes = {"length": 256, "batch": 8, "threads": 1, "steps": 2, "rounds": 9, "warmup": 0}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    parser.add_argument(
+        "--progress",
+        type=float,
+        default=0.5,
+        help="share of training done: 0 is StableMoE's stage 1",
+    )
     parser.add_argument("--routers", nargs="+", choices=sorted(ROUTERS), help="default all")
     parser.add_argument("--precision", choices=[*DTYPES], default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

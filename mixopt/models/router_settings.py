@@ -71,10 +71,13 @@ class LossFreeSettings(RouterSettings):
     Attributes:
         rate: how far the bias moves at each optimizer step, γ.
         score: `sigmoid` of each logit, as in the paper, or `softmax` of all.
+        sequence_coefficient: weight of a balance loss within each sequence, against extremes
+            (2412.19437, where it is 1e-4); 0 leaves it away.
     """
 
     rate: float = 1e-3
     score: str = "sigmoid"
+    sequence_coefficient: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.rate >= 0, "rate", "at least 0", self.rate)

@@ -157,7 +157,8 @@ class Transformer(nn.Module):
         routings: list[Routing] = []
         y_KND: Tensor | None = None
         for block in self.blocks:
-            context = RoutingContext(ids_KN, mask_KN, routings[-1] if routings else None)
+            below = routings[-1] if routings else None
+            context = RoutingContext(ids_KN, mask_KN, below, length)
             x_KND, y_KND, routing = block(x_KND, y_KND, length, rotary, context, self.compute_dtype)
             if routing is not None:
                 routings.append(routing)

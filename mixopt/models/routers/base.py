@@ -58,11 +58,13 @@ class RoutingContext:
         mask_KN: True where a token is real; None if all are. Padding takes no part in counts or
             losses.
         below: the routing of the nearest MoE layer below, None at the first (recurrent routers).
+        length: tokens of a sequence, which lie one after the other; None if all are one.
     """
 
     ids_KN: Tensor | None = None
     mask_KN: Tensor | None = None
     below: Routing | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Balance without a loss (2408.15664): a bias that moves the choice, not the gates.
 
-Shapes: K proxies, N tokens, D width, E experts, S = k experts per token.
+Shapes: K proxies, N tokens, D width, E experts, S = k experts per token, B sequences, T tokens of
+each.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LossFreeRouter(SoftmaxRouter):
         self.register_buffer("bias_KE", torch.zeros(cohort, config.experts))
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
-        """See the class; there is no auxiliary loss."""
+        """See the class; there is no auxiliary loss but that of sequences, if asked for."""
         logits_KNE = self.logits(x_KND)
         sigmoid = self.settings.score == "sigmoid"
         scores_KNE = torch.sigmoid(logits_KNE) if sigmoid else torch.softmax(logits_KNE, -1)
@@ -42,7 +43,30 @@ class LossFreeRouter(SoftmaxRouter):
         gates_KNS = scores_KNE.gather(-1, indices_KNS)
         if self.settings.unit_gates(self.config):
             gates_KNS = normalized(gates_KNS)
-        return Routing(indices_KNS, gates_KNS, counts_KE)
+        losses: dict[str, Tensor] = {}
+        if self.settings.sequence_coefficient:
+            loss_K = self._sequence_loss(scores_KNE, indices_KNS, context)
+            losses["sequence"] = self.settings.sequence_coefficient * loss_K
+        return Routing(indices_KNS, gates_KNS, counts_KE, losses)
+
+    def _sequence_loss(
+        self, scores_KNE: Tensor, indices_KNS: Tensor, context: RoutingContext
+    ) -> Tensor:
+        """Mean over sequences of Σ f_i P_i, f and P being of one sequence, (K,) (2412.19437)."""
+        length, experts = context.length or scores_KNE.shape[1], self.config.experts
+        real_KBT1 = torch.ones_like(scores_KNE[..., :1]).unflatten(1, (-1, length))
+        if context.mask_KN is not None:
+            real_KBT1 = context.mask_KN.unflatten(1, (-1, length)).unsqueeze(-1).float()
+        tokens_KB1 = real_KBT1.sum(2).clamp_min(1.0)
+        chosen_KNE = torch.zeros_like(scores_KNE).scatter(-1, indices_KNS, 1.0)
+        chosen_KBTE = chosen_KNE.unflatten(1, (-1, length))
+        shares_KBTE = normalized(scores_KNE).unflatten(1, (-1, length))
+        f_KBE = experts / indices_KNS.shape[-1] * (chosen_KBTE * real_KBT1).sum(2) / tokens_KB1
+        means_KBE = (shares_KBTE * real_KBT1).sum(2) / tokens_KB1
+        there_KB = real_KBT1.amax((2, 3))
+        losses_KB = (f_KBE * means_KBE).sum(-1) * there_KB
+        mean_K: Tensor = losses_KB.sum(1) / there_KB.sum(1).clamp_min(1.0)
+        return mean_K
 
     @torch.no_grad()
     def end_step(self) -> None:

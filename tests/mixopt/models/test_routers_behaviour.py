@@ -110,6 +110,21 @@ def test_the_bias_moves_once_per_step_by_its_rate_and_not_in_evaluation() -> Non
     assert torch.allclose(router.bias_KE, moved_KE - moved_KE.mean(-1, keepdim=True), atol=1e-7)
 
 
+def test_the_sequence_loss_of_loss_free_balance_is_that_of_each_sequence_alone() -> None:
+    settings = {"sequence_coefficient": 0.5}
+    router = _livelier(_router("loss-free", experts_per_token=1, router_settings=settings))
+    x_KND = _states(tokens=18)
+    mask_KN = (torch.arange(18) % 6 < torch.tensor([4, 6, 0]).repeat_interleave(6)).unsqueeze(0)
+    routing = router(x_KND, RoutingContext(mask_KN=mask_KN, length=6))
+    losses = []
+    for start, real in ((0, 4), (6, 6)):
+        scores_TE = (x_KND[0, start : start + real] @ router.weight[0]).sigmoid()
+        f_E = 4 * torch.bincount(scores_TE.argmax(-1), minlength=4) / real
+        shares_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
+        losses.append((f_E * shares_TE.mean(0)).sum())
+    assert torch.allclose(routing.losses["sequence"][0], 0.5 * (losses[0] + losses[1]) / 2)
+
+
 def test_adamoe_does_not_mind_which_null_expert_is_taken() -> None:
     router = _router("adamoe", router_settings={"null": 3}).eval()
     p_KNC = torch.rand(1, 5, 7, generator=torch.Generator().manual_seed(0))

@@ -35,7 +35,9 @@ class TestLossFree(RouterConformance):
 
 class TestLossFreeWithSoftmax(RouterConformance):
     router = "loss-free"
-    settings = {"router_settings": {"rate": 0.05, "score": "softmax"}}  # noqa: RUF012
+    settings = {  # noqa: RUF012
+        "router_settings": {"rate": 0.05, "score": "softmax", "sequence_coefficient": 0.1}
+    }
 
 
 class TestTopP(RouterConformance):
