@@ -6,6 +6,7 @@ with mixopt are in `SETTINGS`. Counts are of the weights of one layer.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -487,7 +488,13 @@ def build_settings(kind: type[RouterSettings], values: Mapping[str, Any]) -> Rou
 
 
 def _as(kind: type, value: Any, where: str) -> Any:
-    """`value` if it is a `kind`; whole numbers stand for decimal ones, lists for tuples."""
+    """`value` if it is a `kind`; whole numbers stand for decimal ones, lists for tuples.
+
+    YAML reads 1e-3 as text.
+    """
+    if kind is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is tuple and isinstance(value, list):

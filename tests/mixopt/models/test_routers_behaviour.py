@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.moe import moe_layer
 from mixopt.models.routers import Routing, RoutingContext, router_class
 from mixopt.models.routers.base import (
+    ROUTERS,
     Router,
     compact,
     dropped_share,
@@ -19,6 +21,7 @@ from mixopt.models.routers.base import (
 )
 from mixopt.models.transformer import Transformer
 from mixopt.models.upcycling.base import check_shapes
+from mixopt.models.upcycling.sparse import SparseUpcycling
 
 WIDTH = 8
 
@@ -414,6 +417,7 @@ def test_an_unknown_router_is_refused_when_the_study_is_read() -> None:
 
 def test_whole_numbers_and_lists_of_a_study_file_are_taken_as_they_are_meant() -> None:
     assert _config("top-p", router_settings={"mass": 1}).settings.mass == 1.0
+    assert _config("loss-free", router_settings={"rate": "1e-3"}).settings.rate == 1e-3
     settings = _config("hmoe", router_settings={"widths": [4, 8, 8, 12]}).settings
     assert settings.expert_widths(_config("hmoe")) == (4, 8, 8, 12)
 
@@ -452,6 +456,22 @@ def test_finer_experts_weigh_and_cost_the_same() -> None:
     assert fine.active_params() == config.active_params() + routers
     with pytest.raises(StudyError, match="does not split"):
         config.split_experts(3)
+
+
+@pytest.mark.parametrize(
+    "router", sorted(set(ROUTERS) - {"autonomy", "hmoe", "mh-moe", "expert-choice"})
+)
+def test_a_dense_model_is_upcycled_into_any_router_over_plain_experts(router: str) -> None:
+    config = _config(router)
+    dense = config.as_dense()
+    seed_state = Transformer(dense, (3,)).proxy_state()
+    samples = {"d": np.arange(24).reshape(2, 12)}
+    _, receipt = SparseUpcycling().upcycle(seed_state, {}, dense, config, 0, samples)
+    if config.settings.unit_gates(config):
+        assert receipt.logit_difference is not None
+        assert receipt.logit_difference < 1e-4
+    else:
+        assert receipt.logit_difference is None
 
 
 @pytest.mark.parametrize("router", ["autonomy", "hmoe", "mh-moe"])
