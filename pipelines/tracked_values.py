@@ -38,7 +38,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
     if trial.result is None:
         return
     cost, last = trial.result.cost, curve[-1].tokens
-    end = start + round(cost.device_seconds * 1000)
+    end = start + round(curve[-1].seconds * 1000)
     yield "cost/device_seconds", cost.device_seconds, last, end
     yield "cost/tokens", cost.tokens, last, end
     yield "cost/flops", cost.flops, last, end

@@ -240,7 +240,8 @@ class Tracker:
 
     def _create_child(self, store: RunStore, trial: Trial, spec: str) -> _Child:
         end = records.finished_at(self.study.home, trial.number) or time.time()
-        spent = trial.result.cost.device_seconds if trial.result is not None else 0.0
+        curve = records.read_curve(self.study.home, trial)  # of a cohort longer than its own cost
+        spent = curve[-1].seconds if curve else 0.0
         tags = {**self._tags("trial"), "mixopt.trial": str(trial.number), "mixopt.spec": spec}
         return _child(store.create(f"trial {trial.number:04d}", tags, end - spent))
 

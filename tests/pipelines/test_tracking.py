@@ -95,6 +95,9 @@ def test_a_learning_curve_has_the_tokens_as_steps(shown: Study) -> None:
     run = next(r for r in runs_of(shown, "trial") if r.data.tags["mixopt.trial"] == "0")
     history = client().get_metric_history(run.info.run_id, "bpb/descriptions")
     assert [point.step for point in history] == [80_000 * i for i in range(1, 6)]
+    lasted = run.info.end_time - run.info.start_time
+    assert lasted == pytest.approx(15_000, abs=2)  # milliseconds, whatever its share of them cost
+    assert history[-1].timestamp <= run.info.end_time + 2
 
 
 def test_showing_everything_again_changes_nothing(shown: Study) -> None:
