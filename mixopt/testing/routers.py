@@ -268,6 +268,36 @@ class RouterConformance:
             # two layers of few experts may share weights and so run more than they have
             assert 0 < config.active_params() <= 2 * there
 
+    def test_a_model_of_a_cohort_is_its_models_alone(self) -> None:
+        """Losses and gradients of two proxies in one model are those of two models."""
+        config = self.config(experts=4, experts_per_token=2)
+        _, context = self.tokens()
+        assert context.ids_KN is not None
+        ids_KBT = context.ids_KN.view(COHORT, 2, -1)
+        together = Transformer(config, (3, 4))
+        _backward(together, ids_KBT)
+        for k, seed in enumerate((3, 4)):
+            alone = Transformer(config, (seed,))
+            _backward(alone, ids_KBT[k : k + 1])
+            gradients = {name: p.grad for name, p in together.named_parameters()}
+            for name, parameter in alone.named_parameters():
+                mine, theirs = parameter.grad, gradients[name]
+                assert (mine is None) == (theirs is None), name
+                if mine is not None and theirs is not None:
+                    assert torch.allclose(mine[0], theirs[k], atol=1e-5, rtol=1e-3), name
+
+    def test_no_position_of_a_model_sees_a_later_one(self) -> None:
+        """Causality through all layers and what they hand to each other."""
+        if not self.causal:
+            return
+        model = Transformer(self.config(experts=4, experts_per_token=2)).eval()
+        ids_KBT = torch.randint(VOCABULARY, (1, 2, 12), generator=torch.Generator().manual_seed(0))
+        changed_KBT = ids_KBT.clone()
+        changed_KBT[..., 7:] = (changed_KBT[..., 7:] + 1) % VOCABULARY
+        before, after = model.logits(ids_KBT), model.logits(changed_KBT)
+        assert torch.allclose(before[:, :, :7], after[:, :, :7], atol=1e-5)
+        assert not torch.allclose(before[:, :, 7:], after[:, :, 7:], atol=1e-3)
+
     def test_the_registry_knows_its_settings(self) -> None:
         """What a study file may say is what the class reads."""
         if self.router in SETTINGS:
@@ -333,6 +363,13 @@ class RouterConformance:
                 routing.indices_KNS[k].tolist(), routing.gates_KNS[k], strict=True
             )
         ]
+
+
+def _backward(model: Transformer, ids_KBT: Tensor) -> None:
+    """One micro-batch of a step."""
+    model.begin_step()
+    losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
+    torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
 
 
 def _gradients(loss: Tensor, x_KND: Tensor, layers: list[MoE]) -> dict[str, Tensor]:
