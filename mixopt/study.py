@@ -294,6 +294,12 @@ class Study(Section):
                 )
         return corpus
 
+    def weighed(self, corpus: Corpus) -> tuple[str, ...]:
+        """Validation domains and tasks that the objective weighs."""
+        metrics = self.mixture_objective().metrics
+        counted = {name.split("/", 1)[1] for name in metrics}
+        return tuple(n for n in (*corpus.validation_domains, *self.tasks) if n in counted)
+
     def prepare_tasks(self, corpus: Corpus, folder: Path) -> dict[str, Path]:
         """Task → file of its questions as tokens in `folder`, made where it is not there.
 

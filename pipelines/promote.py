@@ -86,6 +86,7 @@ class Promotion:
             initial=None if initial is None else str(initial),
             identity=self.folder.name,
             tasks=self.session.tasks,
+            weighed=self.session.weighed,
         )
         return Work(name, job.to_json(), str(folder), self.folder.name, keep_weights=True)
 
@@ -174,6 +175,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
             folder=str(job.folder / "upcycled"),
             seed=session.study.seed,
             tasks=session.tasks,
+            weighed=session.weighed,
         ),
         session.resources,
     )

@@ -103,7 +103,7 @@ class Session:
         proxy, promote = self.study.proxy, self.study.promote
         asked = proxy if purpose == "proxy" or promote is None else promote
         sets = len(self.corpus.validation_domains) + len(self.study.tasks)
-        recipe = asked.recipe.affordable(asked.tokens_each, sets)
+        recipe = asked.recipe.affordable(asked.tokens_each, sets, len(self.weighed))
         if recipe.precision != "auto":
             return recipe
         path = self.home / "precision.json"
@@ -157,6 +157,11 @@ class Session:
                 )
         return tuple(name.removeprefix("bpb/") for name in self.objective.metrics)
 
+    @cached_property
+    def weighed(self) -> tuple[str, ...]:
+        """Validation domains and tasks that the objective weighs."""
+        return self.study.weighed(self.corpus)
+
     @property
     def home(self) -> Path:
         """The study folder."""
@@ -182,6 +187,7 @@ class Session:
             token_limits=self.study.token_limits(self.corpus),
             identity=identity,
             tasks=self.tasks,
+            weighed=self.weighed,
         )
         kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
         return Work(str(trial.number), job.to_json(), str(folder), identity, keep_tokens=kept)

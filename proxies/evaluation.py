@@ -49,34 +49,37 @@ def evaluate(
     model: Transformer,
     corpus: Corpus,
     domains: Sequence[str],
-    tokens: int,
+    tokens: int | Mapping[str, int],
     sequence_length: int,
     each_token_of: Collection[str] = (),
     tasks: Mapping[str, Questions] | None = None,
 ) -> list[Evaluation]:
     """One `Evaluation` per proxy of the model.
 
-    Every trial reads the same windows: at most `tokens` tokens a domain, in windows of
-    `sequence_length` that do not overlap and are spread evenly over the validation stream.
+    Every trial reads the same windows: at most `tokens` tokens a domain (or those of each name), in
+    windows of `sequence_length` that do not overlap and are spread evenly over the validation
+    stream.
     Of the domains `each_token_of` it keeps every token's loss, in the order of the stream.
     Of `tasks` (name → questions) as many questions are asked as have about `tokens` tokens.
 
     Raises:
         CorpusError: a domain's validation stream is shorter than one window.
     """
+    names = (*domains, *(tasks or {}))
+    limits = dict.fromkeys(names, tokens) if isinstance(tokens, int) else tokens
     was_training = model.training
     model.eval()
     try:
         per_domain = {
             domain: _evaluate_domain(
-                model, corpus, domain, tokens, sequence_length, domain in each_token_of
+                model, corpus, domain, limits[domain], sequence_length, domain in each_token_of
             )
             for domain in domains
         }
         per_task = [
             metric
             for name, questions in (tasks or {}).items()
-            for metric in _evaluate_task(model, name, questions, tokens, sequence_length)
+            for metric in _evaluate_task(model, name, questions, limits[name], sequence_length)
         ]
     finally:
         model.train(was_training)

@@ -36,6 +36,7 @@ class Job:
         learning_rates: one peak rate per proxy; None gives all the recipe's.
         identity: what the caller binds into checkpoints besides the job itself.
         tasks: name → file of prepared questions (`mixopt.corpus.tasks`), named for its content.
+        weighed: domains and tasks that count most (`Recipe.final_tokens`); none: all alike.
     """
 
     model: ModelConfig
@@ -49,6 +50,7 @@ class Job:
     learning_rates: tuple[float, ...] | None = None
     identity: str = ""
     tasks: dict[str, str] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         cohort = len(self.mixtures)
@@ -88,6 +90,7 @@ class Job:
                 "recipe": Recipe(**values["recipe"]),
                 "mixtures": tuple(Mixture.exact(mixture) for mixture in values["mixtures"]),
                 "seeds": tuple(values["seeds"]),
+                "weighed": tuple(values.get("weighed", ())),
                 "learning_rates": None if rates is None else tuple(rates),
             }
         )

@@ -257,8 +257,11 @@ class _Run:
             self.on_progress(Progress(self.step, self.job.steps, tokens, loss, self.speed, phase))
 
     def _scores(self, final: bool) -> list[Evaluation]:
-        tokens = self.recipe.evaluation_tokens if final else self.recipe.curve_tokens
-        domains = self.corpus.validation_domains
+        domains, weighed = self.corpus.validation_domains, self.job.weighed
+        tokens = {
+            name: self.recipe.final_tokens(name, weighed) if final else self.recipe.curve_tokens
+            for name in (*domains, *self.tasks)
+        }
         length = self.recipe.sequence_length
         each = self.keep_tokens if final else ()
         return evaluate(self.model, self.corpus, domains, tokens, length, each, self.tasks)

@@ -44,6 +44,7 @@ class Upcycling:
     folder: str
     seed: int
     tasks: Mapping[str, str] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
 
 
 def upcycle_on_cluster(ask: Upcycling, resources: Resources) -> dict[str, Any]:
@@ -93,11 +94,12 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
         )
         model = Transformer(shape).eval()
         model.load_proxy_state(state)
+        domains = corpus.validation_domains
         (scores,) = evaluate(
             model,
             corpus,
-            corpus.validation_domains,
-            recipe.evaluation_tokens,
+            domains,
+            {name: recipe.final_tokens(name, ask.weighed) for name in (*domains, *ask.tasks)},
             length,
             tasks={name: Questions.read(Path(path)) for name, path in ask.tasks.items()},
         )

@@ -1,4 +1,4 @@
-"""Evaluations keep within their share of a training, by cutting tokens alone."""
+"""Evaluations keep within their share of a training; what is weighed has most of it."""
 
 import pytest
 from hypothesis import given
@@ -7,35 +7,51 @@ from hypothesis import strategies as st
 from mixopt.errors import StudyError
 from mixopt.recipe import Recipe
 
-
-def forward_tokens(recipe: Recipe, sets: int) -> int:
-    return sets * (recipe.evaluation_tokens + (recipe.evaluations - 1) * recipe.curve_tokens)
+NAMES = [f"d{i}" for i in range(200)]
 
 
-@given(st.integers(1, 10**9), st.integers(1, 200), st.integers(1, 20), st.floats(0.001, 2))
-def test_evaluations_cost_at_most_their_share(tokens, sets, evaluations, share):
+def forward_tokens(recipe: Recipe, sets: int, weighed: int) -> int:
+    """Tokens that all evaluations of a run read, one set after the other."""
+    end = sum(recipe.final_tokens(name, NAMES[:weighed]) for name in NAMES[:sets])
+    return end + sets * (recipe.evaluations - 1) * recipe.curve_tokens
+
+
+@given(
+    tokens=st.integers(1, 10**9),
+    sets=st.integers(1, 200),
+    weighed=st.integers(0, 200),
+    evaluations=st.integers(1, 20),
+    share=st.floats(0.001, 2),
+)
+def test_evaluations_cost_at_most_their_share(tokens, sets, weighed, evaluations, share):
+    weighed = min(weighed, sets)
     recipe = Recipe(evaluations=evaluations, evaluation_share=share)
-    kept = recipe.affordable(tokens, sets)
-    assert forward_tokens(kept, sets) <= share * 3 * tokens
+    kept = recipe.affordable(tokens, sets, weighed)
+    assert forward_tokens(kept, sets, weighed) <= share * 3 * tokens
     assert kept.evaluation_tokens <= recipe.evaluation_tokens
-    assert kept.curve_tokens <= recipe.curve_tokens
+    assert kept.curve_tokens <= min(recipe.curve_tokens, kept.evaluation_tokens)
     assert kept.evaluations == recipe.evaluations
 
 
 def test_tokens_that_are_affordable_are_all_read():
     recipe = Recipe()
     assert recipe.affordable(10**9, 7) == recipe
+    assert recipe.final_tokens("d1", []) == recipe.evaluation_tokens
 
 
-def test_the_end_and_the_way_are_cut_by_the_same_factor():
-    kept = Recipe(evaluation_tokens=40_000, curve_tokens=10_000).affordable(600_000, 7)
-    assert kept.evaluation_tokens == pytest.approx(4 * kept.curve_tokens, abs=4)
-    assert forward_tokens(kept, 7) == pytest.approx(0.08 * 3 * 600_000, rel=1e-3)
+def test_what_may_be_spent_is_spent_mostly_at_the_end_and_on_what_is_weighed():
+    kept = Recipe().affordable(600_000, 7, 1)
+    budget = 0.06 * 3 * 600_000
+    assert forward_tokens(kept, 7, 1) == pytest.approx(budget, rel=1e-2)
+    end = sum(kept.final_tokens(name, ["d0"]) for name in NAMES[:7])
+    assert end == pytest.approx(0.75 * budget, rel=1e-2)
+    assert kept.final_tokens("d0", ["d0"]) == pytest.approx(4 * kept.final_tokens("d1", ["d0"]), 4)
 
 
 def test_without_a_share_nothing_is_cut():
     recipe = Recipe(evaluation_share=None)
-    assert recipe.affordable(1, 100) == recipe
+    assert recipe.affordable(1, 100, 1) == recipe
+    assert recipe.final_tokens("d1", ["d0"]) == recipe.evaluation_tokens
 
 
 def test_a_share_of_nothing_is_refused():

@@ -200,5 +200,5 @@ def test_a_folder_begun_before_there_were_tasks_goes_on(
     del before["proxy.recipe.evaluation_share"]
     path.write_text(json.dumps(before))
     frozen(tmp_path, text_corpus, more)
-    with pytest.raises(StudyError, match=r"evaluation_share: was None, is 0.08"):
+    with pytest.raises(StudyError, match=r"evaluation_share: was None, is 0.06"):
         frozen(tmp_path, text_corpus)
