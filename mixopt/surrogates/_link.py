@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.stats import t as student
 from torch import Tensor
 
 from mixopt.surrogates._law_model import matern_tensor
 from mixopt.surrogates._matern import distances, matern
-from mixopt.surrogates.per_metric import widening
+from mixopt.surrogates.per_metric import NORMAL_90, widening
 
 OFFSET = 1e-7  # √(r + offset), as the Gaussian processes of one fidelity have it
 LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: none to speak of
@@ -35,6 +36,7 @@ FARTHEST = 6.0  # prior deviations that a hyperparameter may lie from its mean
 HYPER = np.array([[0.0, 0.3], [-1.5, 0.7], [-2.3, 0.8], [-2.5, 1.0]])
 LENGTH = (-0.5, 0.5)
 METRIC = 0.5  # deviation of a metric's own log variance and log noise from the common ones
+WORTH = 0.5 / METRIC**2  # trials that would tell as much of a metric's variance as that prior does
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Link:
         mean_slope: (p,) posterior mean of b.
         slope_std: (p,) posterior deviation of b.
         level: (p,) posterior mean of a, in the metric's unit.
-        widen: (p,) what deviations are multiplied by.
+        widen: (p,) what deviations are multiplied by: for the leave-one-out errors, and for not
+            knowing the variances, which are the most probable ones of a few trials (Student).
         errors: (n, p) leave-one-out errors, in the metric's unit; NaN where not measured.
     """
 
@@ -164,9 +167,9 @@ def fit_link(
         level[i] = centre[i] + scale[i] * LEVEL**2 * pull[i].sum()
     together = np.concatenate(shares)
     together = together[np.isfinite(together)]
-    widen = 1.0
+    widen = student_factor(n + WORTH)
     if n > 2:
-        widen = max(1.0, float(widening(together[:, None], np.ones((len(together), 1)))[0]))
+        widen *= max(1.0, float(widening(together[:, None], np.ones((len(together), 1)))[0]))
     return Link(
         roots=roots,
         length=length,
@@ -185,6 +188,11 @@ def fit_link(
         widen=np.full(p, widen),
         errors=errors * scale,
     )
+
+
+def student_factor(trials: float) -> float:
+    """What a deviation known from `trials` is multiplied by, so that 1.645 of it hold 90 %."""
+    return float(student.ppf(0.95, trials)) / NORMAL_90
 
 
 class _Search:

@@ -138,6 +138,7 @@ def compose_joint(
     means: np.ndarray,
     covariances: Mapping[str, np.ndarray],
     correlation: np.ndarray,
+    kind: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariance (n, n) of `objective` from those of its metrics.
 
@@ -148,13 +149,17 @@ def compose_joint(
         covariances: metric → (n, n); a metric that is left out has none.
         correlation: (q, q) of the metrics' errors: the diagonal agrees with
             `Objective.compose`, and what lies beside it is scaled alike.
+        kind: (n,) which of several `correlation` (k, q, q) each row's errors have.
     """
     total = np.zeros((len(means), len(means)))
     spread = np.zeros_like(means)
     for metric, covariance in covariances.items():
         total += objective.weights.get(metric, 0.0) ** 2 * covariance
         spread[:, metrics.index(metric)] = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    mean, std = objective.compose(means, spread, metrics, correlation)
+    mean, std = objective.compose(means, spread, metrics)
+    for k, tied in enumerate(correlation if kind is not None else correlation[None]):
+        rows = slice(None) if kind is None else kind == k
+        std[rows] = objective.compose(means[rows], spread[rows], metrics, tied)[1]
     own = np.sqrt(np.maximum(np.diag(total), 1e-300))
     return mean, total * np.outer(std / own, std / own)
 

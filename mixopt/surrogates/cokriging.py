@@ -15,7 +15,7 @@ from botorch.models.model import Model
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates._chain_model import ChainModel
-from mixopt.surrogates._link import Link, fit_link
+from mixopt.surrogates._link import Link, fit_link, student_factor
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     FEWEST_TRIALS,
@@ -23,6 +23,7 @@ from mixopt.surrogates.base import (
     Prediction,
     checked,
     compose_joint,
+    error_correlation,
 )
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.gaussian import Gaussian
@@ -31,6 +32,8 @@ from mixopt.trials import Fidelity, TrialTable
 FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have
 DRIFT = 0.3  # deviation of a slope, per unit of log cost, beyond the last measured fidelity
 LEVEL_DRIFT = 0.3  # deviation of a level's step there, relative to the step
+
+TIED = 8.0  # dear trials that the correlation of errors one fidelity below counts as
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Cokriging(JointSurrogate):
         self._columns: list[int] = []
         self._links: list[Link] = []
         self._levels = np.empty((0, 0))
+        self._correlations = np.empty((0, 0, 0))  # of every fidelity's errors
         self.fidelities: list[Fidelity] = []
 
     def fit(self, table: TrialTable) -> Self:
@@ -88,6 +92,7 @@ class Cokriging(JointSurrogate):
         self._base, self._metrics = base, final.metrics
         self._columns = [final.metrics.index(metric) for metric in base.modelled]
         self._links = []
+        correlations = [base.error_correlation]
         values = first.values[:, self._columns]
         levels = [np.nanmean(values, axis=0)]
         scale = np.nanstd(values, axis=0)
@@ -107,11 +112,12 @@ class Cokriging(JointSurrogate):
                     self._known_noise(),
                 )
             self._links.append(link)
+            correlations.append(self._link_correlation(link, correlations[-1]))
             # a metric that was never measured up there keeps what is expected of it
             levels.append(link.level + link.mean_slope * (levels[-1] - link.centre))
             scale = scale * np.abs(link.mean_slope)
             expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
-        self._levels = np.array(levels)
+        self._levels, self._correlations = np.array(levels), np.array(correlations)
         return self
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
@@ -120,10 +126,13 @@ class Cokriging(JointSurrogate):
         weights = checked(mixtures, base.domains)
         target = self._target(fidelity)
         mean, std, noise = base.whole(weights)
+        correlation = self._correlations[0]
         if self._columns:
             below, reach, share = self._between(target)
             means, variances = self._at_depth(weights, below)
+            correlation = self._correlations[below]
             if share:
+                correlation = (1 - share) * correlation + share * self._correlations[below + 1]
                 upper, upper_variances = self._at_depth(weights, below + 1)
                 means = (1 - share) * means + share * upper
                 # as if the two moved together: never less sure than the surer one
@@ -137,7 +146,7 @@ class Cokriging(JointSurrogate):
                 )
             for j, metric in enumerate(self._metrics):
                 noise[j] = self.noise.get(metric, noise[j])
-        return Prediction(self._metrics, mean, std, noise, base.error_correlation)
+        return Prediction(self._metrics, mean, std, noise, correlation)
 
     def joint(
         self,
@@ -170,7 +179,9 @@ class Cokriging(JointSurrogate):
                     i, weights[higher], by_depth[d - 1][higher, i]
                 )
             covariances[metric] = covariance
-        return compose_joint(objective, self._metrics, means, covariances, base.error_correlation)
+        return compose_joint(
+            objective, self._metrics, means, covariances, self._correlations, depths
+        )
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -268,9 +279,31 @@ class Cokriging(JointSurrogate):
             slope_std=slope * DRIFT * step / (1 + step),
         )
 
+    def _link_correlation(self, link: Link, below: np.ndarray) -> np.ndarray:
+        """(q, q) of the errors one link up: what its few trials say, drawn to that `below`."""
+        errors = np.full((len(link.errors), len(self._metrics)), np.nan)
+        errors[:, self._columns] = link.errors
+        worth = min(TIED, len(self._metrics))
+        tied = error_correlation(errors, below, worth)
+        # what metrics have in common is, in the mean of many, all that is left: how much it is, so
+        # few errors tell no better than they tell a deviation
+        inner = np.ix_(self._columns, self._columns)
+        tied[inner] = _raised(tied[inner], student_factor(len(errors) + worth) ** 2)
+        return tied
+
     def _known_noise(self) -> np.ndarray:
         known = [self.noise.get(self._metrics[j], np.nan) for j in self._columns]
         return np.array(known, dtype=float) ** 2
+
+
+def _raised(correlation: np.ndarray, factor: float) -> np.ndarray:
+    """`correlation` (p, p), moved towards 1 until its mean is `factor` times as large."""
+    pairs = ~np.eye(len(correlation), dtype=bool)
+    mean = correlation[pairs].mean() if pairs.any() else 0.0
+    if not 0 < mean < 1:
+        return correlation
+    share = (min(1.0, factor * mean) - mean) / (1 - mean)
+    return (1 - share) * correlation + share
 
 
 def _extend(

@@ -74,6 +74,23 @@ def test_it_finds_how_much_of_each_metric_remains() -> None:
     assert spearman(chain, objective(truth)) > spearman(cheap, objective(truth))
 
 
+def test_errors_that_dear_runs_have_in_common_widen_the_objective() -> None:
+    test, inside = held_out(), []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        table = two_sizes(dear=8)
+        values = table.values.copy()
+        values[40:] += 0.05 * rng.normal(size=(8, 1))
+        runs = larger(test) + 0.05 * rng.normal(size=(200, 1))
+        known = dict.fromkeys(table.metrics, 0.05)
+        fitted = Cokriging(noise=known).fit(dataclasses.replace(table, values=values))
+        said = fitted.predict(test)
+        spread = np.hypot(said.std, said.noise)
+        mean, std = OBJECTIVE.compose(said.mean, spread, said.metrics, said.correlation)
+        inside.append(np.abs(runs.mean(axis=1) - mean) < 1.645 * std)
+    assert 0.85 <= np.mean(inside) <= 0.97
+
+
 def test_beyond_the_largest_size_slopes_and_levels_go_on_and_deviations_grow() -> None:
     table, test = two_sizes(dear=10), held_out()
     fitted = Cokriging().fit(table)
