@@ -249,7 +249,7 @@ def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
 
 @torch.no_grad()
 def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Share of the tokens that reach no expert, all slots being empty, (K,)."""
+    """Share of the tokens that reach no expert that computes, all slots being empty, (K,)."""
     empty_KN1 = (routing.indices_KNS < 0).all(-1, keepdim=True).float()
     return mean_over_tokens(empty_KN1, row_mask(routing, mask_KN)).squeeze(-1)
 
