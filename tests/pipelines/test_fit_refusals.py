@@ -1,0 +1,90 @@
+"""What `mixopt fit` refuses, leaves out, or does not touch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.pipelines.made_runs import Run, fit, tables
+
+
+def test_files_of_others_are_not_overwritten(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path)
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "fit" / "mixture.csv").write_text("precious")
+    arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    said = run("fit", *arguments, "--surrogate", "linear")
+    assert said.code == 1
+    assert "mixture.csv that no earlier fit wrote" in said.err
+    assert [path.name for path in (tmp_path / "fit").iterdir()] == ["mixture.csv"]
+    assert (tmp_path / "fit" / "mixture.csv").read_text() == "precious"
+
+
+def test_a_folder_without_a_whole_fit_is_refused(tmp_path: Path, run: Run) -> None:
+    ratios, _ = tables(tmp_path)
+    ask = ("predict", tmp_path / "fit", "--ratios", ratios, "--out", tmp_path / "P.csv")
+    assert "holds no fit" in run(*ask).err
+    fit(run, tmp_path)
+    record = tmp_path / "fit" / "fit.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"unfinished": True}))
+    assert "interrupted" in run(*ask).err
+    record.write_text('{"made_by": "somebody"}')
+    assert "not written by `mixopt fit`" in run(*ask).err
+
+
+def test_a_single_run_says_how_many_are_needed(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path, n=1)
+    said = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    assert said.code == 1
+    assert "runs on 1 mixture are too few" in said.err
+    assert "at least 3" in said.err
+    assert not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("surrogate", ["gp", "linear"])
+def test_three_runs_for_four_domains_are_fitted_with_what_cannot_be_known_said(
+    tmp_path: Path, run: Run, surrogate: str
+) -> None:
+    said = fit(run, tmp_path, n=3, surrogate=surrogate)
+    notes = " ".join(said["notes"])
+    assert "fewer runs than domains" in notes
+    assert "How good the predictions are is not known" in notes
+    assert said["diagnostics"] == {}
+    assert len(pl.read_csv(tmp_path / "fit" / "out_of_fold.csv")) == 0
+
+
+def test_metrics_of_too_few_runs_are_left_out_of_objective_and_files(
+    tmp_path: Path, run: Run
+) -> None:
+    ratios, metrics = tables(tmp_path)
+    frame = pl.read_csv(metrics).with_row_index()
+    rare = pl.when(pl.col("index") < 2).then(1.0)
+    often = pl.when(pl.col("index") > 5).then(pl.col("code<b>"))
+    frame.with_columns(rare=rare, often=often).drop("index", "code<b>").write_csv(metrics)
+    arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    told = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
+    assert told["metrics"] == ["prose", "often"]
+    assert told["objective"] == {"prose": 0.5, "often": 0.5}
+    assert told["diagnostics"]["often"]["n"] == 26
+    notes = " ".join(told["notes"])
+    assert "left out: rare" in notes
+    assert "often (6)" in notes
+
+
+def test_an_unknown_surrogate_names_the_choices(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path)
+    arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    said = run("fit", *arguments, "--surrogate", "crystal-ball")
+    assert said.code == 1
+    assert "lightgbm" in said.err
+
+
+def test_a_metric_called_as_the_objective_is_refused(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path, metrics=("objective", "code"))
+    said = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    assert (said.code, said.out) == (1, "")
+    assert "M.csv:1: objective: a metric is called 'objective'" in said.err
+    assert not (tmp_path / "fit").exists()

@@ -1,0 +1,82 @@
+"""What a person reads of a fit: the report, the terminal, and how good the predictions are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mixopt.diagnostics import Score, spearman
+from pipelines.fit import _why
+from pipelines.fit_report import aligned
+from pipelines.fitted import open_fit
+from tests.pipelines.made_runs import Run, fit, tables
+
+
+def test_held_out_runs_are_scored_per_metric_and_for_the_objective(done: Path) -> None:
+    scores = pl.read_csv(done / "fit" / "diagnostics.csv")
+    assert scores.columns == ["metric", "spearman", "r2", "mae", "coverage90", "n"]
+    assert scores["metric"].to_list() == ["prose", "code<b>", "objective"]
+    assert scores["n"].to_list() == [32, 32, 32]
+    assert (scores["spearman"] > 0.9).all()
+    held = pl.read_csv(done / "fit" / "out_of_fold.csv")
+    assert held.columns == ["run", "metric", "observed", "mean", "std"]
+    prose = held.filter(pl.col("metric") == "prose")
+    assert prose["run"].to_list() == [f"r{i}" for i in range(32)]
+    assert prose["observed"].to_list() == pl.read_csv(done / "M.csv")["prose"].to_list()
+    again = spearman(prose["observed"].to_numpy(), prose["mean"].to_numpy())
+    assert again == pytest.approx(scores["spearman"][0], abs=1e-9)
+
+
+def test_the_report_needs_no_network_and_escapes_what_comes_from_outside(done: Path) -> None:
+    page = (done / "fit" / "report.html").read_text()
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
+    assert page.count("plotly.js v") == 1
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == [
+        "The mixtures",
+        "Weights",
+        "Effects",
+        "How good the predictions are",
+        "Notes",
+        "To go on",
+        "Settings and versions",
+    ]
+    text = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "code&lt;b&gt;" in text
+    assert "code<b>" not in text
+    assert "Constraints that bind: code: at its upper bound 0.2" in text
+    assert "(4×)" in text
+
+
+def test_a_person_reads_at_most_a_hundred_columns(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path, metrics=("a_rather_long_name/of_a_loss" * 3, "code<b>"))
+    arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    said = run("fit", *arguments, "--surrogate", "linear")
+    assert said.code == 0, said.err
+    assert max(len(line) for line in said.out.splitlines()) <= 100
+    assert "The proposed mixture is predicted to reach" in said.out
+    assert "The natural mixture is taken as the mean of all runs" in said.out
+
+
+def test_the_automatic_choice_shows_the_losers_too(tmp_path: Path, run: Run) -> None:
+    said = fit(run, tmp_path, surrogate="auto", n=12)
+    assert said["surrogate"] in said["compared"]
+    assert len(said["compared"]) >= 2
+    assert any(f"The surrogate {said['surrogate']} foretold" in note for note in said["notes"])
+    assert open_fit(tmp_path / "fit").surrogate_name == said["surrogate"]
+
+
+def test_with_several_sizes_the_choice_is_told_by_what_it_was_made_by() -> None:
+    scores = {"a": Score(0.7, 0.9, 0.1, 0.9, 8), "b": Score(0.8, 0.6, 0.1, 0.9, 8)}
+    assert "R² 0.900 (b 0.600)" in _why("a", scores, several=True)
+    assert "rank correlation 0.800 (a 0.700)" in _why("b", scores, several=False)
+
+
+def test_errors_of_one_column_stand_aligned_and_small_ones_are_not_shown_as_nothing() -> None:
+    assert aligned([0.113, 0.04154]) == ["0.1130", "0.0415"]
+    assert aligned([0.0123456, 0.000789]) == ["0.012346", "0.000789"]
+    assert aligned([12.5, 3e-7]) == ["12.5", "3e-07"]
+    assert aligned([float("nan"), 0.5]) == ["nan", "0.5000"]
