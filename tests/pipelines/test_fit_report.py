@@ -65,6 +65,8 @@ def test_the_automatic_choice_shows_the_losers_too(tmp_path: Path, run: Run) -> 
     said = fit(run, tmp_path, surrogate="auto", n=12)
     assert said["surrogate"] in said["compared"]
     assert len(said["compared"]) >= 2
+    # what the winner was chosen by is what the report tells of it: nothing is held out again
+    assert said["diagnostics"]["objective"] == said["compared"][said["surrogate"]]
     assert any(f"The surrogate {said['surrogate']} foretold" in note for note in said["notes"])
     assert open_fit(tmp_path / "fit").surrogate_name == said["surrogate"]
 
