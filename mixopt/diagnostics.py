@@ -162,11 +162,13 @@ class Choice:
         held_out: the chosen one's predictions of every trial at the fidelity asked for, in the
             table's order, each by a fit to all trials but a fold of the mixtures. None where the
             comparison was made on a part of the trials, or on none.
+        learned: how many runs the compared fits learned from, at most.
     """
 
     name: str
     scores: dict[str, Score]
     held_out: OutOfFold | None = None
+    learned: int = 0
 
 
 def choose(
@@ -219,7 +221,8 @@ def choose(
         return float(np.nan_to_num(value, nan=-1.0))
 
     best = max(scores, key=worth)
-    return Choice(best, scores, found[best] if whole else None)
+    learned = max(len(np.unique(trials.runs[rows])) for rows, _ in splits)
+    return Choice(best, scores, found[best] if whole else None, learned)
 
 
 def chained(table: TrialTable) -> bool:

@@ -140,7 +140,7 @@ def _fit(
             raise RuntimeError("a fitted Auto has chosen")
         choice, made = made.choice, made.chosen
         name = made.name
-        notes.append(_why(name, choice.scores, chained(table)))
+        notes.append(_why(choice, chained(table)))
     fitted = Fitted(
         table=table,
         names=runs.names,
@@ -206,15 +206,18 @@ def _at(fidelity: Fidelity) -> str:
     return "" if unnamed(fidelity) else f" at {said(fidelity)}"
 
 
-def _why(name: str, compared: dict[str, Score], several: bool) -> str:
+def _why(choice: Choice, several: bool) -> str:
     """What the choice was made by: with several fidelities that is R² (`diagnostics.choose`)."""
-    if not compared:
+    name = choice.name
+    if not choice.scores:
         return f"The surrogate is {name}: too few runs to compare several."
     measure = "R²" if several else "rank correlation"
-    values = {other: s.r2 if several else s.spearman for other, s in compared.items()}
+    values = {other: s.r2 if several else s.spearman for other, s in choice.scores.items()}
     others = ", ".join(f"{other} {value:.3f}" for other, value in values.items() if other != name)
-    return f"The surrogate {name} foretold held-out runs best: {measure} {values[name]:.3f}" + (
-        f" ({others})." if others else "."
+    return (
+        f"The surrogate {name} foretold held-out runs best: {measure} {values[name]:.3f}"
+        + (f" ({others})" if others else "")
+        + (f", by fits to {choice.learned} runs each." if choice.held_out is None else ".")
     )
 
 

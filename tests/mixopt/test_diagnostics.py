@@ -61,6 +61,7 @@ def test_what_was_compared_on_a_part_of_the_trials_is_not_told_of_all() -> None:
     choice = choose(example_table(180), OBJECTIVES, names=("linear",))
     assert choice.scores["linear"].n == 180 - 128
     assert choice.held_out is None
+    assert choice.learned == 128
 
 
 def test_surrogates_of_several_fidelities_are_compared_with_the_curves_they_are_fitted_with() -> (

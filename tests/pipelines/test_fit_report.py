@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mixopt.diagnostics import Score, spearman
+from mixopt.diagnostics import Choice, Score, spearman
 from pipelines.fit import _why
 from pipelines.fit_report import aligned
 from pipelines.fitted import open_fit
@@ -73,8 +73,18 @@ def test_the_automatic_choice_shows_the_losers_too(tmp_path: Path, run: Run) -> 
 
 def test_with_several_sizes_the_choice_is_told_by_what_it_was_made_by() -> None:
     scores = {"a": Score(0.7, 0.9, 0.1, 0.9, 8), "b": Score(0.8, 0.6, 0.1, 0.9, 8)}
-    assert "R² 0.900 (b 0.600)" in _why("a", scores, several=True)
-    assert "rank correlation 0.800 (a 0.700)" in _why("b", scores, several=False)
+    assert "R² 0.900 (b 0.600)" in _why(Choice("a", scores), several=True)
+    assert "rank correlation 0.800 (a 0.700)" in _why(Choice("b", scores), several=False)
+
+
+def test_a_choice_that_was_made_on_a_part_of_the_runs_says_on_how_many(
+    tmp_path: Path, run: Run
+) -> None:
+    said = fit(run, tmp_path, surrogate="auto", n=170)
+    assert any("by fits to 128 runs each." in note for note in said["notes"])
+    # the report's own predictions are of all runs
+    assert said["diagnostics"]["objective"]["n"] == 170
+    assert said["compared"][said["surrogate"]]["n"] == 170 - 128
 
 
 def test_errors_of_one_column_stand_aligned_and_small_ones_are_not_shown_as_nothing() -> None:
