@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
+from mixopt.models.learning_rates import advised_peak_rate, is_extrapolated
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
 from pipelines.cohorts import sizes
@@ -165,6 +166,22 @@ def _cores(study: Study) -> str:
     return "one core" if threads == 1 else f"{threads} cores"
 
 
+def _rates(plan: Sequence[Step]) -> list[str]:
+    """The learning rate that a published law advises for each of the plan's shapes."""
+    lines = {}
+    for step in plan:
+        rate, asked = advised_peak_rate(step.model), step.recipe.learning_rate
+        doubt = (
+            " (extrapolated: it is a law of large models)" if is_extrapolated(step.model) else ""
+        )
+        lines.setdefault(
+            (step.model, asked),
+            f"Learning rate, {step.name}: {asked:.2g} is asked for; the joint MoE law (2502.05172) "
+            f"would take {rate:.2g}{doubt}.",
+        )
+    return list(lines.values())
+
+
 def _evaluation(study: Study) -> str:
     share = study.proxy.recipe.evaluation_share
     return "it has no limit" if share is None else f"of proxies about {share:.0%} more"
@@ -229,6 +246,8 @@ def show_plan(path: Path, slots: int) -> None:
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
+    for line in _rates(plan):
+        console.print(line, style="dim")
     space = study.mixture_space(corpus)
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
     capped = [name for name, cap in space.caps.items() if cap < 1]

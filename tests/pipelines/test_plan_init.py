@@ -148,6 +148,8 @@ def test_a_plan_names_the_domains_that_are_too_small(
     said = capsys.readouterr().out
     assert "code: at most 25.0%" in said
     assert "2 trainings at once" in said
+    assert "2502.05172" in said
+    assert "extrapolated" in said
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # nothing was begun
 
 
