@@ -24,6 +24,7 @@ seed: 0
 # What the mixture is optimized for: bits per byte of validation domains, weighted. Lower is better.
 objective:
 {objective}
+# tasks: {{exam: exam.jsonl}}  # questions to score too: metric task/exam (docs/tasks.md)
 
 space:
   max_epochs: 4           # how often the promoted run may see a domain (null: no limit)
