@@ -430,7 +430,8 @@ class ExpertChoiceSettings(PlainGates):
     """Experts choose tokens (2202.09368), which shows a token what comes after it.
 
     Attributes:
-        ablation: must be true: losses of a model that reads ahead compare with no other's.
+        ablation: must be true: losses of a model that reads ahead, and whose experts are filled
+            batch by batch, compare with no other's.
     """
 
     ablation: bool = False
@@ -440,7 +441,8 @@ class ExpertChoiceSettings(PlainGates):
         if not self.ablation:
             raise StudyError(
                 "expert choice leaks the future: whether a token gets an expert depends on the "
-                "scores of later tokens, so its losses are too good and cannot be generated with",
+                "scores of later tokens and of the other sequences of its batch, so that its "
+                "losses compare with no other router's and no text can be generated",
                 where="router",
                 mend="Choose another router, or set router_settings.ablation to true for an "
                 "experiment that allows for it",
