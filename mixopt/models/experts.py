@@ -119,7 +119,9 @@ class _Experts(torch.autograd.Function):
         dgate_R = gates_MS.new_zeros(p.rows)
         dx_RD = torch.empty_like(x_RD)
         dx_RD[p.bounds[-1] :] = 0
-        ddown_GFD, dgate_up_GDF = torch.zeros_like(down_GFD), torch.zeros_like(gate_up_GDF)
+        ddown_GFD, dgate_up_GDF = torch.empty_like(down_GFD), torch.empty_like(gate_up_GDF)
+        for idle in set(range(len(down_GFD))).difference(group for group, _ in groups):
+            ddown_GFD[idle], dgate_up_GDF[idle] = 0, 0
 
         def work(piece: int) -> None:
             group, rows = groups[piece]
@@ -133,7 +135,8 @@ class _Experts(torch.autograd.Function):
             dact_NF *= gate_R1[rows]
             dhidden_N2F = torch.empty_like(hidden_R2F[rows])
             torch.mul(dact_NF, F.silu(gate_NF), out=dhidden_N2F[:, width:])
-            dhidden_N2F[:, :width] = torch.ops.aten.silu_backward(dact_NF.mul_(up_NF), gate_NF)
+            dgate_NF = dhidden_N2F[:, :width]
+            torch.ops.aten.silu_backward(dact_NF.mul_(up_NF), gate_NF, grad_input=dgate_NF)
             torch.mm(dhidden_N2F, gate_up_GDF[group].T, out=dx_RD[rows])
             torch.mm(x_RD[rows].T, dhidden_N2F, out=dgate_up_GDF[group])
 
@@ -155,7 +158,10 @@ def _combine(y_RD: Tensor, p: Plan, gates_MS: Tensor | None = None) -> Tensor:
             y_ND = y_RD.index_select(0, rows_MS[tokens, slot])
             if gates_MS is not None:
                 y_ND *= gates_MS[tokens, slot, None].to(y_ND.dtype)
-            out_MD[tokens] = y_ND if slot == 0 else out_MD[tokens].add_(y_ND)
+            if slot:
+                out_MD[tokens] += y_ND
+            else:
+                out_MD[tokens] = y_ND
 
     current().run(work, len(shards))
     return out_MD

@@ -49,9 +49,8 @@ class _AddAndNorm(torch.autograd.Function):
 
         def work(piece: int) -> None:
             k, rows = shards[piece]
-            stream_ND = stream_KND[k, rows].copy_(x_KND[k, rows])
-            if y_KND is not None:
-                stream_ND += y_KND[k, rows]
+            y_ND = 0 if y_KND is None else y_KND[k, rows]
+            stream_ND = torch.add(x_KND[k, rows], y_ND, out=stream_KND[k, rows])
             mean_N1 = stream_ND.square().mean(-1, keepdim=True)
             torch.rsqrt(mean_N1.add_(NORM_EPSILON), out=scale_KN1[k, rows])
             normed_ND = torch.mul(stream_ND, scale_KN1[k, rows], out=normed_KND[k, rows])
@@ -81,9 +80,11 @@ class _AddAndNorm(torch.autograd.Function):
         def work(piece: int) -> None:
             k, rows = shards[piece]
             parts = [d[k, rows] for d in (dnormed_KND, dlow_KND) if d is not None]
-            ds_ND = ds_KND[k, rows].copy_(parts[0]) if parts else ds_KND[k, rows].zero_()
-            for part in parts[1:]:
-                ds_ND += part
+            ds_ND = ds_KND[k, rows]
+            if len(parts) == 2:
+                torch.add(*parts, out=ds_ND)
+            else:
+                ds_ND.copy_(parts[0]) if parts else ds_ND.zero_()
             unit_ND = stream_KND[k, rows] * scale_KN1[k, rows]
             torch.sum(ds_ND * unit_ND, 0, out=dweight_PD[piece])
             ds_ND *= weight_KD[k]

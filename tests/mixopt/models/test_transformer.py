@@ -89,6 +89,7 @@ def test_chunked_cross_entropy_is_the_plain_one(
     masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mixopt.models.losses.CHUNK_LOGITS", 64 * 50)
+    monkeypatch.setattr("mixopt.models.losses.CHUNK_ROWS", 64)
     generator = torch.Generator().manual_seed(3)
     x_KND = torch.randn(2, 150, 8, generator=generator, requires_grad=True)
     head_KVD = torch.randn(2, 50, 8, generator=generator, requires_grad=True)
