@@ -38,6 +38,7 @@ RECIPE = {
     "evaluation_tokens": 512,
     "curve_tokens": 512,
     "precision": "fp32",
+    "evaluation_share": None,  # 512 tokens each, however short the training
     "checkpoint_seconds": 0.2,
 }
 STEP = 4 * 32  # tokens
