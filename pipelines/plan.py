@@ -168,7 +168,7 @@ def _cores(study: Study) -> str:
 
 def _rates(plan: Sequence[Step]) -> list[str]:
     """The learning rate that a published law advises for each of the plan's shapes."""
-    lines = {}
+    lines: dict[tuple[ModelConfig, float], str] = {}
     for step in plan:
         rate, asked = advised_peak_rate(step.model), step.recipe.learning_rate
         doubt = (

@@ -46,7 +46,7 @@ def move(
     momentum_KAB.lerp_(gradient_KAB, 1 - MOMENTUM)
     ahead_KAB = gradient_KAB.lerp(momentum_KAB, MOMENTUM)
     matrices = SIDE_BY_SIDE.get(name.rpartition(".")[2], 1)
-    ahead_KAPB = ahead_KAB.unflatten(-1, (matrices, -1))
+    ahead_KAPB = ahead_KAB.view(*ahead_KAB.shape[:-1], matrices, -1)
     step_KPAB = orthogonal(ahead_KAPB.transpose(-2, -3).to(dtype))
     scale = UPDATE_RMS * max(step_KPAB.shape[-2:]) ** 0.5
     step_KAB = step_KPAB.transpose(-2, -3).flatten(-2).to(weight_KAB.dtype)
@@ -62,7 +62,7 @@ def orthogonal(x_XAB: Tensor) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     tall = x_XAB.shape[-2] > x_XAB.shape[-1]
-    x = x_XAB.transpose(-1, -2) if tall else x_XAB
+    x: Tensor = x_XAB.transpose(-1, -2) if tall else x_XAB
     x = x / x.float().norm(dim=(-2, -1), keepdim=True).clamp_min(1e-20).to(x.dtype)
     for _ in range(ITERATIONS):
         square = x @ x.transpose(-1, -2)
