@@ -11,6 +11,7 @@ import torch
 from mixopt.diagnostics import spearman
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
+from mixopt.surrogates._link import FARTHEST, HYPER, METRIC, fit_link
 from mixopt.surrogates.cokriging import Cokriging
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
@@ -167,3 +168,19 @@ def test_metrics_missing_at_the_dear_size_keep_what_is_expected() -> None:
     said = Cokriging().fit(dataclasses.replace(table, values=values)).predict(held_out(20))
     assert np.isfinite(said.mean).all()
     assert (said.std[:, 2] > said.std[:, 0]).all()
+
+
+@pytest.mark.parametrize(("n", "noise", "seed"), [(20, 3.0, 2), (40, 10.0, 3)])
+def test_runs_that_vary_far_more_than_the_cheap_ones_do_not_lead_to_infinite_variances(
+    n: int, noise: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(6), n)
+    lower = 0.5 * rng.normal(size=(n, 6))
+    values = 30 * rng.normal(size=6) + noise * rng.normal(size=(n, 6))
+    link = fit_link(weights, values, lower, np.full((n, 6), 0.2), np.ones(6), np.ones(6))
+    # of log δ and log noise: the common one and the metric's own at their bounds
+    most = np.exp(2 * (HYPER[2:, 0] + FARTHEST * (HYPER[2:, 1] + METRIC)))
+    assert (link.variance <= most[0]).all() and (link.noise <= most[1]).all()
+    assert np.isfinite(link.mean(weights, lower)).all()
+    assert np.isfinite(link.own_variance(weights, lower)).all()
