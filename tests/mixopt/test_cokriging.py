@@ -181,6 +181,7 @@ def test_runs_that_vary_far_more_than_the_cheap_ones_do_not_lead_to_infinite_var
     link = fit_link(weights, values, lower, np.full((n, 6), 0.2), np.ones(6), np.ones(6))
     # of log δ and log noise: the common one and the metric's own at their bounds
     most = np.exp(2 * (HYPER[2:, 0] + FARTHEST * (HYPER[2:, 1] + METRIC)))
-    assert (link.variance <= most[0]).all() and (link.noise <= most[1]).all()
+    assert (link.variance <= most[0]).all()
+    assert (link.noise <= most[1]).all()
     assert np.isfinite(link.mean(weights, lower)).all()
     assert np.isfinite(link.own_variance(weights, lower)).all()
