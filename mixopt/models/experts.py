@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from mixopt.models.team import current
 
 ROW_MULTIPLE = 64
+MOST_PADDING = 4  # times the rows that equal groups may take; beyond it, groups run one by one
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
             belongs to empty slots and stays 0.
         rows: R.
         slots: S.
+        equal: whether all groups have as many rows, so that one batched product serves them.
     """
 
     token_R: Tensor
@@ -42,16 +44,28 @@ class Plan:
     bounds: list[int]
     rows: int
     slots: int
+    equal: bool = False
 
 
-def plan(indices_KNS: Tensor, experts: int) -> Plan:
-    """Sort assignments by expert; `indices_KNS` as in `Routing`."""
+def plan(indices_KNS: Tensor, experts: int, equal: bool | None = None) -> Plan:
+    """Sort assignments by expert.
+
+    Args:
+        indices_KNS: as in `Routing`.
+        experts: E.
+        equal: whether to pad all experts to as many rows, where their loads allow it; None does
+            so on a GPU, which would spend its time on launches otherwise.
+    """
     cohort, _, slots = indices_KNS.shape
     device, groups = indices_KNS.device, cohort * experts
     offset_K = torch.arange(cohort, device=device).view(-1, 1, 1) * experts
     group_A = torch.where(indices_KNS < 0, groups, indices_KNS + offset_K).reshape(-1)
     counts_G = torch.bincount(group_A, minlength=groups + 1)
     padded_G = (counts_G + ROW_MULTIPLE - 1) // ROW_MULTIPLE * ROW_MULTIPLE
+    if indices_KNS.is_cuda if equal is None else equal:
+        most = padded_G[:-1].max()
+        equal = bool(most * groups <= MOST_PADDING * padded_G[:-1].sum())
+        padded_G[:-1] = torch.where(torch.tensor(equal, device=device), most, padded_G[:-1])
     ends_G = padded_G.cumsum(0)
     order_A = torch.argsort(group_A, stable=True)
     # how far padding has pushed each group beyond its place in the sorted order
@@ -62,7 +76,7 @@ def plan(indices_KNS: Tensor, experts: int) -> Plan:
     row_A = torch.empty_like(order_A).index_copy_(0, order_A, sorted_row_A)
     token_R = torch.zeros(bounds[-1], dtype=torch.long, device=device)
     token_R.index_copy_(0, row_A, places_A // slots)
-    return Plan(token_R, row_A, bounds[:-1], bounds[-1], slots)
+    return Plan(token_R, row_A, bounds[:-1], bounds[-1], slots, bool(equal))
 
 
 def run_experts(
@@ -82,7 +96,10 @@ def run_experts(
 
 
 class _Experts(torch.autograd.Function):
-    """One piece of work per expert, its rows passing through all operators while in cache."""
+    """One piece of work per expert, its rows passing through all operators while in cache.
+
+    Equal groups are a single piece, (G, C, D) of C rows each; shapes with N stand for both.
+    """
 
     @staticmethod
     def forward(
@@ -95,12 +112,13 @@ class _Experts(torch.autograd.Function):
         y_RD[p.bounds[-1] :] = 0
 
         def work(piece: int) -> None:
-            group, rows = groups[piece]
-            x_ND = torch.index_select(x_MD, 0, p.token_R[rows], out=x_RD[rows])
-            hidden_N2F = torch.mm(x_ND, gate_up_GDF[group], out=hidden_R2F[rows])
-            gate_NF, up_NF = hidden_N2F[:, :width], hidden_N2F[:, width:]
-            act_NF = torch.mul(F.silu(gate_NF), up_NF, out=act_RF[rows])
-            torch.mm(act_NF, down_GFD[group], out=y_RD[rows])
+            group, rows, shape = groups[piece]
+            torch.index_select(x_MD, 0, p.token_R[rows], out=x_RD[rows])
+            hidden_N2F = hidden_R2F[rows].view(*shape, -1)
+            torch.matmul(x_RD[rows].view(*shape, -1), gate_up_GDF[group], out=hidden_N2F)
+            gate_NF, up_NF = hidden_N2F[..., :width], hidden_N2F[..., width:]
+            act_NF = torch.mul(F.silu(gate_NF), up_NF, out=act_RF[rows].view(*shape, -1))
+            torch.matmul(act_NF, down_GFD[group], out=y_RD[rows].view(*shape, -1))
 
         team.run(work, len(groups))
         ctx.save_for_backward(x_RD, gates_MS, gate_up_GDF, down_GFD, hidden_R2F, act_RF)
@@ -120,25 +138,28 @@ class _Experts(torch.autograd.Function):
         dx_RD = torch.empty_like(x_RD)
         dx_RD[p.bounds[-1] :] = 0
         ddown_GFD, dgate_up_GDF = torch.empty_like(down_GFD), torch.empty_like(gate_up_GDF)
-        for idle in set(range(len(down_GFD))).difference(group for group, _ in groups):
+        for idle in [] if p.equal else set(range(len(down_GFD))).difference(g[0] for g in groups):
             ddown_GFD[idle], dgate_up_GDF[idle] = 0, 0
 
         def work(piece: int) -> None:
-            group, rows = groups[piece]
-            gate_NF, up_NF = hidden_R2F[rows, :width], hidden_R2F[rows, width:]
-            dout_ND = dout_MD.index_select(0, p.token_R[rows])
+            group, rows, shape = groups[piece]
+            hidden_N2F, act_NF = hidden_R2F[rows].view(*shape, -1), act_RF[rows].view(*shape, -1)
+            gate_NF, up_NF = hidden_N2F[..., :width], hidden_N2F[..., width:]
+            weight_N1 = gate_R1[rows].view(*shape, 1)
+            dout_ND = dout_MD.index_select(0, p.token_R[rows]).view(*shape, -1)
             # of the expert's output before its gate: the gate's gradient is then a dot product
             # over F, and no output needs to be kept
-            dact_NF = dout_ND @ down_GFD[group].T
-            torch.sum(dact_NF * act_RF[rows], 1, dtype=torch.float32, out=dgate_R[rows])
-            torch.mm((act_RF[rows] * gate_R1[rows]).T, dout_ND, out=ddown_GFD[group])
-            dact_NF *= gate_R1[rows]
-            dhidden_N2F = torch.empty_like(hidden_R2F[rows])
-            torch.mul(dact_NF, F.silu(gate_NF), out=dhidden_N2F[:, width:])
-            dgate_NF = dhidden_N2F[:, :width]
+            dact_NF = dout_ND @ down_GFD[group].mT
+            dgate_R[rows] = (dact_NF * act_NF).sum(-1, dtype=torch.float32).view(-1)
+            torch.matmul((act_NF * weight_N1).mT, dout_ND, out=ddown_GFD[group])
+            dact_NF *= weight_N1
+            dhidden_N2F = torch.empty_like(hidden_N2F)
+            torch.mul(dact_NF, F.silu(gate_NF), out=dhidden_N2F[..., width:])
+            dgate_NF = dhidden_N2F[..., :width]
             torch.ops.aten.silu_backward(dact_NF.mul_(up_NF), gate_NF, grad_input=dgate_NF)
-            torch.mm(dhidden_N2F, gate_up_GDF[group].T, out=dx_RD[rows])
-            torch.mm(x_RD[rows].T, dhidden_N2F, out=dgate_up_GDF[group])
+            dx_ND, x_ND = dx_RD[rows].view(*shape, -1), x_RD[rows].view(*shape, -1)
+            torch.matmul(dhidden_N2F, gate_up_GDF[group].mT, out=dx_ND)
+            torch.matmul(x_ND.mT, dhidden_N2F, out=dgate_up_GDF[group])
 
         team.run(work, len(groups))
         dgates_MS = dgate_R.index_select(0, p.row_A).view(gates_MS.shape)
@@ -167,8 +188,14 @@ def _combine(y_RD: Tensor, p: Plan, gates_MS: Tensor | None = None) -> Tensor:
     return out_MD
 
 
-def _groups(p: Plan) -> list[tuple[int, slice]]:
-    """The experts that some token chose, with their rows; the largest first."""
-    pairs = zip(p.bounds, p.bounds[1:], strict=False)
-    groups = [(g, slice(start, end)) for g, (start, end) in enumerate(pairs) if end > start]
-    return sorted(groups, key=lambda group: group[1].start - group[1].stop)
+def _groups(p: Plan) -> list[tuple[int | slice, slice, tuple[int, ...]]]:
+    """(experts, rows, their shape) of every piece: an expert that some token chose, largest first.
+
+    Equal groups are one piece of shape (G, C).
+    """
+    if p.equal:
+        groups = len(p.bounds) - 1
+        return [(slice(None), slice(0, p.bounds[-1]), (groups, p.bounds[-1] // groups))]
+    sizes = [end - start for start, end in zip(p.bounds, p.bounds[1:], strict=False)]
+    chosen = [g for g in sorted(range(len(sizes)), key=lambda g: -sizes[g]) if sizes[g]]
+    return [(g, slice(p.bounds[g], p.bounds[g + 1]), (sizes[g],)) for g in chosen]

@@ -1,6 +1,6 @@
 """RMSNorm together with the residual addition before it, its gradient by hand.
 
-Shapes: K proxies, N tokens of one proxy, D width.
+Shapes: K proxies, X of them in one piece of work, N tokens of one proxy, D width.
 
 The stream is read once forwards and once backwards; by autograd's own rules for the same formula
 a norm costs ten passes over it.
@@ -45,20 +45,20 @@ class _AddAndNorm(torch.autograd.Function):
         stream_KND, normed_KND = torch.empty_like(x_KND), torch.empty_like(x_KND)
         low_KND = None if dtype == x_KND.dtype else torch.empty_like(x_KND, dtype=dtype)
         scale_KN1 = x_KND.new_empty(*x_KND.shape[:2], 1)
-        shards = current().shards(*x_KND.shape[:2])
+        blocks = current().blocks(*x_KND.shape[:2])
 
         def work(piece: int) -> None:
-            k, rows = shards[piece]
-            y_ND = 0 if y_KND is None else y_KND[k, rows]
-            stream_ND = torch.add(x_KND[k, rows], y_ND, out=stream_KND[k, rows])
-            mean_N1 = stream_ND.square().mean(-1, keepdim=True)
-            torch.rsqrt(mean_N1.add_(NORM_EPSILON), out=scale_KN1[k, rows])
-            normed_ND = torch.mul(stream_ND, scale_KN1[k, rows], out=normed_KND[k, rows])
-            normed_ND *= weight_KD[k]
+            block = blocks[piece]
+            y_XND = 0 if y_KND is None else y_KND[block]
+            stream_XND = torch.add(x_KND[block], y_XND, out=stream_KND[block])
+            mean_XN1 = stream_XND.square().mean(-1, keepdim=True)
+            torch.rsqrt(mean_XN1.add_(NORM_EPSILON), out=scale_KN1[block])
+            normed_XND = torch.mul(stream_XND, scale_KN1[block], out=normed_KND[block])
+            normed_XND *= weight_KD[block[0], None]
             if low_KND is not None:
-                low_KND[k, rows] = normed_ND
+                low_KND[block] = normed_XND
 
-        current().run(work, len(shards))
+        current().run(work, len(blocks))
         ctx.save_for_backward(stream_KND, scale_KN1, weight_KD)
         ctx.y_dtype = None if y_KND is None else y_KND.dtype
         ctx.set_materialize_grads(False)
@@ -74,27 +74,30 @@ class _AddAndNorm(torch.autograd.Function):
         dy_KND = None
         if ctx.y_dtype is not None:
             dy_KND = torch.empty_like(stream_KND, dtype=ctx.y_dtype)
-        shards = current().shards(*stream_KND.shape[:2])
-        dweight_PD = torch.empty(len(shards), stream_KND.shape[2], device=stream_KND.device)
+        blocks = current().blocks(*stream_KND.shape[:2])
+        dweight: list[Tensor | None] = [None] * len(blocks)
 
         def work(piece: int) -> None:
-            k, rows = shards[piece]
-            parts = [d[k, rows] for d in (dnormed_KND, dlow_KND) if d is not None]
-            ds_ND = ds_KND[k, rows]
+            block = blocks[piece]
+            parts = [d[block] for d in (dnormed_KND, dlow_KND) if d is not None]
+            ds_XND = ds_KND[block]
             if len(parts) == 2:
-                torch.add(*parts, out=ds_ND)
+                torch.add(*parts, out=ds_XND)
             else:
-                ds_ND.copy_(parts[0]) if parts else ds_ND.zero_()
-            unit_ND = stream_KND[k, rows] * scale_KN1[k, rows]
-            torch.sum(ds_ND * unit_ND, 0, out=dweight_PD[piece])
-            ds_ND *= weight_KD[k]
-            along_N1 = (ds_ND * unit_ND).mean(-1, keepdim=True)
-            ds_ND.addcmul_(unit_ND, along_N1, value=-1).mul_(scale_KN1[k, rows])
+                ds_XND.copy_(parts[0]) if parts else ds_XND.zero_()
+            unit_XND = stream_KND[block] * scale_KN1[block]
+            dweight[piece] = (ds_XND * unit_XND).sum(1)
+            ds_XND *= weight_KD[block[0], None]
+            along_XN1 = (ds_XND * unit_XND).mean(-1, keepdim=True)
+            ds_XND.addcmul_(unit_XND, along_XN1, value=-1).mul_(scale_KN1[block])
             if dstream_KND is not None:
-                ds_ND += dstream_KND[k, rows]
+                ds_XND += dstream_KND[block]
             if dy_KND is not None:
-                dy_KND[k, rows] = ds_ND
+                dy_KND[block] = ds_XND
 
-        current().run(work, len(shards))
-        dweight_KD = dweight_PD.view(len(weight_KD), -1, stream_KND.shape[2]).sum(1)
+        current().run(work, len(blocks))
+        dweight_KD = torch.zeros_like(weight_KD)
+        for (proxies, _), part_XD in zip(blocks, dweight, strict=True):
+            assert part_XD is not None
+            dweight_KD[proxies] += part_XD
         return ds_KND, dy_KND, dweight_KD, None

@@ -48,6 +48,14 @@ class Team:
         for helper in helpers:
             helper.result()
 
+    def blocks(self, cohort: int, items: int) -> list[tuple[slice, slice]]:
+        """(proxies, items of each): as `shards`, but proxies that are not cut stay together."""
+        shards = self.shards(cohort, items)
+        if len(shards) > cohort:
+            return [(slice(k, k + 1), part) for k, part in shards]
+        bounds = [cohort * i // self.threads for i in range(self.threads + 1)]
+        return [(slice(a, b), slice(0, items)) for a, b in itertools.pairwise(bounds) if b > a]
+
     def shards(self, cohort: int, items: int) -> list[tuple[int, slice]]:
         """(proxy, some of its items) of pieces that keep every thread equally busy."""
         parts = min(items, self.threads // math.gcd(cohort, self.threads))

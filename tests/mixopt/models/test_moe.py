@@ -27,6 +27,7 @@ def naive_experts(
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize(
     ("cohort", "tokens", "experts", "slots", "width", "hidden"),
     [
@@ -39,7 +40,7 @@ def naive_experts(
     ],
 )
 def test_outputs_and_gradients_are_those_of_the_naive_loop(
-    cohort: int, tokens: int, experts: int, slots: int, width: int, hidden: int
+    cohort: int, tokens: int, experts: int, slots: int, width: int, hidden: int, equal: bool
 ) -> None:
     random = torch.Generator().manual_seed(tokens)
     scores_KNE = torch.rand(cohort, tokens, experts, generator=random)
@@ -60,7 +61,9 @@ def test_outputs_and_gradients_are_those_of_the_naive_loop(
 
     fast = [value.clone().requires_grad_() for value in values]
     slow = [value.clone().requires_grad_() for value in values]
-    y_fast = run_experts(*fast, plan(indices_KNS, experts))
+    routes = plan(indices_KNS, experts, equal)
+    assert routes.equal is equal
+    y_fast = run_experts(*fast, routes)
     y_slow = naive_experts(slow[0], slow[1], flat_MS, slow[2], slow[3])
     assert torch.allclose(y_fast, y_slow, atol=1e-4, rtol=1e-4)
     (y_fast * towards_MD).sum().backward()
@@ -72,16 +75,24 @@ def test_outputs_and_gradients_are_those_of_the_naive_loop(
         assert torch.allclose(mine_grad, naive_grad, atol=1e-3, rtol=1e-3), place
 
 
-def test_an_expert_that_no_token_chose_gets_a_gradient_of_zero() -> None:
+@pytest.mark.parametrize("equal", [False, True])
+def test_an_expert_that_no_token_chose_gets_a_gradient_of_zero(equal: bool) -> None:
     indices_KNS = torch.zeros(1, 5, 1, dtype=torch.long)
     weights = [torch.randn(3, 4, 8, requires_grad=True), torch.randn(3, 4, 4, requires_grad=True)]
     run_experts(
-        torch.randn(5, 4), torch.ones(5, 1), *weights, plan(indices_KNS, 3)
+        torch.randn(5, 4), torch.ones(5, 1), *weights, plan(indices_KNS, 3, equal)
     ).sum().backward()
     for weight in weights:
         assert weight.grad is not None
         assert weight.grad[0].abs().sum() > 0
         assert not weight.grad[1:].any()
+
+
+def test_experts_of_very_unequal_loads_are_not_padded_to_the_largest() -> None:
+    one_of_eight = torch.zeros(1, 100, 1, dtype=torch.long)
+    routes = plan(one_of_eight, 8, equal=True)
+    assert not routes.equal
+    assert routes.rows == 128
 
 
 def test_bf16_products_stay_close_to_fp32() -> None:
