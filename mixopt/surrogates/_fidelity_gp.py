@@ -36,6 +36,7 @@ from mixopt.surrogates.base import (
     error_correlation,
     measured,
 )
+from mixopt.surrogates.per_metric import student_factor
 from mixopt.surrogates.squash import Squash
 from mixopt.trials import Fidelity, TrialTable
 
@@ -43,6 +44,7 @@ ITERATIONS = 100  # of L-BFGS
 LEARN_FROM = 256  # trials that hyperparameters are fitted to; the posterior uses all
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 FEWEST_TO_SQUASH = 16  # trials of a fidelity whose outliers are drawn in; of fewer none is known
+WORTH = 2.0  # trials of the target that the other fidelities tell as much of its variance as
 SHRINK = 4.0  # trials that the other fidelities' deviation counts as in that of one
 
 
@@ -78,8 +80,9 @@ class FidelityGaussianProcess(JointSurrogate):
     """A Gaussian process per metric over √w and fidelity, fitted to all fidelities together.
 
     Deviations are widened, never narrowed, until nine tenths of the leave-one-out errors at the
-    target lie where they should (of all trials, where the target has fewer than eight). Outliers
-    are drawn in first, fidelity by fidelity (see `squash`).
+    target lie where they should (of all trials, where the target has fewer than eight), and by
+    Student's factor of the target's trials. Outliers are drawn in first, fidelity by fidelity (see
+    `squash`).
 
     Runs count once, with the row of most tokens (`TrialTable.final`) and, if it is another, the one
     at the target: learning curves are for `nested-laws`.
@@ -294,7 +297,7 @@ class FidelityGaussianProcess(JointSurrogate):
             model=model,
             noise=np.where(np.isfinite(given), given, run * scale[self._target]),
             errors=spread,
-            widen=np.maximum(1.0, widen),
+            widen=np.maximum(1.0, widen) * student_factor(own.sum() + WORTH),
             root=root,
             centre=centre,
             scale=scale,

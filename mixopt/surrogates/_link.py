@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
-from scipy.stats import t as student
 from torch import Tensor
 
 from mixopt.surrogates._law_model import matern_tensor
 from mixopt.surrogates._matern import distances, matern
-from mixopt.surrogates.per_metric import NORMAL_90, widening
+from mixopt.surrogates.per_metric import student_factor, widening
 
 OFFSET = 1e-7  # √(r + offset), as the Gaussian processes of one fidelity have it
 LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: none to speak of
@@ -188,11 +187,6 @@ def fit_link(
         widen=np.full(p, widen),
         errors=errors * scale,
     )
-
-
-def student_factor(trials: float) -> float:
-    """What a deviation known from `trials` is multiplied by, so that 1.645 of it hold 90 %."""
-    return float(student.ppf(0.95, trials)) / NORMAL_90
 
 
 class _Search:

@@ -15,7 +15,7 @@ from botorch.models.model import Model
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates._chain_model import ChainModel
-from mixopt.surrogates._link import Link, fit_link, student_factor
+from mixopt.surrogates._link import Link, fit_link
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     FEWEST_TRIALS,
@@ -27,6 +27,7 @@ from mixopt.surrogates.base import (
 )
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.gaussian import Gaussian
+from mixopt.surrogates.per_metric import student_factor
 from mixopt.trials import Fidelity, TrialTable
 
 FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol, Self
 
 import numpy as np
+from scipy.stats import t as student
 
 from mixopt.objective import Objective
 from mixopt.surrogates._torch import reproducible
@@ -148,6 +149,11 @@ def widening(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     level = min(1.0, 0.9 * (len(errors) + 1) / len(errors))
     shares = np.abs(errors) / np.maximum(deviations, np.finfo(float).tiny)
     return np.asarray(np.quantile(shares, level, axis=0) / NORMAL_90)
+
+
+def student_factor(trials: float) -> float:
+    """What a deviation known from `trials` is multiplied by, so that 1.645 of it hold 90 %."""
+    return float(student.ppf(0.95, trials)) / NORMAL_90
 
 
 def folds_of(weights: np.ndarray, folds: int, seed: int) -> np.ndarray:
