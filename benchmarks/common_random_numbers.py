@@ -25,13 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixopt import designs
-from mixopt.corpus.environment import corpus_from_environment
+from benchmarks.embedded import corpus_in, drawn_mixtures
 from mixopt.corpus.shards import Corpus
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
-from mixopt.space import MixtureSpace
 from mixopt.study import parse_tokens
 from proxies.job import Job
 from proxies.training import train
@@ -109,16 +107,13 @@ def _pooled(values_MS: np.ndarray) -> dict[str, float]:
 def _corpus(arguments: argparse.Namespace) -> Corpus:
     if arguments.corpus:
         return Corpus.open(arguments.corpus)
-    folder = Path(arguments.folder or tempfile.mkdtemp())
-    return corpus_from_environment(folder, 3.0, 2048)
+    return corpus_in(Path(arguments.folder or tempfile.mkdtemp()))
 
 
 def _mixtures(corpus: Corpus, count: int) -> dict[str, Mixture]:
     """The natural mixture, one near it, and a design's: uniform and `count` − 3 Dirichlet draws."""
-    natural = corpus.natural
-    space = MixtureSpace(domains=corpus.domains, natural=natural)
-    first, uniform, *drawn = designs.design(space, count - 1, 0)
-    near = (1 - NEAR) * natural.array + NEAR / len(corpus.domains)
+    first, uniform, *drawn = drawn_mixtures(corpus, count - 1)
+    near = (1 - NEAR) * corpus.natural.array + NEAR / len(corpus.domains)
     return {
         "natural": first,
         "near": Mixture.of(dict(zip(corpus.domains, near.tolist(), strict=True))),

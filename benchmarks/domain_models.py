@@ -1,7 +1,7 @@
 """What models of single domains foretell of models trained on mixtures: MixMin, merging.
 
-    python benchmarks/domain_models.py /tmp/domains                  # 5 minutes of one core
-    python benchmarks/domain_models.py /tmp/domains --tokens 200000 --json
+    python -m benchmarks.domain_models /tmp/domains                  # 5 minutes of one core
+    python -m benchmarks.domain_models /tmp/domains --tokens 200000 --json
 
 One proxy per domain of the demo's corpus and `--mixtures` proxies on Dirichlet(1) mixtures of them,
 alike in all else: twice, from random weights that all share (`scratch`), and from a seed model
@@ -28,14 +28,13 @@ import numpy as np
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from benchmarks.embedded import corpus_in
 from mixopt import token_losses
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
-from pipelines.corpus import from_environment
 from proxies.checkpoint import load_state
 from proxies.evaluation import evaluate
 from proxies.job import Job
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     said = parser.parse_args()
-    corpus = _corpus(said.folder / "corpus", said.megabytes)
+    corpus = corpus_in(said.folder / "corpus", said.megabytes, 1024)
     k = len(corpus.domains)
     drawn = np.random.default_rng(said.seed).dirichlet(np.ones(k), said.mixtures)
     weights = np.concatenate([np.eye(k), drawn])
@@ -102,14 +101,6 @@ def main() -> None:
                 f"{row.start:8} {row.method:9} {row.foretold - row.trained:+.3f} bits per byte   "
                 f"Spearman {row.each:.2f} of each loss, {row.mean:.2f} of their mean"
             )
-
-
-def _corpus(folder: Path, megabytes: float) -> Corpus:
-    try:
-        return Corpus.open(folder)
-    except CorpusError:
-        from_environment(folder, megabytes, 1024)
-        return Corpus.open(folder)
 
 
 def _compare(start: str, job: Job, corpus: Corpus, weights: np.ndarray, folder: Path) -> list[Row]:
