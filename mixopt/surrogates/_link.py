@@ -13,7 +13,7 @@ Shapes: n trials of the upper fidelity, b mixtures, m domains, p metrics.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,8 +57,7 @@ class Link:
         mean_slope: (p,) posterior mean of b.
         slope_std: (p,) posterior deviation of b.
         level: (p,) posterior mean of a, in the metric's unit.
-        widen: (p,) what deviations are multiplied by: for the leave-one-out errors, and for not
-            knowing the variances, which are the most probable ones of a few trials (Student).
+        widen: (p,) what deviations are multiplied by.
         errors: (n, p) leave-one-out errors, in the metric's unit; NaN where not measured.
     """
 
@@ -109,6 +108,14 @@ class Link:
         prior = self.variance[i] * matern(distances(scaled, scaled))
         prior += LEVEL**2 + self.tau**2 * np.outer(f, f)
         return np.asarray((prior - half.T @ half) * (self.scale[i] * self.widen[i]) ** 2)
+
+    def unsure(self) -> Link:
+        """Widened for not knowing the variances, which are the likeliest of a few trials (Student).
+
+        The next link is fitted to this one without: it would hear the wider for noise.
+        """
+        factor = student_factor(len(self.roots) + WORTH)
+        return replace(self, widen=self.widen * factor)
 
     def _scaled(self, weights: np.ndarray) -> np.ndarray:
         return np.asarray(np.sqrt(weights + OFFSET) / self.length)
@@ -166,9 +173,9 @@ def fit_link(
         level[i] = centre[i] + scale[i] * LEVEL**2 * pull[i].sum()
     together = np.concatenate(shares)
     together = together[np.isfinite(together)]
-    widen = student_factor(n + WORTH)
+    widen = 1.0
     if n > 2:
-        widen *= max(1.0, float(widening(together[:, None], np.ones((len(together), 1)))[0]))
+        widen = max(1.0, float(widening(together[:, None], np.ones((len(together), 1)))[0]))
     return Link(
         roots=roots,
         length=length,

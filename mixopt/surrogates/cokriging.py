@@ -118,6 +118,7 @@ class Cokriging(JointSurrogate):
             levels.append(link.level + link.mean_slope * (levels[-1] - link.centre))
             scale = scale * np.abs(link.mean_slope)
             expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
+        self._links = [link.unsure() for link in self._links]
         self._levels, self._correlations = np.array(levels), np.array(correlations)
         return self
 
