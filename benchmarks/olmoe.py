@@ -15,7 +15,8 @@ import torch
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
 
-TOO_SLOW = 1.5  # a variant whose first step takes this much longer than the best is dropped
+TOO_SLOW = 1.5  # a variant whose second step takes this much longer than the best is dropped
+HOPELESS = 10  # or whose first one, which also warms up, does
 TRIED_STEPS = 4
 
 
@@ -120,7 +121,8 @@ def fastest(
             step = build(variant)
             seconds = _seconds(step)
             limit = TOO_SLOW * best[0] if best else float("inf")
-            for _ in range(TRIED_STEPS):
+            hopeless = best is not None and seconds > HOPELESS * best[0]
+            for _ in range(0 if hopeless else TRIED_STEPS):
                 again = _seconds(step)
                 seconds = min(seconds, again)
                 if again > limit:

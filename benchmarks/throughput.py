@@ -211,7 +211,7 @@ def _fastest_peer(
 
     variants = olmoe.VARIANTS
     if arguments.peer_variant:
-        variants = [v for v in variants if str(v) == arguments.peer_variant]
+        variants = [v for v in variants if str(v) in arguments.peer_variant]
     return olmoe.fastest(variants, lambda v: _peer(v, config, arguments), tell)
 
 
@@ -338,7 +338,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="compare, one JSON object a line")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile the peer")
     parser.add_argument(
-        "--peer-variant", choices=[str(v) for v in olmoe.VARIANTS], help="instead of trying all"
+        "--peer-variant",
+        action="append",
+        choices=[str(v) for v in olmoe.VARIANTS],
+        help="try this one alone; may be given several times",
     )
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--memory-of", choices=["ours", "peer"], help=argparse.SUPPRESS)
