@@ -10,7 +10,7 @@ Shapes: n trials, b mixtures, m domains, f fidelities, q metrics, p metrics of o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -90,14 +90,7 @@ class FidelityGaussianProcess(JointSurrogate):
 
     multi_fidelity = True
 
-    def __init__(
-        self,
-        seed: int = 0,
-        fidelity: Fidelity | None = None,
-        noise: Mapping[str, float] | None = None,
-        objective: Objective | None = None,
-    ) -> None:
-        super().__init__(seed, fidelity, noise, objective)
+    def _clear(self) -> None:
         self._domains: tuple[str, ...] | None = None
         self._metrics: tuple[str, ...] = ()
         self._groups: list[Group] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,14 +29,7 @@ class Auto(Surrogate):
     name: ClassVar[str] = "auto"
     multi_fidelity: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        seed: int = 0,
-        fidelity: Fidelity | None = None,
-        noise: Mapping[str, float] | None = None,
-        objective: Objective | None = None,
-    ) -> None:
-        super().__init__(seed, fidelity, noise, objective)
+    def _clear(self) -> None:
         self.chosen: Surrogate | None = None
         self.choice: Choice | None = None
 

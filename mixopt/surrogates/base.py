@@ -73,6 +73,10 @@ class Surrogate(ABC):
     ) -> None:
         self.seed, self.fidelity, self.objective = seed, fidelity, objective
         self.noise = dict(noise or {})
+        self._clear()
+
+    def _clear(self) -> None:  # noqa: B027 -- a subclass may have nothing to clear
+        """Set what a fit finds to what it is before one."""
 
     @abstractmethod
     def fit(self, table: TrialTable) -> Self:

@@ -5,7 +5,7 @@ Shapes: n trials, b mixtures, m domains, q metrics of which p vary; l links.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -68,14 +68,7 @@ class Cokriging(JointSurrogate):
     multi_fidelity: ClassVar[bool] = True
     base: ClassVar[type[Gaussian]] = EffectiveData
 
-    def __init__(
-        self,
-        seed: int = 0,
-        fidelity: Fidelity | None = None,
-        noise: Mapping[str, float] | None = None,
-        objective: Objective | None = None,
-    ) -> None:
-        super().__init__(seed, fidelity, noise, objective)
+    def _clear(self) -> None:
         self._base: Gaussian | None = None
         self._metrics: tuple[str, ...] = ()
         self._columns: list[int] = []

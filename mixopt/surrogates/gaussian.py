@@ -5,7 +5,7 @@ Shapes: n trials, b mixtures, m domains, q metrics of which p vary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -160,14 +160,7 @@ class Gaussian(JointSurrogate):
     """Whether outliers are drawn in first (see `squash`); `model` and `joint` are of drawn-in
     values, `predict` lets them out."""
 
-    def __init__(
-        self,
-        seed: int = 0,
-        fidelity: Fidelity | None = None,
-        noise: Mapping[str, float] | None = None,
-        objective: Objective | None = None,
-    ) -> None:
-        super().__init__(seed, fidelity, noise, objective)
+    def _clear(self) -> None:
         self._domains: tuple[str, ...] | None = None
         self._metrics: tuple[str, ...] = ()
         self._constant: dict[str, float] = {}

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol, Self
 
 import numpy as np
 from scipy.stats import t as student
 
-from mixopt.objective import Objective
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     Prediction,
@@ -52,14 +51,7 @@ class PerMetric(Surrogate):
     Derived classes say how to `_learn` one. A metric that does not vary is left out of it.
     """
 
-    def __init__(
-        self,
-        seed: int = 0,
-        fidelity: Fidelity | None = None,
-        noise: Mapping[str, float] | None = None,
-        objective: Objective | None = None,
-    ) -> None:
-        super().__init__(seed, fidelity, noise, objective)
+    def _clear(self) -> None:
         self._domains: tuple[str, ...] | None = None
         self._metrics: tuple[str, ...] = ()
         self._constant: dict[str, float] = {}
