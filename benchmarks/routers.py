@@ -28,6 +28,7 @@ from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES
+from proxies.step import train_step
 
 # a training that reads ahead must be asked for
 SETTINGS: dict[str, dict[str, Any]] = {"expert-choice": {"ablation": True}}
@@ -85,13 +86,8 @@ class _Training:
     def run(self, steps: int) -> None:
         """Train for so many steps, and wait for the device."""
         for _ in range(steps):
-            self.model.begin_step(self.progress)
-            self.optimizer.zero_gradients()
-            losses = self.model.loss(self.ids_KBT[..., :-1], self.ids_KBT[..., 1:])
-            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
-            self.optimizer.step(1.0)
-            self.model.end_step()
-        losses.nats_K.sum().item()
+            losses_K = train_step(self.model, self.optimizer, self.ids_KBT, progress=self.progress)
+        losses_K.sum().item()
 
     def facts(self) -> dict[str, float]:
         """Its weights, and how many experts a token (or sub-token) reached in the last step."""

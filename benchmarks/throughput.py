@@ -41,6 +41,7 @@ from mixopt.recipe import Recipe
 from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES
+from proxies.step import train_step
 
 Step = Callable[[], torch.Tensor]
 
@@ -179,13 +180,7 @@ def _ours(config: ModelConfig, arguments: argparse.Namespace, precision: str, co
     ids_KBT = _ids(arguments, cohort)
 
     def step() -> torch.Tensor:
-        model.begin_step()
-        optimizer.zero_gradients()
-        losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
-        torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
-        optimizer.step(1.0)
-        model.end_step()
-        return losses.nats_K.detach().sum()
+        return train_step(model, optimizer, ids_KBT).sum()
 
     return step
 

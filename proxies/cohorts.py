@@ -19,6 +19,7 @@ from mixopt.recipe import Recipe
 from proxies.measurements import remembered
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
+from proxies.step import train_step
 
 NEEDED_GAIN = 1.05  # twice the proxies must train this much more tokens a second to be worth it
 MOST = 256
@@ -68,13 +69,8 @@ def tokens_per_second(
     spent: list[float] = []
     while len(spent) <= ROUNDS or sum(spent) < SECONDS:
         start = time.perf_counter()
-        model.begin_step()
-        optimizer.zero_gradients()
-        for part_KBT in ids_KBT.chunk(recipe.micro_batches, 1):
-            losses = model.loss(part_KBT[..., :-1], part_KBT[..., 1:])
-            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
-        optimizer.step(1.0).sum().item()  # waits for the device
-        model.end_step()
+        losses_K = train_step(model, optimizer, ids_KBT, recipe.micro_batches)
+        losses_K.sum().item()  # waits for the device
         spent.append(time.perf_counter() - start)
     return cohort * recipe.tokens_per_step / min(spent[1:])  # the first one warms up
 

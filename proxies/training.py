@@ -41,6 +41,7 @@ from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
 from proxies.schedules import rate_share
+from proxies.step import train_step
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 
@@ -218,18 +219,15 @@ class _Run:
     def _train_step(self) -> None:
         ids_KBT = torch.from_numpy(next(self.ahead))
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
-        parts = self.recipe.micro_batches
-        self.model.begin_step(self.step / self.job.steps)
-        self.optimizer.zero_gradients()
-        nats_K = torch.zeros(self.job.cohort, device=self.device)
-        for part_KBT in ids_KBT.chunk(parts, 1):
-            losses = self.model.loss(part_KBT[..., :-1], part_KBT[..., 1:])
-            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum() / parts)
-            nats_K += losses.nats_K.detach() / parts
-        norm_K = self.optimizer.step(rate_share(self.step, self.job.steps, self.recipe))
-        self.model.end_step()
-        # a gradient that is not finite shows in the same sum as a loss that is not
-        self.losses.append(nats_K + 0.0 * norm_K)
+        nats_K = train_step(
+            self.model,
+            self.optimizer,
+            ids_KBT,
+            self.recipe.micro_batches,
+            progress=self.step / self.job.steps,
+            rate_share=rate_share(self.step, self.job.steps, self.recipe),
+        )
+        self.losses.append(nats_K)
         self.step += 1
 
     def _note_losses(self) -> tuple[float, ...]:
