@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import RouterSettings, build_settings
@@ -209,6 +210,36 @@ class Router(nn.Module, ABC):
         """
         means_KE = mean_over_tokens(probabilities_KNE, mask_KN)
         return self.choices * (self.shares(counts_KE) * means_KE).sum(-1)
+
+
+def score(x_KND: Tensor, weight_KDE: Tensor) -> Tensor:
+    """X W in fp32, (K, N, E), laid out expert by expert.
+
+    E is small: on a CPU products, softmax and their gradients take a third to a fifth of the time
+    where tokens lie side by side.
+    """
+    logits_KNE: Tensor = _Score.apply(x_KND.float(), weight_KDE.float())
+    return logits_KNE
+
+
+def probabilities(logits_KNE: Tensor) -> Tensor:
+    """Softmax over the choices, (K, N, E), laid out like `score`."""
+    return torch.softmax(logits_KNE.mT, 1).mT
+
+
+class _Score(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_KND: Tensor, weight_KDE: Tensor) -> Tensor:
+        ctx.save_for_backward(x_KND, weight_KDE)
+        return torch.bmm(weight_KDE.mT, x_KND.mT).mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dlogits_KNE: Tensor) -> tuple[Tensor, Tensor]:
+        x_KND, weight_KDE = ctx.saved_tensors
+        dlogits_KEN = dlogits_KNE.mT.contiguous()
+        dx_KND = torch.bmm(dlogits_KEN.mT, weight_KDE.mT)
+        return dx_KND, torch.bmm(dlogits_KEN, x_KND).mT
 
 
 def mean_over_tokens(values_KNX: Tensor, mask_KN: Tensor | None) -> Tensor:

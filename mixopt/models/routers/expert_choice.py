@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixopt.models.router_settings import ExpertChoiceSettings
-from mixopt.models.routers.base import Routing, RoutingContext, compact
+from mixopt.models.routers.base import Routing, RoutingContext, compact, probabilities
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 
@@ -24,7 +24,7 @@ class ExpertChoiceRouter(SoftmaxRouter):
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""
-        probabilities_KNE = torch.softmax(self.logits(x_KND), -1)
+        probabilities_KNE = probabilities(self.logits(x_KND))
         with torch.no_grad():
             chosen_KNE = self._chosen(probabilities_KNE, context.mask_KN)
         indices_KNS, gates_KNS = compact(chosen_KNE, probabilities_KNE)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import HyperSettings
-from mixopt.models.routers.base import INITIAL_STD, Routing, RoutingContext, draw_normal
+from mixopt.models.routers.base import INITIAL_STD, Routing, RoutingContext, draw_normal, score
 from mixopt.models.routers.top_k import TopKRouter
 
 
@@ -47,4 +47,4 @@ class HyperRouter(TopKRouter):
         weight_KDE = torch.bmm(hidden_K1H, self.frozen_out).view(
             self.cohort, self.config.width, self.config.experts
         )
-        return self.choose(torch.bmm(x_KND.float(), weight_KDE), context)
+        return self.choose(score(x_KND, weight_KDE), context)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import LossFreeSettings
-from mixopt.models.routers.base import Routing, RoutingContext
+from mixopt.models.routers.base import Routing, RoutingContext, probabilities
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.routers.top_k import normalized
 
@@ -35,7 +35,7 @@ class LossFreeRouter(SoftmaxRouter):
         """See the class; there is no auxiliary loss but that of sequences, if asked for."""
         logits_KNE = self.logits(x_KND)
         sigmoid = self.settings.score == "sigmoid"
-        scores_KNE = torch.sigmoid(logits_KNE) if sigmoid else torch.softmax(logits_KNE, -1)
+        scores_KNE = torch.sigmoid(logits_KNE) if sigmoid else probabilities(logits_KNE)
         with torch.no_grad():
             biased_KNE = scores_KNE + self.bias_KE.unsqueeze(1)
             indices_KNS = biased_KNE.topk(self.config.experts_per_token, -1).indices

@@ -19,6 +19,7 @@ from mixopt.models.routers.base import (
     compact,
     draw_normal,
     mean_over_tokens,
+    score,
 )
 
 
@@ -51,7 +52,7 @@ class ReluRouter(Router):
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""
-        gates_KNE = torch.relu(torch.bmm(x_KND.float(), self.weight.float()))
+        gates_KNE = torch.relu(score(x_KND, self.weight))
         indices_KNS, gates_KNS = compact(gates_KNE.detach() > 0, gates_KNE)
         with torch.no_grad():
             counts_KE = self.count(indices_KNS, context.mask_KN)

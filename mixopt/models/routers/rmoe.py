@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mixopt.errors import TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import RecurrentSettings
-from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal
+from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, score
 from mixopt.models.routers.top_k import TopKRouter
 
 
@@ -68,7 +68,7 @@ class RecurrentRouter(TopKRouter):
         projected_KNP = torch.bmm(x_KND.float(), self.projection.float())
         state_KNP = None if context.below is None else context.below.state
         state_KNP = self._first[0].cell(projected_KNP, state_KNP)
-        routing = self.choose(torch.bmm(state_KNP, self.weight.float()), context)
+        routing = self.choose(score(state_KNP, self.weight), context)
         return replace(routing, state=state_KNP)
 
     def cell(self, x_KNP: Tensor, state_KNP: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.base import Routing, RoutingContext, draw_normal, score
 from mixopt.models.routers.top_k import TopKRouter
 
 
@@ -33,7 +33,7 @@ class SoftmaxRouter(TopKRouter):
 
     def logits(self, x_KND: Tensor) -> Tensor:
         """The product x W in fp32, (K, N, choices)."""
-        return torch.bmm(x_KND.float(), self.weight.float())
+        return score(x_KND, self.weight)
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """Top-k of the softmax; see the class."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mixopt.errors import TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import StableSettings
-from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal
+from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, score
 
 
 class StableRouter(Router):
@@ -71,7 +71,7 @@ class StableRouter(Router):
         """
         if context.ids_KN is None:
             raise TrainingError("needs the token ids", where="router stable")
-        scores_KNE = torch.bmm(x_KND.float(), self.weight.float())
+        scores_KNE = score(x_KND, self.weight)
         k, ids_KN = self.config.experts_per_token, context.ids_KN
         frozen_K11 = self.frozen_K.view(-1, 1, 1)
         with torch.no_grad():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixopt.models.routers.base import Router, Routing, RoutingContext, z_loss
+from mixopt.models.routers.base import Router, Routing, RoutingContext, probabilities, z_loss
 
 
 class TopKRouter(Router):
@@ -22,7 +22,7 @@ class TopKRouter(Router):
 
     def choose(self, logits_KNE: Tensor, context: RoutingContext) -> Routing:
         """The k most probable of p = softmax(logits), gates p or p divided by their sum."""
-        probabilities_KNE = torch.softmax(logits_KNE, -1)
+        probabilities_KNE = probabilities(logits_KNE)
         gates_KNS, indices_KNS = probabilities_KNE.topk(self.config.experts_per_token, -1)
         if self.settings.unit_gates(self.config):
             gates_KNS = normalized(gates_KNS)

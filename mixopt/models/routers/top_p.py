@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixopt.models.router_settings import TopPSettings
-from mixopt.models.routers.base import Routing, RoutingContext, mean_over_tokens
+from mixopt.models.routers.base import Routing, RoutingContext, mean_over_tokens, probabilities
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 
@@ -25,7 +25,7 @@ class TopPRouter(SoftmaxRouter):
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""
-        probabilities_KNE = torch.softmax(self.logits(x_KND), -1)
+        probabilities_KNE = probabilities(self.logits(x_KND))
         sorted_KNE, order_KNE = probabilities_KNE.sort(dim=-1, descending=True, stable=True)
         with torch.no_grad():
             before_KNE = sorted_KNE.cumsum(-1) - sorted_KNE
