@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -160,7 +159,7 @@ def _print_memory(arguments: argparse.Namespace) -> None:
     arguments.device = "cpu"
     if arguments.memory_of == "peer":
         import transformers.models.olmoe.modeling_olmoe  # noqa: F401  its code is no growth
-    before = _resident()
+    before = _status("VmRSS")
     if arguments.memory_of == "ours":
         step, context = _ours(config, arguments, "bf16", 1), at_work(device)
     else:
@@ -169,8 +168,8 @@ def _print_memory(arguments: argparse.Namespace) -> None:
     with context:
         for _ in range(3):
             step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"mebibytes": peak - before}))
+    # not getrusage: its maximum is that of the process that started this one, where that was larger
+    print(json.dumps({"mebibytes": _status("VmHWM") - before}))
 
 
 def _ours(config: ModelConfig, arguments: argparse.Namespace, precision: str, cohort: int) -> Step:
@@ -285,10 +284,10 @@ def _peak_flops(dtype: torch.dtype, device: torch.device) -> float:
     return best
 
 
-def _resident() -> float:
-    """Mebibytes of this process in memory now."""
+def _status(key: str) -> float:
+    """Mebibytes of this process in memory: now (`VmRSS`), or at its highest (`VmHWM`)."""
     status = Path("/proc/self/status").read_text()
-    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:"))
     return int(kilobytes) / 1024
 
 
