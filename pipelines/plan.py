@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
-from mixopt.models.learning_rates import advised_peak_rate, is_extrapolated
+from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
 from pipelines.cohorts import sizes
@@ -166,20 +166,23 @@ def _cores(study: Study) -> str:
     return "one core" if threads == 1 else f"{threads} cores"
 
 
-def _rates(plan: Sequence[Step]) -> list[str]:
+def rate_advice(plan: Sequence[Step]) -> list[str]:
     """The learning rate that a published law advises for each of the plan's shapes."""
     lines: dict[tuple[ModelConfig, float], str] = {}
-    for step in plan:
+    for step in (s for s in plan if not is_extrapolated(s.model)):
         rate, asked = advised_peak_rate(step.model), step.recipe.learning_rate
-        doubt = (
-            " (extrapolated: it is a law of large models)" if is_extrapolated(step.model) else ""
-        )
         lines.setdefault(
             (step.model, asked),
             f"Learning rate, {step.name}: {asked:.2g} is asked for; the joint MoE law (2502.05172) "
-            f"would take {rate:.2g}{doubt}.",
+            f"would take {rate:.2g}.",
         )
-    return list(lines.values())
+    said = list(lines.values())
+    if any(is_extrapolated(step.model) for step in plan):
+        said.append(
+            "Learning rates: the joint MoE law (2502.05172) has no advice for models of less than "
+            f"{count(SMALLEST)} active parameters."
+        )
+    return said
 
 
 def _evaluation(study: Study) -> str:
@@ -246,7 +249,7 @@ def show_plan(path: Path, slots: int) -> None:
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
-    for line in _rates(plan):
+    for line in rate_advice(plan):
         console.print(line, style="dim")
     space = study.mixture_space(corpus)
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
