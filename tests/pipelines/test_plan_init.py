@@ -134,11 +134,11 @@ def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path)
 
 def test_only_models_that_the_law_of_rates_speaks_of_are_advised() -> None:
     large = ModelConfig(width=1024, layers=12, heads=16, experts=8, expert_width=2048)
-    steps = [Step(name, 1, 100, large, Recipe()) for name in ("first swarm", "rounds")]
+    steps = [Step(name, 1, 100, large, Recipe(), 1) for name in ("first swarm", "rounds")]
     (once,) = rate_advice(steps)
     assert once.startswith("Learning rate, first swarm: 0.01 is asked for")
     assert f"would take {advised_peak_rate(large):.2g}" in once
-    small = Step("dense seed model", 1, 100, ModelConfig(), Recipe())
+    small = Step("dense seed model", 1, 100, ModelConfig(), Recipe(), 1)
     assert "no advice" in rate_advice([*steps, small])[1]
 
 
