@@ -5,7 +5,7 @@ Shapes: K proxies, N tokens, D width, E experts, L width of an expert's first ac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class AutonomyRouter(TopKRouter):
     """
 
     settings_class = AutonomySettings
+    has_z_loss = False  # it would shrink the experts' activations
     layer_class = "mixopt.models.layers.autonomy:AutonomyMoE"
     settings: AutonomySettings
 
@@ -42,16 +43,6 @@ class AutonomyRouter(TopKRouter):
         # a state of zeros has a norm of slope 0, not of no slope
         norms_KNE = activations_KNEL.square().sum(-1).clamp_min(1e-12).sqrt()
         return self.choose(norms_KNE, context)
-
-    def losses(
-        self,
-        logits_KNE: Tensor,
-        probabilities_KNE: Tensor,
-        counts_KE: Tensor,
-        mask_KN: Tensor | None,
-    ) -> Mapping[str, Tensor]:
-        """The balance loss alone: a z-loss would shrink the experts' activations."""
-        return self.balance_alone(probabilities_KNE, counts_KE, mask_KN)
 
     @property
     def _low(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import HeterogeneousSettings
-from mixopt.models.routers.base import mean_over_tokens, z_loss
+from mixopt.models.routers.base import mean_over_tokens
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 
@@ -33,18 +33,11 @@ class HeterogeneousRouter(SoftmaxRouter):
         widths_E = torch.tensor(self.settings.expert_widths(config), dtype=torch.float32)
         self.register_buffer("widths_E", widths_E / widths_E.mean(), persistent=False)
 
-    def losses(
-        self,
-        logits_KNE: Tensor,
-        probabilities_KNE: Tensor,
-        counts_KE: Tensor,
-        mask_KN: Tensor | None,
+    def balance(
+        self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
     ) -> Mapping[str, Tensor]:
-        """The penalty and the z-loss."""
-        rates_KE = self.rates(counts_KE, mask_KN, logits_KNE.shape[1])
+        """The penalty."""
+        rates_KE = self.rates(counts_KE, mask_KN, probabilities_KNE.shape[1])
         means_KE = mean_over_tokens(probabilities_KNE, mask_KN)
         penalty_K = self.choices * (rates_KE * self.widths_E * means_KE).sum(-1)
-        return {
-            "penalty": self.settings.penalty * penalty_K,
-            "z": self.config.z_coefficient * z_loss(logits_KNE, mask_KN),
-        }
+        return {"penalty": self.settings.penalty * penalty_K}

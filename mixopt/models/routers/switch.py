@@ -6,8 +6,6 @@ model's, and no token is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from mixopt.models.router_settings import PlainGates
@@ -18,17 +16,8 @@ class SwitchRouter(SoftmaxRouter):
     """The k largest of softmax(x W) as they are; balance loss over the micro-batch, no z-loss."""
 
     settings_class = PlainGates
+    has_z_loss = False
 
     def shares(self, counts_KE: Tensor) -> Tensor:
         """Shares of this micro-batch, whatever `config.balance` says."""
         return counts_KE / counts_KE.sum(-1, keepdim=True).clamp_min(1.0)
-
-    def losses(
-        self,
-        logits_KNE: Tensor,
-        probabilities_KNE: Tensor,
-        counts_KE: Tensor,
-        mask_KN: Tensor | None,
-    ) -> Mapping[str, Tensor]:
-        """The balance loss alone."""
-        return self.balance_alone(probabilities_KNE, counts_KE, mask_KN)

@@ -6,6 +6,7 @@ Shapes: K proxies, N tokens, E choices, S = k experts per token.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,12 @@ class TopKRouter(Router):
 
     With k = 1 a gate is never divided by the sum: 1 is a constant, and the router would get no
     gradient.
+
+    Attributes:
+        has_z_loss: whether the logits are kept small by the z-loss.
     """
+
+    has_z_loss: ClassVar[bool] = True
 
     def choose(self, logits_KNE: Tensor, context: RoutingContext) -> Routing:
         """The k most probable of p = softmax(logits), gates p or p divided by their sum."""
@@ -28,21 +34,12 @@ class TopKRouter(Router):
             gates_KNS = normalized(gates_KNS)
         with torch.no_grad():
             counts_KE = self.count(indices_KNS, context.mask_KN)
-        losses = self.losses(logits_KNE, probabilities_KNE, counts_KE, context.mask_KN)
+        losses = dict(self.balance(probabilities_KNE, counts_KE, context.mask_KN))
+        if self.has_z_loss:
+            losses["z"] = self.config.z_coefficient * z_loss(logits_KNE, context.mask_KN)
         return Routing(indices_KNS, gates_KNS, counts_KE, losses)
 
-    def losses(
-        self,
-        logits_KNE: Tensor,
-        probabilities_KNE: Tensor,
-        counts_KE: Tensor,
-        mask_KN: Tensor | None,
-    ) -> Mapping[str, Tensor]:
-        """The balance loss and the z-loss, each (K,), times their coefficients."""
-        z_K = self.config.z_coefficient * z_loss(logits_KNE, mask_KN)
-        return {**self.balance_alone(probabilities_KNE, counts_KE, mask_KN), "z": z_K}
-
-    def balance_alone(
+    def balance(
         self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
     ) -> Mapping[str, Tensor]:
         """The balance loss (K,) times its coefficient, under its name."""

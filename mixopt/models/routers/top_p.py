@@ -41,7 +41,7 @@ class TopPRouter(SoftmaxRouter):
             gates_KNS,
             counts_KE,
             {
-                **self.balance_alone(probabilities_KNE, counts_KE, context.mask_KN),
+                **self.balance(probabilities_KNE, counts_KE, context.mask_KN),
                 "entropy": self._entropy(probabilities_KNE, context.mask_KN),
             },
         )

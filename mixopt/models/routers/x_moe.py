@@ -5,7 +5,7 @@ Shapes: K proxies, N tokens, D width, P narrow width, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ class CosineRouter(TopKRouter):
     """Logits cos(x W, e_i) / τ with a learned temperature τ; then softmax and top-k."""
 
     settings_class = CosineSettings
+    has_z_loss = False  # cosines are small
     settings: CosineSettings
 
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
@@ -43,13 +44,3 @@ class CosineRouter(TopKRouter):
         narrow_KNP = F.normalize(torch.bmm(x_KND.float(), self.projection.float()), dim=-1)
         cosines_KNE = torch.bmm(narrow_KNP, F.normalize(self.vectors.float(), dim=-1).mT)
         return self.choose(cosines_KNE / self.temperature.clamp_min(COLDEST).unsqueeze(1), context)
-
-    def losses(
-        self,
-        logits_KNE: Tensor,
-        probabilities_KNE: Tensor,
-        counts_KE: Tensor,
-        mask_KN: Tensor | None,
-    ) -> Mapping[str, Tensor]:
-        """The balance loss alone: a cosine needs no z-loss."""
-        return self.balance_alone(probabilities_KNE, counts_KE, mask_KN)
