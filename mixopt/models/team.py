@@ -33,17 +33,20 @@ class Team:
         self._pool: ThreadPoolExecutor | None = None
 
     def run(self, work: Callable[[int], None], pieces: int) -> None:
-        """Call `work(i)` for every i below `pieces`, without gradient tracking."""
+        """Call `work(i)` for every i below `pieces`; the caller must not be tracking gradients."""
+        if self._pool is None or pieces < 2:
+            for piece in range(pieces):
+                work(piece)
+            return
         taken = itertools.count()
 
-        @torch.no_grad()
         def take() -> None:
             while (piece := next(taken)) < pieces:
                 work(piece)
 
-        helpers = []
-        if self._pool is not None:
-            helpers = [self._pool.submit(take) for _ in range(min(self.threads, pieces) - 1)]
+        helpers = [
+            self._pool.submit(torch.no_grad()(take)) for _ in range(min(self.threads, pieces) - 1)
+        ]
         take()
         for helper in helpers:
             helper.result()
