@@ -185,6 +185,7 @@ def test_a_killed_study_proposes_and_finds_what_an_uninterrupted_one_does(
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.slow
 def test_a_study_killed_while_cohorts_train_goes_on_with_the_same_ones(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
