@@ -102,23 +102,28 @@ def promotion_table(promotion: Mapping[str, Any]) -> Table:
 def loads_table(promotion: Mapping[str, Any]) -> Table | None:
     """Per validation domain, the share of its tokens that each expert works on, and its gates.
 
-    A promotion of an older version tells no gates.
+    A promotion of an older version tells no gates; tokens that reach no expert are told of where
+    there are some.
     """
     loads, experts = promotion.get("loads", {}), promotion.get("expert_names", [])
     entropies, dropped = promotion.get("entropies", {}), promotion.get("dropped", {})
     if not loads:
         return None
     table = Table(title="Expert load of the promoted model", title_justify="left")
-    table.add_column("tokens of")
+    table.add_column("tokens of", no_wrap=True)
     width = max(len(load) for load in loads.values())
     for number in range(width):
         origin = experts[number] if number < len(experts) else "seed"
         table.add_column(f"expert {origin}", justify="right")
-    for title in ("gate entropy", "reach none") if entropies else ():
-        table.add_column(title, justify="right")
+    lost = any(dropped.values())
+    for title, told in (("gate entropy", bool(entropies)), ("reach none", lost)):
+        if told:
+            table.add_column(title, justify="right")
     for domain, load in loads.items():
-        gates = (f"{entropies[domain]:.2f}", f"{dropped[domain]:.1%}") if entropies else ()
-        table.add_row(domain, *(f"{share:.0%}" for share in load), *gates)
+        row = [domain, *(f"{share:.0%}" for share in load)]
+        row += [f"{entropies[domain]:.2f}"] if entropies else []
+        row += [f"{dropped[domain]:.1%}"] if lost else []
+        table.add_row(*row)
     return table
 
 
