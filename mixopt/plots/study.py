@@ -147,9 +147,9 @@ def best_so_far(
         objective: lower is better.
         against: `tokens` or `device_seconds`.
     """
-    title = {"tokens": "training tokens spent", "device_seconds": "device-seconds spent"}[against]
+    cost = {"tokens": "training tokens", "device_seconds": "device-seconds"}[against]
     figure = style.figure(
-        "Search: best so far against cost", title, style.said("objective", objective)
+        f"Search: best so far by {cost}", f"{cost} spent", style.said("objective", objective)
     )
     found = [
         (trial, trial.result, value)
