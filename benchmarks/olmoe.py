@@ -108,9 +108,9 @@ def train_step(
 def fastest(
     variants: Iterable[Variant],
     build: Callable[[Variant], Callable[[], torch.Tensor]],
-    tell: Callable[[Variant, float | None], None],
+    tell: Callable[[Variant, float | None, str], None],
 ) -> Variant:
-    """The variant with the fastest step; `tell` hears the seconds of each, None if it cannot run.
+    """The variant with the fastest step; `tell` hears the seconds of each, or why it cannot run.
 
     Raises:
         RuntimeError: none of them runs.
@@ -127,10 +127,11 @@ def fastest(
                 seconds = min(seconds, again)
                 if again > limit:
                     break
-        except (RuntimeError, ValueError, NotImplementedError, ImportError):
-            tell(variant, None)
+        except (RuntimeError, ValueError, ImportError) as error:
+            # kernels that this device or precision does not have; whoever reads on sees which
+            tell(variant, None, f"{type(error).__name__}: {error}".splitlines()[0])
             continue
-        tell(variant, seconds)
+        tell(variant, seconds, "")
         if best is None or seconds < best[0]:
             best = (seconds, variant)
     if best is None:

@@ -199,9 +199,9 @@ def _fastest_peer(
 ) -> olmoe.Variant:
     tokens = arguments.batch * arguments.length
 
-    def tell(variant: olmoe.Variant, seconds: float | None) -> None:
-        speed = None if seconds is None else tokens / seconds
-        say({"measured": "peer, tried", "how": str(variant), "tokens_per_second": speed})
+    def tell(variant: olmoe.Variant, seconds: float | None, why: str) -> None:
+        found = {"cannot_run": why} if seconds is None else {"tokens_per_second": tokens / seconds}
+        say({"measured": "peer, tried", "how": str(variant), **found})
 
     variants = olmoe.VARIANTS
     if arguments.peer_variant:

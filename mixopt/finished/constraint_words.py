@@ -5,44 +5,18 @@ Names of domains are those of the runs, in full or any part that only one of the
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 
 from mixopt.errors import StudyError
+from mixopt.finished.names import find_name
 from mixopt.finished.sheets import parse_count
 from mixopt.space import LinearConstraint
 
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 RELATION = re.compile(r"<=|>=|≤|≥|<|>|=")
 INSIDE_A_NAME = re.compile(r"[\w.:/@%-]")  # a name ends before anything else
-
-
-def find_domain(name: str, domains: Sequence[str], where: str = "") -> str:
-    """The domain called `name`, or the only one that ends in it, or else contains it.
-
-    Raises:
-        StudyError: there is none, or several.
-    """
-    if name in domains:
-        return name
-    for found in (
-        [domain for domain in domains if domain.endswith(name)],
-        [domain for domain in domains if name.lower() in domain.lower()],
-    ):
-        if name and len(found) == 1:
-            return found[0]
-        if name and found:
-            raise StudyError(
-                f"{name!r} could be {' or '.join(found[:4])}",
-                where=where,
-                mend="Give more of the name",
-            )
-    near = difflib.get_close_matches(name, domains, n=3, cutoff=0.3) or domains
-    raise StudyError(
-        f"no domain is called {name!r}", where=where, mend=f"Choose from {', '.join(near)}"
-    )
 
 
 def bounds_of(
@@ -62,7 +36,7 @@ def bounds_of(
         low, colon, high = said.partition(":")
         if not name or not colon or not (low.strip() or high.strip()):
             raise StudyError("is no bound", where=where, mend="Write domain=lo:hi, lo: or :hi")
-        domain = _once(find_domain(name.strip(), domains, where), seen, where)
+        domain = _once(find_name(name.strip(), domains, "domain", where), seen, where)
         ends = [_weight(end, where) for end in (low, high)]
         if ends[0] is not None:
             lower[domain] = ends[0]
@@ -84,7 +58,7 @@ def available_of(asked: Sequence[str], domains: Sequence[str]) -> dict[str, int]
         tokens = 0.0 if said.strip() == "0" else parse_count(said)
         if not name or tokens is None:
             raise StudyError("is no count of tokens", where=where, mend="Write domain=20B")
-        domain = _once(find_domain(name.strip(), domains, where), set(found), where)
+        domain = _once(find_name(name.strip(), domains, "domain", where), set(found), where)
         found[domain] = round(tokens)
     return found
 
@@ -160,7 +134,7 @@ def _terms(side: str, domains: Sequence[str], where: str) -> tuple[dict[str, flo
                 constant += factor
                 continue
         short = "" if name else _word_at(rest, at)
-        domain = name or find_domain(short, domains, where)
+        domain = name or find_name(short, domains, "domain", where)
         at += len(name or short)
         coefficients[domain] = coefficients.get(domain, 0.0) + factor
         at += len(rest[at:]) - len(rest[at:].lstrip())

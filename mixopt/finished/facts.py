@@ -110,17 +110,7 @@ class Facts:
         if tokens is None:
             notes.append("There is no column `tokens`: steps stand for them.")
             return step
-        last: dict[int, float] = defaultdict(float)
-        seen: dict[int, set[float]] = defaultdict(set)
-        for run, at, count in zip(runs.tolist(), step.tolist(), tokens.tolist(), strict=True):
-            last[run] = max(last[run], at)
-            seen[run].add(count)
-        share = np.array(
-            [
-                at / last[run] if len(seen[run]) == 1 and last[run] > 0 else 1.0
-                for run, at in zip(runs.tolist(), step.tolist(), strict=True)
-            ]
-        )
+        share = _share_done(runs, step, tokens)
         if (share < 1).any():
             notes.append("Tokens of a row on the way are the run's, times step / its last step.")
         return np.asarray(np.round(tokens * share))
@@ -143,13 +133,22 @@ class Facts:
         found = self.get("cost")
         if found is None:
             return None
-        most: dict[int, float] = defaultdict(float)
-        costs: dict[int, set[float]] = defaultdict(set)
-        for run, count, cost in zip(runs.tolist(), tokens.tolist(), found.tolist(), strict=True):
-            most[run] = max(most[run], count)
-            costs[run].add(cost)
-        share = [
-            t / most[r] if len(costs[r]) == 1 and most[r] > 0 else 1.0
-            for r, t in zip(runs.tolist(), tokens.tolist(), strict=True)
+        return np.asarray(found * _share_done(runs, tokens, found))
+
+
+def _share_done(runs: np.ndarray, progress: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """(n,) `progress` of each row as a share of its run's last; 1 where `told` goes along with it.
+
+    A run that tells the same in all rows of its curve tells what the whole of it came to.
+    """
+    last: dict[int, float] = defaultdict(float)
+    values: dict[int, set[float]] = defaultdict(set)
+    for run, at, value in zip(runs.tolist(), progress.tolist(), told.tolist(), strict=True):
+        last[run] = max(last[run], at)
+        values[run].add(value)
+    return np.array(
+        [
+            at / last[run] if len(values[run]) == 1 and last[run] > 0 else 1.0
+            for run, at in zip(runs.tolist(), progress.tolist(), strict=True)
         ]
-        return np.asarray(found * np.array(share))
+    )

@@ -5,13 +5,13 @@ Names are those of the file, in full or any part that only one of them has.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 
 from mixopt.errors import StudyError
 from mixopt.finished.layouts import listed
+from mixopt.finished.names import find_name
 from mixopt.objective import Objective
 
 # fmt: off
@@ -71,7 +71,7 @@ def objective_of(
     weights = {}
     for text in asked:
         name, sign, said = text.rpartition("=")
-        metric = find_metric(name if sign else text, metrics)
+        metric = find_name(name if sign else text, metrics, "metric", "--objective")
         if metric in weights:
             raise StudyError(f"metric {metric!r} is named twice", where=f"--objective {text}")
         weights[metric] = _weight(said, text) if sign else 1.0
@@ -82,32 +82,6 @@ def objective_of(
         if metric in high and weights[metric] > 0
     ]
     return Objective(weights, prefix=""), notes
-
-
-def find_metric(name: str, metrics: Sequence[str]) -> str:
-    """The metric called `name`, or the only one that ends in it, or else contains it.
-
-    Raises:
-        StudyError: there is none, or several.
-    """
-    if name in metrics:
-        return name
-    for found in (
-        [metric for metric in metrics if metric.endswith(name)],
-        [metric for metric in metrics if name.lower() in metric.lower()],
-    ):
-        if name and len(found) == 1:
-            return found[0]
-        if name and found:
-            raise StudyError(
-                f"{name!r} could be {listed(found)}",
-                where="--objective",
-                mend="Give more of the name",
-            )
-    near = difflib.get_close_matches(name, metrics, n=3, cutoff=0.3) or list(metrics)
-    raise StudyError(
-        f"no metric is called {name!r}", where="--objective", mend=f"Choose from {listed(near)}"
-    )
 
 
 def _weight(said: str, text: str) -> float:

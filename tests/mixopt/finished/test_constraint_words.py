@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixopt.errors import StudyError
-from mixopt.finished.constraint_words import available_of, bounds_of, find_domain, linear_of
+from mixopt.finished.constraint_words import available_of, bounds_of, linear_of
 from mixopt.space import LinearConstraint
 
 DOMAINS = ("web", "code", "web-news", "5mix", "train_the_pile_arxiv", "a+b")
@@ -103,11 +103,3 @@ def test_available_tokens_may_be_written_short() -> None:
 def test_what_is_no_count_of_tokens_is_refused(text: str) -> None:
     with pytest.raises(StudyError, match="Write domain=20B"):
         available_of([text], DOMAINS)
-
-
-def test_a_domain_is_found_by_the_part_that_only_it_has() -> None:
-    assert find_domain("arxiv", DOMAINS) == "train_the_pile_arxiv"
-    assert find_domain("web", DOMAINS) == "web"  # in full, though another begins with it
-    assert find_domain("NEWS", DOMAINS) == "web-news"
-    with pytest.raises(StudyError, match="could be"):
-        find_domain("we", DOMAINS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixopt.errors import StudyError
-from mixopt.finished.objective_words import find_metric, higher_is_better, objective_of
+from mixopt.finished.objective_words import higher_is_better, objective_of
 
 LOSSES = ("metric/arxiv_loss", "metric/pile_cc_loss", "bpb")
 
@@ -52,13 +52,6 @@ def test_a_score_that_is_to_be_small_is_taken_as_asked_but_remarked() -> None:
 def test_a_name_may_hold_an_equals_sign() -> None:
     objective, _ = objective_of(("loss@k=5=2",), ("loss@k=5", "loss@k=1"))
     assert objective.metrics == ("loss@k=5",)
-
-
-@pytest.mark.parametrize(
-    ("name", "found"), [("bpb", "bpb"), ("arxiv_loss", LOSSES[0]), ("PILE", LOSSES[1])]
-)
-def test_any_part_of_a_name_that_tells_it_will_do(name: str, found: str) -> None:
-    assert find_metric(name, LOSSES) == found
 
 
 @pytest.mark.parametrize(
