@@ -37,10 +37,10 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.captured import make_step
 from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES
-from proxies.step import train_step
 
 Step = Callable[[], torch.Tensor]
 
@@ -175,13 +175,9 @@ def _print_memory(arguments: argparse.Namespace) -> None:
 def _ours(config: ModelConfig, arguments: argparse.Namespace, precision: str, cohort: int) -> Step:
     device = torch.device(arguments.device)
     model = Transformer(config, tuple(range(cohort)), DTYPES[precision]).to(device).train()
-    optimizer = CohortOptimizer(model, Recipe(), (1e-3,) * cohort)
+    move = make_step(model, CohortOptimizer(model, Recipe(), (1e-3,) * cohort))
     ids_KBT = _ids(arguments, cohort)
-
-    def step() -> torch.Tensor:
-        return train_step(model, optimizer, ids_KBT).sum()
-
-    return step
+    return lambda: move(ids_KBT).sum()
 
 
 def _peer(

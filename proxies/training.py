@@ -30,10 +30,12 @@ from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
 from mixopt.models import team
 from mixopt.models.config import ModelConfig
+from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.records import CHECKPOINT, CURVE
 from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
+from proxies.captured import make_step, worth_compiling
 from proxies.checkpoint import load_state, save_state
 from proxies.evaluation import Evaluation, evaluate
 from proxies.job import Job
@@ -41,7 +43,6 @@ from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
 from proxies.schedules import rate_share
-from proxies.step import train_step
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 
@@ -112,6 +113,7 @@ def train(
         keep_freed_memory()
         stack.enter_context(at_work(run.device))
         run.resume()
+        stack.enter_context(fusing(worth_compiling(run.model, job.recipe, job.steps - run.step)))
         run.ahead = stack.enter_context(prefetched(run.batches.at, range(run.step, job.steps)))
         return run.finish(keep_weights)
 
@@ -189,6 +191,7 @@ class _Run:
         self.model.to(self.device).train()
         rates = self.job.learning_rates or (self.recipe.learning_rate,) * cohort
         self.optimizer = CohortOptimizer(self.model, self.recipe, rates)
+        self.move = make_step(self.model, self.optimizer, self.recipe.micro_batches)
         if meta:
             self._restore(tensors, meta)
         lines = [_curve_line(k, point) for k, curve in enumerate(self.curves) for point in curve]
@@ -219,11 +222,8 @@ class _Run:
     def _train_step(self) -> None:
         ids_KBT = torch.from_numpy(next(self.ahead))
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
-        nats_K = train_step(
-            self.model,
-            self.optimizer,
+        nats_K = self.move(
             ids_KBT,
-            self.recipe.micro_batches,
             progress=self.step / self.job.steps,
             rate_share=rate_share(self.step, self.job.steps, self.recipe),
         )

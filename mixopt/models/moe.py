@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixopt.models import grouped
 from mixopt.models.config import ModelConfig
 from mixopt.models.experts import plan, run_experts
+from mixopt.models.fusion import fused
 from mixopt.models.routers.base import (
     Router,
     Routing,
@@ -125,16 +127,19 @@ def run_cohort(
     down_KEFD: Tensor,
 ) -> Tensor:
     """`run_experts` for all proxies, (K, N, D): weights (K, E, D, 2F) and (K, E, F, D)."""
-    y_MD = run_experts(
-        x_KND.flatten(0, 1),
-        gates_KNS.flatten(0, 1),
-        gate_up_KEDF.flatten(0, 1).to(x_KND.dtype),
-        down_KEFD.flatten(0, 1).to(x_KND.dtype),
-        plan(indices_KNS, down_KEFD.shape[1]),
-    )
+    x_MD, gates_MS = x_KND.flatten(0, 1), gates_KNS.flatten(0, 1)
+    gate_up_GDF = gate_up_KEDF.flatten(0, 1).to(x_KND.dtype)
+    down_GFD = down_KEFD.flatten(0, 1).to(x_KND.dtype)
+    experts = down_KEFD.shape[1]
+    if grouped.serves(x_MD, gate_up_GDF, down_GFD):
+        order = grouped.sort(indices_KNS, experts)
+        y_MD = grouped.run_experts(x_MD, gates_MS, gate_up_GDF, down_GFD, order)
+    else:
+        y_MD = run_experts(x_MD, gates_MS, gate_up_GDF, down_GFD, plan(indices_KNS, experts))
     return y_MD.view(x_KND.shape)
 
 
+@fused
 def swiglu(x_KND: Tensor, gate_up_KDF: Tensor, down_KFD: Tensor) -> Tensor:
     """W_down(silu(W_gate x) ⊙ W_up x), gate and up side by side in `gate_up_KDF` (K, D, 2F)."""
     gate_KNF, up_KNF = torch.bmm(x_KND, gate_up_KDF).chunk(2, -1)

@@ -21,6 +21,7 @@ class ExpertChoiceRouter(SoftmaxRouter):
     """
 
     settings_class = ExpertChoiceSettings
+    capturable = False  # slots depend on the tokens
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""

@@ -21,6 +21,7 @@ class TopPRouter(SoftmaxRouter):
     """
 
     settings_class = TopPSettings
+    capturable = False  # slots depend on the tokens
     settings: TopPSettings
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:

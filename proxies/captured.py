@@ -1,0 +1,119 @@
+"""A step of a GPU, captured once and replayed: the CPU launches one graph instead of its kernels.
+
+A small model's step is a thousand kernels of a few microseconds each, and the CPU needs longer to
+launch them than the GPU to run them.
+
+Shapes: K proxies, B sequences of a batch, T tokens predicted per sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from mixopt.errors import is_out_of_memory
+from mixopt.models import grouped
+from mixopt.models.transformer import Transformer
+from mixopt.recipe import Recipe
+from proxies.optimizer import CohortOptimizer
+from proxies.step import Step
+
+# a compiler takes about this long, and saves about so much of a step per token of each layer
+COMPILING_SECONDS, SAVED_SECONDS = 60.0, 1e-8
+WARM_UP = 3  # steps that run by themselves first: libraries choose kernels and compilers compile
+
+_log = logging.getLogger(__name__)
+
+
+def capturable(model: Transformer) -> bool:
+    """Whether the model's step can be captured: on a GPU, and nothing in it waits for a value."""
+    device = model.embedding.device
+    if device.type != "cuda":
+        return False
+    if model.config.dense:
+        return True
+    products = model.compute_dtype == torch.bfloat16 and grouped.available(device)
+    return products and all(router.capturable for router in model.routers())
+
+
+def worth_compiling(model: Transformer, recipe: Recipe, steps: int) -> bool:
+    """Whether `steps` steps take less time with operators fused, compiler included.
+
+    Asked under `recipe.compile: auto`; else the recipe says so.
+    """
+    if recipe.compile != "auto" or not capturable(model):
+        return recipe.compile == "always" and capturable(model)
+    widths = model.cohort * recipe.tokens_per_step * model.config.layers * model.config.width
+    return steps * widths * SAVED_SECONDS > COMPILING_SECONDS
+
+
+def make_step(model: Transformer, optimizer: CohortOptimizer, micro_batches: int = 1) -> Step:
+    """The step of this model, captured where it can be."""
+    kind = CapturedStep if capturable(model) else Step
+    return kind(model, optimizer, micro_batches)
+
+
+class CapturedStep(Step):
+    """A step that is replayed from its fourth call on; every batch must have the first's shape."""
+
+    def __init__(
+        self, model: Transformer, optimizer: CohortOptimizer, micro_batches: int = 1
+    ) -> None:
+        super().__init__(model, optimizer, micro_batches)
+        self._device = model.embedding.device
+        self._calls = 0
+        self._share = torch.ones((), device=self._device)
+        self._ids_KBT: Tensor | None = None
+        self._nats_K: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    def move(self, ids_KBT: Tensor, rate_share: float | Tensor) -> Tensor:
+        """All of a step but what routers do before and after it."""
+        if self._ids_KBT is None:
+            self._ids_KBT = ids_KBT.clone()
+        self._ids_KBT.copy_(ids_KBT, non_blocking=True)
+        self._share.fill_(rate_share)
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self._beside()
+        if self._graph is None and not self._capture():
+            return super().move(self._ids_KBT, self._share)
+        assert self._graph is not None
+        assert self._nats_K is not None
+        self._graph.replay()
+        return self._nats_K.clone()
+
+    def _beside(self) -> Tensor:
+        """A step on the stream that is captured later."""
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):
+            assert self._ids_KBT is not None
+            nats_K = super().move(self._ids_KBT, self._share)
+        main.wait_stream(self._stream)
+        nats_K.record_stream(main)
+        return nats_K
+
+    def _capture(self) -> bool:
+        """Record a step, which does not run it; whether that worked.
+
+        Raises:
+            torch.OutOfMemoryError: the graph's own memory is not there.
+        """
+        assert self._ids_KBT is not None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._nats_K = super().move(self._ids_KBT, self._share)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            router = self.model.config.router
+            _log.warning("the step with router %s is not captured: %s", router, error)
+            self._calls = -(2**62)  # it stays a step that runs by itself
+            return False
+        self._graph = graph
+        return True
