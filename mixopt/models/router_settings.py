@@ -202,11 +202,12 @@ class CosineSettings(RouterSettings):
 
     Attributes:
         narrow_width: width of that space.
-        temperature: what the cosine is divided by at the start; it is learned.
+        temperature: what the cosine is divided by, τ₀: for the gates it is learned from there on,
+            in the balance loss it stays. The paper has 0.3 where gates are softmaxes, as here.
     """
 
     narrow_width: int = 16
-    temperature: float = 0.07
+    temperature: float = 0.3
 
     def __post_init__(self) -> None:
         _require(self.narrow_width >= 1, "narrow_width", "at least 1", self.narrow_width)
@@ -243,12 +244,16 @@ class StableSettings(PlainGates):
     Attributes:
         stage: share of the steps after which the distilled router takes over.
         embedding_width: width of its token embeddings.
+        balance: weight of the balance loss, α; it is another loss than that of other routers, and
+            does not take their coefficient.
     """
 
     stage: float = 0.1
     embedding_width: int = 50
+    balance: float = 0.3
 
     def __post_init__(self) -> None:
+        _require(self.balance >= 0, "balance", "at least 0", self.balance)
         _require(0 <= self.stage <= 1, "stage", "between 0 and 1", self.stage)
         _require(self.embedding_width >= 1, "embedding_width", "at least 1", self.embedding_width)
 

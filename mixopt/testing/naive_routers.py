@@ -93,7 +93,10 @@ def adamoe(
 def moe_plus_plus(
     router: Any, k: int, x_ND: Tensor, ids: list[int], below: Sequence[Choice]
 ) -> list[Choice]:
-    """Top-k over experts, zero, copy and constant ones, each run on its own."""
+    """Top-k over experts, zero, copy and constant ones, each run on its own.
+
+    The gates of those that are not zero are divided by their sum.
+    """
     settings, experts = router.settings, router.config.experts
     first_copy = experts + settings.zero
     first_constant = first_copy + settings.copy
@@ -103,8 +106,9 @@ def moe_plus_plus(
         if below:
             logits_C = logits_C + below[n].state @ router.residual[k]
         p_C = logits_C.softmax(0)
-        gates = {e: p_C[e] for e in _largest(p_C.tolist(), router.config.experts_per_token)}
-        if router.config.renormalize and router.config.experts_per_token > 1:
+        chosen = _largest(p_C.tolist(), router.config.experts_per_token)
+        gates = {c: p_C[c] for c in chosen if not experts <= c < first_copy}
+        if gates and router.config.renormalize and router.config.experts_per_token > 1:
             gates = _divided(gates)
         extra_D = torch.zeros_like(x_D)
         for c, gate in gates.items():

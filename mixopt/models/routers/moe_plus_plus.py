@@ -25,6 +25,9 @@ class CheapExpertsRouter(SoftmaxRouter):
     A zero expert gives 0, a copy expert x, constant expert j α₁ x + α₂ v_j with
     α = softmax(x W_j). From the second layer on the layer below's logits are added, times a matrix
     (gating residual). The load of a cheap expert counts τ-fold in the balance loss.
+
+    Gates are divided by the sum over the choices that are no zero experts, as in the authors' code:
+    beside a zero expert, the other choice alone makes the output (section 3.1).
     """
 
     settings_class = CheapExpertsSettings
@@ -62,7 +65,9 @@ class CheapExpertsRouter(SoftmaxRouter):
         if self.residual is not None and below is not None and below.state is not None:
             logits_KNC = torch.baddbmm(logits_KNC, below.state, self.residual)
         routing = self.choose(logits_KNC, context)
-        gates_KNS = routing.gates_KNS
+        zeros = (self.config.experts, self.config.experts + self.settings.zero)
+        zero_KNS = (routing.indices_KNS >= zeros[0]) & (routing.indices_KNS < zeros[1])
+        gates_KNS = torch.where(zero_KNS, 0.0, routing.gates_KNS)
         if self.config.renormalize and self.config.experts_per_token > 1:
             gates_KNS = normalized(gates_KNS)
         real_KNS = routing.indices_KNS < self.config.experts

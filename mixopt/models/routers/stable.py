@@ -103,7 +103,7 @@ class StableRouter(Router):
         balance_K = (busy_KNS * gates_KNS * real_KN1).sum((1, 2)) / tokens_K
         imitation_K = -(log_KNS * real_KN1).sum((1, 2)) / (tokens_K * indices_KNS.shape[-1])
         return {
-            "balance": self.config.balance_coefficient * balance_K,
+            "balance": self.settings.balance * balance_K,
             "imitation": imitation_K,
         }
 
