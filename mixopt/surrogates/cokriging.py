@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from botorch.models.model import Model
@@ -19,7 +19,7 @@ from mixopt.surrogates._link import Link, fit_link
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     FEWEST_TRIALS,
-    JointSurrogate,
+    OncePerRun,
     Prediction,
     checked,
     compose_joint,
@@ -48,7 +48,7 @@ class _Reach:
     slope_std: np.ndarray
 
 
-class Cokriging(JointSurrogate):
+class Cokriging(OncePerRun):
     """Autoregressive co-kriging over fidelities (Kennedy and O'Hagan 2000) on the law.
 
     The cheapest fidelity with enough mixtures is fitted by `effective-data`; every dearer one is
@@ -58,7 +58,8 @@ class Cokriging(JointSurrogate):
 
     A fidelity between two measured ones is interpolated, one beyond them extrapolated, both in the
     logarithm of cost (parameters x tokens): slopes go on by the same factor, levels by what
-    Chinchilla's law leaves to lose, and deviations grow. Of a curve only its last point is used.
+    Chinchilla's law leaves to lose, and deviations grow. Of a curve only one point is used: that at
+    the target's tokens, or the last before them.
 
     Attributes:
         fidelities: of the chain, cheapest first.
@@ -69,6 +70,7 @@ class Cokriging(JointSurrogate):
     base: ClassVar[type[Gaussian]] = EffectiveData
 
     def _clear(self) -> None:
+        super()._clear()
         self._base: Gaussian | None = None
         self._metrics: tuple[str, ...] = ()
         self._columns: list[int] = []
@@ -77,14 +79,17 @@ class Cokriging(JointSurrogate):
         self._correlations = np.empty((0, 0, 0))  # of every fidelity's errors
         self.fidelities: list[Fidelity] = []
 
-    def fit(self, table: TrialTable) -> Self:
-        """See `Surrogate.fit`; a link costs a tenth of a second, the first fidelity its own fit."""
-        final = table.final
-        self.fidelities = _chain(final)
-        first = final.select(final.at(self.fidelities[0]))
+    def _wanted(self, table: TrialTable) -> Fidelity | None:
+        """The dearest one, if none was asked for."""
+        return self.fidelity or next(reversed(table.final.fidelities), None)
+
+    def _learn(self, once: TrialTable, target: Fidelity | None) -> None:
+        """A link costs a tenth of a second, the first fidelity its own fit."""
+        self.fidelities = _chain(once)
+        first = once.select(once.at(self.fidelities[0]))
         base = self.base(self.seed, self.fidelities[0], self.noise, self.objective).fit(first)
-        self._base, self._metrics = base, final.metrics
-        self._columns = [final.metrics.index(metric) for metric in base.modelled]
+        self._base, self._metrics = base, once.metrics
+        self._columns = [once.metrics.index(metric) for metric in base.modelled]
         self._links = []
         correlations = [base.error_correlation]
         values = first.values[:, self._columns]
@@ -92,7 +97,7 @@ class Cokriging(JointSurrogate):
         scale = np.nanstd(values, axis=0)
         expected = np.ones(len(self._columns))
         for before, fidelity in zip(self.fidelities, self.fidelities[1:], strict=False):
-            rows = final.select(final.at(fidelity))
+            rows = once.select(once.at(fidelity))
             depth = len(self._links)
             mean, variance = self._at_depth(rows.weights, depth)
             with reproducible(self.seed):
@@ -113,10 +118,12 @@ class Cokriging(JointSurrogate):
             expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
         self._links = [link.unsure() for link in self._links]
         self._levels, self._correlations = np.array(levels), np.array(correlations)
-        return self
 
-    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
-        """See `Surrogate.predict`; at any fidelity from the chain's cheapest upwards."""
+    def _knows(self, fidelity: Fidelity) -> bool:
+        return (fidelity.params, fidelity.tokens) in [(f.params, f.tokens) for f in self.fidelities]
+
+    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
+        """At any fidelity from the chain's cheapest upwards."""
         base = self._fitted()
         weights = checked(mixtures, base.domains)
         target = self._target(fidelity)

@@ -20,7 +20,7 @@ from mixopt.errors import SurrogateError
 from mixopt.laws import SIZES, STEPS, extrapolate, recent
 from mixopt.objective import Objective
 from mixopt.surrogates import make
-from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked
+from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, read_at
 from mixopt.trials import Fidelity, TrialTable
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class _Raised:
 class NestedLaws(JointSurrogate):
     """Laws over tokens and size bring every mixture to the target fidelity; `base` does the rest.
 
-    A mixture that was measured at the target keeps what was measured. The others follow power laws
+    A mixture that was measured at the target, be it on the way to more tokens (`read_at`), keeps
+    what was measured. The others follow power laws
     with a shared exponent (`mixopt.laws`): over tokens within their size, then over sizes. Where no
     size was trained for two token counts, one law over parameters x tokens is all there is. Trials
     of one fidelity, asked about that fidelity, are handed to `base` as they are.
@@ -154,7 +155,7 @@ class NestedLaws(JointSurrogate):
             )
         key = (target.params, target.tokens)
         if key not in self._fits:
-            raised = _raise(self._table, target, self.noise)
+            raised = _raise(read_at(self._table, target.tokens), target, self.noise)
             noise = dict(self.noise)
             if raised.foretold.any():
                 # a foretold value is less sure than one that was run; the base has one noise for
