@@ -235,6 +235,16 @@ def test_the_penalty_of_unequal_experts_grows_with_their_width() -> None:
     assert penalties == pytest.approx([4 * width / 10 for width in (4, 8, 12, 16)])
 
 
+def test_the_penalty_of_equal_experts_is_the_balance_loss_of_assignments_per_token() -> None:
+    settings = {"widths": [8, 8, 8, 8], "penalty": 0.1}
+    router = _livelier(_router("hmoe", experts_per_token=2, router_settings=settings)).eval()
+    x_KND = _states()
+    routing = router(x_KND, RoutingContext())
+    p_KNE = (x_KND @ router.weight).softmax(-1)
+    balance_K = router.balance_loss(p_KNE, routing.counts_KE, None)
+    assert torch.allclose(routing.losses["penalty"], 0.1 * 2 * balance_K)
+
+
 # numbers of experts that vary
 
 
