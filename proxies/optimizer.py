@@ -44,11 +44,15 @@ class CohortOptimizer:
         model: the cohort.
         recipe: optimizer, betas, decay, clipping.
         peak_rates: peak learning rate of each proxy.
+
+    Attributes:
+        all_at_once: whether a parameter of all proxies is moved as one: on a GPU.
     """
 
     def __init__(self, model: Transformer, recipe: Recipe, peak_rates: Sequence[float]) -> None:
         self.recipe, self.peak_rates = recipe, tuple(peak_rates)
         self._dtype, device = model.compute_dtype, model.embedding.device
+        self.all_at_once = device.type == "cuda"
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._muon = [
             name
@@ -99,7 +103,7 @@ class CohortOptimizer:
         norm_K: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         divisor_K = ((norm_K + 1e-6) / self.recipe.gradient_clip).clamp_min(1.0)
         self._steps += 1
-        if norm_K.is_cuda:
+        if self.all_at_once:
             self._step_of_all(gradients, divisor_K, rate_share)
             return norm_K
         assert isinstance(rate_share, float)

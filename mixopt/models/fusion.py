@@ -14,6 +14,9 @@ long enough (`proxies.captured`), and evaluation, whose shapes change, does with
 from __future__ import annotations
 
 import functools
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -62,3 +65,12 @@ def fusing(active: bool = True) -> Iterator[None]:
         _depth -= 1
         if not _depth:
             torch.compiler.reset()
+
+
+def missing_compiler() -> str | None:
+    """What torch's compiler needs for a GPU and does not find, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
+        return "a C compiler"
+    return None

@@ -14,7 +14,7 @@ from mixopt.models.fusion import fusing
 from mixopt.models.routers.base import ROUTERS
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
-from proxies.captured import CapturedStep, capturable, make_step
+from proxies.captured import CapturedStep, capturable, make_step, worth_compiling
 from proxies.cohorts import choose_cohort
 from proxies.job import Job
 from proxies.optimizer import CohortOptimizer
@@ -160,3 +160,22 @@ def test_precision_and_cohort_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("proxies.cohorts.MOST", 4)
     monkeypatch.setattr("proxies.cohorts.SECONDS", 0.05)
     assert choose_cohort(CONFIG, recipe, GPU) >= 2
+
+
+def test_long_trainings_are_compiled() -> None:
+    model = Transformer(CONFIG, (0,), torch.bfloat16).to(GPU)
+    assert worth_compiling(model, Recipe(), 1_000_000)
+    assert not worth_compiling(model, Recipe(), 10)
+    assert worth_compiling(model, Recipe(compile="always"), 10)
+    assert not worth_compiling(model, Recipe(compile="never"), 1_000_000)
+
+
+def test_a_compiled_training_ends_as_one_that_is_not(corpus: Corpus, tmp_path: Path) -> None:
+    ends = []
+    for how in ("always", "never"):
+        job = _job(corpus, precision="bf16", compile=how, checkpoint_seconds=float("inf"))
+        ends.append(train(job, tmp_path / how, device="cuda"))
+    for one, other in zip(*ends, strict=True):
+        assert one.result
+        assert other.result
+        assert one.result.metrics == pytest.approx(other.result.metrics, abs=0.05)
