@@ -118,7 +118,7 @@ class Search(Section):
     surrogate: str = "auto"
     """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
     repeats: int = Field(default=2, ge=0)
-    """Further seeds of the natural mixture in the first swarm, to measure the noise."""
+    """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
 
 
 class Select(Section):
