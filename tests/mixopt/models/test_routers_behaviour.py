@@ -185,6 +185,15 @@ def test_beside_a_zero_expert_the_other_choice_alone_makes_the_output() -> None:
     assert torch.allclose(y_KND[0, 1], x_KND[0, 1], atol=1e-6)
 
 
+def test_constant_experts_begin_as_large_as_the_states_they_replace() -> None:
+    config = ModelConfig(width=64, experts=4, router="moe++")
+    router = router_class("moe++")(config, 2, 1)
+    router.initialize([torch.Generator().manual_seed(k) for k in range(2)])
+    assert (router.vectors.square().mean(-1).sqrt() - 1).abs().max() < 0.3
+    assert router.weight.std() < 0.03
+    assert not torch.equal(router.vectors[0], router.vectors[1])
+
+
 def test_cosine_gates_learn_their_temperature_and_the_balance_loss_keeps_its_own() -> None:
     settings = {"narrow_width": 4, "temperature": 0.3}
     router = _router("x-moe", balance_coefficient=1.0, router_settings=settings).eval()
