@@ -1,4 +1,8 @@
-"""Parts that many tests share: a small corpus of real sentences, and one Ray for the whole run."""
+"""Parts that many tests share: a small corpus of real sentences, and one Ray for the whole run.
+
+`make test` spreads the files over processes. Files marked `xdist_group("ray")` are one of the
+pieces: they start clusters, which take all cores, and only one of them at a time shall.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
 
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
@@ -18,6 +24,26 @@ WORDS = {
     "prose": "she walked along the grey river and thought about the letter he never sent her",
     "notes": "act court river letter return class holds walked yield party section thought",
 }
+
+
+class FilesAndGroups(LoadGroupScheduling):
+    """Pieces of work for test processes: a group, or else a file, whose fixtures are built once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return super()._split_scope(nodeid).split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)  # a run without xdist, `-p no:xdist`, knows no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndGroups:
+    """Hand pieces out in the order of collection; by itself xdist begins with most tests."""
+    config.option.loadscopereorder = False
+    return FilesAndGroups(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the groups where tests are spread: the one with Ray takes longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def write_sources(folder: Path, documents: int = 400, seed: int = 0) -> Path:

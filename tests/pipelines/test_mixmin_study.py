@@ -20,6 +20,8 @@ from pipelines.search import propose, search_trials
 from pipelines.session import open_session
 from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @dataclass(frozen=True)
 class Searched:

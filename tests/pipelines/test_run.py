@@ -29,6 +29,8 @@ from tests.pipelines.whole_study import (
     write_study,
 )
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 TRIALS = 5 + 1 + 2  # design, repeat, one round; selection's come on top
 
 
