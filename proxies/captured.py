@@ -87,6 +87,11 @@ class CapturedStep(Step):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
+    @property
+    def replayed(self) -> bool:
+        """Whether the steps from here on are replays."""
+        return self._graph is not None
+
     def move(self, ids_KBT: Tensor, rate_share: float | Tensor) -> Tensor:
         """All of a step but what routers do before and after it."""
         if self._ids_KBT is None:

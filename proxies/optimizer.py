@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixopt.models.fusion import fused
+from mixopt.models.fusion import fused_for_any_shape
 from mixopt.models.team import current
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
@@ -187,7 +187,7 @@ class CohortOptimizer:
         )
 
 
-@fused
+@fused_for_any_shape
 def adamw(
     weight_KX: Tensor,
     gradient_KX: Tensor,

@@ -221,6 +221,8 @@ class _Run:
 
     def _train_step(self) -> None:
         ids_KBT = torch.from_numpy(next(self.ahead))
+        if self.device.type == "cuda":  # from other memory, a copy waits for the step before
+            ids_KBT = ids_KBT.pin_memory()
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
         nats_K = self.move(
             ids_KBT,

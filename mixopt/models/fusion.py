@@ -35,6 +35,15 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
 
     It must do the same whether compiled or not, within rounding.
     """
+    return _switched(function, any_shape=False)
+
+
+def fused_for_any_shape(function: Callable[P, R]) -> Callable[P, R]:
+    """As `fused`, compiled once for all shapes: for chains without reductions, of many shapes."""
+    return _switched(function, any_shape=True)
+
+
+def _switched(function: Callable[P, R], any_shape: bool) -> Callable[P, R]:
     compiled: list[Callable[P, R]] = []
 
     @functools.wraps(function)
@@ -42,7 +51,7 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
         if not _depth:
             return function(*args, **kwargs)
         if not compiled:
-            compiled.append(torch.compile(function, dynamic=False))
+            compiled.append(torch.compile(function, dynamic=any_shape))
         return compiled[0](*args, **kwargs)
 
     return call

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from mixopt.models.fusion import fused
 
+MOST_GROUPS = 1023  # of one product
 ALIGNED = 8  # bf16 numbers of 16 bytes, which rows of the products must be a multiple of
 
 
@@ -57,10 +58,37 @@ def available(device: torch.device) -> bool:
     return True
 
 
-def serves(x_MD: Tensor, gate_up_GDF: Tensor, down_GFD: Tensor) -> bool:
+def serves(x_KND: Tensor, gate_up_KEDF: Tensor, down_KEFD: Tensor) -> bool:
     """Whether grouped products are there for these tensors."""
-    aligned = all(n % ALIGNED == 0 for n in (*gate_up_GDF.shape[1:], *down_GFD.shape[1:]))
-    return x_MD.dtype == torch.bfloat16 and aligned and available(x_MD.device)
+    aligned = all(n % ALIGNED == 0 for n in (*gate_up_KEDF.shape[2:], *down_KEFD.shape[2:]))
+    low = x_KND.dtype == torch.bfloat16
+    return low and aligned and down_KEFD.shape[1] <= MOST_GROUPS and available(x_KND.device)
+
+
+def run_cohort(
+    x_KND: Tensor,
+    gates_KNS: Tensor,
+    indices_KNS: Tensor,
+    gate_up_KEDF: Tensor,
+    down_KEFD: Tensor,
+) -> Tensor:
+    """As `mixopt.models.moe.run_cohort`, (K, N, D), by as few products as serve so many groups."""
+    cohort, experts = down_KEFD.shape[:2]
+    parts = -(-cohort // max(1, MOST_GROUPS // experts))
+    outs = []
+    for x_XND, gates_XNS, indices_XNS, gate_up_XEDF, down_XEFD in zip(
+        *(t.chunk(parts) for t in (x_KND, gates_KNS, indices_KNS, gate_up_KEDF, down_KEFD)),
+        strict=True,
+    ):
+        out_MD = run_experts(
+            x_XND.flatten(0, 1),
+            gates_XNS.flatten(0, 1),
+            gate_up_XEDF.flatten(0, 1).to(x_KND.dtype),
+            down_XEFD.flatten(0, 1).to(x_KND.dtype),
+            sort(indices_XNS, experts),
+        )
+        outs.append(out_MD.view(x_XND.shape))
+    return outs[0] if parts == 1 else torch.cat(outs)
 
 
 def sort(indices_KNS: Tensor, experts: int) -> Order:

@@ -127,15 +127,15 @@ def run_cohort(
     down_KEFD: Tensor,
 ) -> Tensor:
     """`run_experts` for all proxies, (K, N, D): weights (K, E, D, 2F) and (K, E, F, D)."""
-    x_MD, gates_MS = x_KND.flatten(0, 1), gates_KNS.flatten(0, 1)
-    gate_up_GDF = gate_up_KEDF.flatten(0, 1).to(x_KND.dtype)
-    down_GFD = down_KEFD.flatten(0, 1).to(x_KND.dtype)
-    experts = down_KEFD.shape[1]
-    if grouped.serves(x_MD, gate_up_GDF, down_GFD):
-        order = grouped.sort(indices_KNS, experts)
-        y_MD = grouped.run_experts(x_MD, gates_MS, gate_up_GDF, down_GFD, order)
-    else:
-        y_MD = run_experts(x_MD, gates_MS, gate_up_GDF, down_GFD, plan(indices_KNS, experts))
+    if grouped.serves(x_KND, gate_up_KEDF, down_KEFD):
+        return grouped.run_cohort(x_KND, gates_KNS, indices_KNS, gate_up_KEDF, down_KEFD)
+    y_MD = run_experts(
+        x_KND.flatten(0, 1),
+        gates_KNS.flatten(0, 1),
+        gate_up_KEDF.flatten(0, 1).to(x_KND.dtype),
+        down_KEFD.flatten(0, 1).to(x_KND.dtype),
+        plan(indices_KNS, down_KEFD.shape[1]),
+    )
     return y_MD.view(x_KND.shape)
 
 

@@ -11,7 +11,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
-from mixopt.models.routers.base import ROUTERS
+from mixopt.models.routers.base import ROUTERS, Routing, RoutingContext, router_class
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
 from proxies.captured import CapturedStep, capturable, make_step, worth_compiling
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 CONFIG = ModelConfig(width=32, layers=2, heads=2, experts=4, expert_width=16, vocab_size=64)
 MIXTURES = tuple(Mixture.exact({"d0": w, "d1": 1 - w}) for w in (0.25, 0.5, 0.75))
-# routers whose loads say how many slots there are, or whose stages Python decides
-BY_THEMSELVES = {"expert-choice", "remoe", "stable", "top-p"}
 
 
 def _config(router: str) -> ModelConfig:
@@ -60,6 +58,8 @@ def _losses(
     losses = []
     for number, ids_KBT in enumerate(_batches(steps, len(seeds))):
         losses.append(step(ids_KBT.to(device), progress=number / steps, rate_share=0.5))
+    if isinstance(step, CapturedStep):
+        assert step.replayed
     return torch.stack(losses).cpu()
 
 
@@ -76,12 +76,10 @@ def test_every_router_trains_as_on_a_cpu(router: str) -> None:
 @pytest.mark.parametrize("router", sorted(ROUTERS))
 def test_a_captured_step_is_the_step_itself(router: str) -> None:
     config = _config(router)
-    model = Transformer(config, (0,), torch.bfloat16).to(GPU)
-    assert capturable(model) == (router not in BY_THEMSELVES)
-    if capturable(model):
-        by_itself = _losses(config, GPU, torch.bfloat16, kind=Step)
-        replayed = _losses(config, GPU, torch.bfloat16, kind=CapturedStep)
-        assert torch.equal(replayed, by_itself)
+    assert capturable(Transformer(config, (0,), torch.bfloat16).to(GPU))
+    by_itself = _losses(config, GPU, torch.bfloat16, kind=Step)
+    replayed = _losses(config, GPU, torch.bfloat16, kind=CapturedStep)
+    assert torch.equal(replayed, by_itself)
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -101,6 +99,34 @@ def test_a_compiled_step_is_the_step_within_rounding(router: str) -> None:
     with fusing():
         compiled = _losses(_config(router), GPU, torch.bfloat16)
     assert torch.allclose(compiled, plain, atol=0.05)
+
+
+def test_a_router_that_looks_at_values_trains_by_itself() -> None:
+    class Looking(router_class("softmax")):
+        def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
+            routing = super().route(x_KND, context)
+            assert float(routing.gates_KNS.sum()) > 0
+            return routing
+
+    model = Transformer(CONFIG, (3, 4), torch.bfloat16).to(GPU).train()
+    for block in model.blocks:
+        block.feed_forward.router.__class__ = Looking
+    step = CapturedStep(model, CohortOptimizer(model, Recipe(), (3e-3, 6e-3)))
+    expected = _losses(CONFIG, GPU, torch.bfloat16, kind=Step)
+    for number, ids_KBT in enumerate(_batches(12)):
+        loss_K = step(ids_KBT.to(GPU), rate_share=0.5)
+        assert torch.equal(loss_K.cpu(), expected[number])
+    assert not step.replayed
+
+
+def test_more_groups_than_one_product_takes_are_cut() -> None:
+    config = dataclasses.replace(CONFIG, layers=1, experts=512)
+    model = Transformer(config, (0, 1, 2), torch.bfloat16).to(GPU).train()
+    step = make_step(model, CohortOptimizer(model, Recipe(), (3e-3,) * 3))
+    on_cpu = Transformer(config, (0, 1, 2), torch.bfloat16).train()
+    other = make_step(on_cpu, CohortOptimizer(on_cpu, Recipe(), (3e-3,) * 3))
+    for ids_KBT in _batches(5, 3):
+        assert torch.allclose(step(ids_KBT.to(GPU)).cpu(), other(ids_KBT), atol=0.05)
 
 
 def test_a_cohort_is_its_proxies_alone() -> None:

@@ -24,6 +24,7 @@ ROUTERS: Mapping[str, str] = {
     "adamoe": "mixopt.models.routers.adamoe:AdaMoERouter",
     "autonomy": "mixopt.models.routers.autonomy:AutonomyRouter",
     "deepseek": "mixopt.models.routers.deepseek:DeepSeekRouter",
+    "dselect-k": "mixopt.models.routers.dselect_k:SelectorRouter",
     "expert-choice": "mixopt.models.routers.expert_choice:ExpertChoiceRouter",
     "hash": "mixopt.models.routers.hash:HashRouter",
     "hmoe": "mixopt.models.routers.hmoe:HeterogeneousRouter",
@@ -314,12 +315,24 @@ def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
     return mask_KN.repeat_interleave(routing.indices_KNS.shape[1] // mask_KN.shape[1], 1)
 
 
+def most_slots(chosen_KNE: Tensor) -> int:
+    """Slots that hold what every token chose.
+
+    On a GPU one for every expert: empty ones cost less than waiting for the tokens' numbers, with
+    which no step could be captured.
+    """
+    if chosen_KNE.is_cuda:
+        return chosen_KNE.shape[-1]
+    return max(1, int(chosen_KNE.sum(-1).max()))
+
+
 def compact(chosen_KNE: Tensor, gates_KNE: Tensor) -> tuple[Tensor, Tensor]:
     """Slots of a token for the experts that a mask chooses: indices and gates, both (K, N, S).
 
-    S is the largest number that one token chose, at least 1; lower expert numbers come first.
+    S is `most_slots`: the largest number that one token chose, or E on a GPU. Lower expert numbers
+    come first.
     """
-    slots = max(1, int(chosen_KNE.sum(-1).max()))
+    slots = most_slots(chosen_KNE)
     order_KNS = chosen_KNE.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
     order_KNS = order_KNS[..., :slots]
     used_KNS = chosen_KNE.gather(-1, order_KNS)

@@ -21,7 +21,6 @@ class ExpertChoiceRouter(SoftmaxRouter):
     """
 
     settings_class = ExpertChoiceSettings
-    capturable = False  # slots depend on the tokens
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""

@@ -22,7 +22,7 @@ class TopKRouter(Router):
 
     Attributes:
         has_z_loss: whether the logits are kept small by the z-loss.
-        capturable: True; a subclass whose slots depend on the tokens sets it False.
+        capturable: True; a subclass that looks at values sets it False.
     """
 
     has_z_loss: ClassVar[bool] = True
