@@ -108,12 +108,12 @@ def interval(arm: Mapping[str, Any], digits: int) -> str:
 
     Arms of older verdicts have a deviation alone, for the search's seed.
     """
-    mean, low, high = (arm.get(f"predicted_{key}") for key in ("mean", "low", "high"))
+    mean, std, low, high = (arm.get(f"predicted_{key}") for key in ("mean", "std", "low", "high"))
     if mean is None:
         return "–"
-    half = (high - low) / 2 if low is not None and high is not None else None
-    half = half if half is not None else NORMAL_90 * float(arm.get("predicted_std") or 0.0)
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    if low is not None and high is not None:
+        return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {NORMAL_90 * std:.{digits}f}")
 
 
 def interval_label(verdict: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
     start = ran["select"].index("The search foretold")
     end = ran["select"].index("degrees of freedom).", start)
     sentence = ran["select"][start:end]
-    low, high = (arm_called(verdict, "recommended")[f"predicted_{k}"] for k in ("low", "high"))
+    name = re.search(r"of the (.+?) mixture", sentence)
+    assert name is not None
+    low, high = (arm_called(verdict, name[1])[f"predicted_{key}"] for key in ("low", "high"))
     assert f"90 % within {low:.4f} and {high:.4f} for the mean over 2 fresh seeds" in sentence
     assert sentence in ran["status after"]
     page = write_report(load_study(ran["file"])).read_text()
