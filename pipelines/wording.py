@@ -66,12 +66,12 @@ def before_selection(said: Forecast, objective: Objective) -> str:
     """What a search foretells of the mixture that it recommends, before anything is run for it."""
     if said.scatter is None:
         return (
-            f"recommended: {_amount(said.mean, objective)}, 90 % {_within(*said.this_seed)} for "
+            f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.this_seed)} for "
             f"the search's seed only; {UNREPEATED}"
         )
     return (
-        f"recommended: {_amount(said.mean, objective)}, 90 % {_within(*said.within())} for the "
-        f"mean over seeds, {_within(*said.this_seed)} for the search's own; "
+        f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.within())} for the "
+        f"mean over seeds, {_between(*said.this_seed)} for the search's own; "
         f"{_scattered(said.scatter)}"
     )
 
@@ -89,7 +89,7 @@ def foretold(verdict: Mapping[str, Any], objective: Objective) -> str:
     scatter = verdict.get("seed_scatter")
     said = (
         f"The search foretold {_amount(float(arm['predicted_mean']), objective)} of the "
-        f"{arm['name']} mixture, 90 % {_within(low, high)} for "
+        f"{arm['name']} mixture, 90 % {_between(low, high)} for "
         + (f"the mean over {arm['n']} fresh seeds" if scatter else "its own seed only")
         + f"; measured {float(arm['mean']):.4f}, {_side(arm)}."
     )
@@ -138,8 +138,8 @@ def _scattered(scatter: SeedScatter) -> str:
     )
 
 
-def _within(low: float, high: float) -> str:
-    return f"within {low:.4f} and {high:.4f}"
+def _between(low: float, high: float) -> str:
+    return f"between {low:.4f} and {high:.4f}"
 
 
 def _amount(value: float, objective: Objective) -> str:

@@ -52,7 +52,7 @@ OBJECTIVE = Objective({"law": 1.0})
 def test_what_was_foretold_stands_beside_what_was_measured() -> None:
     said = foretold(verdict(predicted_low=3.367, predicted_high=3.499, inside=True), OBJECTIVE)
     assert said == (
-        "The search foretold 3.4330 bits per byte of the recommended mixture, 90 % within 3.3670 "
+        "The search foretold 3.4330 bits per byte of the recommended mixture, 90 % between 3.3670 "
         "and 3.4990 for the mean over 3 fresh seeds; measured 3.3980, inside. A run is ± 0.0310 "
         "from seed to seed, by 13 repeated runs (6.2 degrees of freedom)."
     )
@@ -77,13 +77,13 @@ def test_a_verdict_of_an_older_version_has_an_interval_for_its_seed_and_no_judge
 
 def test_before_selection_the_interval_says_what_it_is_for() -> None:
     alone = before_selection(Forecast(3.0, 0.1), OBJECTIVE)
-    assert "within 2.8355 and 3.1645 for the search's seed only" in alone
+    assert "between 2.8355 and 3.1645 for the search's seed only" in alone
     assert "search.repeats" in alone
     known = Forecast(3.0, 0.1, scatter=SeedScatter(0.1, 2.0, 3))
     assert before_selection(known, OBJECTIVE) == (
-        "recommended: 3.0000 bits per byte, 90 % within 2.6649 and 3.3351 for the mean over seeds, "
-        "within 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to seed, by 3 "
-        "repeated runs (2 degrees of freedom)"
+        "recommended: 3.0000 bits per byte, 90 % between 2.6649 and 3.3351 for the mean over "
+        "seeds, between 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to seed, "
+        "by 3 repeated runs (2 degrees of freedom)"
     )
 
 

@@ -45,7 +45,7 @@ def test_before_selection_a_value_is_said_to_be_of_one_seed(ran: dict[str, Any])
 
 def test_the_forecast_is_said_before_it_is_tried(ran: dict[str, Any]) -> None:
     before, after = ran["select"].split("selection:", 1)
-    assert "for the mean over seeds, within" in before
+    assert "for the mean over seeds, between" in before
     assert "The search foretold" in after
 
 
@@ -56,7 +56,7 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
     name = re.search(r"of the (.+?) mixture", sentence)
     assert name is not None
     low, high = (arm_called(verdict, name[1])[f"predicted_{key}"] for key in ("low", "high"))
-    assert f"90 % within {low:.4f} and {high:.4f} for the mean over 2 fresh seeds" in sentence
+    assert f"90 % between {low:.4f} and {high:.4f} for the mean over 2 fresh seeds" in sentence
     assert sentence in ran["status after"]
     page = write_report(load_study(ran["file"])).read_text()
     assert sentence in " ".join(page.split())
