@@ -23,18 +23,15 @@ from mixopt.surrogates.base import (
     Prediction,
     checked,
     compose_joint,
-    error_correlation,
 )
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.gaussian import Gaussian
-from mixopt.surrogates.per_metric import student_factor
+from mixopt.surrogates.per_metric import correlation_of_few
 from mixopt.trials import Fidelity, TrialTable
 
 FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have
 DRIFT = 0.3  # deviation of a slope, per unit of log cost, beyond the last measured fidelity
 LEVEL_DRIFT = 0.3  # deviation of a level's step there, relative to the step
-
-TIED = 8.0  # dear trials that the correlation of errors one fidelity below counts as
 
 
 @dataclass(frozen=True)
@@ -142,10 +139,8 @@ class Cokriging(OncePerRun):
             if reach is not None:
                 means, variances = _extend(reach, means, variances)
             mean[:, self._columns], std[:, self._columns] = means, np.sqrt(variances)
-            if below:
-                noise[self._columns] = np.sqrt(self._links[below - 1].noise) * (
-                    self._links[below - 1].scale
-                )
+            for link in self._links[:below]:
+                noise[self._columns] = link.run(noise[self._columns])
             for j, metric in enumerate(self._metrics):
                 noise[j] = self.noise.get(metric, noise[j])
         return Prediction(self._metrics, mean, std, noise, correlation)
@@ -283,29 +278,14 @@ class Cokriging(OncePerRun):
 
     def _link_correlation(self, link: Link, below: np.ndarray) -> np.ndarray:
         """(q, q) of the errors one link up: what its few trials say, drawn to that `below`."""
-        errors = np.full((len(link.errors), len(self._metrics)), np.nan)
-        errors[:, self._columns] = link.errors
-        worth = min(TIED, len(self._metrics))
-        tied = error_correlation(errors, below, worth)
-        # what metrics have in common is, in the mean of many, all that is left: how much it is, so
-        # few errors tell no better than they tell a deviation
+        tied = below.copy()
         inner = np.ix_(self._columns, self._columns)
-        tied[inner] = _raised(tied[inner], student_factor(len(errors) + worth) ** 2)
+        tied[inner] = correlation_of_few(link.errors, below[inner])
         return tied
 
     def _known_noise(self) -> np.ndarray:
         known = [self.noise.get(self._metrics[j], np.nan) for j in self._columns]
         return np.array(known, dtype=float) ** 2
-
-
-def _raised(correlation: np.ndarray, factor: float) -> np.ndarray:
-    """`correlation` (p, p), moved towards 1 until its mean is `factor` times as large."""
-    pairs = ~np.eye(len(correlation), dtype=bool)
-    mean = correlation[pairs].mean() if pairs.any() else 0.0
-    if not 0 < mean < 1:
-        return correlation
-    share = (min(1.0, factor * mean) - mean) / (1 - mean)
-    return (1 - share) * correlation + share
 
 
 def _extend(
