@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/mixopt demo demo
 
 test: install lint types contracts
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --max-worker-restart 0
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
