@@ -111,7 +111,7 @@ def test_a_router_that_looks_at_values_trains_by_itself() -> None:
     model = Transformer(CONFIG, (3, 4), torch.bfloat16).to(GPU).train()
     for block in model.blocks:
         block.feed_forward.router.__class__ = Looking
-    step = CapturedStep(model, CohortOptimizer(model, Recipe(), (3e-3, 6e-3)))
+    step = CapturedStep(model, CohortOptimizer(model, Recipe(), (6e-3, 3e-3)))
     expected = _losses(CONFIG, GPU, torch.bfloat16, kind=Step)
     for number, ids_KBT in enumerate(_batches(12)):
         loss_K = step(ids_KBT.to(GPU), rate_share=0.5)
