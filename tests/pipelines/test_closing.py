@@ -82,8 +82,8 @@ def test_before_selection_the_interval_says_what_it_is_for() -> None:
     known = Forecast(3.0, 0.1, scatter=SeedScatter(0.1, 2.0, 3))
     assert before_selection(known, OBJECTIVE) == (
         "recommended: 3.0000 bits per byte, 90 % between 2.6649 and 3.3351 for the mean over "
-        "seeds, between 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to seed, "
-        "by 3 repeated runs (2 degrees of freedom)"
+        "seeds, between 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to "
+        "seed, by 3 repeated runs (2 degrees of freedom)"
     )
 
 
