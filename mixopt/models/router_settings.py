@@ -431,6 +431,34 @@ class MultiHeadSettings(RouterSettings):
 
 
 @dataclass(frozen=True)
+class SelectorSettings(RouterSettings):
+    """Selectors that write an expert's number in soft bits (2106.03760).
+
+    Attributes:
+        smooth_width: distance between the scores at which a bit is surely 0 and surely 1, γ.
+        entropy_coefficient: weight of the selectors' entropy, which makes the bits sure.
+    """
+
+    smooth_width: float = 1.0
+    entropy_coefficient: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _require(self.smooth_width > 0, "smooth_width", "above 0", self.smooth_width)
+
+    def unit_gates(self, config: ModelConfig) -> bool:
+        """Always, of one selector too."""
+        return True
+
+    def bits(self, config: ModelConfig) -> int:
+        """How many bits number the experts."""
+        return (config.experts - 1).bit_length()
+
+    def router_weights(self, config: ModelConfig) -> float:
+        """Of each selector, its bits and its share."""
+        return config.width * config.experts_per_token * (self.bits(config) + 1)
+
+
+@dataclass(frozen=True)
 class ExpertChoiceSettings(PlainGates):
     """Experts choose tokens (2202.09368), which shows a token what comes after it.
 
@@ -458,6 +486,7 @@ SETTINGS: Mapping[str, type[RouterSettings]] = {
     "adamoe": NullSettings,
     "autonomy": AutonomySettings,
     "deepseek": PlainGates,
+    "dselect-k": SelectorSettings,
     "expert-choice": ExpertChoiceSettings,
     "hash": HashSettings,
     "hmoe": HeterogeneousSettings,

@@ -134,6 +134,31 @@ def remoe(
     return choices
 
 
+def dselect_k(
+    router: Any, k: int, x_ND: Tensor, ids: list[int], below: Sequence[Choice]
+) -> list[Choice]:
+    """Selector by selector, number by number, bit by bit."""
+    experts, selectors = router.config.experts, router.config.experts_per_token
+    bits = (experts - 1).bit_length()
+    choices = []
+    for x_D in x_ND:
+        shares = (x_D @ router.weight[k]).softmax(0)
+        gates = {e: torch.zeros(()) for e in range(experts)}
+        for i in range(selectors):
+            steps = []
+            for m in range(bits):
+                t = x_D @ router.bits[k, :, i * bits + m] / router.settings.smooth_width
+                sure = abs(t.item()) >= 0.5
+                steps.append(torch.tensor(float(t > 0)) if sure else 0.5 + 1.5 * t - 2 * t**3)
+            for number in range(2**bits):
+                weight = shares[i]
+                for m, step in enumerate(steps):
+                    weight = weight * (step if number >> m & 1 else 1 - step)
+                gates[number % experts] = gates[number % experts] + weight
+        choices.append(Choice({e: gate for e, gate in gates.items() if gate.item() > 0}))
+    return choices
+
+
 def x_moe(
     router: Any, k: int, x_ND: Tensor, ids: list[int], below: Sequence[Choice]
 ) -> list[Choice]:
@@ -244,6 +269,7 @@ REFERENCES: Mapping[str, Reference] = {
     "adamoe": adamoe,
     "autonomy": autonomy,
     "deepseek": softmax,
+    "dselect-k": dselect_k,
     "expert-choice": expert_choice,
     "hash": hash_layer,
     "hmoe": softmax,

@@ -19,10 +19,11 @@ from mixopt.models.routers.base import (
     gate_entropy,
     row_mask,
 )
+from mixopt.models.routers.dselect_k import smooth_step
 from mixopt.models.transformer import Transformer
 from mixopt.models.upcycling.base import check_shapes
 from mixopt.models.upcycling.sparse import SparseUpcycling
-from mixopt.testing.naive_routers import run_expert
+from mixopt.testing.naive_routers import REFERENCES, run_expert
 
 WIDTH = 8
 
@@ -278,6 +279,34 @@ def test_top_p_takes_one_expert_at_least_and_all_at_most(mass: float, number: in
     assert ((routing.indices_KNS >= 0).sum(-1) == number).all()
 
 
+@pytest.mark.parametrize("experts", [3, 5, 8])
+def test_selectors_weigh_all_experts_at_first_and_one_each_when_their_bits_are_sure(
+    experts: int,
+) -> None:
+    router = _router("dselect-k", experts=experts, experts_per_token=2)
+    x_KND = _states()
+    soft = router(x_KND, RoutingContext())
+    assert (soft.counts_KE == 40).all()
+    with torch.no_grad():
+        router.bits.mul_(1e5)
+    sure = router(x_KND, RoutingContext())
+    assert ((sure.indices_KNS >= 0).sum(-1) <= 2).all()
+    for routing in (soft, sure):
+        assert torch.allclose(routing.gates_KNS.sum(-1), torch.ones(1, 40), atol=1e-5)
+    assert sure.losses["entropy"] < 1e-6 < soft.losses["entropy"]
+    naive = REFERENCES["dselect-k"](router, 0, x_KND[0], [], [])
+    chosen = [{e for e in row if e >= 0} for row in sure.indices_KNS[0].tolist()]
+    assert chosen == [set(choice.gates) for choice in naive]
+
+
+def test_a_soft_bit_meets_its_ends_without_a_corner() -> None:
+    t = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], requires_grad=True)
+    step = smooth_step(t)
+    assert step.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    (slope,) = torch.autograd.grad(step.sum(), t)
+    assert slope.tolist() == [0.0, 0.0, 1.5, 0.0, 0.0]
+
+
 def test_remoe_steers_the_sparsity_of_all_layers_to_k_experts_per_token() -> None:
     config = _config("remoe", experts_per_token=1, router_settings={"coefficient": 1e-3})
     routers = [router_class("remoe")(config, 2, layer) for layer in range(2)]
@@ -473,6 +502,8 @@ def test_compact_slots_hold_what_was_chosen() -> None:
         ("moe++", {"zero": 0, "copy": 0, "constant": 0}, "router_settings.zero", "cheap"),
         ("expert-choice", {"ablation": 1}, "router_settings.ablation", "true or false"),
         ("stable", {"stage": -1}, "router_settings.stage", "between 0 and 1"),
+        ("stable", {"balance": -1}, "router_settings.balance", "at least 0"),
+        ("dselect-k", {"smooth_width": 0}, "router_settings.smooth_width", "above 0"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(
