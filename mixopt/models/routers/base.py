@@ -290,22 +290,33 @@ def draw_normal(
 
 
 @torch.no_grad()
-def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Entropy of a token's gates as shares of their sum, in nats, mean over tokens, (K,).
+def gate_entropies(routing: Routing) -> Tensor:
+    """Entropy of each row's gates as shares of their sum, in nats, (K, N).
 
     A token that reaches at most one expert counts 0.
     """
     gates_KNS = routing.gates_KNS
     shares_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-9)
-    entropies_KN1 = torch.special.entr(shares_KNS).sum(-1, keepdim=True)
-    return mean_over_tokens(entropies_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+    entropies_KN: Tensor = torch.special.entr(shares_KNS).sum(-1)
+    return entropies_KN
 
 
 @torch.no_grad()
+def reaches_none(routing: Routing) -> Tensor:
+    """1 where a row reaches no expert that computes, all slots being empty, else 0, (K, N)."""
+    return (routing.indices_KNS < 0).all(-1).float()
+
+
+def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
+    """Mean of `gate_entropies` over tokens, (K,)."""
+    values_KN1 = gate_entropies(routing).unsqueeze(-1)
+    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+
+
 def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Share of the tokens that reach no expert that computes, all slots being empty, (K,)."""
-    empty_KN1 = (routing.indices_KNS < 0).all(-1, keepdim=True).float()
-    return mean_over_tokens(empty_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+    """Share of the tokens that reach no expert that computes, (K,)."""
+    values_KN1 = reaches_none(routing).unsqueeze(-1)
+    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
 
 
 def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
