@@ -3,6 +3,7 @@
     python benchmarks/laws.py                              # every protocol, the default surrogates
     python benchmarks/laws.py --protocols sizes --json
     python benchmarks/laws.py --surrogates gp,nested-laws --seeds 3
+    python benchmarks/laws.py --protocols sizes,curves,grow --dear 4 --seeds 8
 
 Everything is in nats per token. An error is averaged over the evaluation domains (22) and the test
 mixtures of a fit, then over the fits.
@@ -16,7 +17,11 @@ sizes   All runs of 70M and 160M and two of 305M, at step 30,000 → the other 3
         `default_rng(seed).permutation`; the mean over the seeds. Beside the surrogates of several
         fidelities: `slope^r`, 160M x slope^r with slope the regression of 160M on 70M over common
         mixtures, r the ratio of log sizes, and the level from the two 305M runs (METHODS A).
-none    The same without any 305M run; `160M` is the largest size's value as it is.
+        `--dear 4` gives four of 305M, and so on.
+curves  `sizes` with the whole curves of the known runs; eight (5Mix) and two (RedPajama) go on
+        past step 30,000.
+grow    `sizes` one size below: all runs of 70M and two of 160M → the other 160M runs.
+none    `sizes` without any 305M run; `160M` is the largest size's value as it is.
 steps   Curves up to step 20,000 (2/3) and 15,000 (1/2) → step 30,000: `step-law` (`mixopt.curves`)
         and `last value`; each size by itself, the mean over the sizes.
 
@@ -37,7 +42,9 @@ import numpy as np
 
 from benchmarks.tables import BATCH_TOKENS, PARAMS, mixing_laws
 from mixopt.curves import forecast
+from mixopt.diagnostics import spearman
 from mixopt.errors import SurrogateError
+from mixopt.objective import Objective
 from mixopt.surrogates import KNOWN, make
 from mixopt.trials import Fidelity, TrialTable
 
@@ -52,13 +59,18 @@ NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: `error` in nats, `coverage` of 90 % intervals, `seconds` of all its fits."""
+    """One figure: `error` in nats, `coverage` of 90 % intervals, `seconds` of all its fits.
+
+    Of surrogates over sizes also the mean loss's rank correlation and coverage.
+    """
 
     protocol: str
     family: str
     method: str
     error: float
     coverage: float | None
+    mean_coverage: float | None
+    mean_rank: float | None
     fits: int
     seconds: float
 
@@ -68,6 +80,8 @@ class _Fit:
     error: float
     coverage: float
     n: int
+    mean_coverage: float | None = None
+    mean_rank: float | None = None
 
 
 def main() -> None:
@@ -79,10 +93,12 @@ def main() -> None:
         if name not in names:
             print(f"{name}: not registered, left out", file=sys.stderr)
     rows = []
-    for row in _rows(protocols, names, arguments.seeds):
+    for row in _rows(protocols, names, arguments.seeds, arguments.dear):
         rows.append(row)
         if not arguments.json:
-            cover = "" if row.coverage is None else f", {row.coverage:.0%} inside 90 %"
+            cover = "" if row.coverage is None else f", {row.coverage:.1%} inside 90 %"
+            if row.mean_coverage is not None:
+                cover += f", of the mean {row.mean_coverage:.1%}, ranked {row.mean_rank:.3f}"
             print(
                 f"{row.protocol:6} {row.family:10} {row.method:18} {row.error:.4f}{cover} "
                 f"({row.fits} fits, {row.seconds:.0f} s)",
@@ -92,7 +108,7 @@ def main() -> None:
         print(json.dumps([asdict(row) for row in rows], indent=1))
 
 
-def _rows(protocols: list[str], names: list[str], seeds: int) -> Iterator[Row]:
+def _rows(protocols: list[str], names: list[str], seeds: int, dear: int) -> Iterator[Row]:
     one = [name for name in names if name not in SEVERAL]
     several = [name for name in names if name in SEVERAL]
     for family in FAMILIES:
@@ -102,9 +118,10 @@ def _rows(protocols: list[str], names: list[str], seeds: int) -> Iterator[Row]:
         if "ten" in protocols:
             for name in one:
                 yield _row("ten", family, name, partial(_ten, family, name, seeds), np.median)
-        for protocol, pairs in (("sizes", seeds), ("none", 0)):
+        for protocol in ("sizes", "curves", "grow", "none"):
             if protocol in protocols:
-                yield from _sizes(protocol, family, several, pairs)
+                draws = 1 if protocol == "none" else seeds
+                yield from _sizes(protocol, family, several, draws, dear * (protocol != "none"))
         if "steps" in protocols:
             for cut in (20_000, 15_000):
                 yield from _steps(family, cut)
@@ -125,8 +142,32 @@ def _row(
         method,
         float(average([fit.error for fit in found])),
         float(np.mean([fit.coverage for fit in found])),
+        _mean([fit.mean_coverage for fit in found]),
+        _mean([fit.mean_rank for fit in found]),
         sum(fit.n for fit in found),
         time.perf_counter() - start,
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _over_sizes(name: str, known: TrialTable, test: TrialTable, target: Fidelity) -> _Fit:
+    """A surrogate's errors, and how it ranks and covers the mean over all losses."""
+    said = make(name, fidelity=target).fit(known).predict(test.weights, target)
+    run = np.hypot(said.std, np.nan_to_num(said.noise))
+    error = np.abs(said.mean - test.values)
+    loss = Objective(dict.fromkeys(test.metrics, 1.0), prefix="")
+    mean, std = loss.compose(said.mean, run, said.metrics, said.correlation)
+    truth = loss.of_table(test)
+    return _Fit(
+        float(error.mean()),
+        float((error < NORMAL_90 * run).mean()),
+        1,
+        float((np.abs(mean - truth) < NORMAL_90 * std).mean()),
+        spearman(mean, truth),
     )
 
 
@@ -164,20 +205,18 @@ def _ten(family: str, name: str, seeds: int) -> list[_Fit]:
     return found
 
 
-def _sizes(protocol: str, family: str, names: list[str], seeds: int) -> Iterator[Row]:
-    table = mixing_laws(family, None, STEP)
-    large = np.flatnonzero(table.at(TARGET))
-    pairs = [np.random.default_rng(seed).permutation(large)[:2] for seed in range(seeds)]
-    pairs = pairs or [large[:0]]
-
-    def fits(test: Callable[[TrialTable, TrialTable], np.ndarray]) -> list[_Fit]:
-        found = []
-        for two in pairs:
-            rest = np.setdiff1d(large, two)
-            known = np.setdiff1d(np.arange(len(table)), rest)
-            held = test(table.select(known), table.select(rest)).mean(axis=(1, 2))
-            found.append(_Fit(float(held[0]), float(held[1]), 1))
-        return found
+def _sizes(protocol: str, family: str, names: list[str], draws: int, dear: int) -> Iterator[Row]:
+    table = mixing_laws(family, None, None if protocol == "curves" else STEP)
+    target = TARGET
+    if protocol == "grow":
+        target = Fidelity("160M", int(PARAMS["160M"]), TARGET.tokens)
+        table = table.select(table.params <= target.params)
+    large = np.flatnonzero(table.at(target))
+    parts = []
+    for seed in range(draws):
+        rest = np.random.default_rng(seed).permutation(large)[dear:]
+        unseen = np.isin(table.runs, table.runs[rest])
+        parts.append((table.select(~unseen), table.select(np.sort(rest))))
 
     for name in names:
         try:
@@ -185,14 +224,20 @@ def _sizes(protocol: str, family: str, names: list[str], seeds: int) -> Iterator
                 protocol,
                 family,
                 name,
-                lambda name=name: fits(lambda a, b: _tested(name, a, b, fidelity=TARGET)),
+                lambda name=name: [_over_sizes(name, *part, target) for part in parts],
                 np.mean,
             )
         except SurrogateError as error:
             print(f"{protocol} {family} {name}: {error}", file=sys.stderr)
+    if protocol not in ("sizes", "none"):
+        return
     slope = 0.0 if protocol == "none" else 1.0
     method = "160M" if protocol == "none" else "slope^r"
-    row = _row(protocol, family, method, lambda: fits(lambda a, b: _by_slope(a, b, slope)), np.mean)
+
+    def by_slope() -> list[_Fit]:
+        return [_Fit(float(_by_slope(*part, slope)[0].mean()), np.nan, 1) for part in parts]
+
+    row = _row(protocol, family, method, by_slope, np.mean)
     yield Row(**{**asdict(row), "coverage": None})
 
 
@@ -242,6 +287,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--protocols", default="steps,sizes,none,folds,ten")
     parser.add_argument("--surrogates", default="", help="registry names, comma between them")
     parser.add_argument("--seeds", type=int, default=5, help="of `ten` and `sizes`; default 5")
+    parser.add_argument("--dear", type=int, default=2, help="known runs of the target's size")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of lines")
     return parser.parse_args()
 

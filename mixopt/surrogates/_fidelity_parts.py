@@ -37,27 +37,30 @@ class RootsAndCode(InputTransform):
 class FidelityMean(Mean):
     """A learned mean of every fidelity, linear between them: `knots` are their places, ascending.
 
-    The last column of the inputs is the place.
+    Around 0 lie the means with the prior deviations `spread`, (f,) like `knots`. The last column of
+    the inputs is the place.
     """
 
-    def __init__(self, knots: Tensor, batch_shape: torch.Size) -> None:
+    def __init__(self, knots: Tensor, batch_shape: torch.Size, spread: Tensor) -> None:
         super().__init__()
         self.register_buffer("knots", knots)
+        self.register_buffer("spread", spread)
         self.register_parameter(
             "levels", torch.nn.Parameter(torch.zeros(*batch_shape, len(knots), dtype=knots.dtype))
         )
-        # in standardised units: the mean of eight trials is off by a third of their deviation
-        self.register_prior("levels_prior", NormalPrior(0.0, 0.5), "levels")
+        self.register_prior("levels_prior", NormalPrior(torch.zeros_like(spread), spread), "levels")
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n) for inputs (..., n, d)."""
+        mean: Tensor = (self.hats(x) * self.levels[..., None, :]).sum(dim=-1)
+        return mean
+
+    def hats(self, x: Tensor) -> Tensor:
+        """(..., n, f) what the levels are multiplied by: 1 at their knot, 0 at its neighbours."""
         place = x[..., -1].clamp(self.knots[0], self.knots[-1])
-        # hats: 1 at their knot, 0 at its neighbours
         index = torch.arange(len(self.knots), dtype=x.dtype)
         at = _interpolate(place, self.knots, index)
-        hats = (1 - (at[..., None] - index).abs()).clamp_min(0.0)
-        mean: Tensor = (hats * self.levels[..., None, :]).sum(dim=-1)
-        return mean
+        return (1 - (at[..., None] - index).abs()).clamp_min(0.0)
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

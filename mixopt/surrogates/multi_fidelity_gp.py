@@ -70,7 +70,7 @@ class MultiFidelityGP(FidelityGaussianProcess):
         batch = torch.Size([p]) if p > 1 else torch.Size()
         target = torch.tensor([self.knots[self._target]], dtype=inputs.dtype)
         transform = RootsAndCode(m, target)
-        mean = FidelityMean(torch.from_numpy(self.knots), batch)
+        mean = FidelityMean(torch.from_numpy(self.knots), batch, self._level_spread)
         if len(self.fidelities) == 1:
             kernel = get_covar_module_with_dim_scaled_prior(
                 m, batch_shape=batch, use_rbf_kernel=False, active_dims=list(range(m))

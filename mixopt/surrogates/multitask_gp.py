@@ -93,7 +93,7 @@ class MultitaskGP(FidelityGaussianProcess):
             variance,
             likelihood=likelihood,
             covar_module=kernel,
-            mean_module=FidelityMean(torch.from_numpy(self.knots), batch),
+            mean_module=FidelityMean(torch.from_numpy(self.knots), batch, self._level_spread),
             outcome_transform=None,
             input_transform=RootsAndCode(m, target),
         )

@@ -12,8 +12,11 @@ from mixopt.diagnostics import spearman
 from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates._link import FARTHEST, HYPER, METRIC, fit_link
+from mixopt.surrogates.base import Surrogate, as_it_stood
 from mixopt.surrogates.cokriging import Cokriging
 from mixopt.surrogates.effective_data import EffectiveData
+from mixopt.surrogates.multitask_gp import MultitaskGP
+from mixopt.surrogates.nested_laws import NestedLaws
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 from mixopt.trials import Fidelity, TrialTable
 
@@ -185,3 +188,51 @@ def test_runs_that_vary_far_more_than_the_cheap_ones_do_not_lead_to_infinite_var
     assert (link.noise <= most[1]).all()
     assert np.isfinite(link.mean(weights, lower)).all()
     assert np.isfinite(link.own_variance(weights, lower)).all()
+
+
+def gone_past(table: TrialTable, beyond: int, exact: bool) -> TrialTable:
+    """`table` whose first `beyond` rows are runs that go on to three times their tokens.
+
+    Losses fall by 10 tokens^-.3. If not `exact`, these curves have points at .8 and 1.25 times the
+    tokens instead of the one at them.
+    """
+    places = [1.0, 3.0] if exact else [0.8, 1.25, 3.0]
+    rows = np.r_[np.arange(beyond, len(table)), np.repeat(np.arange(beyond), len(places))]
+    tokens = table.tokens[rows] * np.r_[np.ones(len(table) - beyond), np.tile(places, beyond)]
+    fall = 10 * (tokens**-0.3 - table.tokens[rows] ** -0.3)
+    curves = table.select(rows)
+    return dataclasses.replace(curves, tokens=tokens, values=curves.values + fall[:, None])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kind", [Cokriging, MultitaskGP, NestedLaws])
+def test_runs_that_trained_past_the_target_count_as_they_stood_there(
+    kind: type[Surrogate], exact: bool
+) -> None:
+    table, test = two_sizes(dear=8), held_out(10)
+    target = Fidelity("", 10**7, 10**7)
+    curves = gone_past(table, 5, exact)
+    assert len(curves.final.fidelities) == 3  # ends at other tokens, which are no fidelity asked
+    plain = kind(fidelity=target).fit(table).predict(test)
+    past = kind(fidelity=target).fit(curves).predict(test)
+    np.testing.assert_allclose(past.mean, plain.mean, atol=0.01)
+    # rows are in another order, by which a search for hyperparameters may end elsewhere
+    np.testing.assert_allclose(past.std.mean(axis=0), plain.std.mean(axis=0), rtol=0.3)
+
+
+def test_points_of_a_curve_too_far_apart_are_not_read_between() -> None:
+    table = two_sizes()
+    far = gone_past(table, 5, exact=False)
+    far = far.select(far.tokens != 1.25e7)  # .8 and 3 times: the run counts with its end
+    assert (as_it_stood(far, 1e7).tokens == 3e7).sum() == 5
+    near = as_it_stood(gone_past(table, 5, exact=False), 1e7)
+    assert (near.tokens == 1e7).all()
+    assert len(near) == len(table)
+
+
+def test_a_place_on_the_curves_is_spoken_of_as_if_fitted_for_it() -> None:
+    curves, test = gone_past(two_sizes(), 40, exact=True), held_out(5)
+    at, past = Fidelity("", 10**7, 10**7), Fidelity("", 10**6, 3 * 10**7)
+    said = Cokriging(fidelity=at).fit(curves).predict(test, past)
+    asked = Cokriging(fidelity=past).fit(curves).predict(test)
+    np.testing.assert_array_equal(said.mean, asked.mean)

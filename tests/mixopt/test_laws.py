@@ -74,6 +74,20 @@ def test_a_curve_of_one_point_follows_the_others() -> None:
     assert own[0, 0] > 3 * own[1:, 0].max()
 
 
+@pytest.mark.parametrize(("cheap", "dear"), [(30, 4), (200, 20)])
+def test_two_places_without_a_curve_in_common_still_tell_the_fall(cheap: int, dear: int) -> None:
+    rng = np.random.default_rng(0)
+    levels = 0.25 * rng.normal(size=cheap + dear)
+    x = np.repeat([1e6, 1e9], [cheap, dear])
+    values = (levels + np.where(x > 1e6, 1.0, 2.0))[:, None]
+    mean, _, bent, shifted = fit_laws(x, values, np.arange(cheap + dear), SIZES).predict(1e9)
+    error = (mean[:cheap, 0] - levels[:cheap] - 1.0).mean()
+    # drawn to the mean of its curves, 80 steps of EM left .41 and .11 of the fall of 1
+    assert abs(error) < 0.05
+    assert 0.1 < abs(shifted[:cheap].mean()) / (0.25 / np.sqrt(dear)) < 3
+    assert (shifted > bent).all()
+
+
 def test_two_points_a_curve_leave_the_exponent_open_and_say_so() -> None:
     x, values, curve, _, _ = generated((0.3,), np.array([1.0, 2.0]))
     closed = generated((0.3,), np.array([1.0, 2.0, 4.0]))

@@ -113,6 +113,21 @@ def test_the_law_that_made_the_data_is_carried_beyond_it(
     assert (np.abs(said.mean - expected) < 3 * np.hypot(said.std, said.noise)).all()
 
 
+def test_the_mean_of_losses_lies_in_its_interval_from_few_dear_runs() -> None:
+    table, inside = published("RedPajama"), []
+    loss = Objective(dict.fromkeys(table.metrics, 1.0))
+    large = np.flatnonzero(table.at(TARGET))
+    for seed in range(3):
+        rest = np.random.default_rng(seed).permutation(large)[3:]
+        known = np.setdiff1d(np.arange(len(table)), rest)
+        said = NestedLaws(fidelity=TARGET).fit(table.select(known)).predict(table.weights[rest])
+        spread = np.hypot(said.std, said.noise)
+        mean, std = loss.compose(said.mean, spread, said.metrics, said.correlation)
+        truth = table.values[rest].mean(axis=1)
+        inside.append(np.abs(mean - truth) < 1.645 * std)
+    assert 0.75 <= np.mean(inside) <= 0.99  # with the base's correlation of errors: .6
+
+
 def test_further_away_is_less_sure() -> None:
     fitted = NestedLaws(fidelity=Fidelity("", 9_000_000, 10**8)).fit(scaled([1e6, 3e6, 9e6], [1e8]))
     mixtures = example_table(4).weights
