@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,6 +36,7 @@ class State(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     COMPLETE = "complete"
+    PRUNED = "pruned"  # stopped because it would hardly have beaten the best: no failure, no score
     FAILED = "failed"
 
 
@@ -124,6 +126,51 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a trial's objective must stay below to be trained on, settled before it begins.
+
+    So whether it is pruned follows from its own curve alone: not from who happens to end first, nor
+    from what a training had seen when it was interrupted.
+
+    Attributes:
+        weights: metric → weight in the objective (`Objective.weights`).
+        most: (step, the most that the objective may be there), steps ascending.
+        reason: what is true of a trial beyond them, for a person.
+    """
+
+    weights: Mapping[str, float]
+    most: tuple[tuple[int, float], ...]
+    reason: str
+
+    def hopeless(self, point: CurvePoint) -> str | None:
+        """Why a trial with this evaluation is to be stopped; None if it is not.
+
+        An evaluation at another step, or without a metric of the objective, stops nothing.
+        """
+        limit = dict(self.most).get(point.step)
+        if limit is None or any(name not in point.metrics for name in self.weights):
+            return None
+        value = math.fsum(weight * point.metrics[name] for name, weight in self.weights.items())
+        if value <= limit:
+            return None
+        return f"objective {value:.4f} at step {point.step} is above {limit:.4f}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits as JSON-able values; `from_json` gives them back exactly."""
+        return {
+            "weights": dict(self.weights),
+            "most": [list(pair) for pair in self.most],
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Limits:
+        """The limits that `to_json` described."""
+        most = tuple((int(step), float(limit)) for step, limit in values["most"])
+        return cls(dict(values["weights"]), most, str(values["reason"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a trial spent. `device_seconds` counts every attempt, `tokens` only the kept ones."""
 
@@ -134,7 +181,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What a worker returns for a finished proxy.
+    """What a worker returns for a finished proxy, or for a pruned one of the part that it trained.
 
     Attributes:
         metrics: `bpb/<domain>` in bits per byte, `loss/<domain>` in nats per token; of tasks
@@ -181,11 +228,13 @@ class Outcome:
         result: None if it failed.
         failure: None if it did not.
         message: what happened, for a person.
+        pruned: whether it was stopped before its end; `result` is then of its last evaluation.
     """
 
     result: TrialResult | None
     failure: Failure | None = None
     message: str = ""
+    pruned: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON-able values; `from_json` gives it back exactly."""
@@ -193,6 +242,7 @@ class Outcome:
             "result": None if self.result is None else self.result.to_json(),
             "failure": None if self.failure is None else str(self.failure),
             "message": self.message,
+            "pruned": self.pruned,
         }
 
     @classmethod
@@ -203,12 +253,17 @@ class Outcome:
             None if result is None else TrialResult.from_json(result),
             None if failure is None else Failure(failure),
             str(values["message"]),
+            bool(values.get("pruned", False)),  # markers of before there was pruning
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A spec with its number in the ledger and, once it is complete, its result."""
+    """A spec with its number in the ledger and, once it has one, its result.
+
+    Of a PRUNED trial `result` is what it had spent and measured when it was stopped: its cost
+    counts, its measurements are no final ones.
+    """
 
     number: int
     spec: TrialSpec
@@ -217,6 +272,7 @@ class Trial:
     failure: Failure | None = None
     message: str = ""
     attempts: int = 0
+    limits: Limits | None = None
 
     @property
     def complete(self) -> bool:
@@ -225,8 +281,8 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not be run any more: complete or failed."""
-        return self.state in (State.COMPLETE, State.FAILED)
+        """Whether it will not be run any more: complete, pruned or failed."""
+        return self.state in (State.COMPLETE, State.PRUNED, State.FAILED)
 
     @property
     def metrics(self) -> Mapping[str, float]:

@@ -83,7 +83,7 @@ class JointProposer(Proposer):
     def had(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Distinct mixtures (k, m) that were measured at the target, and (p, m) all other ones.
 
-        The others are waiting, running, or failed, so that a search does not come back to them.
+        The others are waiting, running, pruned or failed: a search does not come back to them.
         Where none was measured at the target, those that were measured elsewhere. Of very many the
         OBSERVED that measured best: the others are no incumbents, and predicting 4,096 of them
         from 4,096 trials of 20 metrics takes more than 16 GiB.

@@ -39,6 +39,8 @@ class Proposer(ABC):
     name: ClassVar[str]
     informed: ClassVar[bool] = True
     """Whether what it asks for depends on what trials measured; not so for designs and chance."""
+    survives_pruning: ClassVar[bool] = True
+    """Whether it does without trials that are stopped because others have a lower objective."""
     needs_token_losses: ClassVar[bool] = False
     """Whether trials keep their loss on every token of the objective's validation domains for it.
 
@@ -64,7 +66,7 @@ class Proposer(ABC):
 
         Args:
             trials: all so far: complete ones to learn from, waiting and running ones whose
-                mixtures are already taken, failed ones not to be asked for again.
+                mixtures are already taken, pruned and failed ones not to be asked for again.
             n: how many.
 
         Raises:

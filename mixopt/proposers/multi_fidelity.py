@@ -263,7 +263,7 @@ class MultiFidelity(JointProposer):
         nominal = [float(fidelity.params) * fidelity.tokens for fidelity in fidelities]
         took: dict[tuple[int, int], list[float]] = {}
         for trial in trials:
-            if trial.result is not None:
+            if trial.result is not None and trial.complete:  # a pruned one cost less than asked for
                 took.setdefault(kind_of(trial.spec.fidelity), []).append(
                     trial.result.cost.device_seconds
                 )

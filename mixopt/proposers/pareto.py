@@ -53,6 +53,8 @@ class Pareto(Bayes):
 
     name: ClassVar[str] = "pareto"
 
+    survives_pruning: ClassVar[bool] = False  # a trial may be the best at one objective alone
+
     def __init__(
         self,
         space: MixtureSpace,
