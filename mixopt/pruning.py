@@ -11,6 +11,10 @@ degrees of freedom, and its chance of ending below the best so far falls with it
 it falls below `chance` is its limit: one number per step, which a training can be given before it
 begins.
 
+The same regression, metric by metric, says what a pruned trial would have come to, and how surely:
+surrogates that weigh their rows learn from it (`TrialTable.doubt`), so that a search does not take
+the mixtures that were stopped for unknown ones.
+
 Optuna's pruners compare intermediate values with their median or a quantile and say nothing of the
 chance to err (`MedianPruner`, `PercentilePruner`).
 
@@ -25,8 +29,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixopt.objective import Objective
-from mixopt.trials import CurvePoint, Limits
+from mixopt.trials import CurvePoint, Limits, Line
 
+NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 FEWEST = 5  # trials that ended, as Optuna's pruners begin; of 4, two degrees of freedom are left
 
 
@@ -47,20 +52,43 @@ def limits(
     """
     if len(curves) < FEWEST:
         return None
-    values = [{p.step: objective.value(p.metrics) for p in curve} for curve in curves]
+    points = [{p.step: p for p in curve} for curve in curves]
     ends = np.array([objective.value(curve[-1].metrics) for curve in curves])
     last = max(curve[-1].step for curve in curves)
     best = float(ends.min())
-    most = []
-    for step in sorted(set.intersection(*(set(value) for value in values))):
-        if warmup * last <= step < last:
-            limit = hopeless_from(np.array([v[step] for v in values]), ends, best, chance)
-            if math.isfinite(limit):
-                most.append((step, limit))
+    most, lines = [], {}
+    names = objective.metrics
+    last_values = np.array([[curve[-1].metrics[m] for m in names] for curve in curves])
+    for step in sorted(set.intersection(*(set(one) for one in points))):
+        if not warmup * last <= step < last:
+            continue
+        there = [one[step].metrics for one in points]
+        values = np.array([objective.value(metrics) for metrics in there])
+        limit = hopeless_from(values, ends, best, chance)
+        if math.isfinite(limit):
+            most.append((step, limit))
+            columns = np.array([[metrics[m] for m in names] for metrics in there]).T
+            found = [line(x, y) for x, y in zip(columns, last_values.T, strict=True)]
+            lines[step] = {m: f for m, f in zip(names, found, strict=True) if f is not None}
     if not most:
         return None
     reason = f"its chance to end below {best:.4f}, the best so far, is less than {chance:g}"
-    return Limits(dict(objective.weights), tuple(most), reason)
+    return Limits(dict(objective.weights), tuple(most), reason, lines)
+
+
+def line(x: np.ndarray, y: np.ndarray) -> Line | None:
+    """The regression line of `y` (n,) on `x` (n,), n > 2; None where all of `x` are alike."""
+    from scipy.special import stdtrit
+
+    n, centre = len(x), float(x.mean())
+    spread = float(((x - centre) ** 2).sum())
+    if spread <= 0:
+        return None
+    slope = float((x - centre) @ y) / spread
+    left = y - y.mean() - slope * (x - centre)
+    error = math.sqrt(float(left @ left) / (n - 2))
+    widen = float(stdtrit(n - 2, 0.95)) / NORMAL_90
+    return Line(centre, float(y.mean()), slope, error, spread, widen, n)
 
 
 def hopeless_from(x: np.ndarray, y: np.ndarray, best: float, chance: float) -> float:
@@ -77,22 +105,18 @@ def hopeless_from(x: np.ndarray, y: np.ndarray, best: float, chance: float) -> f
     """
     from scipy.special import stdtrit
 
-    n, centre = len(x), float(x.mean())
-    spread = float(((x - centre) ** 2).sum())
-    if spread <= 0:
+    fit = line(x, y)
+    if fit is None:
         return math.inf
-    slope = float((x - centre) @ y) / spread
-    error = y - y.mean() - slope * (x - centre)
-    sigma = math.sqrt(float(error @ error) / (n - 2))
-    sure = -float(stdtrit(n - 2, chance)) * sigma
+    sure = -float(stdtrit(fit.n - 2, chance)) * fit.error
     # ahead(u) = ȳ + slope u - best - sure √(1 + 1/n + u²/spread) at u = x - x̄ is how far the lower
     # end of what is likely lies above `best`. It is concave, so that with a slope at infinity above
     # 0 it rises everywhere, and its root is the greater one of a quadratic equation.
-    ahead, steep = float(y.mean()) - best, slope - sure / math.sqrt(spread)
-    if steep <= 0:
+    if fit.slope <= sure / math.sqrt(fit.spread):
         return math.inf
-    square = slope**2 - sure**2 / spread
-    half = slope * ahead
-    constant = ahead**2 - sure**2 * (1 + 1 / n)
+    ahead = fit.y - best
+    square = fit.slope**2 - sure**2 / fit.spread
+    half = fit.slope * ahead
+    constant = ahead**2 - sure**2 * (1 + 1 / fit.n)
     root = math.sqrt(max(0.0, half**2 - square * constant))
-    return centre + (root - half) / square
+    return fit.x + (root - half) / square

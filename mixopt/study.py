@@ -116,7 +116,9 @@ class Pruner(Section):
 
     It goes by what was known before a trial's round. The first `startup_trials` of the first swarm,
     the natural mixture, its repeats and selection's runs are never pruned. What a pruned trial cost
-    is counted; surrogates leave it out, and proposers do not ask for its mixture again.
+    is counted, and proposers do not ask for its mixture again. The surrogates `gp` and
+    `effective-data` learn from what it would have come to, the less the less sure that is; `auto`
+    chooses between these two, and any other leaves it out.
     """
 
     chance: float = Field(default=0.05, gt=0, lt=0.5)

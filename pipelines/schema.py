@@ -92,9 +92,9 @@ def study_schema() -> Schema:
         node.pop("title", None)
         node.pop("gt", None)  # pydantic's own leftover of a bound behind a validator
         inner = (node, *node.get("anyOf", ()))
-        if any("$ref" in n or n.get("type") == "object" for n in inner):
-            if node.get("default", {}) is not None:
-                node.pop("default", None)  # a whole section; its keys have theirs
+        whole = any("$ref" in n or n.get("type") == "object" for n in inner)
+        if whole and node.get("default", {}) is not None:
+            node.pop("default", None)  # a whole section; its keys have theirs
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mixopt study file",

@@ -345,6 +345,9 @@ class _Run:
             environment=self._environment(),
         )
         if k in self.pruned:
+            limits = self.job.limits[k] if self.job.limits is not None else None
+            expected = {} if limits is None else limits.expected(self.curves[k][-1])
+            result = dataclasses.replace(result, expected=expected)
             return Outcome(result, message=self.pruned[k], pruned=True)
         last = self.last[self.rows.index(k)]
         return Outcome(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mixopt.trials import Fidelity, TrialTable
 if TYPE_CHECKING:
     from botorch.models.model import Model
 
+S = TypeVar("S", bound="Surrogate")
 FEWEST_TRIALS = 3  # a metric measured less often than this is not modelled but refused
 
 
@@ -63,6 +64,8 @@ class Surrogate(ABC):
     name: ClassVar[str]
     multi_fidelity: ClassVar[bool] = False
     """Whether it learns from trials of every fidelity and predicts at any; the others fit one."""
+    heeds_doubt: ClassVar[bool] = False
+    """Whether a row counts the less the more `TrialTable.doubt` it has; see `learn`."""
 
     def __init__(
         self,
@@ -101,6 +104,15 @@ class Surrogate(ABC):
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
         """(n, q) the means of `predict` alone, for the many candidates of a screening."""
         return self.predict(mixtures, fidelity).mean
+
+
+def learn(surrogate: S, table: TrialTable) -> S:
+    """`surrogate`, fitted to `table`: to its measured rows alone if it takes all rows for such.
+
+    Raises:
+        SurrogateError: too few trials.
+    """
+    return surrogate.fit(table if surrogate.heeds_doubt else table.measured)
 
 
 class JointSurrogate(Surrogate):
