@@ -345,7 +345,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--evaluations", type=int, default=10)
     parser.add_argument("--chances", default="0.02,0.05,0.1,0.2")
     parser.add_argument("--startup", type=int, default=8)
-    parser.add_argument("--warmup", type=float, default=0.2)
+    parser.add_argument("--warmup", type=float, default=0.1)
     parser.add_argument("--orders", type=int, default=100)
     parser.add_argument("--surrogates", default="", help="registry names, comma between them")
     parser.add_argument("--calibration", action="store_true")

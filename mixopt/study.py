@@ -125,7 +125,7 @@ class Pruner(Section):
     """Stop a trial whose chance to end below the best one so far is less than this."""
     startup_trials: int = Field(default=8, ge=FEWEST)
     """Trials of the first swarm that are trained to their end, before its others begin."""
-    warmup: float = Field(default=0.2, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of a training before which it is not stopped."""
 
 

@@ -52,8 +52,8 @@ def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
     """The surrogate that the study asks for, with its held-out scores on `trials`.
 
     `auto` takes the one that foretells held-out trials best; with a pruner, of those that learn
-    from pruned trials. Without these, of published runs of which 71 to 92 % were pruned, the
-    Gaussian process recommended mixtures .003 to .014 nats worse than the best, with them 0 to .001.
+    from pruned trials: where 71 to 92 % of published runs were pruned, a Gaussian process without
+    these recommended mixtures .003 to .014 nats worse than the best, with them 0 to .001.
     """
     name = session.study.search.surrogate
     names = None if name == "auto" else (name,)

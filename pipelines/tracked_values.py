@@ -35,7 +35,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
     """
     curve = records.read_curve(home, trial)
     yield from curve_metrics(curve, start)
-    if trial.result is None:
+    if trial.result is None or not curve:
         return
     cost, last = trial.result.cost, curve[-1].tokens
     end = start + round(curve[-1].seconds * 1000)
