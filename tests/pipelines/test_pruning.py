@@ -191,10 +191,12 @@ def test_a_driver_that_stops_in_the_midst_goes_on_to_the_same(
     with open_session(file) as session:
         search(session)
     trials = ledger_trials(file)
+    assert {t.state for t in trials} == {State.COMPLETE, State.PRUNED}
     if cohort == 3:  # rows of a cohort equal trainings alone within rounding only
         assert found(trials) == found(ledger_trials(searched))
+    # a worker that is cancelled between its marker and this note has ended all the same
     assert all(
-        sum("completed" in line for line in lines) == 1
+        sum("completed" in line for line in lines) <= 1
         for lines in attempts(load_study(file).home).values()
     )
 
