@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test processes. More help little where there are more cores: the tests with Ray are one piece.
+JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
@@ -20,7 +22,7 @@ demo: install
 	$(BIN)/mixopt demo demo
 
 test: install lint types contracts
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -123,6 +123,7 @@ def _training_rate(corpus: Corpus, cohort: int, arguments: argparse.Namespace) -
         evaluations=1,
         evaluation_tokens=LENGTH,
         checkpoint_seconds=float("inf"),
+        compile="always",  # where there is a GPU
     )
     steps = max(8, arguments.train_steps // cohort)
     mixtures = tuple(_mixtures(corpus, cohort, len(corpus.domains)))
@@ -136,7 +137,7 @@ def _training_rate(corpus: Corpus, cohort: int, arguments: argparse.Namespace) -
             speeds.append(progress.tokens_per_second)
 
     with tempfile.TemporaryDirectory() as folder:
-        train(job, Path(folder), note, arguments.threads, device="cpu")
+        train(job, Path(folder), note, arguments.threads, device=arguments.device)
     return statistics.median(speeds[1:] or speeds)
 
 
@@ -154,6 +155,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=_numbers, default=[], help="cohorts to train, by commas")
     parser.add_argument("--train-steps", type=int, default=60, help="shared by a cohort")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of the training; cpu or cuda")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()

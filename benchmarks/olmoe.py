@@ -88,7 +88,9 @@ def train_step(
         model = model.bfloat16()
     rates = {"lr": 1e-3, "betas": (recipe.beta1, recipe.beta2), "weight_decay": recipe.weight_decay}
     optimizer = torch.optim.AdamW(model.parameters(), fused=True, **rates)
-    run = torch.compile(model) if compiled else model
+    # on a GPU, with its kernels captured as well, where torch can do that
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    run = torch.compile(model, mode=mode) if compiled else model
     # the model shifts the labels itself: as many predictions as ours, less one per sequence
     inputs_BT = ids_BT[:, :-1].contiguous()
     autocast = variant.precision == "bf16 autocast"

@@ -26,9 +26,9 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import ROUTERS
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.captured import make_step
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES
-from proxies.step import train_step
 
 # a training that reads ahead must be asked for
 SETTINGS: dict[str, dict[str, Any]] = {"expert-choice": {"ablation": True}}
@@ -78,7 +78,7 @@ class _Training:
     ) -> None:
         self.config, self.progress = config, arguments.progress
         self.model = Transformer(config, (0,), DTYPES[arguments.precision]).to(device).train()
-        self.optimizer = CohortOptimizer(self.model, Recipe(), (1e-3,))
+        self.step = make_step(self.model, CohortOptimizer(self.model, Recipe(), (1e-3,)))
         random = torch.Generator().manual_seed(0)
         shape = (1, arguments.batch, arguments.length + 1)
         self.ids_KBT = torch.randint(config.vocab_size, shape, generator=random).to(device)
@@ -86,7 +86,7 @@ class _Training:
     def run(self, steps: int) -> None:
         """Train for so many steps, and wait for the device."""
         for _ in range(steps):
-            losses_K = train_step(self.model, self.optimizer, self.ids_KBT, progress=self.progress)
+            losses_K = self.step(self.ids_KBT, progress=self.progress)
         losses_K.sum().item()
 
     def facts(self) -> dict[str, float]:

@@ -13,8 +13,8 @@ Against the peer, both have the same shape (4 layers and 8 experts of width 128,
 sequences of 256 tokens, vocabulary 4,096, unless other sizes are given), the same optimizer and
 the same run: windows of both in turn, and the median of their ratios. The last line has
 `ratio_cpu` and `ratio_gpu`, null where there is no such device or no peer. On a GPU a cohort of
-32 stands against the peer, which trains one model at a time. Memory is the growth of a fresh
-process of each, with a vocabulary of 50,304.
+32, its step compiled and captured, stands against the peer, which trains one model at a time.
+Memory is the growth of a fresh process of each, with a vocabulary of 50,304.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ import olmoe
 import torch
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.captured import make_step
 from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES
-from proxies.step import train_step
 
 Step = Callable[[], torch.Tensor]
 
@@ -84,7 +85,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     say = _printer(arguments.json)
     reason = olmoe.missing()
     ratios: dict[str, float | None] = {"ratio_cpu": None, "ratio_gpu": None}
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+    for device in arguments.on or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)):
         arguments.device = device
         found = _compare_on(arguments, reason, say)
         ratios["ratio_cpu" if device == "cpu" else "ratio_gpu"] = found
@@ -99,8 +100,20 @@ def _compare_on(
     arguments: argparse.Namespace, reason: str | None, say: Callable[[dict[str, Any]], None]
 ) -> float | None:
     """Ours over the peer's tokens/s on one device; on a GPU ours is the whole cohort."""
+    device = torch.device(arguments.device)
+    precision = _faster(_config(arguments), arguments)
+    with fusing(device.type == "cuda" and not arguments.plain):
+        return _compare_in(precision, arguments, reason, say)
+
+
+def _compare_in(
+    precision: str,
+    arguments: argparse.Namespace,
+    reason: str | None,
+    say: Callable[[dict[str, Any]], None],
+) -> float | None:
+    """As `_compare_on`, our models in that precision."""
     device, config = torch.device(arguments.device), _config(arguments)
-    precision = _faster(config, arguments)
     cohort = COHORT[device.type]
     many = _ours(config, arguments, precision, cohort)
     one = _ours(config, arguments, precision, 1)
@@ -108,13 +121,18 @@ def _compare_on(
     if reason is None:
         variant = _fastest_peer(config, arguments, say)
         runs["peer"] = (_peer(variant, config, arguments), 1)
-        if arguments.compiled:
+        if arguments.compiled and device.type == "cpu":
             runs["compiled peer"] = (_peer(variant, config, arguments, compiled=True), 1)
     speeds = _in_turn(runs, arguments, device)
+    if reason is None and arguments.compiled and device.type == "cuda":
+        # after ours: torch's own capture frees the work space of products that ours replay
+        runs = {"compiled peer": (_peer(variant, config, arguments, compiled=True), 1)}
+        speeds |= _in_turn(runs, arguments, device)
     for name, each in speeds.items():
         how = precision if name in ("one", "cohort") else str(variant)
         median = statistics.median(each)
-        line = {"measured": f"{device.type}: {name}", "how": how, "proxies": runs[name][1]}
+        proxies = cohort if name == "cohort" else 1
+        line = {"measured": f"{device.type}: {name}", "how": how, "proxies": proxies}
         say({**line, "tokens_per_second": median, "best": max(each), "name": _device(device)})
     main_run = "one" if device.type == "cpu" else "cohort"
     compared = {
@@ -175,13 +193,9 @@ def _print_memory(arguments: argparse.Namespace) -> None:
 def _ours(config: ModelConfig, arguments: argparse.Namespace, precision: str, cohort: int) -> Step:
     device = torch.device(arguments.device)
     model = Transformer(config, tuple(range(cohort)), DTYPES[precision]).to(device).train()
-    optimizer = CohortOptimizer(model, Recipe(), (1e-3,) * cohort)
+    move = make_step(model, CohortOptimizer(model, Recipe(), (1e-3,) * cohort))
     ids_KBT = _ids(arguments, cohort)
-
-    def step() -> torch.Tensor:
-        return train_step(model, optimizer, ids_KBT).sum()
-
-    return step
+    return lambda: move(ids_KBT).sum()
 
 
 def _peer(
@@ -336,6 +350,12 @@ def _arguments() -> argparse.Namespace:
         action="append",
         choices=[str(v) for v in olmoe.VARIANTS],
         help="try this one alone; may be given several times",
+    )
+    parser.add_argument(
+        "--on", action="append", choices=["cpu", "cuda"], help="compare there; all there are"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="on a GPU, our step captured but not compiled"
     )
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--memory-of", choices=["ours", "peer"], help=argparse.SUPPRESS)

@@ -1,19 +1,25 @@
 """How much a metric scatters when the same training is run again: from repeats.
 
+`measure` tells surrogates how far a run lies from its mixture's mean. `seed_scatter` and `Forecast`
+tell people what a prediction is worth for seeds that a search has not seen: its trials share one
+seed, whose error moves near mixtures alike, so that no surrogate can tell it from the mixtures.
+
 Shapes: n trials, q metrics, g groups of repeats.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, polygamma, stdtrit
 
-from mixopt.trials import TrialTable
+from mixopt.objective import Objective
+from mixopt.trials import Fidelity, Role, Trial, TrialTable
 
+NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 FEWEST = 2  # degrees of freedom under which nothing is said
 SURE = 2.0  # standard errors that the slope must be away from 0 to be believed
 SHARPEST = 3.0  # |slope| at most: e^3 = 20 times the scatter at one deviation's distance
@@ -174,3 +180,131 @@ def _slope(
         return 0.0, math.inf
     slope = float((ws * xs * ys).sum()) / information
     return float(np.clip(slope, -SHARPEST, SHARPEST)), math.sqrt(widest / information)
+
+
+@dataclass(frozen=True)
+class SeedScatter:
+    """How far one run lies from the mean over seeds of its mixture.
+
+    Attributes:
+        std: standard deviation, pooled over mixtures, in the objective's unit.
+        freedom: effective degrees of freedom of it, 1 or more: what t intervals are taken with.
+        runs: how many it is from, of mixtures that were run with several seeds.
+    """
+
+    std: float
+    freedom: float
+    runs: int
+
+
+def seed_scatter(runs: Iterable[Mapping[int, float]]) -> SeedScatter | None:
+    """The scatter over seeds of `runs`, each a mixture's values by seed; None without repeats.
+
+    Variances are pooled over mixtures. Mixtures that share seeds scatter together (two finalists
+    that are nearly one tell as much as one), so the degrees of freedom are those of the sum of
+    correlated squares (Satterthwaite 1946; Box 1954), correlations being read off the common
+    seeds: adjusted as R² is where there are three or more, taken as 1 where there are fewer.
+    """
+    repeated = [own for own in runs if len(own) > 1]
+    if not repeated:
+        return None
+    degrees = sum(len(own) - 1 for own in repeated)
+    squares = sum(float(np.var(list(own.values()))) * len(own) for own in repeated)
+    shared = sum(_shared_degrees(one, other) for one in repeated for other in repeated)
+    return SeedScatter(
+        std=math.sqrt(squares / degrees),
+        freedom=float(np.clip(degrees**2 / shared, 1, degrees)),
+        runs=sum(len(own) for own in repeated),
+    )
+
+
+def seed_scatter_of(
+    trials: Sequence[Trial], objective: Objective, fidelity: Fidelity
+) -> SeedScatter | None:
+    """The scatter of `objective` over seeds in a study's `trials` at `fidelity`.
+
+    Selection's fresh runs of a mixture and the search's own are not taken together: how far apart
+    they lie is what a forecast is judged by, and the best observed run was picked for being low.
+    """
+    fresh = [t for t in trials if t.spec.role is Role.SELECT]
+    searched = [t for t in trials if t.spec.role is not Role.SELECT]
+    groups = (runs_by_mixture(part, objective, fidelity) for part in (searched, fresh))
+    return seed_scatter(runs for group in groups for runs in group.values())
+
+
+def runs_by_mixture(
+    trials: Iterable[Trial], objective: Objective, fidelity: Fidelity
+) -> dict[tuple[float, ...], dict[int, float]]:
+    """Of the complete runs at `fidelity`, `objective` by seed, by `mixture_key`."""
+    runs: dict[tuple[float, ...], dict[int, float]] = {}
+    for trial in trials:
+        counts = trial.complete and trial.spec.fidelity == fidelity
+        if counts and all(name in trial.metrics for name in objective.metrics):
+            own = runs.setdefault(mixture_key(trial.spec.mixture.weights), {})
+            own.setdefault(trial.spec.seed, objective.value(trial.metrics))
+    return runs
+
+
+def mixture_key(weights: Sequence[float]) -> tuple[float, ...]:
+    """What mixtures agree in that are one but for rounding, as a projected natural one is."""
+    return tuple(round(weight, 9) for weight in weights)
+
+
+def _shared_degrees(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """Covariance of two mixtures' sums of squares, value by seed, in units of 2 std^4.
+
+    The degrees of freedom for a mixture with itself, 0 for two without a common seed.
+    """
+    both = [seed for seed in one if seed in other]
+    n, a, b = len(both), len(one), len(other)
+    overlap = n - n / a - n / b + n * n / (a * b)
+    return overlap * _squared_correlation([one[s] for s in both], [other[s] for s in both])
+
+
+def _squared_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of values at the same seeds, less what chance makes of it; 1 where they are too few."""
+    if len(x) < 3 or x == y or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 1.0
+    found = float(np.corrcoef(x, y)[0, 1]) ** 2
+    free = len(x) - 1
+    return max(0.0, (free * found - 1) / (free - 1))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What runs of one mixture will give, by a surrogate of trials that share a seed.
+
+    Attributes:
+        mean: predicted objective.
+        std: its standard deviation as the surrogate has it: for the seeds of its trials.
+        seeds: how many of them the mixture itself was run with, 1 if it was not run: the error of
+            that many seeds' mean is hidden in the prediction.
+        scatter: of a run over seeds; None if it is not known. Intervals are then for the search's
+            seed only.
+    """
+
+    mean: float
+    std: float
+    seeds: int = 1
+    scatter: SeedScatter | None = None
+
+    @property
+    def this_seed(self) -> tuple[float, float]:
+        """The central 90 % of what runs with the search's own seed give: for differences alone."""
+        return self._around(NORMAL_90 * self.std)
+
+    def within(self, runs: float = math.inf) -> tuple[float, float]:
+        """The central 90 % of the mean over `runs` runs with fresh seeds, of all seeds if infinite.
+
+        The half widths of the prediction (normal) and of the seeds (t) are added in quadrature:
+        with few repeats this covers no less than asked for, where degrees of freedom that grow with
+        the share of `std` (Welch) covered .83 of .90 with one repeat and a `std` of .3 scatters.
+        """
+        if self.scatter is None:
+            return self.this_seed
+        hidden = self.scatter.std * math.sqrt(1 / self.seeds + 1 / runs)
+        student = float(stdtrit(self.scatter.freedom, 0.95))
+        return self._around(math.hypot(NORMAL_90 * self.std, student * hidden))
+
+    def _around(self, half: float) -> tuple[float, float]:
+        return self.mean - half, self.mean + half

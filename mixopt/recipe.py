@@ -39,6 +39,8 @@ class Recipe:
         weight_decay: decoupled decay of matrices (not of norms and embeddings).
         gradient_clip: largest gradient norm, per proxy.
         precision: `auto` measures which of fp32 and bf16 is faster on the device, once.
+        compile: whether a GPU's step is compiled into fewer kernels, which takes `auto` to be worth
+            it where a training is long enough; a CPU's never is.
         evaluations: how often a run is evaluated on the way, the end included.
         evaluation_tokens: tokens per validation domain, and per task, at the end, at most.
         curve_tokens: tokens per validation domain and task at each evaluation on the way, at most.
@@ -61,6 +63,7 @@ class Recipe:
     weight_decay: float = 0.1
     gradient_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     evaluations: int = 5
     evaluation_tokens: int = 65_536
     curve_tokens: int = 16_384

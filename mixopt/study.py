@@ -145,7 +145,7 @@ class Search(Section):
     surrogate: str = "auto"
     """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
     repeats: int = Field(default=2, ge=0)
-    """Further seeds of the natural mixture in the first swarm, to measure the noise."""
+    """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
     pruner: Pruner | None = None
     """Stop trials that will hardly beat the best one so far; null trains all to their end."""
 

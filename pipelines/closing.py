@@ -14,7 +14,16 @@ from mixopt.records import read_promotion, read_verdict
 from mixopt.trials import State, Trial
 from pipelines.session import Session
 from pipelines.tracking import ui_command
-from pipelines.wording import count, duration, headline, unit
+from pipelines.wording import (
+    count,
+    duration,
+    foretold,
+    headline,
+    interval,
+    interval_label,
+    promised,
+    unit,
+)
 
 
 def print_closing(session: Session, console: Console) -> None:
@@ -29,6 +38,9 @@ def print_closing(session: Session, console: Console) -> None:
             gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
             console.print(f"  binds: {line}{gain}", style="dim")
     console.print(headline(trials, session.objective, verdict), style="bold")
+    said = foretold(verdict, session.objective)
+    if said:
+        console.print(said)
     _print_spent(trials, promotion, console)
     if promotion:
         console.print()
@@ -57,10 +69,7 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
     for domain in session.corpus.domains:
         table.add_row(domain, *(f"{arms[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
     table.add_section()
-    table.add_row(
-        f"predicted {what}",
-        *(_spread(arms[n].get("predicted_mean"), arms[n].get("predicted_std")) for n in names),
-    )
+    table.add_row(interval_label(verdict), *(interval(arms[n], 3) for n in names))
     table.add_row(
         f"measured {what}", *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names)
     )
@@ -88,13 +97,12 @@ def promotion_table(promotion: Mapping[str, Any]) -> Table:
     for metric, after in promotion["after"].items():
         if not metric.startswith(("bpb/", "task/")):
             continue
-        foretold = promotion.get("predicted", {}).get(metric, (None, None))
         table.add_row(
             metric.removeprefix("bpb/"),
             _number(promotion.get("seed", {}).get(metric)),
             _number(promotion.get("before", {}).get(metric)),
             _number(after),
-            _spread(*foretold),
+            interval(promised(promotion, metric), 3),
         )
     return table
 

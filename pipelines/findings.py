@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Choice, OutOfFold, Score, o
 from mixopt.effects import Effects, effects
 from mixopt.errors import SurrogateError
 from mixopt.mixture import Mixture
+from mixopt.noise import SeedScatter, mixture_key, seed_scatter
 from mixopt.proposers.base import hellinger
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.surrogates._torch import reproducible
@@ -53,6 +54,8 @@ class Findings:
         stds: their standard deviations, of the noise-free mean.
         difference: of the objective, proposed - natural.
         effects: of the domains at the natural mixture.
+        scatter: of a run's objective over the seeds of its mixture, at the predicted fidelity; None
+            without repeats.
         notes: those of the fit, and what was found since.
     """
 
@@ -66,6 +69,7 @@ class Findings:
     stds: np.ndarray
     difference: Difference
     effects: Effects
+    scatter: SeedScatter | None
     notes: tuple[str, ...]
 
     @property
@@ -90,6 +94,8 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         mixtures = {NATURAL: fitted.natural, **_best_observed(fitted, notes)}
         mixtures |= {PROPOSED: best.mixture, UNCONSTRAINED: best.unconstrained}
         notes += _far_away(fitted, best.mixture)
+        scatter = _seed_scatter(fitted)
+        notes += _shared_seed(fitted, scatter)
         weights = np.stack([mixture.array for mixture in mixtures.values()])
         said = surrogate.predict(weights)
         columns = [said.metrics.index(metric) for metric in fitted.metrics]
@@ -108,6 +114,7 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         np.column_stack([said.std[:, columns], std]),
         difference,
         found,
+        scatter,
         tuple(notes),
     )
 
@@ -165,6 +172,36 @@ def _far_away(fitted: Fitted, mixture: Mixture) -> list[str]:
         f"The proposed mixture lies {nearest:.2f} (Hellinger) from the nearest run, where 95 % of "
         f"runs have one within {usual:.2f}: its prediction extrapolates; train it before you trust "
         "it."
+    ]
+
+
+def _seed_scatter(fitted: Fitted) -> SeedScatter | None:
+    final = fitted.table.final
+    final = final.select(final.at(fitted.target))
+    value = fitted.objective.of_table(final)
+    runs: dict[tuple[float, ...], dict[int, float]] = {}
+    for row in np.flatnonzero(np.isfinite(value)).tolist():
+        own = runs.setdefault(mixture_key(final.weights[row].tolist()), {})
+        own.setdefault(int(final.seeds[row]), float(value[row]))
+    return seed_scatter(runs.values())
+
+
+def _shared_seed(fitted: Fitted, scatter: SeedScatter | None) -> list[str]:
+    """What the predicted values do not know if the runs shared a seed; nothing if they did not."""
+    _, counts = np.unique(fitted.table.final.seeds, return_counts=True)
+    if counts.max() <= counts.sum() / 2:
+        return []
+    if scatter is None:
+        told = "how large that is, repeats of a mixture with other seeds would tell"
+    else:
+        told = (
+            f"a run's objective is ± {scatter.std:.4f} from seed to seed, by {scatter.runs} "
+            "repeated runs"
+        )
+    return [
+        "If these runs shared one seed, as the table does not rule out, predicted values are for "
+        f"that seed, and their ± lacks its error: {told}. Near mixtures share it, so their "
+        "differences hold."
     ]
 
 
@@ -261,6 +298,7 @@ def mixture_values(found: Findings) -> dict[str, Any]:
             "std": found.difference.std,
             "sure": found.difference.sure,
         },
+        "seed_scatter": None if found.scatter is None else asdict(found.scatter),
         "binding": list(found.best.binding),
         "prices": dict(found.best.prices),
         "kl_to_natural": found.best.kl,
@@ -268,7 +306,7 @@ def mixture_values(found: Findings) -> dict[str, Any]:
 
 
 def interval(mean: float, std: float) -> dict[str, float]:
-    """A prediction with its central 90 % interval."""
+    """A prediction with its central 90 % interval, for the seeds of the runs learned from."""
     half = NORMAL_90 * std
     return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
 

@@ -25,9 +25,10 @@ from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import upcycler_class
 from mixopt.models.upcycling.base import check_shapes
+from mixopt.objective import Objective
 from mixopt.study import Promote, Study, digest
 from mixopt.trials import Outcome, TrialResult, TrialTable
-from pipelines.search import search_trials, surrogate_choice
+from pipelines.search import forecast, search_trials, surrogate_choice
 from pipelines.session import Session
 from proxies.job import Job
 from workers.proxy_task import Work, finished
@@ -270,7 +271,7 @@ def _result(
         "seed": dict(stages["seed"].metrics),
         "before": dict(upcycled["metrics"]),
         "after": dict(last.metrics),
-        "predicted": predicted(job),
+        **predicted(job),
         "loads": {domain: list(load) for domain, load in last.loads.items()},
         "entropies": dict(last.entropies),
         "dropped": dict(last.dropped),
@@ -292,21 +293,31 @@ def _export(job: Promotion, trained: Path) -> Path:
     return model
 
 
-def predicted(job: Promotion) -> dict[str, tuple[float, float]]:
-    """Mean and deviation per domain and task that the proxies' surrogate expects of the mixture.
+def predicted(job: Promotion) -> dict[str, dict[str, tuple[float, float]]]:
+    """What the proxies' surrogate expects of the mixture, per domain and task.
 
     At the proxies' size and tokens: what the promoted model should reach or pass. Predicting at the
     promoted model's own size needs proxies of several sizes.
+
+    Returns:
+        `predicted`: mean and deviation, for the search's seed; `predicted_interval`: the central
+        90 % of one run with a fresh seed.
     """
     session = job.session
     metrics = (
         *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
         *(f"task/{name}" for name in session.tasks),
     )
-    trials = search_trials(session.ledger.trials())
+    everything = session.ledger.trials()
+    trials = search_trials(everything)
     surrogate = surrogates.make(
         surrogate_choice(session, trials).name, seed=session.study.seed, fidelity=session.fidelity
     )
     said = surrogate.fit(TrialTable.of(trials, metrics)).predict(job.mixture.array[None])
     pairs = zip(said.mean[0].tolist(), said.std[0].tolist(), strict=True)
-    return dict(zip(said.metrics, pairs, strict=True))
+    found = dict(zip(said.metrics, pairs, strict=True))
+    intervals = {
+        metric: forecast(session, everything, Objective({metric: 1.0}), job.mixture, pair).within(1)
+        for metric, pair in found.items()
+    }
+    return {"predicted": found, "predicted_interval": intervals}

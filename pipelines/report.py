@@ -32,7 +32,16 @@ from pipelines.report_figures import (
     surrogate_figures,
     surrogate_quality,
 )
-from pipelines.wording import best_trial, count, duration, headline, unit
+from pipelines.wording import (
+    best_trial,
+    count,
+    duration,
+    foretold,
+    headline,
+    interval,
+    interval_label,
+    unit,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -215,9 +224,7 @@ def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
     what = unit(told.objective)
     results = [
         _Row(f"measured{', ' + what if what else ''}", [_spread(c.facts) for c in columns]),
-        _Row(
-            "predicted before", [_pair(c.facts, "predicted_mean", "predicted_std") for c in columns]
-        ),
+        _Row(interval_label(told.verdict), [interval(c.facts, 4) for c in columns]),
         _Row("difference to natural", [_signed(c.facts.get("difference")) for c in columns]),
         _Row("sure to be better", [_share(c.facts.get("confidence")) for c in columns]),
         _Row("tokens spent", [_or_dash(c.facts.get("tokens"), count) for c in columns]),
@@ -236,7 +243,14 @@ def _weight(told: Told, mixture: Mixture, domain: str) -> str:
 
 
 def _table_note(told: Told) -> str:
-    note = "Mean ± standard deviation over seeds; lower is better."
+    note = "Measured: mean ± standard deviation over seeds; lower is better."
+    if told.verdict.get("seed_scatter"):
+        note += (
+            " Predicted: ± half the 90 % interval of the mean over those seeds, which counts what "
+            "the one seed hides that the search's trials share."
+        )
+    elif told.verdict:
+        note += " Predicted: ± half the 90 % interval for the search's own seed only."
     if told.available:
         budget = count(told.study.budget)
         note += f" In brackets: epochs over the domain in a run of {budget} tokens."
@@ -244,7 +258,8 @@ def _table_note(told: Told) -> str:
 
 
 def _remarks(told: Told) -> list[str]:
-    remarks = []
+    said = foretold(told.verdict, told.objective)
+    remarks = [said] if said else []
     binding = [str(line) for line in told.verdict.get("binding", [])]
     if binding:
         remarks.append("Constraints that bind: " + "; ".join(binding) + ".")

@@ -11,6 +11,9 @@ import numpy as np
 from mixopt import diagnostics, noise, proposers, pruning, surrogates, token_losses
 from mixopt.diagnostics import Choice
 from mixopt.errors import StudyError
+from mixopt.mixture import Mixture
+from mixopt.noise import Forecast
+from mixopt.objective import Objective
 from mixopt.records import read_curve, trial_folder
 from mixopt.study import Study
 from mixopt.surrogates.base import Surrogate
@@ -56,7 +59,7 @@ def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
     these recommended mixtures .003 to .014 nats worse than the best, with them 0 to .001.
     """
     name = session.study.search.surrogate
-    names = None if name == "auto" else (name,)
+    names: tuple[str, ...] | None = None if name == "auto" else (name,)
     if name == "auto" and session.study.search.pruner is not None:
         names = tuple(n for n in diagnostics.CANDIDATES if surrogates.make(n).heeds_doubt)
     return diagnostics.choose(
@@ -92,6 +95,28 @@ def told_noise(session: Session, trials: Sequence[Trial], name: str) -> dict[str
         return {}
     table = TrialTable.of(search_trials(trials), session.objective.metrics)
     return dict(noise.measure(table).std)
+
+
+def forecast(
+    session: Session,
+    trials: Sequence[Trial],
+    objective: Objective,
+    mixture: Mixture,
+    said: tuple[float, float],
+) -> Forecast:
+    """What runs of `mixture` with fresh seeds will give, where a surrogate `said` mean and std.
+
+    Args:
+        session: for the fidelity.
+        trials: whose repeats tell the scatter over seeds, selection's too where it has run.
+        objective: what was predicted.
+        mixture: where.
+        said: from the search's trials, which share a seed but for repeats.
+    """
+    searched = noise.runs_by_mixture(search_trials(trials), objective, session.fidelity)
+    own = searched.get(noise.mixture_key(mixture.weights), {})
+    scatter = noise.seed_scatter_of(trials, objective, session.fidelity)
+    return Forecast(*said, seeds=max(1, len(own)), scatter=scatter)
 
 
 def search(session: Session) -> list[Trial]:

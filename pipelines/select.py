@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from mixopt import diagnostics, files, surrogates
+from mixopt.noise import Forecast
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
 from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, finalists
 from mixopt.study import digest
 from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Trial, TrialTable
-from pipelines.search import search_trials, surrogate_choice, told_noise
+from pipelines.search import forecast, search_trials, surrogate_choice, told_noise
 from pipelines.session import Session, add_missing, run_trials
+from pipelines.wording import before_selection
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
@@ -48,6 +50,8 @@ def select(session: Session) -> dict[str, Any]:
         f"fitting {len(table.measured)} trials with {choice.name}, looking for the optimum …"
     )
     found = recommend(surrogate, session.objective, session.space, session.study.seed)
+    foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
+    session.display.say(before_selection(foretold, session.objective))
     selection = _selection(session, found, trials)
     while True:
         pulls = selection.next_pulls(session.ledger.trials())
@@ -102,11 +106,13 @@ def _verdict(
     weights = np.stack([mixture.array for mixture in selection.arms.values()])
     mean, std = surrogate.predict(weights).compose(session.objective)
     arms = [
-        _arm(session, name, report, trials) | {"predicted_mean": m, "predicted_std": s}
-        for (name, report), m, s in zip(
-            verdict.arms.items(), mean.tolist(), std.tolist(), strict=True
+        _arm(session, name, report, trials)
+        | _foretold(forecast(session, trials, session.objective, report.mixture, said), report)
+        for (name, report), said in zip(
+            verdict.arms.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
         )
     ]
+    foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     challengers = [arm for arm in arms if arm["name"] not in (NATURAL, "uniform") and arm["n"]]
     best = min(challengers, key=lambda arm: arm["difference"] or 0.0, default=None)
     return {
@@ -118,7 +124,10 @@ def _verdict(
         "mixture": verdict.promoted.as_dict(),
         "arms": arms,
         "recommended": found.mixture.as_dict(),
-        "interval": list(found.interval),
+        "interval": list(foretold.within()),
+        "interval_of_run": list(foretold.within(runs=1)),
+        "interval_of_this_seed": list(foretold.this_seed),
+        "seed_scatter": foretold.scatter and dataclasses.asdict(foretold.scatter),
         "unconstrained": found.unconstrained.as_dict(),
         "unconstrained_mean": found.unconstrained_mean,
         "binding": list(found.binding),
@@ -150,6 +159,21 @@ def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]
         "confidence": _finite(report.confidence),
         "tokens": sum(run.cost.tokens for run in runs),
         "device_seconds": sum(run.cost.device_seconds for run in runs),
+    }
+
+
+def _foretold(said: Forecast, report: ArmReport) -> dict[str, Any]:
+    """What the search foretold of an arm, and whether the mean over its fresh seeds is within.
+
+    `predicted_std` is for the search's own seed, the interval for as many fresh ones as ran.
+    """
+    low, high = said.within(runs=report.n or math.inf)
+    return {
+        "predicted_mean": said.mean,
+        "predicted_std": said.std,
+        "predicted_low": low,
+        "predicted_high": high,
+        "inside": low <= report.mean <= high if report.n else None,
     }
 
 

@@ -20,7 +20,7 @@ from mixopt.records import (
 from mixopt.study import load_study
 from mixopt.trials import Role, State, Trial
 from pipelines.console import make_console
-from pipelines.wording import count, duration, headline
+from pipelines.wording import count, duration, foretold, headline
 
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
 
@@ -59,7 +59,10 @@ def show_status(path: Path) -> None:
             console.print(f"  trial {trial.number} pruned: {trial.message}", markup=False)
         elif trial.state is State.FAILED:
             console.print(f"  trial {trial.number} {trial.failure}: {trial.message}", markup=False)
-    console.print(headline(trials, study.mixture_objective(), read_verdict(study.home)))
+    objective, verdict = study.mixture_objective(), read_verdict(study.home)
+    for line in (headline(trials, objective, verdict), foretold(verdict, objective)):
+        if line:
+            console.print(line)
     promotion = read_promotion(study.home)
     if promotion:
         model = study.home / "promotion" / promotion["model"]

@@ -20,6 +20,7 @@ from pipelines.mlflow_store import curve_metrics
 from pipelines.wording import count
 
 Metric = tuple[str, float, int, int]
+PREDICTED = ("predicted_mean", "predicted_std", "predicted_low", "predicted_high", "inside")
 
 
 def weights(mixture: Mapping[str, float]) -> dict[str, str]:
@@ -89,12 +90,18 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
-    """The arms' statistics and the promoted mixture of a `verdict.json`."""
+    """The arms' statistics and the promoted mixture of a `verdict.json`.
+
+    `predicted_low` and `predicted_high` hold 90 % for the mean over the arm's fresh seeds;
+    `inside` is 1 where the measured mean lies between them.
+    """
     found = [
         (f"selection/{arm['name']}/{key}", arm.get(key))
         for arm in verdict.get("arms", [])
-        for key in ("mean", "std", "n", "difference", "confidence")
+        for key in ("mean", "std", "n", "difference", "confidence", *PREDICTED)
     ]
+    scatter = verdict.get("seed_scatter") or {}
+    found += [(f"selection/seed_scatter/{key}", scatter.get(key)) for key in ("std", "freedom")]
     found += [(f"mixture/{d}", w) for d, w in verdict.get("mixture", {}).items()]
     found.append(("selection/confidence", verdict.get("confidence")))
     for name, value in found:
@@ -111,6 +118,9 @@ def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
     for name, (mean, std) in (result.get("predicted") or {}).items():
         yield f"predicted/{name}", mean, tokens, stamp
         yield f"predicted_std/{name}", std, tokens, stamp
+    for name, (low, high) in (result.get("predicted_interval") or {}).items():
+        yield f"predicted_low/{name}", low, tokens, stamp
+        yield f"predicted_high/{name}", high, tokens, stamp
     for stage in result.get("stages", []):
         for key in ("tokens", "device_seconds"):
             if stage.get(key) is not None:

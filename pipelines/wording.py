@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixopt.frames import objective_value
+from mixopt.noise import NORMAL_90, Forecast, SeedScatter, seed_scatter_of
 from mixopt.objective import Objective
 from mixopt.trials import Role, State, Trial
+
+UNREPEATED = (
+    "no mixture was run with several seeds, so what a seed does is not known "
+    "(search.repeats: 2 would tell)"
+)
 
 
 def count(tokens: float) -> str:
@@ -56,6 +62,91 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
     )
 
 
+def before_selection(said: Forecast, objective: Objective) -> str:
+    """What a search foretells of the mixture that it recommends, before anything is run for it."""
+    if said.scatter is None:
+        return (
+            f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.this_seed)} for "
+            f"the search's seed only; {UNREPEATED}"
+        )
+    return (
+        f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.within())} for the "
+        f"mean over seeds, {_between(*said.this_seed)} for the search's own; "
+        f"{_scattered(said.scatter)}"
+    )
+
+
+def foretold(verdict: Mapping[str, Any], objective: Objective) -> str:
+    """Whether the mean over fresh seeds is what the search foretold; empty where nobody can say.
+
+    Of the recommended mixture, or of the promoted one where that is no arm of its own.
+    """
+    names = ("recommended", str(verdict.get("promoted", "")))
+    arm = next((a for name in names if (a := arm_of(verdict, name))), {})
+    if arm.get("inside") is None:
+        return ""
+    low, high = float(arm["predicted_low"]), float(arm["predicted_high"])
+    scatter = verdict.get("seed_scatter")
+    said = (
+        f"The search foretold {_amount(float(arm['predicted_mean']), objective)} of the "
+        f"{arm['name']} mixture, 90 % {_between(low, high)} for "
+        + (f"the mean over {arm['n']} fresh seeds" if scatter else "its own seed only")
+        + f"; measured {float(arm['mean']):.4f}, {_side(arm)}."
+    )
+    others = [
+        a for a in verdict["arms"] if a["name"] != arm["name"] and a.get("inside") is not None
+    ]
+    if others:
+        said += f" Of the other mixtures {sum(map(_inside, others))} of {len(others)} are inside."
+    if scatter:
+        said += f" {_scattered(SeedScatter(**scatter)).capitalize()}."
+    return said
+
+
+def interval(arm: Mapping[str, Any], digits: int) -> str:
+    """What was predicted of an arm, with half the width of its 90 % interval; a dash if nothing.
+
+    Arms of older verdicts have a deviation alone, for the search's seed.
+    """
+    mean, std, low, high = (arm.get(f"predicted_{key}") for key in ("mean", "std", "low", "high"))
+    if mean is None:
+        return "–"
+    if low is not None and high is not None:
+        return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {NORMAL_90 * std:.{digits}f}")
+
+
+def interval_label(verdict: Mapping[str, Any]) -> str:
+    """What `interval` says, as the name of a row."""
+    return "predicted, 90 %" if verdict.get("seed_scatter") else "predicted, one seed only"
+
+
+def _inside(arm: Mapping[str, Any]) -> bool:
+    return bool(arm["inside"])
+
+
+def _side(arm: Mapping[str, Any]) -> str:
+    if _inside(arm):
+        return "inside"
+    return "below" if float(arm["mean"]) < float(arm["predicted_low"]) else "above"
+
+
+def _scattered(scatter: SeedScatter) -> str:
+    return (
+        f"a run is ± {scatter.std:.4f} from seed to seed, by {scatter.runs} repeated runs "
+        f"({scatter.freedom:.3g} degree{'s' * (scatter.freedom != 1)} of freedom)"
+    )
+
+
+def _between(low: float, high: float) -> str:
+    return f"between {low:.4f} and {high:.4f}"
+
+
+def _amount(value: float, objective: Objective) -> str:
+    what = unit(objective)
+    return f"{value:.4f}{' ' + what if what else ''}"
+
+
 def markdown(
     name: str,
     trials: Sequence[Trial],
@@ -64,7 +155,10 @@ def markdown(
     promotion: Mapping[str, Any],
 ) -> str:
     """A page about study `name` for MLflow's description of a run."""
-    lines = [f"## {name}", "", headline(trials, objective, verdict), "", _table(verdict)]
+    lines = [f"## {name}", "", headline(trials, objective, verdict), ""]
+    said = foretold(verdict, objective)
+    lines += [said, ""] if said else []
+    lines.append(_table(verdict))
     binding = [str(line) for line in verdict.get("binding", [])]
     if binding:
         lines += ["**Constraints that bind:** " + "; ".join(binding) + ".", ""]
@@ -106,11 +200,11 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     best = best_trial(trials, objective)
     if best is None:
         return said + "."
-    what = unit(objective)
-    value = objective.value(best.metrics)
+    scatter = seed_scatter_of(trials, objective, best.spec.fidelity)
     return (
-        f"{said}; the best so far is trial {best.number} with {value:.4f}"
-        f"{' ' + what if what else ''}. Nothing is selected yet."
+        f"{said}; the best so far is trial {best.number} with "
+        f"{_amount(objective.value(best.metrics), objective)}, of one seed: "
+        f"{UNREPEATED if scatter is None else _scattered(scatter)}. Nothing is selected yet."
     )
 
 
@@ -127,6 +221,9 @@ def _table(verdict: Mapping[str, Any]) -> str:
     rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
     measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
     rows.append("| **objective** | " + " | ".join(measured) + " |")
+    if any(a.get("predicted_mean") is not None for a in arms):
+        cells = " | ".join(interval(a, 4) for a in arms)
+        rows.append(f"| {interval_label(verdict)} | {cells} |")
     for domain in domains:
         weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
         rows.append(f"| {domain} | " + " | ".join(weights) + " |")
@@ -136,13 +233,20 @@ def _table(verdict: Mapping[str, Any]) -> str:
 def promotion_markdown(promotion: Mapping[str, Any]) -> str:
     """What the promoted model reached, as a table in Markdown."""
     before, after = promotion.get("before") or {}, promotion.get("after") or {}
-    predicted = promotion.get("predicted") or {}
     rows = ["| metric | upcycled, untrained | trained | predicted |", "|---|---:|---:|---:|"]
     for name, value in after.items():
         start = f"{before[name]:.4f}" if name in before else "–"
-        said = predicted.get(name)
         rows.append(
-            f"| {name} | {start} | {value:.4f} | "
-            + (f"{said[0]:.4f} ± {said[1]:.4f} |" if said else "– |")
+            f"| {name} | {start} | {value:.4f} | {interval(promised(promotion, name), 4)} |"
         )
+    rows += ["", "Predicted of one run of a proxy, with half the width of the 90 % interval."]
     return "\n".join(rows)
+
+
+def promised(promotion: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """What the proxies foretold of a metric of the promoted run, in the words of an arm."""
+    mean_std = (promotion.get("predicted") or {}).get(metric) or ()
+    low_high = (promotion.get("predicted_interval") or {}).get(metric) or ()
+    return dict(zip(("predicted_mean", "predicted_std"), mean_std, strict=False)) | dict(
+        zip(("predicted_low", "predicted_high"), low_high, strict=False)
+    )

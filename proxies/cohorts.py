@@ -16,10 +16,10 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.captured import WARM_UP, make_step
 from proxies.measurements import remembered
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
-from proxies.step import train_step
 
 NEEDED_GAIN = 1.05  # twice the proxies must train this much more tokens a second to be worth it
 MOST = 256
@@ -66,13 +66,14 @@ def tokens_per_second(
     generator = torch.Generator().manual_seed(0)
     shape = (cohort, recipe.batch_sequences, recipe.sequence_length + 1)
     ids_KBT = torch.randint(config.vocab_size, shape, generator=generator).to(device)
+    step = make_step(model, optimizer, recipe.micro_batches)
+    warm = WARM_UP + 1 if device.type == "cuda" else 1
     spent: list[float] = []
-    while len(spent) <= ROUNDS or sum(spent) < SECONDS:
+    while len(spent) < warm + ROUNDS or sum(spent) < SECONDS:
         start = time.perf_counter()
-        losses_K = train_step(model, optimizer, ids_KBT, recipe.micro_batches)
-        losses_K.sum().item()  # waits for the device
+        step(ids_KBT).sum().item()  # waits for the device
         spent.append(time.perf_counter() - start)
-    return cohort * recipe.tokens_per_step / min(spent[1:])  # the first one warms up
+    return cohort * recipe.tokens_per_step / min(spent[warm:])
 
 
 def _measure(config: ModelConfig, recipe: Recipe, device: torch.device) -> int:

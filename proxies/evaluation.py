@@ -17,7 +17,7 @@ from torch import Tensor
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
-from mixopt.models.routers.base import dropped_share, gate_entropy
+from mixopt.models.routers.base import Routing, gate_entropies, reaches_none
 from mixopt.models.transformer import Transformer
 
 WINDOWS_PER_BATCH = 32
@@ -70,12 +70,13 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        per_domain = {
-            domain: _evaluate_domain(
-                model, corpus, domain, limits[domain], sequence_length, domain in each_token_of
-            )
-            for domain in domains
-        }
+        per_domain = _evaluate_domains(
+            model,
+            corpus,
+            {domain: limits[domain] for domain in domains},
+            sequence_length,
+            each_token_of,
+        )
         per_task = [
             metric
             for name, questions in (tasks or {}).items()
@@ -90,6 +91,8 @@ def evaluate(
             found.metrics[f"bpb/{domain}"] = float(scores.bpb_K[k])
             found.metrics[f"loss/{domain}"] = float(scores.loss_K[k])
             if scores.load_KE is not None:
+                assert scores.entropy_K is not None
+                assert scores.dropped_K is not None
                 found.loads[domain] = tuple(scores.load_KE[k].tolist())
                 found.entropies[domain] = float(scores.entropy_K[k])
                 found.dropped[domain] = float(scores.dropped_K[k])
@@ -122,50 +125,110 @@ def validation_windows(
 
 @dataclass(frozen=True)
 class _Scores:
-    """Of one domain; `load_KE` is None of a dense model, `nats_KN` where it is not asked for."""
+    """Of one domain; None is what a dense model has not, or what was not asked for."""
 
     loss_K: Tensor
     bpb_K: Tensor
-    load_KE: Tensor | None
-    entropy_K: Tensor
-    dropped_K: Tensor
-    nats_KN: Tensor | None
+    load_KE: Tensor | None = None
+    entropy_K: Tensor | None = None
+    dropped_K: Tensor | None = None
+    nats_KN: Tensor | None = None
 
 
-def _evaluate_domain(
-    model: Transformer, corpus: Corpus, domain: str, tokens: int, length: int, each: bool
-) -> _Scores:
-    windows = validation_windows(corpus.validation(domain), tokens, length, domain)
-    targets = windows[:, 1:]
-    size = float(corpus.token_bytes[targets].sum())
-    if size <= 0:
-        raise CorpusError("the evaluated tokens stand for no bytes", where=domain)
-    nats_K, entropy_K, dropped_K = torch.zeros(3, model.cohort, dtype=torch.float64)
-    counts_KE: Tensor | None = None
-    kept: list[Tensor] = []
+@dataclass(frozen=True)
+class _Windows:
+    """What some windows gave; of tokens that are asked for alone, of layers none if dense.
+
+    Attributes:
+        nats_KW: nats of all tokens of each, fp64.
+        tokens: nats of every token of the windows asked for, (K, T) each.
+        loads_KWE: assignments per expert, all layers together.
+        entropy_KW: mean entropy of a token's gates, mean over layers.
+        dropped_KW: share of tokens that reach no expert, mean over layers.
+    """
+
+    nats_KW: Tensor
+    tokens: list[Tensor]
+    loads_KWE: Tensor | None
+    entropy_KW: Tensor | None
+    dropped_KW: Tensor | None
+
+
+def _evaluate_domains(
+    model: Transformer,
+    corpus: Corpus,
+    tokens: Mapping[str, int],
+    length: int,
+    each_token_of: Collection[str],
+) -> dict[str, _Scores]:
+    """Domain → its scores. Windows of several domains share a batch: some have one or two."""
+    if not tokens:
+        return {}
+    windows = {
+        domain: validation_windows(corpus.validation(domain), limit, length, domain)
+        for domain, limit in tokens.items()
+    }
+    sizes = {d: float(corpus.token_bytes[ids[:, 1:]].sum()) for d, ids in windows.items()}
+    for domain, size in sizes.items():
+        if size <= 0:
+            raise CorpusError("the evaluated tokens stand for no bytes", where=domain)
+    kept_W = np.repeat([d in each_token_of for d in windows], [len(w) for w in windows.values()])
+    found = _run_windows(model, np.concatenate(list(windows.values())), kept_W)
+    each_token = iter(found.tokens)
+    scores, start = {}, 0
+    for domain, ids in windows.items():
+        own = slice(start, start + len(ids))
+        start += len(ids)
+        nats_K = found.nats_KW[:, own].sum(1)
+        kept = [next(each_token) for _ in ids] if domain in each_token_of else []
+        load_KE = None if found.loads_KWE is None else found.loads_KWE[:, own].sum(1)
+        scores[domain] = _Scores(
+            loss_K=nats_K / ids[:, 1:].size,
+            bpb_K=nats_K / (math.log(2) * sizes[domain]),
+            load_KE=None if load_KE is None else load_KE / load_KE.sum(1, True).clamp_min(1),
+            entropy_K=None if found.entropy_KW is None else found.entropy_KW[:, own].mean(1),
+            dropped_K=None if found.dropped_KW is None else found.dropped_KW[:, own].mean(1),
+            nats_KN=torch.cat(kept, 1) if kept else None,
+        )
+    return scores
+
+
+def _run_windows(model: Transformer, ids_WT: np.ndarray, kept_W: np.ndarray) -> _Windows:
+    """What the windows give, and of those in `kept_W` every token."""
     device = model.embedding.device
-    for ids_KBT in _batches(windows, model.cohort):
+    nats: list[Tensor] = []
+    tokens: list[Tensor] = []
+    routed: list[tuple[Tensor, Tensor, Tensor]] = []
+    for ids_KBT in _batches(ids_WT, model.cohort):
+        size = ids_KBT.shape[1]
         ids_KBT = ids_KBT.to(device)
         nats_KN, routings = model.nats(ids_KBT[..., :-1], ids_KBT[..., 1:])
-        nats_K += nats_KN.double().sum(1).cpu()
-        if each:
-            kept.append(nats_KN.float().cpu())
-        share = nats_KN.shape[1] / targets.size / max(1, len(routings))
-        for routing in routings:
-            layer_KE = routing.counts_KE.double().cpu()
-            counts_KE = layer_KE if counts_KE is None else counts_KE + layer_KE
-            entropy_K += share * gate_entropy(routing).cpu()
-            dropped_K += share * dropped_share(routing).cpu()
-    if counts_KE is not None:
-        counts_KE = counts_KE / counts_KE.sum(1, keepdim=True).clamp_min(1)
-    return _Scores(
-        loss_K=nats_K / targets.size,
-        bpb_K=nats_K / (math.log(2) * size),
-        load_KE=counts_KE,
-        entropy_K=entropy_K,
-        dropped_K=dropped_K,
-        nats_KN=torch.cat(kept, 1) if each else None,
+        nats_KBT = nats_KN.float().cpu().view(model.cohort, size, -1)
+        kept_B = kept_W[sum(n.shape[1] for n in nats) :][:size]
+        tokens += [nats_KBT[:, b] for b in np.flatnonzero(kept_B)]
+        nats.append(nats_KBT.double().sum(2))
+        if routings:
+            layers = zip(*(_by_window(routing, size) for routing in routings), strict=True)
+            loads_KBE, entropy_KB, dropped_KB = map(torch.stack, map(list, layers))
+            routed.append((loads_KBE.sum(0), entropy_KB.mean(0), dropped_KB.mean(0)))
+    if not routed:
+        return _Windows(torch.cat(nats, 1), tokens, None, None, None)
+    loads_KWE, entropy_KW, dropped_KW = (
+        torch.cat(list(parts), 1).cpu().double() for parts in zip(*routed, strict=True)
     )
+    return _Windows(torch.cat(nats, 1), tokens, loads_KWE, entropy_KW, dropped_KW)
+
+
+def _by_window(routing: Routing, windows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer's loads (K, B, E), entropies (K, B) and dropped shares (K, B) of B windows."""
+    cohort, experts = routing.counts_KE.shape
+    indices_KBA = routing.indices_KNS.reshape(cohort, windows, -1)
+    chosen_KBA = torch.where(indices_KBA < 0, experts, indices_KBA)
+    loads_KBE = torch.zeros(cohort, windows, experts + 1, device=chosen_KBA.device)
+    loads_KBE.scatter_add_(2, chosen_KBA, torch.ones_like(chosen_KBA, dtype=loads_KBE.dtype))
+    entropy_KB = gate_entropies(routing).view(cohort, windows, -1).mean(2)
+    dropped_KB = reaches_none(routing).view(cohort, windows, -1).mean(2)
+    return loads_KBE[..., :-1], entropy_KB, dropped_KB
 
 
 def _evaluate_task(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixopt.models.fusion import fused_for_any_shape
 from mixopt.models.team import current
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
@@ -36,17 +37,22 @@ class CohortOptimizer:
 
     Matrices decay, norms and embeddings do not. With `recipe.optimizer: muon` the matrices of
     attention and experts are moved by Muon instead. The fused operator is called directly:
-    `torch.optim` imports the compiler at the first use, seconds that every worker would pay.
+    `torch.optim` imports the compiler at the first use, seconds that every worker would pay. On a
+    GPU each parameter of all proxies is moved at once, by the same formula.
 
     Args:
         model: the cohort.
         recipe: optimizer, betas, decay, clipping.
         peak_rates: peak learning rate of each proxy.
+
+    Attributes:
+        all_at_once: whether a parameter of all proxies is moved as one: on a GPU.
     """
 
     def __init__(self, model: Transformer, recipe: Recipe, peak_rates: Sequence[float]) -> None:
         self.recipe, self.peak_rates = recipe, tuple(peak_rates)
         self._dtype, device = model.compute_dtype, model.embedding.device
+        self.all_at_once = device.type == "cuda"
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._muon = [
             name
@@ -79,11 +85,15 @@ class CohortOptimizer:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, rate_share: float) -> Tensor:
+    def step(self, rate_share: float | Tensor) -> Tensor:
         """Clip and move every proxy; its gradient norm before clipping, (K,).
 
         A proxy whose gradient is not finite spoils its own weights and no other's. The gradients
         are used up.
+
+        Args:
+            rate_share: learning rates as a share of their peaks; a tensor on a GPU alone, where a
+                captured step reads it anew at every replay.
         """
         gradients = {
             name: torch.zeros_like(p) if p.grad is None else p.grad
@@ -93,6 +103,10 @@ class CohortOptimizer:
         norm_K: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         divisor_K = ((norm_K + 1e-6) / self.recipe.gradient_clip).clamp_min(1.0)
         self._steps += 1
+        if self.all_at_once:
+            self._step_of_all(gradients, divisor_K, rate_share)
+            return norm_K
+        assert isinstance(rate_share, float)
 
         def work(piece: int) -> None:
             if piece < len(self._groups):
@@ -115,6 +129,29 @@ class CohortOptimizer:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
+    def _step_of_all(
+        self, gradients: Mapping[str, Tensor], divisor_K: Tensor, share: float | Tensor
+    ) -> None:
+        """A GPU takes each parameter of all proxies at once."""
+        rate_K = self._rates_K * share
+        for name, square in self._squares.items():
+            parameter = self._parameters[name].detach()
+            decay = self.recipe.weight_decay if _decays(name, parameter) else 0.0
+            adamw(
+                parameter.flatten(1),
+                gradients[name].flatten(1),
+                self._means[name].flatten(1),
+                square.flatten(1),
+                self._steps,
+                rate_K.unsqueeze(1),
+                divisor_K.unsqueeze(1),
+                decay,
+                self.recipe.beta1,
+                self.recipe.beta2,
+            )
+        for name in self._muon:
+            self._orthogonal(name, gradients[name], divisor_K, share)
+
     def _adamw(
         self, group: _Group, gradients: Mapping[str, Tensor], divisor_K: Tensor, share: float
     ) -> None:
@@ -135,7 +172,9 @@ class CohortOptimizer:
             grad_scale=divisor_K[group.proxy],  # clipping costs no pass of its own
         )
 
-    def _orthogonal(self, name: str, gradient: Tensor, divisor_K: Tensor, share: float) -> None:
+    def _orthogonal(
+        self, name: str, gradient: Tensor, divisor_K: Tensor, share: float | Tensor
+    ) -> None:
         clipped = gradient / divisor_K.view(-1, *[1] * (gradient.dim() - 1))
         muon.move(
             name,
@@ -146,6 +185,41 @@ class CohortOptimizer:
             self.recipe.weight_decay,
             self._dtype,
         )
+
+
+@fused_for_any_shape
+def adamw(
+    weight_KX: Tensor,
+    gradient_KX: Tensor,
+    mean_KX: Tensor,
+    square_KX: Tensor,
+    steps: Tensor,
+    rate_K1: Tensor,
+    divisor_K1: Tensor,
+    decay: float,
+    beta1: float,
+    beta2: float,
+) -> None:
+    """One step of AdamW (1711.05101) in place, each row at its own rate, as torch's fused one.
+
+    Args:
+        weight_KX: the weights of a parameter.
+        gradient_KX: their gradient.
+        mean_KX: running mean of gradients.
+        square_KX: running mean of their squares.
+        steps: how many there are with this one.
+        rate_K1: learning rates.
+        divisor_K1: what gradients are divided by, to clip them.
+        decay: weight decay.
+        beta1: decay of the first running mean.
+        beta2: decay of the second.
+    """
+    gradient_KX = gradient_KX / divisor_K1
+    weight_KX.mul_(1 - rate_K1 * decay)
+    mean_KX.lerp_(gradient_KX, 1 - beta1)
+    square_KX.mul_(beta2).addcmul_(gradient_KX, gradient_KX, value=1 - beta2)
+    deviation_KX = square_KX.sqrt() / (1 - beta2**steps).sqrt() + EPSILON
+    weight_KX.sub_(rate_K1 / (1 - beta1**steps) * mean_KX / deviation_KX)
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

@@ -10,7 +10,9 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.recipe import Recipe
+from proxies.captured import WARM_UP, make_step
 from proxies.measurements import remembered
+from proxies.optimizer import CohortOptimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEEDED_GAIN = 1.1  # bf16 must be this much faster to be worth its rounding
@@ -38,21 +40,21 @@ def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: t
 def _measure(
     config: ModelConfig, recipe: Recipe, cohort: int, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of a forward and backward pass in each dtype: the best of alternated rounds."""
-    batch = recipe.batch_sequences // recipe.micro_batches
+    """Seconds of a step in each dtype: the best of alternated rounds."""
     generator = torch.Generator().manual_seed(0)
-    shape = (cohort, batch, recipe.sequence_length + 1)
+    shape = (cohort, recipe.batch_sequences, recipe.sequence_length + 1)
     ids_KBT = torch.randint(config.vocab_size, shape, generator=generator).to(device)
-    models = {
-        name: Transformer(config, (0,) * cohort, dtype).to(device) for name, dtype in DTYPES.items()
-    }
-    best = dict.fromkeys(models, float("inf"))
-    for round_number in range(ROUNDS + 1):
-        for name, model in models.items():
+    steps = {}
+    for name, dtype in DTYPES.items():
+        model = Transformer(config, (0,) * cohort, dtype).to(device).train()
+        optimizer = CohortOptimizer(model, recipe, (recipe.learning_rate,) * cohort)
+        steps[name] = make_step(model, optimizer, recipe.micro_batches)
+    warm = WARM_UP + 1 if device.type == "cuda" else 1
+    best = dict.fromkeys(steps, float("inf"))
+    for round_number in range(warm + ROUNDS):
+        for name, step in steps.items():
             start = time.perf_counter()
-            losses = model.loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
-            torch.autograd.backward((losses.nats_K + losses.auxiliary_K).sum())
-            losses.nats_K.sum().item()  # waits for the device
-            if round_number:  # the first round warms up
+            step(ids_KBT).sum().item()  # waits for the device
+            if round_number >= warm:
                 best[name] = min(best[name], time.perf_counter() - start)
     return best

@@ -30,10 +30,12 @@ from mixopt.errors import CheckpointError
 from mixopt.files import write_bytes, write_json
 from mixopt.models import team
 from mixopt.models.config import ModelConfig
+from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
 from mixopt.records import CHECKPOINT, CURVE
 from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
+from proxies.captured import make_step, worth_compiling
 from proxies.checkpoint import load_state, save_state
 from proxies.evaluation import Evaluation, evaluate
 from proxies.job import Job
@@ -41,7 +43,6 @@ from proxies.memory import keep_freed_memory
 from proxies.optimizer import CohortOptimizer
 from proxies.precision import DTYPES, choose_precision
 from proxies.schedules import rate_share
-from proxies.step import train_step
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 
@@ -115,6 +116,7 @@ def train(
         stack.enter_context(at_work(run.device))
         run.reading = stack.enter_context(ExitStack())
         run.resume()
+        stack.enter_context(fusing(worth_compiling(run.model, job.recipe, job.steps - run.step)))
         return run.finish(keep_weights)
 
 
@@ -206,6 +208,7 @@ class _Run:
         self.model.to(self.device).train()
         rates = self.job.learning_rates or (self.recipe.learning_rate,) * self.job.cohort
         self.optimizer = CohortOptimizer(self.model, self.recipe, [rates[k] for k in self.rows])
+        self.move = make_step(self.model, self.optimizer, self.recipe.micro_batches)
         self.reading.close()
         batches = CohortBatches([self.all_batches[k] for k in self.rows])
         steps = range(self.step, self.job.steps)
@@ -241,12 +244,11 @@ class _Run:
 
     def _train_step(self) -> None:
         ids_KBT = torch.from_numpy(next(self.ahead))
+        if self.device.type == "cuda":  # from other memory, a copy waits for the step before
+            ids_KBT = ids_KBT.pin_memory()
         ids_KBT = ids_KBT.to(self.device, non_blocking=True)
-        nats_K = train_step(
-            self.model,
-            self.optimizer,
+        nats_K = self.move(
             ids_KBT,
-            self.recipe.micro_batches,
             progress=self.step / self.job.steps,
             rate_share=rate_share(self.step, self.job.steps, self.recipe),
         )
@@ -322,7 +324,7 @@ class _Run:
             return
         tensors = {name: t if t.dim() == 0 else t[rows] for name, t in self._tensors().items()}
         self.rows = [self.rows[row] for row in rows]
-        del self.model, self.optimizer  # a GPU may have no room for both cohorts
+        del self.move, self.model, self.optimizer  # a GPU may have no room for both cohorts
         self._build()
         self._load(tensors)
         self.last = [self.last[row] for row in rows]

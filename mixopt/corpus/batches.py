@@ -17,7 +17,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from mixopt.corpus.order import STRETCH, CountSchedule, permute_each, round_keys, shuffles
+from mixopt.corpus.order import (
+    STRETCH,
+    CountSchedule,
+    permute_each,
+    round_keys,
+    run_together,
+    shuffles,
+)
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
@@ -75,7 +82,7 @@ class Batches:
         )
         self._keys_mR = np.stack([round_keys(self.seed, name, 0) for name in self.domains])
         weights = np.array([mixture[name] for name in self.domains])
-        self._schedule = CountSchedule(weights, batch_sequences)
+        self.schedule = CountSchedule(weights, batch_sequences)
         self._planned: tuple[int, np.ndarray, np.ndarray] = (-1, weights, weights)
 
     def at(self, step: int) -> np.ndarray:
@@ -108,11 +115,11 @@ class Batches:
     def domain_counts(self, step: int) -> dict[str, int]:
         """Domain → sequences of it in the batch of `step`; they sum to B."""
         self._check(step)
-        return dict(zip(self.domains, self._schedule.at(step).tolist(), strict=True))
+        return dict(zip(self.domains, self.schedule.at(step).tolist(), strict=True))
 
     def epochs(self, steps: int) -> dict[str, float]:
         """Domain → times that the first `steps` batches read all (or the limit) of it."""
-        read_m = self._schedule.before(steps) / self._size_m
+        read_m = self.schedule.before(steps) / self._size_m
         return dict(zip(self.domains, read_m.tolist(), strict=True))
 
     def _check(self, step: int) -> None:
@@ -121,7 +128,7 @@ class Batches:
 
     def _plan(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Domains and numbers of the sequences of a stretch of steps, each (S, B) int64."""
-        taken_Sm = self._schedule.stretch(number)
+        taken_Sm = self.schedule.stretch(number)
         counts = np.diff(taken_Sm, axis=0).ravel()  # (S·m,), step by step
         domain = np.repeat(np.tile(np.arange(len(self.domains)), STRETCH), counts)
         before = np.cumsum(counts) - counts
@@ -168,6 +175,8 @@ class CohortBatches:
         Raises:
             CorpusError: `step` is below 0 or not below the `steps` of one of them.
         """
+        if step >= 0:
+            run_together([batches.schedule for batches in self._cohort], step // STRETCH)
         parts = [batches.sequences_at(step) for batches in self._cohort]
         domain = np.concatenate(
             [place[d] for place, (d, _) in zip(self._places, parts, strict=True)]

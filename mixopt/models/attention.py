@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.fusion import fused
 from mixopt.models.team import current
 
 # Up to here plain products and a softmax, in blocks, beat the fused kernel on a CPU, whose
@@ -40,17 +41,22 @@ class Attention(nn.Module):
             rotary: cosines and sines as `rotary_tables` gives them.
         """
         if x_KND.is_cuda or length > LONGEST_PLAIN:
-            return self._fused(x_KND, length, rotary)
+            return by_kernel(x_KND, self.qkv, self.out, *rotary, self.heads)
         y_KND: Tensor = _Plain.apply(x_KND, self.qkv, self.out, *rotary, self.heads)
         return y_KND
 
-    def _fused(self, x_KND: Tensor, length: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        qkv_KNP = torch.bmm(x_KND, self.qkv.to(x_KND.dtype))
-        qkv_3BHTW = _by_head(qkv_KNP.flatten(0, 1), length, self.heads)
-        q_BHTW, k_BHTW = _Rotate.apply(qkv_3BHTW[:2], *rotary)
-        y_BHTW = F.scaled_dot_product_attention(q_BHTW, k_BHTW, qkv_3BHTW[2], is_causal=True)
-        y_KND = y_BHTW.transpose(1, 2).reshape(x_KND.shape)
-        return torch.bmm(y_KND, self.out.to(x_KND.dtype))
+
+@fused
+def by_kernel(
+    x_KND: Tensor, qkv_KDP: Tensor, out_KDD: Tensor, cos_TW: Tensor, sin_TW: Tensor, heads: int
+) -> Tensor:
+    """The whole layer by torch's attention kernel, (K, N, D)."""
+    qkv_KNP = torch.bmm(x_KND, qkv_KDP.to(x_KND.dtype))
+    qkv_3BHTW = _by_head(qkv_KNP.flatten(0, 1), len(cos_TW), heads)
+    q_BHTW, k_BHTW = _rotate(qkv_3BHTW[:2], cos_TW, sin_TW)
+    y_BHTW = F.scaled_dot_product_attention(q_BHTW, k_BHTW, qkv_3BHTW[2], is_causal=True)
+    y_KND = y_BHTW.transpose(1, 2).reshape(x_KND.shape)
+    return torch.bmm(y_KND, out_KDD.to(x_KND.dtype))
 
 
 def rotary_tables(
@@ -199,21 +205,8 @@ def _gather(parts: list[Tensor | None], proxies: list[int], like_K: Tensor) -> T
     return total_K
 
 
-class _Rotate(torch.autograd.Function):
-    """Rotates channel pairs (i, i + W/2); the backward pass rotates the other way."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos_TW: Tensor, sin_TW: Tensor) -> Tensor:
-        ctx.save_for_backward(cos_TW, sin_TW)
-        return _rotate(x, cos_TW, sin_TW)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        cos_TW, sin_TW = ctx.saved_tensors
-        return _rotate(dy, cos_TW, -sin_TW), None, None
-
-
 def _rotate(x: Tensor, cos_TW: Tensor, sin_TW: Tensor) -> Tensor:
+    """Rotates channel pairs (i, i + W/2); the other way with negated sines."""
     # products of whole rows: on halves of 16 channels they take four times as long
     x = x.contiguous()
     left, right = x.chunk(2, -1)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mixopt.models.fusion import fused
 from mixopt.models.team import current
 
 CHUNK_LOGITS = 1 << 20  # logits of one chunk: small enough for a CPU's last-level cache
 # A large vocabulary leaves the cache anyway: adding each chunk's gradient of the head, V · D, then
 # costs more, and 256 rows take a quarter less time than 64 (50,304 tokens). This bounds memory.
 CHUNK_ROWS, MOST_LOGITS = 256, 1 << 24
+GPU_LOGITS = 1 << 27  # of all proxies in one chunk on a GPU: enough to fill it, half a GiB of fp32
 
 
 def cross_entropy(
@@ -33,7 +35,8 @@ def cross_entropy(
         targets_KN: int64 token ids.
         mask_KN: True where a target counts; None if all do.
     """
-    out: Tensor = _CrossEntropy.apply(x_KND, head_KVD, targets_KN, mask_KN)
+    by = _CrossEntropyOfAll if x_KND.is_cuda else _CrossEntropy
+    out: Tensor = by.apply(x_KND, head_KVD, targets_KN, mask_KN)
     return out
 
 
@@ -41,6 +44,13 @@ def cross_entropy(
 def token_nats(x_KND: Tensor, head_KVD: Tensor, targets_KN: Tensor) -> Tensor:
     """Negative log-likelihood of every target in nats, (K, N), softmax in fp32 (for evaluation)."""
     nats_KN = torch.empty(targets_KN.shape, device=x_KND.device)
+    if x_KND.is_cuda:
+        for rows in _chunks_of_all(head_KVD, targets_KN):
+            logits_KCV = torch.bmm(x_KND[:, rows], head_KVD.mT).float()
+            targets_KC1 = targets_KN[:, rows, None]
+            right_KC = logits_KCV.gather(2, targets_KC1).squeeze(2)
+            nats_KN[:, rows] = logits_KCV.logsumexp(-1) - right_KC
+        return nats_KN
     shards = current().shards(*targets_KN.shape)
 
     def work(piece: int) -> None:
@@ -59,10 +69,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x_KND: Tensor, head_KVD: Tensor, targets_KN: Tensor, mask_KN: Tensor | None
     ) -> Tensor:
-        if mask_KN is None:
-            share_KN = torch.full(targets_KN.shape, 1 / targets_KN.shape[1], device=x_KND.device)
-        else:
-            share_KN = mask_KN / mask_KN.sum(1, keepdim=True).clamp_min(1)
+        share_KN = _shares(targets_KN, mask_KN)
         nats_KN = torch.empty(targets_KN.shape, device=x_KND.device)
         dx_KND = torch.empty_like(x_KND)
         shards = current().shards(*targets_KN.shape)
@@ -79,8 +86,7 @@ class _CrossEntropy(torch.autograd.Function):
 
         current().run(work, len(shards))
         ctx.save_for_backward(dx_KND, _add_up(dhead, [k for k, _ in shards], head_KVD))
-        # where, not times: a padded target of probability 0 must not make 0 · inf
-        return torch.where(share_KN > 0, nats_KN * share_KN, 0.0).sum(1)
+        return _mean(nats_KN, share_KN)
 
     @staticmethod
     @once_differentiable
@@ -88,6 +94,49 @@ class _CrossEntropy(torch.autograd.Function):
         dx_KND, dhead_KVD = ctx.saved_tensors
         scale_K11 = dloss_K.to(dx_KND.dtype).view(-1, 1, 1)
         return dx_KND * scale_K11, dhead_KVD * scale_K11, None, None
+
+
+class _CrossEntropyOfAll(_CrossEntropy):
+    """Rows of all proxies at once: a GPU would spend its time on launches otherwise."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_KND: Tensor, head_KVD: Tensor, targets_KN: Tensor, mask_KN: Tensor | None
+    ) -> Tensor:
+        share_KN = _shares(targets_KN, mask_KN)
+        nats_KN = torch.empty(targets_KN.shape, device=x_KND.device)
+        dx_KND = torch.empty_like(x_KND)
+        dhead_KVD = torch.zeros(head_KVD.shape, device=x_KND.device)
+        for rows in _chunks_of_all(head_KVD, targets_KN):
+            x_KCD, share_KC1 = x_KND[:, rows], share_KN[:, rows, None].to(x_KND.dtype)
+            logits_KCV = torch.bmm(x_KCD, head_KVD.mT)
+            nats_KN[:, rows], dlogits_KCV = _nats_of_all(logits_KCV, targets_KN[:, rows])
+            torch.mul(torch.bmm(dlogits_KCV, head_KVD), share_KC1, out=dx_KND[:, rows])
+            dhead_KVD += torch.bmm(dlogits_KCV.mT, x_KCD * share_KC1)
+        ctx.save_for_backward(dx_KND, dhead_KVD.to(head_KVD.dtype))
+        return _mean(nats_KN, share_KN)
+
+
+@fused
+def _nats_of_all(logits_KCV: Tensor, targets_KC: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats of the targets, (K, C), and the gradient of their sum to the logits, (K, C, V)."""
+    log_KCV = torch.log_softmax(logits_KCV.float(), -1)
+    nats_KC = -log_KCV.gather(2, targets_KC.unsqueeze(2)).squeeze(2)
+    vocabulary_V = torch.arange(log_KCV.shape[2], device=log_KCV.device)
+    right_KCV = vocabulary_V == targets_KC.unsqueeze(2)
+    return nats_KC, (log_KCV.exp() - right_KCV.float()).to(logits_KCV.dtype)
+
+
+def _shares(targets_KN: Tensor, mask_KN: Tensor | None) -> Tensor:
+    """What a token counts in its proxy's mean, (K, N) fp32."""
+    if mask_KN is None:
+        return torch.full(targets_KN.shape, 1 / targets_KN.shape[1], device=targets_KN.device)
+    return mask_KN / mask_KN.sum(1, keepdim=True).clamp_min(1)
+
+
+def _mean(nats_KN: Tensor, share_KN: Tensor) -> Tensor:
+    # where, not times: a padded target of probability 0 must not make 0 · inf
+    return torch.where(share_KN > 0, nats_KN * share_KN, 0.0).sum(1)
 
 
 def _nats(x_CD: Tensor, head_VD: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,3 +165,11 @@ def _chunks(tokens: slice, vocabulary: int) -> list[slice]:
     """The rows of every chunk of these tokens."""
     size = max(64, CHUNK_LOGITS // vocabulary, min(CHUNK_ROWS, MOST_LOGITS // vocabulary))
     return [slice(i, min(i + size, tokens.stop)) for i in range(tokens.start, tokens.stop, size)]
+
+
+def _chunks_of_all(head_KVD: Tensor, targets_KN: Tensor) -> list[slice]:
+    """Rows of every chunk of all proxies."""
+    tokens, logits = targets_KN.shape[1], targets_KN.numel() * head_KVD.shape[1]
+    chunks = min(tokens, -(-logits // GPU_LOGITS))
+    size = -(-tokens // chunks)
+    return [slice(i, min(i + size, tokens)) for i in range(0, tokens, size)]

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixopt.models import grouped
 from mixopt.models.config import ModelConfig
 from mixopt.models.experts import plan, run_experts
+from mixopt.models.fusion import fused
 from mixopt.models.routers.base import (
     Router,
     Routing,
@@ -125,6 +127,8 @@ def run_cohort(
     down_KEFD: Tensor,
 ) -> Tensor:
     """`run_experts` for all proxies, (K, N, D): weights (K, E, D, 2F) and (K, E, F, D)."""
+    if grouped.serves(x_KND, gate_up_KEDF, down_KEFD):
+        return grouped.run_cohort(x_KND, gates_KNS, indices_KNS, gate_up_KEDF, down_KEFD)
     y_MD = run_experts(
         x_KND.flatten(0, 1),
         gates_KNS.flatten(0, 1),
@@ -135,6 +139,7 @@ def run_cohort(
     return y_MD.view(x_KND.shape)
 
 
+@fused
 def swiglu(x_KND: Tensor, gate_up_KDF: Tensor, down_KFD: Tensor) -> Tensor:
     """W_down(silu(W_gate x) ⊙ W_up x), gate and up side by side in `gate_up_KDF` (K, D, 2F)."""
     gate_KNF, up_KNF = torch.bmm(x_KND, gate_up_KDF).chunk(2, -1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mixopt.models.fusion import fused
 from mixopt.models.team import current
 
 NORM_EPSILON = 1e-5
@@ -33,8 +34,21 @@ def add_and_norm(
     Returns:
         s, n, and n in `dtype`, each (K, N, D).
     """
+    if x_KND.is_cuda:
+        return by_autograd(x_KND, y_KND, weight_KD, dtype)
     stream_KND, normed_KND, low_KND = _AddAndNorm.apply(x_KND, y_KND, weight_KD, dtype)
     return stream_KND, normed_KND, normed_KND if low_KND is None else low_KND
+
+
+@fused
+def by_autograd(
+    x_KND: Tensor, y_KND: Tensor | None, weight_KD: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `add_and_norm`, operator by operator: a compiler makes one kernel each way of it."""
+    stream_KND = x_KND if y_KND is None else x_KND + y_KND
+    scale_KN1 = torch.rsqrt(stream_KND.square().mean(-1, keepdim=True) + NORM_EPSILON)
+    normed_KND = stream_KND * scale_KN1 * weight_KD.unsqueeze(1)
+    return stream_KND, normed_KND, normed_KND.to(dtype)
 
 
 class _AddAndNorm(torch.autograd.Function):

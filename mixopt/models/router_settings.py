@@ -202,11 +202,12 @@ class CosineSettings(RouterSettings):
 
     Attributes:
         narrow_width: width of that space.
-        temperature: what the cosine is divided by at the start; it is learned.
+        temperature: what the cosine is divided by, τ₀: for the gates it is learned from there on,
+            in the balance loss it stays. The paper has 0.3 where gates are softmaxes, as here.
     """
 
     narrow_width: int = 16
-    temperature: float = 0.07
+    temperature: float = 0.3
 
     def __post_init__(self) -> None:
         _require(self.narrow_width >= 1, "narrow_width", "at least 1", self.narrow_width)
@@ -243,12 +244,16 @@ class StableSettings(PlainGates):
     Attributes:
         stage: share of the steps after which the distilled router takes over.
         embedding_width: width of its token embeddings.
+        balance: weight of the balance loss, α; it is another loss than that of other routers, and
+            does not take their coefficient.
     """
 
     stage: float = 0.1
     embedding_width: int = 50
+    balance: float = 0.3
 
     def __post_init__(self) -> None:
+        _require(self.balance >= 0, "balance", "at least 0", self.balance)
         _require(0 <= self.stage <= 1, "stage", "between 0 and 1", self.stage)
         _require(self.embedding_width >= 1, "embedding_width", "at least 1", self.embedding_width)
 
@@ -426,6 +431,34 @@ class MultiHeadSettings(RouterSettings):
 
 
 @dataclass(frozen=True)
+class SelectorSettings(RouterSettings):
+    """Selectors that write an expert's number in soft bits (2106.03760).
+
+    Attributes:
+        smooth_width: distance between the scores at which a bit is surely 0 and surely 1, γ.
+        entropy_coefficient: weight of the selectors' entropy, which makes the bits sure.
+    """
+
+    smooth_width: float = 1.0
+    entropy_coefficient: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _require(self.smooth_width > 0, "smooth_width", "above 0", self.smooth_width)
+
+    def unit_gates(self, config: ModelConfig) -> bool:
+        """Always, of one selector too."""
+        return True
+
+    def bits(self, config: ModelConfig) -> int:
+        """How many bits number the experts."""
+        return (config.experts - 1).bit_length()
+
+    def router_weights(self, config: ModelConfig) -> float:
+        """Of each selector, its bits and its share."""
+        return config.width * config.experts_per_token * (self.bits(config) + 1)
+
+
+@dataclass(frozen=True)
 class ExpertChoiceSettings(PlainGates):
     """Experts choose tokens (2202.09368), which shows a token what comes after it.
 
@@ -453,6 +486,7 @@ SETTINGS: Mapping[str, type[RouterSettings]] = {
     "adamoe": NullSettings,
     "autonomy": AutonomySettings,
     "deepseek": PlainGates,
+    "dselect-k": SelectorSettings,
     "expert-choice": ExpertChoiceSettings,
     "hash": HashSettings,
     "hmoe": HeterogeneousSettings,

@@ -225,12 +225,15 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
             hovertemplate="%{x:.4f} ± " + f"{reach:.4f}<extra>mean</extra>",
         )
         if arm.get("predicted_mean") is not None:
+            within = (arm.get("predicted_low"), arm.get("predicted_high"))
+            half = _half(within, arm.get("predicted_std"))
             figure.add_scatter(
                 x=[arm["predicted_mean"]],
                 y=[name],
                 mode="markers",
                 marker={"color": style.INK, "size": 10, "symbol": "diamond-open"},
-                name="predicted before",
+                error_x={"array": [half], "color": style.INK, "thickness": 1, "width": 4},
+                name="predicted before, 90 % interval",
                 legendgroup="predicted",
                 showlegend=index == 0,
                 hovertemplate="%{x:.4f}<extra>predicted before</extra>",
@@ -238,6 +241,13 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
     figure.update_yaxes(autorange="reversed", categoryorder="array", type="category")
     figure.update_layout(height=max(300, 160 + 56 * len(rows)))
     return figure
+
+
+def _half(interval: Sequence[float | None] | None, std: float | None) -> float:
+    """Half the width of a 90 % interval; by `std`, for the search's seed, where files lack it."""
+    if interval is None or interval[0] is None or interval[1] is None:
+        return style.NINETY * float(std or 0)
+    return (float(interval[1]) - float(interval[0])) / 2
 
 
 def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Figure:
@@ -354,6 +364,7 @@ def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
                 hovertemplate="%{y}: %{x:.4f}<extra>" + label + "</extra>",
             )
     predicted = promotion.get("predicted") or {}
+    within = promotion.get("predicted_interval") or {}
     names = [n for n in order if n in predicted]
     if names:
         figure.add_scatter(
@@ -363,7 +374,7 @@ def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
             name="predicted, 90 % interval",
             marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
             error_x={
-                "array": [style.NINETY * predicted[n][1] for n in names],
+                "array": [_half(within.get(n), predicted[n][1]) for n in names],
                 "color": style.INK,
                 "width": 4,
             },

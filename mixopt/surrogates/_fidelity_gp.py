@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
-    JointSurrogate,
+    OncePerRun,
     Prediction,
     checked,
     compose_joint,
@@ -76,7 +75,7 @@ class Group:
         return model.mean_module(inputs).reshape(p, b) + (half * target).sum(dim=1), half
 
 
-class FidelityGaussianProcess(JointSurrogate):
+class FidelityGaussianProcess(OncePerRun):
     """A Gaussian process per metric over √w and fidelity, fitted to all fidelities together.
 
     Deviations are widened, never narrowed, until nine tenths of the leave-one-out errors at the
@@ -84,13 +83,14 @@ class FidelityGaussianProcess(JointSurrogate):
     Student's factor of the target's trials. Outliers are drawn in first, fidelity by fidelity (see
     `squash`).
 
-    Runs count once, with the row of most tokens (`TrialTable.final`) and, if it is another, the one
-    at the target: learning curves are for `nested-laws`.
+    Runs count once, as they stood at the target's tokens or at their end: learning curves are for
+    `nested-laws`.
     """
 
     multi_fidelity = True
 
     def _clear(self) -> None:
+        super()._clear()
         self._domains: tuple[str, ...] | None = None
         self._metrics: tuple[str, ...] = ()
         self._groups: list[Group] = []
@@ -120,14 +120,17 @@ class FidelityGaussianProcess(JointSurrogate):
         `variance` (n, p) is the noise, where it is known. No outcome transform.
         """
 
-    def fit(self, table: TrialTable) -> Self:
-        """See `Surrogate.fit`; 13 metrics of 64 cheap trials and 8 of the target take seconds.
+    def _wanted(self, table: TrialTable) -> Fidelity:
+        """The most frequent one, if none was asked for."""
+        return self.fidelity or _most_frequent(table)
+
+    def _learn(self, trials: TrialTable, target: Fidelity | None) -> None:
+        """13 metrics of 64 cheap trials and 8 of the target take seconds.
 
         Raises:
             SurrogateError: nothing was measured at the target fidelity.
         """
-        target = self.fidelity or _most_frequent(table)
-        trials = _once(table, target)
+        target = target or _most_frequent(trials)
         self.fidelities = sorted(trials.fidelities, key=lambda f: (f.params * f.tokens, f.params))
         found = [i for i, f in enumerate(self.fidelities) if _same(f, target)]
         if not found:
@@ -159,10 +162,11 @@ class FidelityGaussianProcess(JointSurrogate):
         for group in self._groups:
             errors[:, [self._metrics.index(k) for k in group.metrics]] = group.errors
         self._correlation = error_correlation(errors)
-        return self
 
-    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
-        """See `Surrogate.predict`."""
+    def _knows(self, fidelity: Fidelity) -> bool:
+        return any(_same(known, fidelity) for known in self.fidelities)
+
+    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
         weights = checked(mixtures, self._domains)
         code = self._code(fidelity)
         mean = np.empty((len(weights), len(self._metrics)))
@@ -354,15 +358,6 @@ def _most_frequent(table: TrialTable) -> Fidelity:
             mend="Run more trials",
         )
     return kinds[max(range(len(kinds)), key=lambda i: (counts[i], i))]
-
-
-def _once(table: TrialTable, target: Fidelity) -> TrialTable:
-    """The last row of every run, and that at `target`."""
-    order = np.lexsort((table.tokens, table.runs))
-    last = np.append(table.runs[order][1:] != table.runs[order][:-1], True)
-    keep = np.zeros(len(table), dtype=bool)
-    keep[order[last]] = True
-    return table.select(keep | table.at(target))
 
 
 def _standardised(

@@ -112,10 +112,21 @@ class Link:
     def unsure(self) -> Link:
         """Widened for not knowing the variances, which are the likeliest of a few trials (Student).
 
-        The next link is fitted to this one without: it would hear the wider for noise.
+        One of the trials goes to the level, of which nothing is known before them. The next link is
+        fitted to this one without: it would hear the wider for noise.
         """
-        factor = student_factor(len(self.roots) + WORTH)
+        factor = student_factor(max(len(self.roots) - 1, 0) + WORTH)
         return replace(self, widen=self.widen * factor)
+
+    def run(self, below: np.ndarray) -> np.ndarray:
+        """(p,) deviation of a run: at least what is left pooled with that of a run `below` (p,).
+
+        The likeliest noise of four trials can be next to none, all of it being taken for δ.
+        """
+        trials = max(len(self.roots) - 1, 0)
+        own, lower = self.noise * self.scale**2, (self.mean_slope * below) ** 2
+        pooled = (trials * own + WORTH * lower) / (trials + WORTH)
+        return np.asarray(np.sqrt(np.maximum(own, pooled)))
 
     def _scaled(self, weights: np.ndarray) -> np.ndarray:
         return np.asarray(np.sqrt(weights + OFFSET) / self.length)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from botorch.models.model import Model
@@ -19,22 +19,19 @@ from mixopt.surrogates._link import Link, fit_link
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     FEWEST_TRIALS,
-    JointSurrogate,
+    OncePerRun,
     Prediction,
     checked,
     compose_joint,
-    error_correlation,
 )
 from mixopt.surrogates.effective_data import EffectiveData
 from mixopt.surrogates.gaussian import Gaussian
-from mixopt.surrogates.per_metric import student_factor
+from mixopt.surrogates.per_metric import correlation_of_few
 from mixopt.trials import Fidelity, TrialTable
 
 FEWEST_MIXTURES = 8  # different mixtures that the chain's first fidelity must have
 DRIFT = 0.3  # deviation of a slope, per unit of log cost, beyond the last measured fidelity
 LEVEL_DRIFT = 0.3  # deviation of a level's step there, relative to the step
-
-TIED = 8.0  # dear trials that the correlation of errors one fidelity below counts as
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class _Reach:
     slope_std: np.ndarray
 
 
-class Cokriging(JointSurrogate):
+class Cokriging(OncePerRun):
     """Autoregressive co-kriging over fidelities (Kennedy and O'Hagan 2000) on the law.
 
     The cheapest fidelity with enough mixtures is fitted by `effective-data`; every dearer one is
@@ -58,7 +55,8 @@ class Cokriging(JointSurrogate):
 
     A fidelity between two measured ones is interpolated, one beyond them extrapolated, both in the
     logarithm of cost (parameters x tokens): slopes go on by the same factor, levels by what
-    Chinchilla's law leaves to lose, and deviations grow. Of a curve only its last point is used.
+    Chinchilla's law leaves to lose, and deviations grow. Of a curve only one point is used: that at
+    the target's tokens, or the last before them.
 
     Attributes:
         fidelities: of the chain, cheapest first.
@@ -69,6 +67,7 @@ class Cokriging(JointSurrogate):
     base: ClassVar[type[Gaussian]] = EffectiveData
 
     def _clear(self) -> None:
+        super()._clear()
         self._base: Gaussian | None = None
         self._metrics: tuple[str, ...] = ()
         self._columns: list[int] = []
@@ -77,14 +76,17 @@ class Cokriging(JointSurrogate):
         self._correlations = np.empty((0, 0, 0))  # of every fidelity's errors
         self.fidelities: list[Fidelity] = []
 
-    def fit(self, table: TrialTable) -> Self:
-        """See `Surrogate.fit`; a link costs a tenth of a second, the first fidelity its own fit."""
-        final = table.final
-        self.fidelities = _chain(final)
-        first = final.select(final.at(self.fidelities[0]))
+    def _wanted(self, table: TrialTable) -> Fidelity | None:
+        """The dearest one, if none was asked for."""
+        return self.fidelity or next(reversed(table.final.fidelities), None)
+
+    def _learn(self, once: TrialTable, target: Fidelity | None) -> None:
+        """A link costs a tenth of a second, the first fidelity its own fit."""
+        self.fidelities = _chain(once)
+        first = once.select(once.at(self.fidelities[0]))
         base = self.base(self.seed, self.fidelities[0], self.noise, self.objective).fit(first)
-        self._base, self._metrics = base, final.metrics
-        self._columns = [final.metrics.index(metric) for metric in base.modelled]
+        self._base, self._metrics = base, once.metrics
+        self._columns = [once.metrics.index(metric) for metric in base.modelled]
         self._links = []
         correlations = [base.error_correlation]
         values = first.values[:, self._columns]
@@ -92,7 +94,7 @@ class Cokriging(JointSurrogate):
         scale = np.nanstd(values, axis=0)
         expected = np.ones(len(self._columns))
         for before, fidelity in zip(self.fidelities, self.fidelities[1:], strict=False):
-            rows = final.select(final.at(fidelity))
+            rows = once.select(once.at(fidelity))
             depth = len(self._links)
             mean, variance = self._at_depth(rows.weights, depth)
             with reproducible(self.seed):
@@ -113,10 +115,12 @@ class Cokriging(JointSurrogate):
             expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
         self._links = [link.unsure() for link in self._links]
         self._levels, self._correlations = np.array(levels), np.array(correlations)
-        return self
 
-    def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
-        """See `Surrogate.predict`; at any fidelity from the chain's cheapest upwards."""
+    def _knows(self, fidelity: Fidelity) -> bool:
+        return (fidelity.params, fidelity.tokens) in [(f.params, f.tokens) for f in self.fidelities]
+
+    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
+        """At any fidelity from the chain's cheapest upwards."""
         base = self._fitted()
         weights = checked(mixtures, base.domains)
         target = self._target(fidelity)
@@ -135,10 +139,8 @@ class Cokriging(JointSurrogate):
             if reach is not None:
                 means, variances = _extend(reach, means, variances)
             mean[:, self._columns], std[:, self._columns] = means, np.sqrt(variances)
-            if below:
-                noise[self._columns] = np.sqrt(self._links[below - 1].noise) * (
-                    self._links[below - 1].scale
-                )
+            for link in self._links[:below]:
+                noise[self._columns] = link.run(noise[self._columns])
             for j, metric in enumerate(self._metrics):
                 noise[j] = self.noise.get(metric, noise[j])
         return Prediction(self._metrics, mean, std, noise, correlation)
@@ -276,29 +278,14 @@ class Cokriging(JointSurrogate):
 
     def _link_correlation(self, link: Link, below: np.ndarray) -> np.ndarray:
         """(q, q) of the errors one link up: what its few trials say, drawn to that `below`."""
-        errors = np.full((len(link.errors), len(self._metrics)), np.nan)
-        errors[:, self._columns] = link.errors
-        worth = min(TIED, len(self._metrics))
-        tied = error_correlation(errors, below, worth)
-        # what metrics have in common is, in the mean of many, all that is left: how much it is, so
-        # few errors tell no better than they tell a deviation
+        tied = below.copy()
         inner = np.ix_(self._columns, self._columns)
-        tied[inner] = _raised(tied[inner], student_factor(len(errors) + worth) ** 2)
+        tied[inner] = correlation_of_few(link.errors, below[inner])
         return tied
 
     def _known_noise(self) -> np.ndarray:
         known = [self.noise.get(self._metrics[j], np.nan) for j in self._columns]
         return np.array(known, dtype=float) ** 2
-
-
-def _raised(correlation: np.ndarray, factor: float) -> np.ndarray:
-    """`correlation` (p, p), moved towards 1 until its mean is `factor` times as large."""
-    pairs = ~np.eye(len(correlation), dtype=bool)
-    mean = correlation[pairs].mean() if pairs.any() else 0.0
-    if not 0 < mean < 1:
-        return correlation
-    share = (min(1.0, factor * mean) - mean) / (1 - mean)
-    return (1 - share) * correlation + share
 
 
 def _extend(

@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from mixopt.errors import SurrogateError
-from mixopt.laws import SIZES, STEPS, extrapolate, recent
+from mixopt.laws import (
+    SIZES,
+    STEPS,
+    Extrapolation,
+    extrapolate,
+    mixed_correlation,
+    recent,
+    rms,
+)
 from mixopt.objective import Objective
 from mixopt.surrogates import make
-from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked
+from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, read_at
 from mixopt.trials import Fidelity, TrialTable
 
 if TYPE_CHECKING:
@@ -35,17 +43,47 @@ class _Raised:
     foretold: np.ndarray  # (rows,) which rows are foretold
     own: np.ndarray  # (q,) deviation of a foretold value, apart from what all have in common
     shared: np.ndarray  # (q,) deviation that foretold values have in common
+    law: Extrapolation | None = None  # what foretold them, if any
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The base at one fidelity, and what the laws add to what it says."""
+
+    base: Surrogate
+    shared: np.ndarray  # (q,) deviation that all mixtures have in common
+    noise: np.ndarray  # (q,) deviation of a run
+    correlation: np.ndarray | None  # (q, q) of the metrics' errors
+
+    @classmethod
+    def of(cls, base: Surrogate, raised: _Raised) -> _Fitted:
+        """`base` was fitted to the table of `raised`."""
+        said = base.predict(raised.table.weights)
+        law = raised.law
+        if law is None:
+            return cls(base, raised.shared, said.noise, said.correlation)
+        # foretold values scatter less than runs, for each is told by several
+        part = raised.foretold.mean()
+        noise = np.sqrt(
+            (1 - part) * np.fmax(said.noise, 0.0) ** 2 + part * np.fmax(said.noise, law.noise) ** 2
+        )
+        own = np.eye(len(noise)) if said.correlation is None else said.correlation
+        parts = [(said.std, own), (noise[None], law.alike), (raised.shared[None], law.tied)]
+        return cls(base, raised.shared, noise, mixed_correlation(parts))
 
 
 class NestedLaws(JointSurrogate):
     """Laws over tokens and size bring every mixture to the target fidelity; `base` does the rest.
 
-    A mixture that was measured at the target keeps what was measured. The others follow power laws
+    A mixture that was measured at the target, be it on the way to more tokens (`read_at`), keeps
+    what was measured. The others follow power laws
     with a shared exponent (`mixopt.laws`): over tokens within their size, then over sizes. Where no
     size was trained for two token counts, one law over parameters x tokens is all there is. Trials
     of one fidelity, asked about that fidelity, are handed to `base` as they are.
 
-    The deviation holds the base's, and what the laws have in common (the exponent is not known).
+    The deviation holds the base's, and what the laws have in common (their exponent and their mean
+    course are not known). A run scatters by no less than runs do around the laws; what metrics'
+    errors have in common is told by the base, by runs around the laws, and by the laws.
     From 70M, 160M and two runs at 305M, the other 305M losses are met within .0095 (5Mix) and .0133
     (RedPajama); 160M x slope^r, its level from the two, .0117 and .0139 (`benchmarks/laws.py`).
 
@@ -73,7 +111,7 @@ class NestedLaws(JointSurrogate):
         self.base = base
         self._table: TrialTable | None = None
         self._target = fidelity
-        self._fits: dict[tuple[int, int], tuple[Surrogate, _Raised]] = {}
+        self._fits: dict[tuple[int, int], _Fitted] = {}
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`; the laws of 1,000 rows take about a second besides the base's fit.
@@ -95,17 +133,20 @@ class NestedLaws(JointSurrogate):
             SurrogateError: the fidelity cannot be reached from what was measured.
         """
         weights = checked(mixtures, None if self._table is None else self._table.domains)
-        fitted, raised = self._at(fidelity)
-        said = fitted.predict(weights)
-        noise = [self.noise.get(k, own) for k, own in zip(said.metrics, said.noise, strict=True)]
+        fitted = self._at(fidelity)
+        said = fitted.base.predict(weights)
+        noise = [self.noise.get(k, own) for k, own in zip(said.metrics, fitted.noise, strict=True)]
         return dataclasses.replace(
-            said, std=np.hypot(said.std, raised.shared), noise=np.array(noise)
+            said,
+            std=np.hypot(said.std, fitted.shared),
+            noise=np.array(noise),
+            correlation=fitted.correlation,
         )
 
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
         """See `Surrogate.mean`."""
         weights = checked(mixtures, None if self._table is None else self._table.domains)
-        return self._at(fidelity)[0].mean(weights)
+        return self._at(fidelity).base.mean(weights)
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -137,7 +178,7 @@ class NestedLaws(JointSurrogate):
         return self._joint(fidelities[0] if fidelities else None).joint(mixtures, objective)
 
     def _joint(self, fidelity: Fidelity | None) -> JointSurrogate:
-        fitted, _ = self._at(fidelity)
+        fitted = self._at(fidelity).base
         if not isinstance(fitted, JointSurrogate):
             raise SurrogateError(
                 f"the base {self.base} has no joint posterior",
@@ -145,7 +186,7 @@ class NestedLaws(JointSurrogate):
             )
         return fitted
 
-    def _at(self, fidelity: Fidelity | None) -> tuple[Surrogate, _Raised]:
+    def _at(self, fidelity: Fidelity | None) -> _Fitted:
         """The base fitted at `fidelity`, the target if None."""
         target = fidelity or self._target
         if self._table is None or target is None:
@@ -154,7 +195,7 @@ class NestedLaws(JointSurrogate):
             )
         key = (target.params, target.tokens)
         if key not in self._fits:
-            raised = _raise(self._table, target, self.noise)
+            raised = _raise(read_at(self._table, target.tokens), target, self.noise)
             noise = dict(self.noise)
             if raised.foretold.any():
                 # a foretold value is less sure than one that was run; the base has one noise for
@@ -166,7 +207,7 @@ class NestedLaws(JointSurrogate):
             base = make(
                 self.base, seed=self.seed, fidelity=target, noise=noise, objective=self.objective
             )
-            self._fits[key] = base.fit(raised.table), raised
+            self._fits[key] = _Fitted.of(base.fit(raised.table), raised)
         return self._fits[key]
 
 
@@ -190,18 +231,19 @@ def _raise(table: TrialTable, target: Fidelity, noise: Mapping[str, float]) -> _
     sizes = np.unique(table.params)
     several = [len(np.unique(table.tokens[table.params == size])) > 1 for size in sizes]
     if any(several):
-        levels, own, shared = _over_tokens(table, mixture, len(kinds), sizes, target, known)
+        levels, own, shared, law = _over_tokens(table, mixture, len(kinds), sizes, target, known)
         axis, end = sizes, float(target.params)
     else:
         axis = np.array([size * table.tokens[table.params == size][0] for size in sizes])
         levels = _measured(table, mixture, len(kinds), table.params[:, None] == sizes[None])
-        own, shared = np.zeros_like(levels), np.zeros_like(levels)
+        own, shared, law = np.zeros_like(levels), np.zeros_like(levels), None
         end = float(target.params) * float(target.tokens)
     if (axis == end).all():
         value = levels[0]
         own, shared = own[0], shared[0]
     else:
-        value, own, shared = _over_sizes(axis, levels, own, shared, end, known)
+        value, own, shared, over_sizes = _over_sizes(axis, levels, own, shared, end, known)
+        law = over_sizes or law
     # what was measured at the target stands for itself, row by row
     add = ~np.isin(np.arange(len(kinds)), mixture[table.at(target)]) & np.isfinite(value).any(
         axis=1
@@ -219,14 +261,7 @@ def _raise(table: TrialTable, target: Fidelity, noise: Mapping[str, float]) -> _
     foretold = np.arange(len(new)) >= len(measured)
     # the more of the target was run itself, the less a common error of the laws can shift
     part = foretold.mean()
-    return _Raised(new, foretold, _rms(own[add]), part * _rms(shared[add]))
-
-
-def _rms(values: np.ndarray) -> np.ndarray:
-    """(q,) root mean square over rows (r, q), NaN left out; 0 without rows."""
-    known = np.isfinite(values)
-    total = np.where(known, np.nan_to_num(values) ** 2, 0.0).sum(axis=0)
-    return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=0), 1)))
+    return _Raised(new, foretold, rms(own[add]), part * rms(shared[add]), law)
 
 
 def _measured(table: TrialTable, mixture: np.ndarray, k: int, masks: np.ndarray) -> np.ndarray:
@@ -247,11 +282,14 @@ def _over_tokens(
     sizes: np.ndarray,
     target: Fidelity,
     noise: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every mixture at the target's tokens: (s, k, q) level, own and shared deviation by size."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Extrapolation | None]:
+    """Every mixture at the target's tokens: (s, k, q) level, own and shared deviation by size.
+
+    And the law of the largest size that needed one.
+    """
     there = table.tokens == target.tokens
     levels = _measured(table, mixture, k, (table.params[:, None] == sizes[None]) & there[:, None])
-    own, shared = np.zeros_like(levels), np.zeros_like(levels)
+    own, shared, law = np.zeros_like(levels), np.zeros_like(levels), None
     for s, size in enumerate(sizes):
         rows = np.flatnonzero(table.params == size)
         # short of the target only: a law for all that this size has not measured there
@@ -268,7 +306,7 @@ def _over_tokens(
             continue  # other sizes tell
         rows = rows[recent(table.tokens[rows], mixture[rows])]
         curves, index = np.unique(mixture[rows], return_inverse=True)
-        said = extrapolate(
+        law = said = extrapolate(
             table.tokens[rows],
             table.values[rows],
             index.ravel(),
@@ -279,7 +317,7 @@ def _over_tokens(
         fill = np.isin(curves, lacking)
         levels[s, curves[fill]] = said.mean[fill]
         own[s, curves[fill]], shared[s, curves[fill]] = said.own[fill], said.shared[fill]
-    return levels, own, shared
+    return levels, own, shared, law
 
 
 def _over_sizes(
@@ -289,17 +327,17 @@ def _over_sizes(
     shared: np.ndarray,
     end: float,
     noise: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Extrapolation | None]:
     """Every mixture at size `end` from its `levels` (s, k, q) at sizes `axis` (s,).
 
     Returns:
-        level, own and shared deviation, (k, q) each.
+        level, own and shared deviation, (k, q) each; the law over sizes if one was needed.
     """
     s, j = np.nonzero(np.isfinite(levels).any(axis=2))
     reached = np.unique(axis[s])
     if len(reached) == 1 and reached[0] == end:
         at = int(s[0])
-        return levels[at], own[at], shared[at]
+        return levels[at], own[at], shared[at], None
     if len(reached) < 2:
         raise SurrogateError(
             "trials of one size cannot tell of another"
@@ -314,12 +352,12 @@ def _over_sizes(
     value, apart, common = (np.full(shape, np.nan) for _ in range(3))
     # errors of the step laws pass on, at about their size at the nearest size
     near = int(np.argmin(np.abs(np.log(axis / end))))
-    value[mixtures], apart[mixtures] = said.mean, np.hypot(said.own, _rms(own[near]))
-    common[mixtures] = np.hypot(said.shared, _rms(shared[near]))
+    value[mixtures], apart[mixtures] = said.mean, np.hypot(said.own, rms(own[near]))
+    common[mixtures] = np.hypot(said.shared, rms(shared[near]))
     there = np.flatnonzero(axis == end)
     if len(there):  # reached by the step law at this very size
         direct = levels[there[0]]
         known = np.isfinite(direct)
         value[known] = direct[known]
         apart[known], common[known] = own[there[0]][known], shared[there[0]][known]
-    return value, apart, common
+    return value, apart, common, said

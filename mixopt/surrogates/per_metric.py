@@ -29,6 +29,7 @@ from mixopt.surrogates.base import (
 from mixopt.trials import Fidelity, TrialTable
 
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
+TIED = 8.0  # dear trials that the correlation of cheaper ones' errors counts as
 
 
 class Regression(Protocol):
@@ -146,6 +147,27 @@ def widening(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
 def student_factor(trials: float) -> float:
     """What a deviation known from `trials` is multiplied by, so that 1.645 of it hold 90 %."""
     return float(student.ppf(0.95, trials)) / NORMAL_90
+
+
+def correlation_of_few(errors: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(q, q) correlation of errors (n, q) of a few dear trials, drawn to that of cheaper ones.
+
+    What metrics have in common is, in the mean of many, all that is left. How much it is, few
+    errors tell no better than they tell a deviation: it is raised by Student's factor squared.
+    """
+    worth = min(TIED, errors.shape[1])
+    tied = error_correlation(errors, before, worth)
+    return _raised(tied, student_factor(max(len(errors) - 1, 0) + worth) ** 2)
+
+
+def _raised(correlation: np.ndarray, factor: float) -> np.ndarray:
+    """`correlation` (p, p), moved towards 1 until its mean is `factor` times as large."""
+    pairs = ~np.eye(len(correlation), dtype=bool)
+    mean = correlation[pairs].mean() if pairs.any() else 0.0
+    if not 0 < mean < 1:
+        return correlation
+    share = (min(1.0, factor * mean) - mean) / (1 - mean)
+    return np.asarray((1 - share) * correlation + share)
 
 
 def folds_of(weights: np.ndarray, folds: int, seed: int) -> np.ndarray:

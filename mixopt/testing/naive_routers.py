@@ -93,7 +93,10 @@ def adamoe(
 def moe_plus_plus(
     router: Any, k: int, x_ND: Tensor, ids: list[int], below: Sequence[Choice]
 ) -> list[Choice]:
-    """Top-k over experts, zero, copy and constant ones, each run on its own."""
+    """Top-k over experts, zero, copy and constant ones, each run on its own.
+
+    The gates of those that are not zero are divided by their sum.
+    """
     settings, experts = router.settings, router.config.experts
     first_copy = experts + settings.zero
     first_constant = first_copy + settings.copy
@@ -103,8 +106,9 @@ def moe_plus_plus(
         if below:
             logits_C = logits_C + below[n].state @ router.residual[k]
         p_C = logits_C.softmax(0)
-        gates = {e: p_C[e] for e in _largest(p_C.tolist(), router.config.experts_per_token)}
-        if router.config.renormalize and router.config.experts_per_token > 1:
+        chosen = _largest(p_C.tolist(), router.config.experts_per_token)
+        gates = {c: p_C[c] for c in chosen if not experts <= c < first_copy}
+        if gates and router.config.renormalize and router.config.experts_per_token > 1:
             gates = _divided(gates)
         extra_D = torch.zeros_like(x_D)
         for c, gate in gates.items():
@@ -127,6 +131,31 @@ def remoe(
     for x_D in x_ND:
         scores_E = x_D @ router.weight[k]
         choices.append(Choice({e: s for e, s in enumerate(scores_E) if s.item() > 0}))
+    return choices
+
+
+def dselect_k(
+    router: Any, k: int, x_ND: Tensor, ids: list[int], below: Sequence[Choice]
+) -> list[Choice]:
+    """Selector by selector, number by number, bit by bit."""
+    experts, selectors = router.config.experts, router.config.experts_per_token
+    bits = (experts - 1).bit_length()
+    choices = []
+    for x_D in x_ND:
+        shares = (x_D @ router.weight[k]).softmax(0)
+        gates = {e: torch.zeros(()) for e in range(experts)}
+        for i in range(selectors):
+            steps = []
+            for m in range(bits):
+                t = x_D @ router.bits[k, :, i * bits + m] / router.settings.smooth_width
+                sure = abs(t.item()) >= 0.5
+                steps.append(torch.tensor(float(t > 0)) if sure else 0.5 + 1.5 * t - 2 * t**3)
+            for number in range(2**bits):
+                weight = shares[i]
+                for m, step in enumerate(steps):
+                    weight = weight * (step if number >> m & 1 else 1 - step)
+                gates[number % experts] = gates[number % experts] + weight
+        choices.append(Choice({e: gate for e, gate in gates.items() if gate.item() > 0}))
     return choices
 
 
@@ -240,6 +269,7 @@ REFERENCES: Mapping[str, Reference] = {
     "adamoe": adamoe,
     "autonomy": autonomy,
     "deepseek": softmax,
+    "dselect-k": dselect_k,
     "expert-choice": expert_choice,
     "hash": hash_layer,
     "hmoe": softmax,

@@ -34,7 +34,7 @@ def test_exponents_floors_and_slopes_are_recovered() -> None:
     x, values, curve, floor, slope = generated((0.25, 0.5), np.geomspace(1, 300, 12), noise=1e-3)
     law = fit_laws(x, values, curve, SIZES)
     np.testing.assert_allclose(law.exponent, [0.25, 0.5], rtol=0.12)
-    mean, _, _ = law.predict(3000.0)
+    mean, *_ = law.predict(3000.0)
     truth = floor + slope * 3000.0 ** -np.array([[0.25], [0.5]])
     fall = slope * (300.0 ** -np.array([[0.25], [0.5]]) - 3000.0 ** -np.array([[0.25], [0.5]]))
     assert np.abs(mean.T - truth).mean() < 0.1 * fall.mean()  # the grid of b has steps of a tenth
@@ -43,7 +43,7 @@ def test_exponents_floors_and_slopes_are_recovered() -> None:
 def test_many_points_give_the_least_squares_fit_of_each_curve() -> None:
     # naive reference: every curve alone, by non-negative least squares at the true exponent
     x, values, curve, _, _ = generated((0.4,), np.geomspace(1, 100, 40), curves=6, noise=0.01)
-    mean, _, _ = fit_laws(x, values, curve, SIZES).predict(50.0)
+    mean, *_ = fit_laws(x, values, curve, SIZES).predict(50.0)
     for c in range(6):
         rows = curve == c
         design = np.stack([np.ones(40), x[rows] ** -0.4], axis=1)
@@ -66,7 +66,7 @@ def test_intervals_of_extrapolations_hold_what_they_claim() -> None:
 def test_a_curve_of_one_point_follows_the_others() -> None:
     x, values, curve, floor, slope = generated((0.3,), np.geomspace(1, 30, 6), noise=1e-3)
     keep = (curve != 0) | (x == 1)
-    mean, own, _ = fit_laws(x[keep], values[keep], curve[keep], SIZES).predict(30.0)
+    mean, own, *_ = fit_laws(x[keep], values[keep], curve[keep], SIZES).predict(30.0)
     truth = floor[0, 0] + slope[0, 0] * 30.0**-0.3
     last = values[(curve == 0) & (x == 1), 0]
     # the floor and the slope of one point cannot be told apart, but most of the fall is common
@@ -77,8 +77,8 @@ def test_a_curve_of_one_point_follows_the_others() -> None:
 def test_two_points_a_curve_leave_the_exponent_open_and_say_so() -> None:
     x, values, curve, _, _ = generated((0.3,), np.array([1.0, 2.0]))
     closed = generated((0.3,), np.array([1.0, 2.0, 4.0]))
-    _, _, open_shared = fit_laws(x, values, curve, SIZES).predict(8.0)
-    _, _, told_shared = fit_laws(*closed[:3], SIZES).predict(8.0)
+    _, _, open_shared, _ = fit_laws(x, values, curve, SIZES).predict(8.0)
+    _, _, told_shared, _ = fit_laws(*closed[:3], SIZES).predict(8.0)
     assert open_shared.mean() > 3 * told_shared.mean()
 
 
@@ -90,7 +90,7 @@ def test_the_noise_of_points_is_found() -> None:
 def test_one_broken_point_does_not_bend_the_law() -> None:
     x, values, curve, floor, slope = generated((0.3,), np.geomspace(1, 30, 12), noise=1e-3)
     values[5] += 2.0
-    mean, _, _ = fit_laws(x, values, curve, STEPS).predict(60.0)
+    mean, *_ = fit_laws(x, values, curve, STEPS).predict(60.0)
     assert np.abs(mean[:, 0] - floor[0] - slope[0] * 60.0**-0.3).mean() < 0.05
 
 
@@ -98,7 +98,7 @@ def test_missing_points_and_metrics_are_left_out() -> None:
     x, values, curve, floor, slope = generated((0.3, 0.3), np.geomspace(1, 30, 8), noise=1e-3)
     values[::5, 0] = np.nan
     values[curve == 3, 1] = np.nan
-    mean, _, _ = fit_laws(x, values, curve, SIZES).predict(60.0)
+    mean, *_ = fit_laws(x, values, curve, SIZES).predict(60.0)
     assert np.isnan(mean[3, 1])
     assert np.isfinite(np.delete(mean, 3, axis=0)).all()
     assert np.abs(mean[:, 0] - floor[0] - slope[0] * 60.0**-0.3).max() < 0.05
@@ -106,16 +106,16 @@ def test_missing_points_and_metrics_are_left_out() -> None:
 
 def test_scores_that_rise_are_as_good_as_losses_that_fall() -> None:
     x, values, curve, _, _ = generated((0.3, 0.5), np.geomspace(1, 30, 8), noise=0.01)
-    down, _, _ = fit_laws(x, values, curve, SIZES).predict(60.0)
-    up, _, _ = fit_laws(x, -values, curve, SIZES).predict(60.0)
+    down, *_ = fit_laws(x, values, curve, SIZES).predict(60.0)
+    up, *_ = fit_laws(x, -values, curve, SIZES).predict(60.0)
     np.testing.assert_allclose(up, -down, rtol=1e-9)
 
 
 def test_the_order_of_points_does_not_matter() -> None:
     x, values, curve, _, _ = generated((0.3,), np.geomspace(1, 30, 8), noise=0.01)
     order = np.random.default_rng(0).permutation(len(x))
-    straight, _, _ = fit_laws(x, values, curve, SIZES).predict(60.0)
-    mixed, _, _ = fit_laws(x[order], values[order], curve[order], SIZES).predict(60.0)
+    straight, *_ = fit_laws(x, values, curve, SIZES).predict(60.0)
+    mixed, *_ = fit_laws(x[order], values[order], curve[order], SIZES).predict(60.0)
     np.testing.assert_allclose(straight, mixed, rtol=1e-9)
 
 

@@ -66,6 +66,30 @@ def test_an_arm_that_was_not_measured_is_not_drawn() -> None:
     assert means[0].error_x.array[0] == pytest.approx(1.645 * 0.02 / 2, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("more", "half"),
+    [({"predicted_low": 1.5, "predicted_high": 1.7}, 0.1), ({}, 1.645 * 0.01)],
+)
+def test_a_predicted_arm_has_the_interval_that_counts_seeds(
+    more: dict[str, float], half: float
+) -> None:
+    arm = {"name": "found", "mean": 1.6, "predicted_mean": 1.6, "predicted_std": 0.01} | more
+    drawn = named(plots.arms({"arms": [arm]}, OBJECTIVE), "predicted before, 90 % interval")
+    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "half"),
+    [({"predicted_interval": {"bpb/law": [1.5, 1.7]}}, 0.1), ({}, 1.645 * 0.01)],
+)
+def test_a_promoted_metric_has_the_interval_that_counts_seeds(
+    more: dict[str, object], half: float
+) -> None:
+    promotion = {"after": {"bpb/law": 1.6}, "predicted": {"bpb/law": [1.6, 0.01]}} | more
+    drawn = named(plots.before_and_after(promotion), "predicted, 90 % interval")
+    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
+
+
 def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
     figure = plots.predicted_against_measured(
         np.array([1.0, np.nan, 2.0]), np.array([1.1, 1.5, 1.9]), np.array([0.1, 0.1, 0.1])

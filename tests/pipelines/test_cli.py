@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from pipelines.cli import app
+from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import ROOT, environment, mixopt, succeeded
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -63,31 +64,42 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
     assert succeeded(mixopt("--version", cwd=tmp_path)).stdout == f"mixopt {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "status", "report", "sync"])
-def test_a_study_file_that_is_not_there_is_one_clean_message(command: str, tmp_path: Path) -> None:
-    done = mixopt(command, "nowhere.yaml", cwd=tmp_path)
+@pytest.mark.parametrize("command", ["plan", "status", "report", "sync"])
+def test_a_study_file_that_is_not_there_is_one_clean_message(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(command, "nowhere.yaml")
+    assert said.code == 1
+    assert said.err.startswith("error nowhere.yaml")
+    assert len(said.err.splitlines()) == 1, said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_so_it_is_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = mixopt("run", "nowhere.yaml", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error nowhere.yaml")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistake_in_a_study_file_names_line_and_key(tmp_path: Path) -> None:
+def test_a_mistake_in_a_study_file_names_line_and_key(run: Run, tmp_path: Path) -> None:
     text = "name: mine\ncorpus: corpus\nobjective: {law: 1}\nsearch:\n  trails: 8\n"
     (tmp_path / "study.yaml").write_text(text)
-    done = mixopt("run", "study.yaml", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "study.yaml:5" in done.stderr
-    assert "trails" in done.stderr
-    assert "trials" in done.stderr  # what was meant
-    assert "Traceback" not in done.stderr
+    said = run("run", tmp_path / "study.yaml")
+    assert said.code == 1
+    assert "study.yaml:5" in said.err
+    assert "trails" in said.err
+    assert "trials" in said.err  # what was meant
+    assert "Traceback" not in said.err
 
 
-def test_a_corpus_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_corpus_that_is_not_there_says_how_to_make_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("name: mine\ncorpus: corpus\nobjective: {law: 1}\n")
-    done = mixopt("run", "study.yaml", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "mixopt corpus build" in done.stderr
+    said = run("run", tmp_path / "study.yaml")
+    assert said.code == 1
+    assert "mixopt corpus build" in said.err
     assert not (tmp_path / "mine").exists()
 
 

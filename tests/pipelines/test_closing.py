@@ -1,6 +1,9 @@
 from typing import Any
 
+from mixopt.noise import Forecast, SeedScatter
+from mixopt.objective import Objective
 from pipelines.closing import loads_table
+from pipelines.wording import before_selection, foretold, interval, interval_label, promised
 
 
 def promotion(dropped: float) -> dict[str, Any]:
@@ -33,3 +36,60 @@ def test_tokens_that_reach_no_expert_are_told_of_where_there_are_some() -> None:
 
 def test_a_dense_promotion_has_no_loads() -> None:
     assert loads_table({}) is None
+
+
+def verdict(**promised: Any) -> dict[str, Any]:
+    arm = {"name": "recommended", "mixture": {"law": 1.0}, "mean": 3.398, "n": 3}
+    arm |= {"predicted_mean": 3.433, "predicted_std": 0.007} | promised
+    known = {"std": 0.031, "freedom": 6.2, "runs": 13}
+    scatter = known if promised else None
+    return {"promoted": "recommended", "arms": [arm], "seed_scatter": scatter}
+
+
+OBJECTIVE = Objective({"law": 1.0})
+
+
+def test_what_was_foretold_stands_beside_what_was_measured() -> None:
+    said = foretold(verdict(predicted_low=3.367, predicted_high=3.499, inside=True), OBJECTIVE)
+    assert said == (
+        "The search foretold 3.4330 bits per byte of the recommended mixture, 90 % between 3.3670 "
+        "and 3.4990 for the mean over 3 fresh seeds; measured 3.3980, inside. A run is ± 0.0310 "
+        "from seed to seed, by 13 repeated runs (6.2 degrees of freedom)."
+    )
+
+
+def test_a_mean_outside_says_on_which_side() -> None:
+    said = foretold(verdict(predicted_low=3.42, predicted_high=3.44, inside=False), OBJECTIVE)
+    assert "measured 3.3980, below." in said
+
+
+def test_intervals_of_tables_are_the_ones_that_count_seeds() -> None:
+    new = verdict(predicted_low=3.367, predicted_high=3.499, inside=True)
+    assert interval(new["arms"][0], 3) == "3.433 ± 0.066"
+    assert interval_label(new) == "predicted, 90 %"
+
+
+def test_a_verdict_of_an_older_version_has_an_interval_for_its_seed_and_no_judgement() -> None:
+    assert foretold(verdict(), OBJECTIVE) == ""
+    assert interval(verdict()["arms"][0], 3) == "3.433 ± 0.012"
+    assert interval_label(verdict()) == "predicted, one seed only"
+
+
+def test_before_selection_the_interval_says_what_it_is_for() -> None:
+    alone = before_selection(Forecast(3.0, 0.1), OBJECTIVE)
+    assert "between 2.8355 and 3.1645 for the search's seed only" in alone
+    assert "search.repeats" in alone
+    known = Forecast(3.0, 0.1, scatter=SeedScatter(0.1, 2.0, 3))
+    assert before_selection(known, OBJECTIVE) == (
+        "recommended: 3.0000 bits per byte, 90 % between 2.6649 and 3.3351 for the mean over "
+        "seeds, between 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to "
+        "seed, by 3 repeated runs (2 degrees of freedom)"
+    )
+
+
+def test_what_proxies_foretold_of_a_promoted_run_is_the_interval_of_a_run() -> None:
+    said = {"predicted": {"bpb/law": [2.0, 0.01]}}
+    assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.016"
+    said["predicted_interval"] = {"bpb/law": [1.9, 2.1]}
+    assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.100"
+    assert interval(promised(said, "bpb/web"), 3) == "–"

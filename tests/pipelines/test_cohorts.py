@@ -23,6 +23,8 @@ from proxies.job import Job
 from tests.pipelines.whole_study import MODEL, RECIPE, STEP, write_study
 from workers.proxy_task import Work
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 SHAPE, TRAINED = ModelConfig(**MODEL), Recipe(**RECIPE)
 UNIFORM = Mixture.uniform(("law", "code"))
 

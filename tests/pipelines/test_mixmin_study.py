@@ -16,9 +16,12 @@ from mixopt.errors import CheckpointError
 from mixopt.records import trial_folder
 from mixopt.study import Study, load_study
 from mixopt.trials import Role, State, Trial
+from pipelines.run import run_study
 from pipelines.search import propose, search_trials
 from pipelines.session import open_session
-from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
+from tests.pipelines.whole_study import ledger_trials, write_study
+
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def searched(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def searched(
+    text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory, ray_here: None
+) -> Searched:
     """Three trials of a design, a round for the three domains, a round for the optimum."""
     file = write_study(
         tmp_path_factory.mktemp("mixmin") / "study.yaml",
@@ -45,7 +50,7 @@ def searched(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> S
         mlflow={"enabled": False},
         promote=None,
     )
-    succeeded(mixopt("search", file, cwd=file.parent))
+    run_study(file, until="search")
     trials = ledger_trials(file)
     assert {t.state for t in trials} == {State.COMPLETE}
     rounds = [[t for t in trials if t.spec.round == number] for number in range(3)]

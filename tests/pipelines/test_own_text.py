@@ -12,6 +12,8 @@ import yaml
 from tests.conftest import WORDS, write_sources
 from tests.pipelines.whole_study import MODEL, RECIPE, ROOT, STEP, mixopt, succeeded
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 COMMANDS = [
     ["corpus", "build", "sources.yaml", "corpus"],
     ["corpus", "describe", "corpus"],

@@ -28,6 +28,8 @@ from tests.pipelines.whole_study import (
     write_study,
 )
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 BIN = Path(sys.executable).parent
 
 

@@ -17,17 +17,19 @@ from mixopt.study import Study, load_study
 from mixopt.trials import Role, State
 from pipelines.mlflow_store import RunStore
 from pipelines.tracking import tracking_uri, ui_command
+from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import (
     attempts,
     change,
     finish,
     ledger_trials,
-    mixopt,
     shown_trials,
     start,
     succeeded,
     write_study,
 )
+
+pytestmark = pytest.mark.xdist_group("ray")
 
 TRIALS = 5 + 1 + 2  # design, repeat, one round; selection's come on top
 
@@ -122,17 +124,19 @@ def test_what_it_prints_fits_100_columns_and_ends_with_what_to_do_next(ran: Ran)
         assert command in ran.done.stdout
 
 
-def test_status_sync_and_report_show_a_finished_study(ran: Ran) -> None:
+def test_status_sync_and_report_show_a_finished_study(
+    ran: Ran, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     before = shown_trials(ran.study)
-    status = succeeded(mixopt("status", ran.file, cwd=ran.file.parent)).stdout
+    code, status, _ = run("status", ran.file)
+    assert code == 0
     assert "nobody works on it now" in status
     assert "mixture is promoted" in status
     rows = [line for line in status.splitlines() if str(ran.home) not in line]
     assert max(map(len, rows)) <= 100
-    report = succeeded(mixopt("report", ran.file, cwd=ran.file.parent)).stdout
-    assert Path(report.strip()) == ran.home / "report.html"
-    sync = succeeded(mixopt("sync", ran.file, cwd=ran.file.parent)).stdout
-    assert f"{len(before)} trials" in sync
+    assert Path(run("report", ran.file).out.strip()) == ran.home / "report.html"
+    assert f"{len(before)} trials" in run("sync", ran.file).out
     assert shown_trials(ran.study) == before
 
 
@@ -153,9 +157,10 @@ def test_the_same_command_again_trains_nothing_and_shows_nothing_twice(ran: Ran)
     assert again.stderr == ""
 
 
-def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path) -> None:
+@pytest.mark.usefixtures("ray_here")
+def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path, run: Run) -> None:
     change(copy, "search", rounds=2)
-    succeeded(mixopt("search", copy, cwd=copy.parent))
+    assert run("search", copy).code == 0
     before, after = ledger_trials(ran.study), ledger_trials(copy)
     assert after[: len(before)] == before
     new = after[len(before) :]
@@ -166,19 +171,20 @@ def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path) -> N
     assert earlier == attempts(ran.home)
 
 
-def test_a_setting_that_alters_results_is_refused_with_the_difference(copy: Path) -> None:
+def test_a_setting_that_alters_results_is_refused_with_the_difference(copy: Path, run: Run) -> None:
     change(copy, "proxy", tokens="3k")
-    done = mixopt("run", copy, cwd=copy.parent)
-    assert done.returncode == 1
-    assert "proxy.tokens: was 2560, is 3000" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = run("run", copy)
+    assert said.code == 1
+    assert "proxy.tokens: was 2560, is 3000" in said.err
+    assert "Traceback" not in said.err
 
 
-def test_a_changed_promotion_begins_beside_the_old_one(ran: Ran, copy: Path) -> None:
+@pytest.mark.usefixtures("ray_here")
+def test_a_changed_promotion_begins_beside_the_old_one(ran: Ran, copy: Path, run: Run) -> None:
     home = copy.parent / "tiny"
     old = {path.name for path in (ran.home / "promotion").iterdir() if path.is_dir()}
     change(copy, "promote", expert_tokens=1536)
-    succeeded(mixopt("promote", copy, cwd=copy.parent))
+    assert run("promote", copy).code == 0
     assert attempts(home) == attempts(ran.home)  # no trial was run for it
     now = {path.name for path in (home / "promotion").iterdir() if path.is_dir()}
     assert old < now

@@ -9,7 +9,13 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.records import trial_folder
 from mixopt.trials import Cost, CurvePoint, Fidelity, State, Trial, TrialResult, TrialSpec
-from pipelines.tracked_values import best_so_far, trial_metrics, trial_tags
+from pipelines.tracked_values import (
+    best_so_far,
+    promotion_finals,
+    trial_metrics,
+    trial_tags,
+    verdict_metrics,
+)
 
 
 def trial(**routing: object) -> Trial:
@@ -62,3 +68,32 @@ def test_the_cost_of_pruned_trials_is_in_the_sums() -> None:
 
 def test_a_dense_model_shows_none(tmp_path: Path) -> None:
     assert not [name for name in shown(trial(), tmp_path) if name.startswith("router/")]
+
+
+def test_a_verdict_shows_what_was_foretold_and_whether_it_held() -> None:
+    arm = {"name": "natural", "mean": 2.0, "predicted_low": 1.9, "predicted_high": 2.2}
+    verdict = {
+        "arms": [arm | {"inside": True}],
+        "seed_scatter": {"std": 0.03, "freedom": 4.5, "runs": 6},
+    }
+    found = {name: value for name, value, _, _ in verdict_metrics(verdict, 0)}
+    assert found["selection/natural/predicted_low"] == 1.9
+    assert found["selection/natural/predicted_high"] == 2.2
+    assert found["selection/natural/inside"] == 1.0
+    assert found["selection/seed_scatter/std"] == 0.03
+    assert found["selection/seed_scatter/freedom"] == 4.5
+
+
+def test_a_verdict_without_repeats_shows_none_of_it() -> None:
+    verdict = {"arms": [{"name": "natural", "mean": 2.0, "inside": None}], "seed_scatter": None}
+    assert [name for name, *_ in verdict_metrics(verdict, 0)] == ["selection/natural/mean"]
+
+
+def test_a_promotion_shows_the_interval_of_a_run() -> None:
+    result = {
+        "predicted": {"bpb/law": [2.0, 0.01]},
+        "predicted_interval": {"bpb/law": [1.9, 2.1]},
+    }
+    found = {name: value for name, value, _, _ in promotion_finals(result, 0)}
+    assert found["predicted_low/bpb/law"] == 1.9
+    assert found["predicted_high/bpb/law"] == 2.1

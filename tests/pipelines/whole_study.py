@@ -82,12 +82,12 @@ def environment() -> dict[str, str]:
     return {**mine, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
 
 
-def start(*command: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """`python -m …` in a process of its own, its output in pipes."""
+def start(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    """`python -m …` in a process of its own, its output in pipes; `variables` of environment."""
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],
         cwd=cwd,
-        env=environment(),
+        env=environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -159,6 +159,21 @@ def test_entropy_and_dropped_tokens_are_told_per_domain(corpus: Corpus) -> None:
     assert dense.entropies == dense.dropped == dense.loads == {}
 
 
+@pytest.mark.parametrize("router", ["softmax", "adamoe", "mh-moe"])
+def test_domains_that_share_batches_score_as_alone(corpus: Corpus, router: str) -> None:
+    config = ModelConfig(width=16, heads=2, vocab_size=corpus.vocab_size, router=router)
+    model = Transformer(config, (0, 1))
+    together = evaluate(model, corpus, ("d0", "d1"), {"d0": 50, "d1": 800}, 16)
+    for domain, tokens in (("d0", 50), ("d1", 800)):
+        for mine, alone in zip(
+            together, evaluate(model, corpus, (domain,), tokens, 16), strict=True
+        ):
+            assert mine.metrics[f"bpb/{domain}"] == pytest.approx(alone.metrics[f"bpb/{domain}"])
+            assert mine.loads[domain] == pytest.approx(alone.loads[domain])
+            assert mine.entropies[domain] == pytest.approx(alone.entropies[domain])
+            assert mine.dropped[domain] == pytest.approx(alone.dropped[domain])
+
+
 def test_a_token_that_reaches_no_expert_is_dropped(corpus: Corpus) -> None:
     class Half(SoftmaxRouter):
         def route(self, x_KND: torch.Tensor, context: RoutingContext) -> Routing:

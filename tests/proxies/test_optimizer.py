@@ -22,10 +22,12 @@ def _gradients(model: Transformer, scale_K: tuple[float, ...]) -> None:
             parameter.grad[k] = noise * scale
 
 
-def test_a_step_is_that_of_clipped_adamw_with_each_proxys_own_rate() -> None:
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_a_step_is_that_of_clipped_adamw_with_each_proxys_own_rate(as_on_a_gpu: bool) -> None:
     model = Transformer(CONFIG, (0, 1))
     rates = (1e-2, 3e-3)
     optimizer = CohortOptimizer(model, RECIPE, rates)
+    optimizer.all_at_once = as_on_a_gpu
     peers = []
     for k, rate in enumerate(rates):
         alone = Transformer(CONFIG, (k,))

@@ -27,6 +27,8 @@ from workers import driver
 from workers.cluster import Resources
 from workers.proxy_task import ATTEMPTS, Work, finished, join, perform
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 MODEL = ModelConfig(width=16, layers=1, heads=2, experts=2, experts_per_token=1, expert_width=16)
 RECIPE = Recipe(
     sequence_length=32,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mixopt.models.config import ModelConfig
+from mixopt.models.fusion import fused
 from mixopt.models.router_settings import RouterSettings, build_settings
 from mixopt.registry import resolve
 
@@ -23,6 +24,7 @@ ROUTERS: Mapping[str, str] = {
     "adamoe": "mixopt.models.routers.adamoe:AdaMoERouter",
     "autonomy": "mixopt.models.routers.autonomy:AutonomyRouter",
     "deepseek": "mixopt.models.routers.deepseek:DeepSeekRouter",
+    "dselect-k": "mixopt.models.routers.dselect_k:SelectorRouter",
     "expert-choice": "mixopt.models.routers.expert_choice:ExpertChoiceRouter",
     "hash": "mixopt.models.routers.hash:HashRouter",
     "hmoe": "mixopt.models.routers.hmoe:HeterogeneousRouter",
@@ -110,6 +112,8 @@ class Router(nn.Module, ABC):
     Attributes:
         settings_class: its own settings, and what it weighs.
         layer_class: `package.module:Name` of the layer that it routes for.
+        capturable: whether `route` is the same operators on the same shapes at every training step,
+            and no Python looks at a value: a GPU then replays the step (`proxies.captured`).
         settings: what the study file says under `router_settings`.
         null_experts: choices that are no experts of the layer.
         choices: columns of the scores: the E experts, and the null experts after them.
@@ -119,6 +123,7 @@ class Router(nn.Module, ABC):
 
     settings_class: ClassVar[type[RouterSettings]] = RouterSettings
     layer_class: ClassVar[str] = "mixopt.models.moe:MoE"
+    capturable: ClassVar[bool] = False
     step_counts_KE: Tensor
     step_tokens_K: Tensor
 
@@ -130,6 +135,9 @@ class Router(nn.Module, ABC):
         zeros_KE = torch.zeros(cohort, self.choices)
         self.register_buffer("step_counts_KE", zeros_KE, persistent=False)
         self.register_buffer("step_tokens_K", torch.zeros(cohort), persistent=False)
+        # of the micro-batches of this step: those before the present one, and what `route` counted
+        self._before = self.step_counts_KE, self.step_tokens_K
+        self._counted: list[tuple[Tensor, Tensor | int]] = []
 
     @property
     def null_experts(self) -> int:
@@ -145,8 +153,18 @@ class Router(nn.Module, ABC):
         """Draw the parameters of proxy k from `generators[k]` (on the CPU)."""
 
     def forward(self, x_KND: Tensor, context: RoutingContext) -> Routing:
-        """Same as `route`."""
-        return self.route(x_KND, context)
+        """Same as `route`; in training its assignments are added to those of the step.
+
+        That is no part of `route`: a compiler may read again, for the gradient, what it has read.
+        """
+        self._before = self.step_counts_KE.clone(), self.step_tokens_K.clone()
+        self._counted.clear()
+        routing = _route(self, x_KND, context) if self.capturable else self.route(x_KND, context)
+        if self.training:
+            for counts_KE, tokens in self._counted:
+                self.step_counts_KE += counts_KE
+                self.step_tokens_K += tokens
+        return routing
 
     def join(self, routers: Sequence[Router]) -> None:
         """Called once by a model, with the routers of all its layers, before `initialize`."""
@@ -166,16 +184,15 @@ class Router(nn.Module, ABC):
     def count(self, indices_KNS: Tensor, mask_KN: Tensor | None) -> Tensor:
         """Real tokens assigned to each choice, (K, choices) fp32; gathered over a training step.
 
-        The first E columns are `Routing.counts_KE`.
+        The first E columns are `Routing.counts_KE`. A router counts once per `route`.
         """
         choices_E = torch.arange(self.choices, device=indices_KNS.device)
         chosen_KNE = (indices_KNS.unsqueeze(-1) == choices_E).any(2)
         if mask_KN is not None:
             chosen_KNE = chosen_KNE & mask_KN.unsqueeze(-1)
         counts_KE = chosen_KNE.sum(1).float()
-        if self.training:
-            self.step_counts_KE += counts_KE
-            self.step_tokens_K += chosen_KNE.shape[1] if mask_KN is None else mask_KN.sum(1)
+        tokens = chosen_KNE.shape[1] if mask_KN is None else mask_KN.sum(1)
+        self._counted.append((counts_KE, tokens))
         return counts_KE
 
     def shares(self, counts_KE: Tensor) -> Tensor:
@@ -184,7 +201,7 @@ class Router(nn.Module, ABC):
         Of this micro-batch, or of all so far in this optimizer step (`config.balance`).
         """
         if self.training and self.config.balance == "global":
-            counts_KE = self.step_counts_KE.clone()
+            counts_KE = self._before[0] + counts_KE
         return counts_KE / counts_KE.sum(-1, keepdim=True).clamp_min(1.0)
 
     def rates(self, counts_KE: Tensor, mask_KN: Tensor | None, tokens: int) -> Tensor:
@@ -195,10 +212,11 @@ class Router(nn.Module, ABC):
             mask_KN: True where a token is real; None if all are.
             tokens: N.
         """
+        real_K1 = tokens if mask_KN is None else mask_KN.sum(1, keepdim=True)
         if self.training and self.config.balance == "global":
-            return self.step_counts_KE / self.step_tokens_K.clamp_min(1.0).unsqueeze(-1)
-        real_K1 = tokens if mask_KN is None else mask_KN.sum(1, keepdim=True).clamp_min(1)
-        return counts_KE / real_K1
+            counts_KE = self._before[0] + counts_KE
+            real_K1 = real_K1 + self._before[1].unsqueeze(-1)
+        return counts_KE / torch.as_tensor(real_K1, device=counts_KE.device).clamp_min(1)
 
     def balance_loss(
         self, probabilities_KNE: Tensor, counts_KE: Tensor, mask_KN: Tensor | None
@@ -210,6 +228,11 @@ class Router(nn.Module, ABC):
         """
         means_KE = mean_over_tokens(probabilities_KNE, mask_KN)
         return self.choices * (self.shares(counts_KE) * means_KE).sum(-1)
+
+
+@fused
+def _route(router: Router, x_KND: Tensor, context: RoutingContext) -> Routing:
+    return router.route(x_KND, context)
 
 
 def score(x_KND: Tensor, weight_KDE: Tensor) -> Tensor:
@@ -267,22 +290,33 @@ def draw_normal(
 
 
 @torch.no_grad()
-def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Entropy of a token's gates as shares of their sum, in nats, mean over tokens, (K,).
+def gate_entropies(routing: Routing) -> Tensor:
+    """Entropy of each row's gates as shares of their sum, in nats, (K, N).
 
     A token that reaches at most one expert counts 0.
     """
     gates_KNS = routing.gates_KNS
     shares_KNS = gates_KNS / gates_KNS.sum(-1, keepdim=True).clamp_min(1e-9)
-    entropies_KN1 = torch.special.entr(shares_KNS).sum(-1, keepdim=True)
-    return mean_over_tokens(entropies_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+    entropies_KN: Tensor = torch.special.entr(shares_KNS).sum(-1)
+    return entropies_KN
 
 
 @torch.no_grad()
+def reaches_none(routing: Routing) -> Tensor:
+    """1 where a row reaches no expert that computes, all slots being empty, else 0, (K, N)."""
+    return (routing.indices_KNS < 0).all(-1).float()
+
+
+def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
+    """Mean of `gate_entropies` over tokens, (K,)."""
+    values_KN1 = gate_entropies(routing).unsqueeze(-1)
+    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+
+
 def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Share of the tokens that reach no expert that computes, all slots being empty, (K,)."""
-    empty_KN1 = (routing.indices_KNS < 0).all(-1, keepdim=True).float()
-    return mean_over_tokens(empty_KN1, row_mask(routing, mask_KN)).squeeze(-1)
+    """Share of the tokens that reach no expert that computes, (K,)."""
+    values_KN1 = reaches_none(routing).unsqueeze(-1)
+    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
 
 
 def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
@@ -292,12 +326,24 @@ def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
     return mask_KN.repeat_interleave(routing.indices_KNS.shape[1] // mask_KN.shape[1], 1)
 
 
+def most_slots(chosen_KNE: Tensor) -> int:
+    """Slots that hold what every token chose.
+
+    On a GPU one for every expert: empty ones cost less than waiting for the tokens' numbers, with
+    which no step could be captured.
+    """
+    if chosen_KNE.is_cuda:
+        return chosen_KNE.shape[-1]
+    return max(1, int(chosen_KNE.sum(-1).max()))
+
+
 def compact(chosen_KNE: Tensor, gates_KNE: Tensor) -> tuple[Tensor, Tensor]:
     """Slots of a token for the experts that a mask chooses: indices and gates, both (K, N, S).
 
-    S is the largest number that one token chose, at least 1; lower expert numbers come first.
+    S is `most_slots`: the largest number that one token chose, or E on a GPU. Lower expert numbers
+    come first.
     """
-    slots = max(1, int(chosen_KNE.sum(-1).max()))
+    slots = most_slots(chosen_KNE)
     order_KNS = chosen_KNE.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
     order_KNS = order_KNS[..., :slots]
     used_KNS = chosen_KNE.gather(-1, order_KNS)

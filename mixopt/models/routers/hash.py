@@ -27,6 +27,7 @@ class HashRouter(Router):
     """
 
     settings_class = HashSettings
+    capturable = True
     settings: HashSettings
     table_VS: Tensor
 

@@ -45,23 +45,27 @@ class LossFreeRouter(SoftmaxRouter):
             gates_KNS = normalized(gates_KNS)
         losses: dict[str, Tensor] = {}
         if self.settings.sequence_coefficient:
-            loss_K = self._sequence_loss(scores_KNE, indices_KNS, context)
+            loss_K = self._sequence_loss(scores_KNE, context)
             losses["sequence"] = self.settings.sequence_coefficient * loss_K
         return Routing(indices_KNS, gates_KNS, counts_KE, losses)
 
-    def _sequence_loss(
-        self, scores_KNE: Tensor, indices_KNS: Tensor, context: RoutingContext
-    ) -> Tensor:
-        """Mean over sequences of Σ f_i P_i, f and P being of one sequence, (K,) (2412.19437)."""
+    def _sequence_loss(self, scores_KNE: Tensor, context: RoutingContext) -> Tensor:
+        """Mean over sequences of Σ f_i P_i, f and P being of one sequence, (K,) (2412.19437).
+
+        f counts the k largest scores without the bias: the loss is about what the router wants of
+        a sequence, whatever the bias makes of it (equation 18).
+        """
+        k = self.config.experts_per_token
         length, experts = context.length or scores_KNE.shape[1], self.config.experts
         real_KBT1 = torch.ones_like(scores_KNE[..., :1]).unflatten(1, (-1, length))
         if context.mask_KN is not None:
             real_KBT1 = context.mask_KN.unflatten(1, (-1, length)).unsqueeze(-1).float()
         tokens_KB1 = real_KBT1.sum(2).clamp_min(1.0)
-        chosen_KNE = torch.zeros_like(scores_KNE).scatter(-1, indices_KNS, 1.0)
-        chosen_KBTE = chosen_KNE.unflatten(1, (-1, length))
+        wanted_KNS = scores_KNE.detach().topk(k, -1).indices
+        wanted_KNE = torch.zeros_like(scores_KNE).scatter(-1, wanted_KNS, 1.0)
+        wanted_KBTE = wanted_KNE.unflatten(1, (-1, length))
         shares_KBTE = normalized(scores_KNE).unflatten(1, (-1, length))
-        f_KBE = experts / indices_KNS.shape[-1] * (chosen_KBTE * real_KBT1).sum(2) / tokens_KB1
+        f_KBE = experts / k * (wanted_KBTE * real_KBT1).sum(2) / tokens_KB1
         means_KBE = (shares_KBTE * real_KBT1).sum(2) / tokens_KB1
         there_KB = real_KBT1.amax((2, 3))
         losses_KB = (f_KBE * means_KBE).sum(-1) * there_KB

@@ -32,6 +32,7 @@ class ReluRouter(Router):
     """
 
     settings_class = ReluSettings
+    capturable = True
     settings: ReluSettings
     coefficient_K: Tensor
 

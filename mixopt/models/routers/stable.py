@@ -29,6 +29,7 @@ class StableRouter(Router):
     """
 
     settings_class = StableSettings
+    capturable = True
     settings: StableSettings
     frozen_embedding: Tensor
     frozen_vectors: Tensor
@@ -54,7 +55,7 @@ class StableRouter(Router):
     def begin_step(self, progress: float = 0.0) -> None:
         """Freeze the imitating router once `progress` has come to the stage."""
         super().begin_step(progress)
-        if progress >= self.settings.stage and not bool(self.frozen_K.all()):
+        if progress >= self.settings.stage and not self._known_frozen():
             thawed_K11 = ~self.frozen_K.view(-1, 1, 1)
             for frozen, live in (
                 (self.frozen_embedding, self.embedding),
@@ -62,6 +63,10 @@ class StableRouter(Router):
             ):
                 frozen.copy_(torch.where(thawed_K11, live, frozen))
             self.frozen_K.fill_(True)
+
+    def _known_frozen(self) -> bool:
+        """Whether all are frozen; a GPU is not waited for, and what follows changes nothing."""
+        return not self.frozen_K.is_cuda and bool(self.frozen_K.all())
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class.
@@ -81,7 +86,7 @@ class StableRouter(Router):
             counts_KE = self.count(indices_KNS, context.mask_KN)
         gates_KNS = torch.sigmoid(scores_KNE.gather(-1, indices_KNS))
         routing = Routing(indices_KNS, gates_KNS, counts_KE)
-        if bool(self.frozen_K.all()):
+        if self._known_frozen():
             return routing
         imitated_KNE = _by_id(ids_KN, self.embedding, self.vectors)
         losses = self._losses(routing, imitated_KNE, context.mask_KN)
@@ -103,7 +108,7 @@ class StableRouter(Router):
         balance_K = (busy_KNS * gates_KNS * real_KN1).sum((1, 2)) / tokens_K
         imitation_K = -(log_KNS * real_KN1).sum((1, 2)) / (tokens_K * indices_KNS.shape[-1])
         return {
-            "balance": self.config.balance_coefficient * balance_K,
+            "balance": self.settings.balance * balance_K,
             "imitation": imitation_K,
         }
 

@@ -22,9 +22,11 @@ class TopKRouter(Router):
 
     Attributes:
         has_z_loss: whether the logits are kept small by the z-loss.
+        capturable: True; a subclass that looks at values sets it False.
     """
 
     has_z_loss: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def choose(self, logits_KNE: Tensor, context: RoutingContext) -> Routing:
         """The k most probable of p = softmax(logits), gates p or p divided by their sum."""

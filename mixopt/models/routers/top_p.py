@@ -1,6 +1,7 @@
 """Top-p routing (2403.07652): as many experts as a token's probability mass needs.
 
-Shapes: K proxies, N tokens, D width, E experts, S = the largest number that a token needs.
+Shapes: K proxies, N tokens, D width, E experts, S = the largest number that a token needs,
+or E on a GPU.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ import torch
 from torch import Tensor
 
 from mixopt.models.router_settings import TopPSettings
-from mixopt.models.routers.base import Routing, RoutingContext, mean_over_tokens, probabilities
+from mixopt.models.routers.base import (
+    Routing,
+    RoutingContext,
+    mean_over_tokens,
+    most_slots,
+    probabilities,
+)
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 
@@ -31,7 +38,7 @@ class TopPRouter(SoftmaxRouter):
             before_KNE = sorted_KNE.cumsum(-1) - sorted_KNE
             used_KNE = before_KNE <= self.settings.mass
             used_KNE[..., 0] = True
-            used_KNS = used_KNE[..., : int(used_KNE.sum(-1).max())]
+            used_KNS = used_KNE[..., : most_slots(used_KNE)]
             slots = used_KNS.shape[-1]
             indices_KNS = torch.where(used_KNS, order_KNE[..., :slots], -1)
             counts_KE = self.count(indices_KNS, context.mask_KN)

@@ -6,6 +6,7 @@ Shapes: K proxies, N tokens, D width, P narrow width, E experts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +14,18 @@ from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import CosineSettings
-from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.base import Routing, RoutingContext, draw_normal, probabilities
 from mixopt.models.routers.top_k import TopKRouter
 
-COLDEST = 0.01  # the paper's bound of the learned temperature
+COLDEST = 0.01  # as Tutel's cosine router has it; the authors' code goes to 1e-4
 
 
 class CosineRouter(TopKRouter):
-    """Logits cos(x W, e_i) / τ with a learned temperature τ; then softmax and top-k."""
+    """Logits cos(x W, e_i) / τ with a learned temperature τ; then softmax and top-k.
+
+    The balance loss takes the probabilities at the temperature of the start, τ₀: it moves the
+    cosines, and cannot be met by a colder or warmer softmax (equation 8).
+    """
 
     settings_class = CosineSettings
     has_z_loss = False  # cosines are small
@@ -43,4 +48,8 @@ class CosineRouter(TopKRouter):
         """See the class."""
         narrow_KNP = F.normalize(torch.bmm(x_KND.float(), self.projection.float()), dim=-1)
         cosines_KNE = torch.bmm(narrow_KNP, F.normalize(self.vectors.float(), dim=-1).mT)
-        return self.choose(cosines_KNE / self.temperature.clamp_min(COLDEST).unsqueeze(1), context)
+        learned_K11 = self.temperature.clamp_min(COLDEST).unsqueeze(1)
+        routing = self.choose(cosines_KNE / learned_K11, context)
+        fixed_KNE = probabilities(cosines_KNE / self.settings.temperature)
+        losses = self.balance(fixed_KNE, routing.counts_KE, context.mask_KN)
+        return replace(routing, losses=losses)

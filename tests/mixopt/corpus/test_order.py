@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixopt.corpus.documents import SeenDocuments
-from mixopt.corpus.order import CountSchedule, permute, permute_each, round_keys, shuffles
+from mixopt.corpus.order import (
+    STRETCH,
+    CountSchedule,
+    permute,
+    permute_each,
+    round_keys,
+    run_together,
+    shuffles,
+)
 
 
 @settings(deadline=None)
@@ -107,3 +115,19 @@ def test_seen_documents_agree_with_a_set(batches):
             reference.add(value)
         assert seen.add(np.array(batch, dtype=np.uint64)).tolist() == expected
     assert seen.sorted().tolist() == sorted(reference)
+
+
+def test_schedules_run_together_are_those_of_each_alone() -> None:
+    random = np.random.default_rng(3)
+    weights = [random.dirichlet(np.full(m, 0.4)) for m in (5, 5, 2, 5)]
+    batches = (8, 8, 8, 3)  # one has fewer domains, one a smaller batch
+    together = [CountSchedule(w, b) for w, b in zip(weights, batches, strict=True)]
+    together[1].before(5 * STRETCH)  # one is ahead of the others
+    for number in (0, 1, 4, 2):
+        run_together(together, number)
+        for schedule, w, b in zip(together, weights, batches, strict=True):
+            alone = CountSchedule(w, b)
+            assert np.array_equal(schedule.stretch(number), alone.stretch(number))
+            assert (
+                alone.stretch(number).sum(1) == np.arange(STRETCH + 1) * b + number * STRETCH * b
+            ).all()

@@ -19,9 +19,11 @@ from mixopt.models.routers.base import (
     gate_entropy,
     row_mask,
 )
+from mixopt.models.routers.dselect_k import smooth_step
 from mixopt.models.transformer import Transformer
 from mixopt.models.upcycling.base import check_shapes
 from mixopt.models.upcycling.sparse import SparseUpcycling
+from mixopt.testing.naive_routers import REFERENCES, run_expert
 
 WIDTH = 8
 
@@ -116,12 +118,14 @@ def test_the_bias_moves_once_per_step_by_its_rate_and_not_in_evaluation() -> Non
 def test_the_sequence_loss_of_loss_free_balance_is_that_of_each_sequence_alone() -> None:
     settings = {"sequence_coefficient": 0.5}
     router = _livelier(_router("loss-free", experts_per_token=1, router_settings=settings))
+    router.bias_KE[0] = torch.tensor([9.0, 0.0, 0.0, 0.0])  # expert 0 gets all, whoever wants it
     x_KND = _states(tokens=18)
     mask_KN = (torch.arange(18) % 6 < torch.tensor([4, 6, 0]).repeat_interleave(6)).unsqueeze(0)
     routing = router(x_KND, RoutingContext(mask_KN=mask_KN, length=6))
+    assert routing.counts_KE.tolist() == [[10, 0, 0, 0]]
     losses = []
     for start, real in ((0, 4), (6, 6)):
-        scores_TE = (x_KND[0, start : start + real] @ router.weight[0]).sigmoid()
+        scores_TE = (x_KND[0, start : start + real] @ router.weight[0]).sigmoid()  # no bias
         f_E = 4 * torch.bincount(scores_TE.argmax(-1), minlength=4) / real
         shares_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
         losses.append((f_E * shares_TE.mean(0)).sum())
@@ -166,6 +170,67 @@ def test_a_cheap_expert_counts_less_in_the_balance_loss() -> None:
     assert torch.allclose(router.balance_loss(even_KNC, cheap, None), 0.25 * of_real)
 
 
+def test_beside_a_zero_expert_the_other_choice_alone_makes_the_output() -> None:
+    config = _config("moe++", router_settings={"zero": 1, "copy": 1, "constant": 1})
+    layer = moe_layer(config, 1, 0)
+    layer.initialize([torch.Generator().manual_seed(0)])
+    with torch.no_grad():
+        layer.router.weight.zero_()
+        layer.router.weight[0, 0, [0, 4]] = 5.0  # expert 0 and the zero expert
+        layer.router.weight[0, 1, [4, 5]] = 5.0  # zero and copy
+    x_KND = torch.zeros(1, 2, WIDTH)
+    x_KND[0, 0, 0] = x_KND[0, 1, 1] = 1.0
+    y_KND, routing = layer(x_KND, x_KND, RoutingContext())
+    assert sorted(routing.indices_KNS[0].max(-1).values.tolist()) == [-1, 0]
+    assert torch.allclose(y_KND[0, 0], run_expert(layer, 0, 0, x_KND[0, 0]), atol=1e-6)
+    assert torch.allclose(y_KND[0, 1], x_KND[0, 1], atol=1e-6)
+
+
+def test_constant_experts_begin_as_large_as_the_states_they_replace() -> None:
+    config = ModelConfig(width=64, experts=4, router="moe++")
+    router = router_class("moe++")(config, 2, 1)
+    router.initialize([torch.Generator().manual_seed(k) for k in range(2)])
+    assert (router.vectors.square().mean(-1).sqrt() - 1).abs().max() < 0.3
+    assert router.weight.std() < 0.03
+    assert not torch.equal(router.vectors[0], router.vectors[1])
+
+
+def test_cosine_gates_learn_their_temperature_and_the_balance_loss_keeps_its_own() -> None:
+    settings = {"narrow_width": 4, "temperature": 0.3}
+    router = _router("x-moe", balance_coefficient=1.0, router_settings=settings).eval()
+    with torch.no_grad():
+        router.vectors.normal_(generator=torch.Generator().manual_seed(1))
+    x_KND = _states()
+    warm = router(x_KND, RoutingContext())
+    with torch.no_grad():
+        router.temperature.fill_(0.05)
+    cold = router(x_KND, RoutingContext())
+    assert (cold.gates_KNS.amax(-1) > warm.gates_KNS.amax(-1)).all()
+    assert torch.equal(cold.losses["balance"], warm.losses["balance"])
+    narrow_NP = torch.nn.functional.normalize(x_KND[0] @ router.projection[0], dim=-1)
+    cosines_NE = narrow_NP @ torch.nn.functional.normalize(router.vectors[0], dim=-1).T
+    f_E = warm.counts_KE[0] / warm.counts_KE.sum()
+    expected = 4 * (f_E * (cosines_NE / 0.3).softmax(-1).mean(0)).sum()
+    assert torch.allclose(warm.losses["balance"][0], expected)
+
+
+def test_stable_balance_is_that_of_the_paper_with_a_weight_of_its_own() -> None:
+    losses = {}
+    for weight in (0.3, 0.6):
+        router = _router("stable", experts_per_token=1, router_settings={"balance": weight})
+        router = _livelier(router).eval()
+        ids_KN = torch.arange(32).unsqueeze(0)
+        losses[weight] = router(_states(tokens=32), RoutingContext(ids_KN)).losses["balance"][0]
+    scores_NE = _states(tokens=32)[0] @ router.weight[0]
+    expected = torch.tensor(0.0)
+    for expert in range(4):
+        taken_N = scores_NE.argmax(-1) == expert
+        overload = (taken_N.sum() - 8) / 8
+        expected = expected + overload * scores_NE[taken_N, expert].sigmoid().sum()
+    assert torch.allclose(losses[0.3], 0.3 * expected / 32, atol=1e-6)
+    assert torch.allclose(losses[0.6], 2 * losses[0.3])
+
+
 def test_the_penalty_of_unequal_experts_grows_with_their_width() -> None:
     settings = {"widths": [4, 8, 12, 16], "penalty": 1.0}
     router = _router("hmoe", experts_per_token=1, router_settings=settings).eval()
@@ -178,6 +243,16 @@ def test_the_penalty_of_unequal_experts_grows_with_their_width() -> None:
         x_KND[..., 0] = 1.0
         penalties.append(router(x_KND, RoutingContext()).losses["penalty"].item())
     assert penalties == pytest.approx([4 * width / 10 for width in (4, 8, 12, 16)])
+
+
+def test_the_penalty_of_equal_experts_is_the_balance_loss_of_assignments_per_token() -> None:
+    settings = {"widths": [8, 8, 8, 8], "penalty": 0.1}
+    router = _livelier(_router("hmoe", experts_per_token=2, router_settings=settings)).eval()
+    x_KND = _states()
+    routing = router(x_KND, RoutingContext())
+    p_KNE = (x_KND @ router.weight).softmax(-1)
+    balance_K = router.balance_loss(p_KNE, routing.counts_KE, None)
+    assert torch.allclose(routing.losses["penalty"], 0.1 * 2 * balance_K)
 
 
 # numbers of experts that vary
@@ -202,6 +277,34 @@ def test_top_p_takes_one_expert_at_least_and_all_at_most(mass: float, number: in
     router = _livelier(_router("top-p", router_settings={"mass": mass}))
     routing = router(_states(), RoutingContext())
     assert ((routing.indices_KNS >= 0).sum(-1) == number).all()
+
+
+@pytest.mark.parametrize("experts", [3, 5, 8])
+def test_selectors_weigh_all_experts_at_first_and_one_each_when_their_bits_are_sure(
+    experts: int,
+) -> None:
+    router = _router("dselect-k", experts=experts, experts_per_token=2)
+    x_KND = _states()
+    soft = router(x_KND, RoutingContext())
+    assert (soft.counts_KE == 40).all()
+    with torch.no_grad():
+        router.bits.mul_(1e5)
+    sure = router(x_KND, RoutingContext())
+    assert ((sure.indices_KNS >= 0).sum(-1) <= 2).all()
+    for routing in (soft, sure):
+        assert torch.allclose(routing.gates_KNS.sum(-1), torch.ones(1, 40), atol=1e-5)
+    assert sure.losses["entropy"] < 1e-6 < soft.losses["entropy"]
+    naive = REFERENCES["dselect-k"](router, 0, x_KND[0], [], [])
+    chosen = [{e for e in row if e >= 0} for row in sure.indices_KNS[0].tolist()]
+    assert chosen == [set(choice.gates) for choice in naive]
+
+
+def test_a_soft_bit_meets_its_ends_without_a_corner() -> None:
+    t = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], requires_grad=True)
+    step = smooth_step(t)
+    assert step.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    (slope,) = torch.autograd.grad(step.sum(), t)
+    assert slope.tolist() == [0.0, 0.0, 1.5, 0.0, 0.0]
 
 
 def test_remoe_steers_the_sparsity_of_all_layers_to_k_experts_per_token() -> None:
@@ -399,6 +502,8 @@ def test_compact_slots_hold_what_was_chosen() -> None:
         ("moe++", {"zero": 0, "copy": 0, "constant": 0}, "router_settings.zero", "cheap"),
         ("expert-choice", {"ablation": 1}, "router_settings.ablation", "true or false"),
         ("stable", {"stage": -1}, "router_settings.stage", "between 0 and 1"),
+        ("stable", {"balance": -1}, "router_settings.balance", "at least 0"),
+        ("dselect-k", {"smooth_width": 0}, "router_settings.smooth_width", "above 0"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(

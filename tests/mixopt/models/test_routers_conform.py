@@ -67,6 +67,11 @@ class TestReMoE(RouterConformance):
     settings = {"router_settings": {"coefficient": 0.1}}  # noqa: RUF012
 
 
+class TestDSelectK(RouterConformance):
+    router = "dselect-k"
+    settings = {"router_settings": {"smooth_width": 2.0}}  # noqa: RUF012
+
+
 class TestXMoE(RouterConformance):
     router = "x-moe"
     settings = {"router_settings": {"narrow_width": 4}}  # noqa: RUF012
