@@ -38,6 +38,8 @@ from tests.pipelines.whole_study import (
     write_study,
 )
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 STEPS = 60
 
 
