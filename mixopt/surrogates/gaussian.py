@@ -82,7 +82,7 @@ class Posterior:
         i: int,
         weights: np.ndarray,
         values: np.ndarray,
-        extra: np.ndarray,
+        extra: np.ndarray | float = 0.0,
     ) -> Posterior:
         """Metric `i` given `values` (n,) at `weights` (n, m); NaN where not measured.
 
