@@ -1,4 +1,8 @@
-"""Learning curves: what an unfinished run will come to, and whether it can still win.
+"""Learning curves: what an unfinished run will come to.
+
+Trials of one study are better compared at the same step (`mixopt.pruning`): no law holds through
+the decay of their learning rate. Of proxies on a default recipe 44 to 79 % ended inside the 90 %
+interval of this one, and 88 to 90 % in that of a line through eight others.
 
 The step law of Data Mixing Laws (2403.16952), fitted to all curves of one size together (see
 `mixopt.laws`): finished runs show how curves go on, an unfinished one where its own stands.
@@ -19,9 +23,6 @@ from mixopt.laws import STEPS, extrapolate, recent
 from mixopt.objective import Objective
 from mixopt.surrogates.base import error_correlation
 from mixopt.trials import CurvePoint, TrialSpec, TrialTable
-
-FEWEST_POINTS = 3  # of a curve before it may be stopped: two always lie on some law
-HOPELESS = 0.05  # chance of beating the incumbent below which a run is stopped
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,6 @@ def chance_to_beat(said: Forecast, objective: Objective, incumbent: float) -> np
     """
     mean, std = said.compose(objective)
     return np.asarray(norm.cdf((incumbent - mean) / np.maximum(std, 1e-12)))
-
-
-def hopeless(
-    said: Forecast, objective: Objective, incumbent: float, threshold: float = HOPELESS
-) -> np.ndarray:
-    """(c,) runs to stop: unfinished, and less likely than `threshold` to beat `incumbent`.
-
-    Never one with fewer than three evaluations, nor one that lacks a metric of the objective.
-    """
-    chance = chance_to_beat(said, objective, incumbent)
-    return ~said.finished & (said.points >= FEWEST_POINTS) & (chance < threshold)
 
 
 def curve_table(

@@ -4,8 +4,8 @@ A trial's Optuna parameters are the mixture weights and its value is the objecti
 dashboard and plots read true. Spec, metrics, cost and failure are user attributes; learning curves
 stay in the trials' folders, so the ledger stays small.
 
-States map one to one: WAITING → RUNNING → COMPLETE or FAIL. A trial that was RUNNING when the
-driver died is simply run on under the same number.
+States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
+when the driver died is simply run on under the same number.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mixopt.errors import LedgerError
 from mixopt.objective import Objective
-from mixopt.trials import Failure, State, Trial, TrialResult, TrialSpec
+from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
 STATES = {
     TrialState.WAITING: State.WAITING,
     TrialState.RUNNING: State.RUNNING,
     TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
     TrialState.FAIL: State.FAILED,
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
@@ -86,8 +87,13 @@ class Ledger:
         """The trial with this number."""
         return _trial(self._storage.get_trial(self._id(number)))
 
-    def add(self, spec: TrialSpec) -> Trial:
-        """Record that `spec` is to be trained; the new trial is WAITING."""
+    def add(self, spec: TrialSpec, limits: Limits | None = None) -> Trial:
+        """Record that `spec` is to be trained; the new trial is WAITING.
+
+        Args:
+            spec: what is asked for.
+            limits: beyond which it is pruned; None trains it to its end. Never changed afterwards.
+        """
         template = FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -104,6 +110,7 @@ class Ledger:
                 "round": spec.round,
                 "seed": spec.seed,
                 "tokens": spec.fidelity.tokens,
+                **({"limits": json.dumps(limits.to_json())} if limits is not None else {}),
             },
             system_attrs={},
             intermediate_values={},
@@ -130,14 +137,26 @@ class Ledger:
         Raises:
             LedgerError: it is finished already, or the objective's metrics are not in the result.
         """
-        self._refuse_finished(self.trial(number))
-        missing = [m for m in self.objective.metrics if m not in result.metrics]
-        if missing:
-            raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
-        slim = dataclasses.replace(result, curve=())
-        self._set(number, "result", json.dumps(slim.to_json()))
+        self._keep_result(number, result)
         value = self.objective.value(result.metrics)
         self._finish(number, TrialState.COMPLETE, [value])
+        return self.trial(number)
+
+    def prune(self, number: int, result: TrialResult, message: str) -> Trial:
+        """Record that trial `number` was stopped, with what it had spent and measured until then.
+
+        It gets no value. Its evaluations become Optuna's intermediate values, by step, so that
+        Optuna's plots and samplers take it for what it is.
+
+        Raises:
+            LedgerError: it is finished already, or the objective's metrics are not in the result.
+        """
+        self._keep_result(number, result)
+        self._set(number, "message", message[-2000:])
+        for point in result.curve:
+            value = self.objective.value(point.metrics)
+            self._storage.set_trial_intermediate_value(self._id(number), point.step, value)
+        self._finish(number, TrialState.PRUNED, None)
         return self.trial(number)
 
     def fail(self, number: int, failure: Failure, message: str) -> Trial:
@@ -159,6 +178,14 @@ class Ledger:
     def close(self) -> None:
         """Let go of the storage's connections."""
         self._storage.remove_session()
+
+    def _keep_result(self, number: int, result: TrialResult) -> None:
+        self._refuse_finished(self.trial(number))
+        missing = [m for m in self.objective.metrics if m not in result.metrics]
+        if missing:
+            raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
+        slim = dataclasses.replace(result, curve=())
+        self._set(number, "result", json.dumps(slim.to_json()))
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -183,8 +210,9 @@ def _trial(frozen: FrozenTrial) -> Trial:
     said = frozen.user_attrs
     state = STATES[frozen.state]
     result = None
-    if state is State.COMPLETE:
+    if state in (State.COMPLETE, State.PRUNED):
         result = TrialResult.from_json(json.loads(said["result"]))
+    limits = said.get("limits")
     return Trial(
         number=frozen.number,
         spec=TrialSpec.from_json(json.loads(said["spec"])),
@@ -193,4 +221,5 @@ def _trial(frozen: FrozenTrial) -> Trial:
         failure=Failure(said["failure"]) if state is State.FAILED else None,
         message=said.get("message", ""),
         attempts=said.get("attempts", 0),
+        limits=None if limits is None else Limits.from_json(json.loads(limits)),
     )

@@ -52,7 +52,8 @@ def training_folder(home: Path, number: int) -> tuple[Path, int]:
 def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
     """The learning curve of `trial`, oldest point first, ending with its final metrics.
 
-    A resumed training may have written a step twice: the later line counts. A torn last line is
+    That of a trial that is not complete (running, pruned, failed) ends with its last evaluation. A
+    resumed training may have written a step twice: the later line counts. A torn last line is
     left out.
     """
     points: dict[int, CurvePoint] = {}
@@ -71,7 +72,7 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     curve = [points[step] for step in sorted(points)]
-    if trial.result is None:
+    if trial.result is None or not trial.complete:
         return curve
     curve = curve or list(trial.result.curve)
     tokens, last = trial.result.cost.tokens, curve[-1] if curve else None

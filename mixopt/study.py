@@ -13,7 +13,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 
 from mixopt import designs, files, yaml_lines
 from mixopt.corpus.questions import Questions
@@ -22,6 +30,7 @@ from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
+from mixopt.pruning import FEWEST
 from mixopt.recipe import Recipe
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
@@ -102,6 +111,24 @@ class Proxy(Section):
         return self.tokens
 
 
+class Pruner(Section):
+    """Stops trials that will hardly beat the best one so far, by their learning curves.
+
+    It goes by what was known before a trial's round. The first `startup_trials` of the first swarm,
+    the natural mixture, its repeats and selection's runs are never pruned. What a pruned trial cost
+    is counted, and proposers do not ask for its mixture again. The surrogates `gp` and
+    `effective-data` learn from what it would have come to, the less the less sure that is; `auto`
+    chooses between these two, and any other leaves it out.
+    """
+
+    chance: float = Field(default=0.05, gt=0, lt=0.5)
+    """Stop a trial whose chance to end below the best one so far is less than this."""
+    startup_trials: int = Field(default=8, ge=FEWEST)
+    """Trials of the first swarm that are trained to their end, before its others begin."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a training before which it is not stopped."""
+
+
 class Search(Section):
     """How the swarm is chosen."""
 
@@ -119,6 +146,8 @@ class Search(Section):
     """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
     repeats: int = Field(default=2, ge=0)
     """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
+    pruner: Pruner | None = None
+    """Stop trials that will hardly beat the best one so far; null trains all to their end."""
 
 
 class Select(Section):
@@ -231,6 +260,21 @@ class Study(Section):
         if not any(weights.values()):
             raise ValueError("every weight is 0, so nothing would be optimized")
         return weights
+
+    @field_validator("search")
+    @classmethod
+    def _evaluated_on_the_way(cls, search: Search, said: ValidationInfo) -> Search:
+        proxy = said.data.get("proxy")  # absent where it is not valid itself
+        if search.pruner is not None and proxy is not None:
+            evaluations = proxy.recipe.evaluations
+            last = (evaluations - 1) / evaluations
+            if last < max(search.pruner.warmup, 1e-9):
+                raise ValueError(
+                    f"pruner: no trial would ever be pruned, for of {evaluations} evaluations none "
+                    f"comes after a warm-up of {search.pruner.warmup:g} and before the end; raise "
+                    "proxy.recipe.evaluations"
+                )
+        return search
 
     @field_validator("tasks")
     @classmethod
@@ -420,7 +464,11 @@ FREE = (
 
 
 # Settings that folders begun before there were any do not name, with what they meant then.
-YOUNG = {"proxy.recipe.evaluation_share": None, "space.kl_penalty": 0.0}
+YOUNG = {
+    "proxy.recipe.evaluation_share": None,
+    "search.pruner": None,
+    "space.kl_penalty": 0.0,
+}
 
 
 def _is_free(key: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,11 +31,12 @@ class Role(StrEnum):
 
 
 class State(StrEnum):
-    """Where a trial stands. Only COMPLETE trials are ever seen by a surrogate."""
+    """Where a trial stands. What a surrogate takes for measured comes from COMPLETE ones alone."""
 
     WAITING = "waiting"
     RUNNING = "running"
     COMPLETE = "complete"
+    PRUNED = "pruned"  # stopped because it would hardly have beaten the best: no failure, no score
     FAILED = "failed"
 
 
@@ -124,6 +126,95 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A regression line with what is needed to say how sure it is: y over x, from n points.
+
+    Attributes:
+        x: mean of the points.
+        y: mean of what they came to.
+        slope: of the line.
+        error: standard deviation of a point around it.
+        spread: sum of squares of x around their mean.
+        widen: a deviation from so few points times this holds 90 % where a normal one does.
+        n: points.
+    """
+
+    x: float
+    y: float
+    slope: float
+    error: float
+    spread: float
+    widen: float
+    n: int
+
+    def at(self, x: float) -> tuple[float, float]:
+        """What one more point at `x` comes to, and its standard deviation."""
+        away = x - self.x
+        std = self.error * math.sqrt(1 + 1 / self.n + away**2 / self.spread)
+        return self.y + self.slope * away, self.widen * std
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a trial's objective must stay below to be trained on, settled before it begins.
+
+    So whether it is pruned follows from its own curve alone: not from who happens to end first, nor
+    from what a training had seen when it was interrupted.
+
+    Attributes:
+        weights: metric → weight in the objective (`Objective.weights`).
+        most: (step, the most that the objective may be there), steps ascending.
+        reason: what is true of a trial beyond them, for a person.
+        ends: by step and metric, from an evaluation there to the end.
+    """
+
+    weights: Mapping[str, float]
+    most: tuple[tuple[int, float], ...]
+    reason: str
+    ends: Mapping[int, Mapping[str, Line]] = field(default_factory=dict)
+
+    def hopeless(self, point: CurvePoint) -> str | None:
+        """Why a trial with this evaluation is to be stopped; None if it is not.
+
+        An evaluation at another step, or without a metric of the objective, stops nothing.
+        """
+        limit = dict(self.most).get(point.step)
+        if limit is None or any(name not in point.metrics for name in self.weights):
+            return None
+        value = math.fsum(weight * point.metrics[name] for name, weight in self.weights.items())
+        if value <= limit:
+            return None
+        return f"objective {value:.4f} at step {point.step} is above {limit:.4f}: {self.reason}"
+
+    def expected(self, point: CurvePoint) -> dict[str, tuple[float, float]]:
+        """Metric → what a trial with this evaluation would end at, and its standard deviation."""
+        lines = self.ends.get(point.step, {})
+        return {m: line.at(point.metrics[m]) for m, line in lines.items() if m in point.metrics}
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits as JSON-able values; `from_json` gives them back exactly."""
+        return {
+            "weights": dict(self.weights),
+            "most": [list(pair) for pair in self.most],
+            "reason": self.reason,
+            "ends": {
+                str(step): {metric: dataclasses.asdict(line) for metric, line in lines.items()}
+                for step, lines in self.ends.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Limits:
+        """The limits that `to_json` described."""
+        ends = {
+            int(step): {metric: Line(**line) for metric, line in lines.items()}
+            for step, lines in values["ends"].items()
+        }
+        most = tuple((int(step), float(limit)) for step, limit in values["most"])
+        return cls(dict(values["weights"]), most, str(values["reason"]), ends)
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a trial spent. `device_seconds` counts every attempt, `tokens` only the kept ones."""
 
@@ -134,7 +225,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What a worker returns for a finished proxy.
+    """What a worker returns for a finished proxy, or for a pruned one of the part that it trained.
 
     Attributes:
         metrics: `bpb/<domain>` in bits per byte, `loss/<domain>` in nats per token; of tasks
@@ -145,6 +236,7 @@ class TrialResult:
         environment: package and code versions, device.
         entropies: domain → nats of entropy of a token's gates, mean over tokens and layers.
         dropped: domain → share of tokens that reach no expert, mean over layers.
+        expected: of a pruned proxy, metric → what it would have measured, and its deviation.
     """
 
     metrics: Mapping[str, float]
@@ -154,6 +246,7 @@ class TrialResult:
     environment: Mapping[str, str] = field(default_factory=dict)
     entropies: Mapping[str, float] = field(default_factory=dict)
     dropped: Mapping[str, float] = field(default_factory=dict)
+    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-able values; `from_json` gives it back exactly."""
@@ -170,6 +263,7 @@ class TrialResult:
             environment=dict(values.get("environment", {})),
             entropies=dict(values.get("entropies", {})),
             dropped=dict(values.get("dropped", {})),
+            expected={m: (float(a), float(b)) for m, (a, b) in values.get("expected", {}).items()},
         )
 
 
@@ -181,11 +275,13 @@ class Outcome:
         result: None if it failed.
         failure: None if it did not.
         message: what happened, for a person.
+        pruned: whether it was stopped before its end; `result` is then of its last evaluation.
     """
 
     result: TrialResult | None
     failure: Failure | None = None
     message: str = ""
+    pruned: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON-able values; `from_json` gives it back exactly."""
@@ -193,6 +289,7 @@ class Outcome:
             "result": None if self.result is None else self.result.to_json(),
             "failure": None if self.failure is None else str(self.failure),
             "message": self.message,
+            "pruned": self.pruned,
         }
 
     @classmethod
@@ -203,12 +300,17 @@ class Outcome:
             None if result is None else TrialResult.from_json(result),
             None if failure is None else Failure(failure),
             str(values["message"]),
+            bool(values.get("pruned", False)),  # markers of before there was pruning
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A spec with its number in the ledger and, once it is complete, its result."""
+    """A spec with its number in the ledger and, once it has one, its result.
+
+    Of a PRUNED trial `result` is what it had spent and measured when it was stopped: its cost
+    counts, its measurements are no final ones.
+    """
 
     number: int
     spec: TrialSpec
@@ -217,6 +319,7 @@ class Trial:
     failure: Failure | None = None
     message: str = ""
     attempts: int = 0
+    limits: Limits | None = None
 
     @property
     def complete(self) -> bool:
@@ -225,13 +328,20 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not be run any more: complete or failed."""
-        return self.state in (State.COMPLETE, State.FAILED)
+        """Whether it will not be run any more: complete, pruned or failed."""
+        return self.state in (State.COMPLETE, State.PRUNED, State.FAILED)
 
     @property
     def metrics(self) -> Mapping[str, float]:
         """The final metrics; empty unless complete."""
         return self.result.metrics if self.result is not None and self.complete else {}
+
+    @property
+    def expected(self) -> Mapping[str, tuple[float, float]]:
+        """What a pruned trial would have measured, and its deviation; empty for any other."""
+        if self.state is not State.PRUNED or self.result is None:
+            return {}
+        return self.result.expected
 
 
 @dataclass(frozen=True)
@@ -250,6 +360,8 @@ class TrialTable:
         seeds: (n,) seeds; rows with equal weights and different seeds are repeats.
         runs: (n,) which training a row was measured on. Rows of one run are its curve: the same
             mixture at fewer `tokens`. Every row its own run if not given.
+        doubt: (n, q) standard deviation of values that were foretold, not measured: of a pruned
+            trial what it would have come to. 0 for a measurement, also if not given.
     """
 
     domains: tuple[str, ...]
@@ -260,10 +372,13 @@ class TrialTable:
     tokens: np.ndarray
     seeds: np.ndarray
     runs: np.ndarray = field(default=None)  # type: ignore[arg-type]
+    doubt: np.ndarray = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if self.runs is None:
             object.__setattr__(self, "runs", np.arange(len(self.weights)))
+        if self.doubt is None or self.doubt.shape != self.values.shape:  # replaced beside it
+            object.__setattr__(self, "doubt", np.zeros(self.values.shape))
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -280,6 +395,11 @@ class TrialTable:
         return np.asarray((self.params == fidelity.params) & (self.tokens == fidelity.tokens))
 
     @property
+    def measured(self) -> TrialTable:
+        """Without the rows that were foretold."""
+        return self.select(np.flatnonzero((self.doubt == 0).all(axis=1)))
+
+    @property
     def final(self) -> TrialTable:
         """Without the curves: of every run the row with most tokens."""
         order = np.lexsort((self.tokens, self.runs))
@@ -287,14 +407,23 @@ class TrialTable:
         return self.select(np.sort(order[last]))
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], metrics: Sequence[str]) -> TrialTable:
+    def of(
+        cls, trials: Iterable[Trial], metrics: Sequence[str], *, foretold: bool = False
+    ) -> TrialTable:
         """The complete ones of `trials` in ledger order; `metrics` names the columns kept.
+
+        Args:
+            trials: of a study.
+            metrics: q names.
+            foretold: whether pruned trials are rows too, with what they would have come to.
 
         Raises:
             SurrogateError: no trial is complete, or they are over different domains.
         """
-        done = sorted((t for t in trials if t.complete), key=lambda t: t.number)
-        if not done:
+        done = sorted(
+            (t for t in trials if t.complete or (foretold and t.expected)), key=lambda t: t.number
+        )
+        if not any(t.complete for t in done):
             raise SurrogateError("no trial is complete yet", mend="Run the search first")
         domains = done[0].spec.mixture.domains
         if any(t.spec.mixture.domains != domains for t in done):
@@ -303,7 +432,8 @@ class TrialTable:
             domains=domains,
             metrics=tuple(metrics),
             weights=np.array([t.spec.mixture.weights for t in done]),
-            values=np.array([[t.metrics.get(m, np.nan) for m in metrics] for t in done]),
+            values=np.array([[_value(t, m)[0] for m in metrics] for t in done]),
+            doubt=np.array([[_value(t, m)[1] for m in metrics] for t in done]),
             params=np.array([t.spec.fidelity.params for t in done], dtype=float),
             tokens=np.array([t.spec.fidelity.tokens for t in done], dtype=float),
             seeds=np.array([t.spec.seed for t in done]),
@@ -319,4 +449,12 @@ class TrialTable:
             tokens=self.tokens[rows],
             seeds=self.seeds[rows],
             runs=self.runs[rows],
+            doubt=self.doubt[rows],
         )
+
+
+def _value(trial: Trial, metric: str) -> tuple[float, float]:
+    """What `trial` measured or would have, NaN for neither, and how unsure that is."""
+    if trial.complete:
+        return trial.metrics.get(metric, math.nan), 0.0
+    return trial.expected.get(metric, (math.nan, 0.0))

@@ -77,7 +77,8 @@ frame.drop_nulls("objective").sort("objective").select(
 plots.best_so_far(trials, objective)
 
 # %%
-curves = {f"trial {t.number}": records.read_curve(study.home, t) for t in trials if t.complete}
+told = [t for t in trials if t.result is not None]  # complete, or pruned on the way
+curves = {f"trial {t.number}": records.read_curve(study.home, t) for t in told}
 done = frame.filter(pl.col("role") != "select").drop_nulls("objective").sort("objective")
 best = f"trial {done['trial'][0]}"
 plots.learning_curves(curves, objective, highlight={best: "best observed"})

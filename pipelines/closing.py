@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt.records import read_promotion, read_verdict
-from mixopt.trials import Trial
+from mixopt.trials import State, Trial
 from pipelines.session import Session
 from pipelines.tracking import ui_command
 from pipelines.wording import (
@@ -154,10 +154,13 @@ def print_commands(session: Session, console: Console) -> None:
 def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:
     cost = [t.result.cost for t in trials if t.result is not None]
     failed = sum(t.failure is not None for t in trials)
+    pruned = sum(t.state is State.PRUNED for t in trials)
     line = (
         f"{len(cost)} trials, {count(sum(c.tokens for c in cost))} tokens, "
         f"{duration(sum(c.device_seconds for c in cost))} of device time"
     )
+    if pruned:
+        line += f"; {pruned} pruned"
     if failed:
         line += f"; {failed} failed"
     if promotion:

@@ -19,6 +19,7 @@ from mixopt.study import Study, load_study
 from pipelines.cohorts import sizes
 from pipelines.console import make_console
 from pipelines.promote import check
+from pipelines.search import check as check_search
 from pipelines.session import study_resources
 from pipelines.wording import count, duration
 
@@ -200,6 +201,7 @@ def show_plan(path: Path, slots: int) -> None:
     study = load_study(path)
     corpus = study.open_corpus()
     check(study, corpus)
+    check_search(study)
     console = make_console()
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
@@ -246,6 +248,12 @@ def show_plan(path: Path, slots: int) -> None:
         f"evaluation not counted: {_evaluation(study)}).",
         style="dim",
     )
+    if study.search.pruner is not None:
+        console.print(
+            "Trials that are pruned cost less than this; the first swarm waits for the first "
+            f"{study.search.pruner.startup_trials} (search.pruner).",
+            style="dim",
+        )
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")

@@ -143,6 +143,7 @@ def render(told: Told) -> str:
         remarks=_remarks(told),
         sections=_sections(told, columns),
         failures=[t for t in told.trials if t.state is State.FAILED],
+        pruned=[(t, *_share_trained(t)) for t in told.trials if t.state is State.PRUNED],
         commands=_commands(told.study),
         settings=[(k, str(v)) for k, v in records.read_settings(told.study.home).items()],
         versions=_versions(told.trials),
@@ -152,9 +153,13 @@ def render(told: Told) -> str:
 
 def _facts(told: Told) -> list[tuple[str, str]]:
     costs = [t.result.cost for t in told.trials if t.result is not None]
-    failed = sum(t.state is State.FAILED for t in told.trials)
+    complete, pruned, failed = (
+        sum(t.state is state for t in told.trials)
+        for state in (State.COMPLETE, State.PRUNED, State.FAILED)
+    )
     facts = [
-        ("trials complete", f"{len(costs)} of {len(told.trials)}"),
+        ("trials complete", f"{complete} of {len(told.trials)}"),
+        *([("trials pruned", str(pruned))] if pruned else []),
         ("trials failed", str(failed)),
         ("proxy tokens", count(sum(c.tokens for c in costs))),
         ("device time of proxies", duration(sum(c.device_seconds for c in costs))),
@@ -163,6 +168,12 @@ def _facts(told: Told) -> list[tuple[str, str]]:
     if told.promotion.get("tokens"):
         facts.append(("promotion tokens", count(told.promotion["tokens"])))
     return facts
+
+
+def _share_trained(trial: Trial) -> tuple[str, str]:
+    """Tokens that a pruned trial was trained for, and which share of its training that is."""
+    tokens = trial.result.cost.tokens if trial.result is not None else 0
+    return count(tokens), f"{tokens / trial.spec.fidelity.tokens:.0%}"
 
 
 def _columns(told: Told) -> list[Column]:

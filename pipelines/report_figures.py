@@ -12,7 +12,7 @@ from mixopt.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
 from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
 from mixopt.plots import study as plots
-from mixopt.trials import Role, TrialTable
+from mixopt.trials import Role, State, TrialTable
 from pipelines.wording import best_trial
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def search_figures(told: Told) -> list[go.Figure]:
     done = [t for t in told.trials if t.complete]
     if not done:
         return []
+    stopped = [t for t in told.trials if t.state is State.PRUNED]
     curves = {
         f"trial {t.number}": records.read_curve(told.study.home, t)
-        for t in done
+        for t in (*done, *stopped)
         if t.spec.role is not Role.SELECT
     }
     highlight = {}
@@ -54,8 +55,8 @@ def search_figures(told: Told) -> list[go.Figure]:
             highlight.setdefault(f"trial {trial.number}", "natural")
             break
     return [
-        plots.best_so_far(done, told.objective, "tokens"),
-        plots.best_so_far(done, told.objective, "device_seconds"),
+        plots.best_so_far(told.trials, told.objective, "tokens"),
+        plots.best_so_far(told.trials, told.objective, "device_seconds"),
         plots.learning_curves(curves, told.objective, highlight=highlight),
         plots.objective_by_weight(done, told.objective),
     ]

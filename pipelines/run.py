@@ -32,6 +32,7 @@ def run_study(path: Path, until: Until = "promote") -> None:
     with open_session(path, display) as session:
         study = session.study
         promote.check(study, session.corpus)
+        search.check(study)
         display.total = sum(s.flops for s in plan.steps(study, session.corpus))
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()

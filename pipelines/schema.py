@@ -40,6 +40,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Linear": ("A linear constraint", "space.linear"),
     "TaskFile": ("A task", "tasks"),
+    "Pruner": ("A pruner", "search.pruner"),
 }
 
 Schema = dict[str, Any]
@@ -91,7 +92,8 @@ def study_schema() -> Schema:
         node.pop("title", None)
         node.pop("gt", None)  # pydantic's own leftover of a bound behind a validator
         inner = (node, *node.get("anyOf", ()))
-        if any("$ref" in n or n.get("type") == "object" for n in inner):
+        whole = any("$ref" in n or n.get("type") == "object" for n in inner)
+        if whole and node.get("default", {}) is not None:
             node.pop("default", None)  # a whole section; its keys have theirs
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

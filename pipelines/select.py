@@ -15,7 +15,7 @@ from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
 from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, finalists
 from mixopt.study import digest
-from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Trial, TrialTable
 from pipelines.search import forecast, search_trials, surrogate_choice, told_noise
 from pipelines.session import Session, add_missing, run_trials
@@ -37,16 +37,17 @@ def select(session: Session) -> dict[str, Any]:
     before = read_verdict(session.home)
     if before.get("of") == _basis(session, trials):
         return before
-    table = TrialTable.of(trials, session.objective.metrics)
+    table = TrialTable.of(trials, session.objective.metrics, foretold=True)
     choice = surrogate_choice(session, trials)
     surrogate: Surrogate = surrogates.make(
         choice.name,
         seed=session.study.seed,
         fidelity=session.fidelity,
         noise=told_noise(session, trials, choice.name),
-    ).fit(table)
+    )
+    learn(surrogate, table)
     session.display.say(
-        f"fitting {len(table)} trials with {choice.name}, looking for the optimum …"
+        f"fitting {len(table.measured)} trials with {choice.name}, looking for the optimum …"
     )
     found = recommend(surrogate, session.objective, session.space, session.study.seed)
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))

@@ -35,8 +35,8 @@ from mixopt.objective import Objective
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
-from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Failure, Fidelity, Outcome, Role, Trial, TrialSpec
+from mixopt.study import Study, digest, freeze, load_study
+from mixopt.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, TrialSpec
 from pipelines.cohorts import Cohort, Packing
 from pipelines.console import Display, make_console
 from pipelines.tracking import Tracker
@@ -174,9 +174,11 @@ class Session:
 
     def work(self, trial: Trial) -> Work:
         """The training that `trial` asks for, alone."""
-        spec = trial.spec
+        spec, limits = trial.spec, trial.limits
         folder = trial_folder(self.home, trial.number)
         identity = spec.training_hash(self.corpus.hash, self.study.training_hash(self.corpus))
+        if limits is not None:
+            identity = digest([identity, limits.to_json()])
         job = Job(
             model=self.model,
             recipe=self.recipe("proxy"),
@@ -188,6 +190,7 @@ class Session:
             identity=identity,
             tasks=self.tasks,
             weighed=self.weighed,
+            limits=None if limits is None else (limits,),
         )
         kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
         return Work(str(trial.number), job.to_json(), str(folder), identity, keep_tokens=kept)
@@ -285,6 +288,10 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
 
 
 def _record(session: Session, number: int, outcome: Outcome) -> None:
+    if outcome.pruned and outcome.result is not None:
+        session.tracker.trial(session.ledger.prune(number, outcome.result, outcome.message))
+        session.display.say(f"trial {number} is pruned: {outcome.message}")
+        return
     if outcome.result is not None:
         session.tracker.trial(session.ledger.complete(number, outcome.result))
         return
@@ -301,10 +308,14 @@ def _named(cohort: Cohort) -> str:
     return f"trial{'s' if len(cohort.trials) > 1 else ''} {cohort.work.key}"
 
 
-def add_missing(session: Session, specs: Sequence[TrialSpec]) -> list[Trial]:
+def add_missing(
+    session: Session, specs: Sequence[TrialSpec], limits: Limits | None = None
+) -> list[Trial]:
     """The trials of `specs`: those that the ledger has already, and new ones for the rest.
 
-    A driver that was killed between two additions adds what is missing and nothing twice.
+    New ones are pruned beyond `limits`; never those that everything is compared with: on the
+    natural mixture, its repeats, and selection's runs. A driver that was killed between two
+    additions adds what is missing and nothing twice.
     """
     known = session.ledger.trials()
     free = {t.number: t for t in known}
@@ -313,5 +324,6 @@ def add_missing(session: Session, specs: Sequence[TrialSpec]) -> list[Trial]:
         same = next((t for t in free.values() if t.spec == spec), None)
         if same is not None:
             del free[same.number]
-        found.append(same or session.ledger.add(spec))
+        compared = spec.mixture == session.space.natural or spec.role in (Role.REPEAT, Role.SELECT)
+        found.append(same or session.ledger.add(spec, None if compared else limits))
     return found

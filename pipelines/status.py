@@ -22,6 +22,8 @@ from mixopt.trials import Role, State, Trial
 from pipelines.console import make_console
 from pipelines.wording import count, duration, foretold, headline
 
+SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
+
 
 def show_status(path: Path) -> None:
     """Print the state of the study at `path`: who runs it, its trials, what was found."""
@@ -35,7 +37,7 @@ def show_status(path: Path) -> None:
     trials = ledger.trials()
     ledger.close()
     table = Table()
-    for column in ("role", "complete", "running", "waiting", "failed", "tokens", "device time"):
+    for column in ("role", *SHOWN, "tokens", "device time"):
         table.add_column(column, justify="left" if column == "role" else "right")
     for role in Role:
         mine = [t for t in trials if t.spec.role is role]
@@ -45,7 +47,7 @@ def show_status(path: Path) -> None:
         cost = [t.result.cost for t in mine if t.result is not None]
         table.add_row(
             str(role),
-            *(str(states[s]) for s in (State.COMPLETE, State.RUNNING, State.WAITING, State.FAILED)),
+            *(str(states[s]) for s in SHOWN),
             count(sum(c.tokens for c in cost)),
             duration(sum(c.device_seconds for c in cost)),
         )
@@ -53,6 +55,8 @@ def show_status(path: Path) -> None:
     for trial in trials:
         if trial.state is State.RUNNING:
             console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
+        elif trial.state is State.PRUNED:
+            console.print(f"  trial {trial.number} pruned: {trial.message}", markup=False)
         elif trial.state is State.FAILED:
             console.print(f"  trial {trial.number} {trial.failure}: {trial.message}", markup=False)
     objective, verdict = study.mixture_objective(), read_verdict(study.home)

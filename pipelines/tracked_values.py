@@ -36,7 +36,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
     """
     curve = records.read_curve(home, trial)
     yield from curve_metrics(curve, start)
-    if trial.result is None:
+    if trial.result is None or not curve:
         return
     cost, last = trial.result.cost, curve[-1].tokens
     end = start + round(curve[-1].seconds * 1000)
@@ -84,6 +84,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     if trial.failure is not None:
         tags["mixopt.failure"] = str(trial.failure)
         tags["mlflow.note.content"] = f"**{trial.failure}**\n\n```\n{trial.message}\n```"
+    elif trial.state is State.PRUNED:
+        tags["mlflow.note.content"] = f"**pruned**: {trial.message}"
     return tags
 
 
@@ -128,19 +130,22 @@ def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
 def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> list[Metric]:
     """Best objective and summed cost after each trial of the search, up to the first unfinished.
 
-    Only such a prefix never changes any more, so that no step is shown twice with two values.
+    Only such a prefix never changes any more, so that no step is shown twice with two values. What
+    pruned trials cost is in the sums of the next complete one.
     """
     points: list[Metric] = []
     best, tokens, seconds, step = math.inf, 0, 0.0, 0
     for trial in sorted(trials, key=lambda t: t.number):
-        if trial.state not in (State.COMPLETE, State.FAILED):
+        if not trial.ended:
             break
-        value = objective_value(trial, objective)
-        if value is None or trial.result is None or trial.spec.role is Role.SELECT:
+        if trial.result is None or trial.spec.role is Role.SELECT:
             continue
-        step, best = step + 1, min(best, value)
         tokens += trial.result.cost.tokens
         seconds += trial.result.cost.device_seconds
+        value = objective_value(trial, objective)
+        if value is None:
+            continue
+        step, best = step + 1, min(best, value)
         stamp = start + step
         points += [
             ("best/objective", best, step, stamp),

@@ -38,8 +38,10 @@ STATUS = {
     State.WAITING: "SCHEDULED",
     State.RUNNING: "RUNNING",
     State.COMPLETE: "FINISHED",
+    State.PRUNED: "KILLED",  # MLflow's word for what was stopped and did not fail
     State.FAILED: "FAILED",
 }
+ENDED = ("FINISHED", "KILLED", "FAILED")
 # After a failure no trial is shown for this long, doubled at each further one: a server that hangs
 # costs a minute and a half to find out, in which no proxy is started. `sync` catches up.
 FIRST_REST, LONGEST_REST = 60.0, 1800.0
@@ -163,7 +165,7 @@ class Tracker:
         self._upload_tables(store, trials)
         page = wording.markdown(self.study.name, trials, self._objective, verdict, promotion)
         store.log(self._parent, tags={"mlflow.note.content": page})
-        if all(t.state in (State.COMPLETE, State.FAILED) for t in trials):
+        if all(t.ended for t in trials):
             store.end(self._parent, "FINISHED", time.time())
 
     @_shown
@@ -231,7 +233,7 @@ class Tracker:
             metrics=values.trial_metrics(trial, self.study.home, self._objective, child.started),
             tags={**values.trial_tags(trial), "mixopt.told": told},
         )
-        if status in ("FINISHED", "FAILED"):  # last: only now is it all there
+        if status in ENDED:  # last: only now is it all there
             end = records.finished_at(self.study.home, trial.number) or time.time()
             store.end(child.run, status, max(end, child.started / 1000))
         elif child.status != status:

@@ -192,8 +192,10 @@ def best_trial(trials: Sequence[Trial], objective: Objective) -> Trial | None:
 
 
 def _progress(trials: Sequence[Trial], objective: Objective) -> str:
-    done, failed = (sum(t.state is s for t in trials) for s in (State.COMPLETE, State.FAILED))
+    states = (State.COMPLETE, State.PRUNED, State.FAILED)
+    done, pruned, failed = (sum(t.state is s for t in trials) for s in states)
     said = f"{done} of {len(trials)} trials are complete"
+    said += f", {pruned} pruned" if pruned else ""
     said += f", {failed} failed" if failed else ""
     best = best_trial(trials, objective)
     if best is None:

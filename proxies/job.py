@@ -14,10 +14,11 @@ from mixopt.errors import CheckpointError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
+from mixopt.trials import Limits
 
 # settings of a recipe that change memory or durability, never what is computed
 HARMLESS = ("micro_batches", "checkpoint_seconds")
-PER_PROXY = ("mixtures", "seeds", "learning_rates", "identity")
+PER_PROXY = ("mixtures", "seeds", "learning_rates", "identity", "limits")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Job:
         learning_rates: one peak rate per proxy; None gives all the recipe's.
         identity: what the caller binds into checkpoints besides the job itself.
         tasks: name → file of prepared questions (`mixopt.corpus.tasks`), named for its content.
+        limits: one per proxy, beyond which it is pruned, or None where it never is; None for all.
         weighed: domains and tasks that count most (`Recipe.final_tokens`); none: all alike.
     """
 
@@ -51,6 +53,7 @@ class Job:
     identity: str = ""
     tasks: dict[str, str] = field(default_factory=dict)
     weighed: tuple[str, ...] = ()
+    limits: tuple[Limits | None, ...] | None = None
 
     def __post_init__(self) -> None:
         cohort = len(self.mixtures)
@@ -60,6 +63,8 @@ class Job:
             raise TrainingError(
                 f"{cohort} mixtures but {len(self.learning_rates)} learning rates", where="job"
             )
+        if self.limits is not None and len(self.limits) != cohort:
+            raise TrainingError(f"{cohort} mixtures but limits of {len(self.limits)}", where="job")
         if self.tokens < 1:
             raise TrainingError(f"tokens must be at least 1, is {self.tokens}", where="job")
 
@@ -77,12 +82,14 @@ class Job:
         """The job as JSON-able values; `from_json` gives it back exactly."""
         values = dataclasses.asdict(self)
         values["mixtures"] = [mixture.as_dict() for mixture in self.mixtures]
+        if self.limits is not None:
+            values["limits"] = [limit and limit.to_json() for limit in self.limits]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """The job that `to_json` described."""
-        rates = values["learning_rates"]
+        rates, limits = values["learning_rates"], values.get("limits")
         return cls(
             **{
                 **values,
@@ -92,6 +99,7 @@ class Job:
                 "seeds": tuple(values["seeds"]),
                 "weighed": tuple(values.get("weighed", ())),
                 "learning_rates": None if rates is None else tuple(rates),
+                "limits": limits and tuple(limit and Limits.from_json(limit) for limit in limits),
             }
         )
 
@@ -122,8 +130,12 @@ class Job:
                 for job in jobs
                 for rate in job.learning_rates or (job.recipe.learning_rate,) * job.cohort
             )
+        limits: tuple[Limits | None, ...] | None = None
+        if any(job.limits is not None for job in jobs):
+            limits = tuple(limit for job in jobs for limit in job.limits or (None,) * job.cohort)
         return dataclasses.replace(
             first,
+            limits=limits,
             mixtures=tuple(mixture for job in jobs for mixture in job.mixtures),
             seeds=tuple(seed for job in jobs for seed in job.seeds),
             learning_rates=rates,
@@ -143,6 +155,8 @@ class Job:
             values["initial"] = _content(Path(self.initial))
         for name in HARMLESS:
             values["recipe"].pop(name)
+        if self.limits is None:
+            values.pop("limits")  # checkpoints of before there were any go on
         text = json.dumps([values, corpus_hash], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -55,7 +55,8 @@ class Progress:
         step: optimizer steps done.
         steps: of how many.
         tokens: training tokens done, per proxy.
-        loss: mean training loss of each proxy since the last report, nats per token.
+        loss: mean training loss of each proxy since the last report, nats per token; pruned ones
+            are left out.
         tokens_per_second: of all proxies together, over the last stretch of training.
         phase: `training` or `evaluation`.
     """
@@ -85,7 +86,8 @@ def train(
     `checkpoint.safetensors`, `curve.jsonl`, and with `keep_weights` the final `model.safetensors`
     (`model-0.safetensors`, … of a cohort) and `model.json`, and with `keep_tokens` the loss of
     every token in `tokens.npz` (`tokens-0.npz`, … of a cohort). A proxy whose loss is no longer
-    finite becomes a `Failure.DIVERGED` outcome and leaves the others untouched.
+    finite becomes a `Failure.DIVERGED` outcome and leaves the others untouched. One that is beyond
+    its limits (`Job.limits`) at an evaluation is pruned, and the others train on without it.
 
     Args:
         job: what to train.
@@ -112,9 +114,9 @@ def train(
         run = _Run(job, Path(folder), on_progress, device, keep_tokens)
         keep_freed_memory()
         stack.enter_context(at_work(run.device))
+        run.reading = stack.enter_context(ExitStack())
         run.resume()
         stack.enter_context(fusing(worth_compiling(run.model, job.recipe, job.steps - run.step)))
-        run.ahead = stack.enter_context(prefetched(run.batches.at, range(run.step, job.steps)))
         return run.finish(keep_weights)
 
 
@@ -136,7 +138,7 @@ class _Run:
         self.tasks = {name: Questions.read(Path(path)) for name, path in job.tasks.items()}
         self.identity = job.training_hash(self.corpus.hash)
         self.config = _with_vocabulary(job.model, self.corpus.vocab_size)
-        cohort = [
+        self.all_batches = [
             Batches(
                 self.corpus,
                 mixture,
@@ -147,16 +149,20 @@ class _Run:
             )
             for mixture, seed in zip(job.mixtures, job.seeds, strict=True)
         ]
-        self.batches = CohortBatches(cohort)
+        self.rows = list(range(job.cohort))  # the proxy of each row of the model: those not pruned
         self.evaluation_steps = {
             max(1, job.steps * (i + 1) // self.recipe.evaluations)
             for i in range(self.recipe.evaluations)
         }
+        self.reading = ExitStack()  # closed where the proxies that are read for change
         self.ahead: Iterator[np.ndarray] = iter(())  # batches of the steps to come
         self.step = 0
         self.curves: list[list[CurvePoint]] = [[] for _ in job.mixtures]
-        self.last: list[Evaluation] = []
+        self.last: list[Evaluation] = []  # of each row
         self.diverged: dict[int, str] = {}
+        self.pruned: dict[int, str] = {}
+        self.device_seconds = [0.0] * job.cohort  # of each proxy, until its cohort last changed
+        self.seconds_shared = 0.0  # `seconds` when it did
         self.seconds_before = 0.0  # spent by earlier attempts up to the checkpoint
         self.started = time.perf_counter()
         self.written = self.started
@@ -179,33 +185,45 @@ class _Run:
                 where=str(path),
                 mend="Give this training a folder of its own",
             )
-        cohort = self.job.cohort
         self.precision = meta.get("precision") or choose_precision(
-            self.config, self.recipe, cohort, self.device
+            self.config, self.recipe, self.job.cohort, self.device
         )
-        self.model = Transformer(self.config, self.job.seeds, DTYPES[self.precision])
-        if not meta and self.job.initial is not None:
-            state, _ = load_state(Path(self.job.initial))
-            for k in range(cohort):
-                self.model.load_proxy_state(state, k)
-        self.model.to(self.device).train()
-        rates = self.job.learning_rates or (self.recipe.learning_rate,) * cohort
-        self.optimizer = CohortOptimizer(self.model, self.recipe, rates)
-        self.move = make_step(self.model, self.optimizer, self.recipe.micro_batches)
         if meta:
-            self._restore(tensors, meta)
+            self._recall(meta)
+        self._build()
+        if meta:
+            self._load(tensors)
+            torch.set_rng_state(tensors["random"])
+        elif self.job.initial is not None:
+            state, _ = load_state(Path(self.job.initial))
+            for k in range(self.job.cohort):
+                self.model.load_proxy_state(state, k)
         lines = [_curve_line(k, point) for k, curve in enumerate(self.curves) for point in curve]
         write_bytes(self.folder / CURVE, "".join(lines).encode())
+
+    def _build(self) -> None:
+        """The cohort's model and optimizer as they begin, and its batches from here on."""
+        seeds = [self.job.seeds[k] for k in self.rows]
+        self.model = Transformer(self.config, seeds, DTYPES[self.precision])
+        self.model.to(self.device).train()
+        rates = self.job.learning_rates or (self.recipe.learning_rate,) * self.job.cohort
+        self.optimizer = CohortOptimizer(self.model, self.recipe, [rates[k] for k in self.rows])
+        self.move = make_step(self.model, self.optimizer, self.recipe.micro_batches)
+        self.reading.close()
+        batches = CohortBatches([self.all_batches[k] for k in self.rows])
+        steps = range(self.step, self.job.steps)
+        self.ahead = self.reading.enter_context(prefetched(batches.at, steps))
 
     def finish(self, keep_weights: bool) -> list[Outcome]:
         """Train to the end; the outcomes."""
         self.reported = time.perf_counter()
-        while self.step < self.job.steps and len(self.diverged) < self.job.cohort:
+        while self.step < self.job.steps and self._training():
             self._train_step()
             now = time.perf_counter()
             if self.step in self.evaluation_steps or self.step == self.job.steps:
                 self._report("training")
                 self._evaluate()
+                self._prune()
                 self._checkpoint()
             elif now - self.written >= self.recipe.checkpoint_seconds:
                 self._checkpoint()
@@ -217,7 +235,12 @@ class _Run:
             self.last = self._scores(final=True)
         if self.keep_tokens:
             self._keep_tokens()
+        self._share_seconds()
         return [self._outcome(k) for k in range(self.job.cohort)]
+
+    def _training(self) -> list[int]:
+        """The proxies that are still to be trained."""
+        return [k for k in self.rows if k not in self.diverged and k not in self.pruned]
 
     def _train_step(self) -> None:
         ids_KBT = torch.from_numpy(next(self.ahead))
@@ -233,14 +256,15 @@ class _Run:
         self.step += 1
 
     def _note_losses(self) -> tuple[float, ...]:
-        """Mean loss of each proxy since the last look; notes the ones that diverged."""
+        """Mean loss of each row since the last look; notes the proxies that diverged."""
         if not self.losses:
             return ()
         losses = torch.stack(self.losses).cpu()
         first = self.step - len(losses) + 1
-        for k in torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist():
-            step = first + int(torch.nonzero(~torch.isfinite(losses[:, k]))[0])
-            self.diverged.setdefault(k, f"loss or gradient was not finite at step {step}")
+        for row in torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist():
+            step = first + int(torch.nonzero(~torch.isfinite(losses[:, row]))[0])
+            said = f"loss or gradient was not finite at step {step}"
+            self.diverged.setdefault(self.rows[row], said)
         self.losses = []
         return tuple(losses.mean(0).tolist())
 
@@ -249,7 +273,7 @@ class _Run:
         loss = self._note_losses()
         now = time.perf_counter()
         if steps:
-            trained = steps * self.recipe.tokens_per_step * self.job.cohort
+            trained = steps * self.recipe.tokens_per_step * len(self.rows)
             self.speed = trained / max(now - self.reported, 1e-9)
         self.reported = now
         if self.on_progress is not None:
@@ -269,7 +293,7 @@ class _Run:
     def _evaluate(self) -> None:
         self.last = self._scores(final=self.step == self.job.steps)
         with (self.folder / CURVE).open("a") as file:
-            for k, evaluation in enumerate(self.last):
+            for k, evaluation in zip(self.rows, self.last, strict=True):
                 tokens = self.step * self.recipe.tokens_per_step
                 point = CurvePoint(self.step, tokens, evaluation.metrics, self.seconds)
                 if not all(map(math.isfinite, evaluation.metrics.values())):
@@ -279,21 +303,60 @@ class _Run:
                 file.write(_curve_line(k, point))
         self._report("evaluation")
 
+    def _prune(self) -> None:
+        """Stop the proxies that are beyond their limits; the others train on as a smaller cohort.
+
+        Parameters, moments and batches of those that stay are what they were; their losses go on
+        equal within rounding, as those of any cohort of another size do.
+        """
+        if self.step == self.job.steps or self.job.limits is None:
+            return
+        for k in self._training():
+            limits = self.job.limits[k]
+            why = None if limits is None else limits.hopeless(self.curves[k][-1])
+            if why is not None:
+                self.pruned[k] = why
+        rows = [row for row, k in enumerate(self.rows) if k not in self.pruned]
+        if len(rows) == len(self.rows):
+            return
+        self._share_seconds()
+        if not rows:  # nobody is left to be trained
+            return
+        tensors = {name: t if t.dim() == 0 else t[rows] for name, t in self._tensors().items()}
+        self.rows = [self.rows[row] for row in rows]
+        del self.move, self.model, self.optimizer  # a GPU may have no room for both cohorts
+        self._build()
+        self._load(tensors)
+        self.last = [self.last[row] for row in rows]
+
+    def _share_seconds(self) -> None:
+        """Charge the time since the cohort last changed to the proxies that trained in it."""
+        spent, self.seconds_shared = self.seconds - self.seconds_shared, self.seconds
+        for k in self.rows:
+            self.device_seconds[k] += spent / len(self.rows)
+
     def _outcome(self, k: int) -> Outcome:
         if k in self.diverged:
             return Outcome(None, Failure.DIVERGED, self.diverged[k])
-        tokens = self.job.steps * self.recipe.tokens_per_step
+        tokens = self.curves[k][-1].tokens
         per_token = self.config.flops_per_token(self.recipe.sequence_length)
         result = TrialResult(
             metrics=dict(self.curves[k][-1].metrics),
             curve=tuple(self.curves[k]),
-            cost=Cost(tokens, self.seconds / self.job.cohort, 3 * per_token * tokens),
-            loads=self.last[k].loads,
-            entropies=self.last[k].entropies,
-            dropped=self.last[k].dropped,
+            cost=Cost(tokens, self.device_seconds[k], 3 * per_token * tokens),
             environment=self._environment(),
         )
-        return Outcome(result)
+        if k in self.pruned:
+            limits = self.job.limits[k] if self.job.limits is not None else None
+            expected = {} if limits is None else limits.expected(self.curves[k][-1])
+            result = dataclasses.replace(result, expected=expected)
+            return Outcome(result, message=self.pruned[k], pruned=True)
+        last = self.last[self.rows.index(k)]
+        return Outcome(
+            dataclasses.replace(
+                result, loads=last.loads, entropies=last.entropies, dropped=last.dropped
+            )
+        )
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -313,41 +376,55 @@ class _Run:
         self.written = time.perf_counter()
         if math.isinf(self.recipe.checkpoint_seconds):
             return
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": t for name, t in self.optimizer.state().items()}
-        tensors["random"] = torch.get_rng_state()
+        tensors = self._tensors() | {"random": torch.get_rng_state()}
         meta = {
             "identity": self.identity,
             "step": self.step,
             "precision": self.precision,
             "seconds": self.seconds,
             "diverged": self.diverged,
+            "pruned": self.pruned,
+            "rows": self.rows,
+            "device_seconds": self.device_seconds,
+            "seconds_shared": self.seconds_shared,
             "curves": [[dataclasses.asdict(p) for p in curve] for curve in self.curves],
         }
         save_state(self.folder / CHECKPOINT, tensors, meta)
 
-    def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    def _tensors(self) -> dict[str, Tensor]:
+        """Of model and optimizer; all but scalars have the rows in front."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        return tensors | {f"optimizer.{name}": t for name, t in self.optimizer.state().items()}
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `_tensors` gave of the same rows."""
         self.model.load_state_dict(_under("model.", tensors))
         self.optimizer.load_state(_under("optimizer.", tensors))
-        torch.set_rng_state(tensors["random"])
+
+    def _recall(self, meta: dict[str, Any]) -> None:
+        """What a checkpoint tells besides its tensors; older ones know of no pruning."""
         self.step, self.seconds_before = int(meta["step"]), float(meta["seconds"])
         self.diverged = {int(k): message for k, message in meta["diverged"].items()}
+        self.pruned = {int(k): message for k, message in meta.get("pruned", {}).items()}
+        self.rows = meta.get("rows", self.rows)
+        self.device_seconds = meta.get("device_seconds", self.device_seconds)
+        self.seconds_shared = float(meta.get("seconds_shared", 0.0))
         self.curves = [[CurvePoint(**p) for p in curve] for curve in meta["curves"]]
 
     def _keep_weights(self) -> None:
         write_json(self.folder / "model.json", dataclasses.asdict(self.config))
-        for k in range(self.job.cohort):
+        for row, k in enumerate(self.rows):
             name = "model" if self.job.cohort == 1 else f"model-{k}"
-            save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(k))
+            save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(row))
 
     def _keep_tokens(self) -> None:
-        for k in range(self.job.cohort):
-            if k in self.diverged:
+        for row, k in enumerate(self.rows):
+            if k in self.diverged or k in self.pruned:
                 continue
             path = self.folder / token_losses.TOKENS
             if self.job.cohort > 1:
                 path = path.with_stem(f"{path.stem}-{k}")
-            token_losses.write(path, self.last[k].token_losses)
+            token_losses.write(path, self.last[row].token_losses)
 
 
 def _with_vocabulary(config: ModelConfig, size: int) -> ModelConfig:

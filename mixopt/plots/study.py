@@ -143,7 +143,8 @@ def best_so_far(
     """Every trial of the search and the best one so far, against what they cost together.
 
     Args:
-        trials: of one study; selection's and unfinished ones are left out.
+        trials: of one study; selection's and unfinished ones are left out, but what pruned ones of
+            the search cost is counted.
         objective: lower is better.
         against: `tokens` or `device_seconds`.
     """
@@ -151,14 +152,14 @@ def best_so_far(
     figure = style.figure(
         f"Search: best so far by {cost}", f"{cost} spent", style.said("objective", objective)
     )
-    found = [
-        (trial, trial.result, value)
+    paid = [
+        (trial, getattr(trial.result.cost, against), objective_value(trial, objective))
         for trial in sorted(trials, key=lambda t: t.number)
-        if trial.spec.role is not Role.SELECT
-        and trial.result is not None
-        and (value := objective_value(trial, objective)) is not None
+        if trial.spec.role is not Role.SELECT and trial.result is not None
     ]
-    spent = np.cumsum([getattr(result.cost, against) for _, result, _ in found])
+    scored = [i for i, (_, _, value) in enumerate(paid) if value is not None]
+    found = [paid[i] for i in scored]
+    spent = np.cumsum([cost for _, cost, _ in paid])[scored]
     values = np.array([value for _, _, value in found])
     for role, colour in style.ROLES.items():
         rows = [i for i, (trial, _, _) in enumerate(found) if trial.spec.role is role]

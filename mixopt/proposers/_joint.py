@@ -15,7 +15,7 @@ from mixopt.objective import Objective
 from mixopt.proposers.base import Proposer
 from mixopt.space import MixtureSpace
 from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.base import JointSurrogate, Surrogate
+from mixopt.surrogates.base import JointSurrogate, Surrogate, learn
 from mixopt.surrogates.gp import GaussianProcess
 from mixopt.trials import Fidelity, Trial, TrialSpec, TrialTable
 
@@ -41,7 +41,8 @@ class JointProposer(Proposer):
         Raises:
             SurrogateError: too few trials to fit it to.
         """
-        arrays = (table.weights, table.values, table.params, table.tokens, table.seeds, table.runs)
+        names = ("weights", "values", "doubt", "params", "tokens", "seeds", "runs")
+        arrays = [getattr(table, name) for name in names]
         key = (table.domains, table.metrics, *(np.asarray(a).tobytes() for a in arrays))
         if self._fit is None or self._fit[0] != key:
             self._fit = (key, self._fresh(table))
@@ -50,12 +51,12 @@ class JointProposer(Proposer):
     def _fresh(self, table: TrialTable) -> JointSurrogate:
         asked = self.surrogate()
         if isinstance(asked, JointSurrogate):
-            return asked.fit(table)
+            return learn(asked, table)
         if isinstance(asked, Auto):
-            chosen = asked.fit(table).chosen
+            chosen = learn(asked, table).chosen
             if isinstance(chosen, JointSurrogate):
                 return chosen
-        return GaussianProcess(self.seed, asked.fidelity, asked.noise).fit(table)
+        return learn(GaussianProcess(self.seed, asked.fidelity, asked.noise), table)
 
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
         """See `Proposer.recommend`: the least posterior mean, of the fit that `pick` used."""
@@ -83,7 +84,7 @@ class JointProposer(Proposer):
     def had(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Distinct mixtures (k, m) that were measured at the target, and (p, m) all other ones.
 
-        The others are waiting, running, or failed, so that a search does not come back to them.
+        The others are waiting, running, pruned or failed: a search does not come back to them.
         Where none was measured at the target, those that were measured elsewhere. Of very many the
         OBSERVED that measured best: the others are no incumbents, and predicting 4,096 of them
         from 4,096 trials of 20 metrics takes more than 16 GiB.

@@ -82,7 +82,8 @@ class Measurements:
     ) -> Measurements:
         """`mixtures` are sought, `left` is offered; what has not ended will be measured.
 
-        Failed trials count as about to be measured too, so that a search does not return to them.
+        Pruned and failed trials count as about to be measured too, so that a search does not return
+        to them.
         """
         index: dict[tuple[Mixture, Kind], int] = {}
 

@@ -11,7 +11,7 @@ import numpy as np
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.space import MixtureSpace
-from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
 
 APART = 0.01  # Hellinger distance under which a proposal repeats a trial; half that of a design
@@ -39,6 +39,8 @@ class Proposer(ABC):
     name: ClassVar[str]
     informed: ClassVar[bool] = True
     """Whether what it asks for depends on what trials measured; not so for designs and chance."""
+    survives_pruning: ClassVar[bool] = True
+    """Whether it does without trials that are stopped because others have a lower objective."""
     needs_token_losses: ClassVar[bool] = False
     """Whether trials keep their loss on every token of the objective's validation domains for it.
 
@@ -64,7 +66,7 @@ class Proposer(ABC):
 
         Args:
             trials: all so far: complete ones to learn from, waiting and running ones whose
-                mixtures are already taken, failed ones not to be asked for again.
+                mixtures are already taken, pruned and failed ones not to be asked for again.
             n: how many.
 
         Raises:
@@ -103,7 +105,7 @@ class Proposer(ABC):
         Raises:
             SurrogateError: too few complete trials to fit the surrogate to.
         """
-        said = self.surrogate().fit(self.table(trials))
+        said = self.learned(trials)
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
         return pool[int(np.argmin(mean + self.space.penalty(weights)))]
@@ -122,8 +124,16 @@ class Proposer(ABC):
         ]
 
     def table(self, trials: Sequence[Trial]) -> TrialTable:
-        """The complete trials with the objective's metrics."""
-        return TrialTable.of(trials, self.objective.metrics)
+        """The complete trials with the objective's metrics, and what pruned ones would have."""
+        return TrialTable.of(trials, self.objective.metrics, foretold=True)
+
+    def learned(self, trials: Sequence[Trial]) -> Surrogate:
+        """A fresh surrogate, fitted to them (see `learn`).
+
+        Raises:
+            SurrogateError: too few complete trials to fit it to.
+        """
+        return learn(self.surrogate(), self.table(trials))
 
     def rng(self, trials: Sequence[Trial]) -> np.random.Generator:
         """Randomness that depends on the seed and on how many trials there are, on nothing else."""

@@ -35,8 +35,8 @@ class Bayes(JointProposer):
 
     The objective is composed of its metrics' posterior, never regressed itself. Improvement is on
     posterior draws of the observed mixtures that may be the best; waiting and running trials are
-    drawn along, as is what was chosen before in the batch, and failed ones likewise, so that the
-    search does not return to them.
+    drawn along, as is what was chosen before in the batch, and pruned and failed ones likewise, so
+    that the search does not return to them.
 
     Candidates come from all over the space and from gradients of mean - hope x deviation; which of
     them improve most, together, is then exact but for the draws. Against gradients of BoTorch's

@@ -73,6 +73,6 @@ class Climb(Proposer):
 
     def _score(self, trials: Sequence[Trial], weights: np.ndarray) -> np.ndarray:
         """(c,) predicted objective of `weights` (c, m), with what their distance costs."""
-        means = self.surrogate().fit(self.table(trials)).mean(weights)
+        means = self.learned(trials).mean(weights)
         score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
         return np.asarray(score + self.space.penalty(weights))

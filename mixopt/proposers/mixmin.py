@@ -106,6 +106,7 @@ class MixMin(Proposer):
 
     name: ClassVar[str] = "mixmin"
     needs_token_losses: ClassVar[bool] = True
+    survives_pruning: ClassVar[bool] = False  # the worst vertex is as much part of the ensemble
 
     def __init__(
         self, *settings: Any, predictions: Predictions | None = None, **named: Any

@@ -22,7 +22,7 @@ from mixopt.space import MixtureSpace
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.base import JointSurrogate, Surrogate
+from mixopt.surrogates.base import JointSurrogate, Surrogate, learn
 from mixopt.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
 
 MIXTURES = 128  # looked at closely: the most promising at the target; more for large batches
@@ -144,13 +144,13 @@ class MultiFidelity(JointProposer):
 
     def _fresh(self, table: TrialTable) -> JointSurrogate:
         asked = self.surrogate()
-        fitted = asked.fit(table).chosen if isinstance(asked, Auto) else asked
+        fitted = learn(asked, table).chosen if isinstance(asked, Auto) else asked
         if isinstance(fitted, JointSurrogate) and fitted.multi_fidelity:
-            return fitted if isinstance(asked, Auto) else fitted.fit(table)
+            return fitted if isinstance(asked, Auto) else learn(fitted, table)
         other = make("cokriging", seed=self.seed, fidelity=self.fidelity, noise=asked.noise)
         if not isinstance(other, JointSurrogate):
             raise SurrogateError(f"{other.name!r} has no joint posterior")
-        return other.fit(table)
+        return learn(other, table)
 
     def _chosen(
         self,
@@ -263,7 +263,7 @@ class MultiFidelity(JointProposer):
         nominal = [float(fidelity.params) * fidelity.tokens for fidelity in fidelities]
         took: dict[tuple[int, int], list[float]] = {}
         for trial in trials:
-            if trial.result is not None:
+            if trial.result is not None and trial.complete:  # a pruned one cost less than asked for
                 took.setdefault(kind_of(trial.spec.fidelity), []).append(
                     trial.result.cost.device_seconds
                 )

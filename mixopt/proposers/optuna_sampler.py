@@ -22,7 +22,7 @@ from mixopt.mixture import Mixture
 from mixopt.proposers._observed import best_observed
 from mixopt.proposers.base import APART, Proposer, hellinger
 from mixopt.surrogates._torch import reproducible
-from mixopt.trials import Trial, TrialSpec
+from mixopt.trials import State, Trial, TrialSpec
 
 ATTEMPTS = 16  # suggestions that repeat a trial before a fresh draw takes their place
 
@@ -33,8 +33,9 @@ class OptunaSampler(Proposer):
     A point x of the box stands for the mixture x² / sum(x²), moved into the space; a mixture for
     the point √w, so that past trials enter exactly where they were. √w rather than w, because
     there equal steps are equally far apart (Hellinger). Waiting and running trials enter as
-    running, which the samplers of Optuna 5 keep away from; failed ones as failed. Trials of other
-    fidelities are left out. It has no model to ask, so that it recommends the best it ran.
+    running, which the samplers of Optuna 5 keep away from; failed ones as failed; pruned ones as
+    pruned, which TPE takes for worse than all complete ones. Trials of other fidelities are left
+    out. It has no model to ask, so that it recommends the best it ran.
 
     One of your own derives from this class, gives a sampler, and is named `package.module:Name`.
     """
@@ -92,8 +93,13 @@ class OptunaSampler(Proposer):
         state = TrialState.COMPLETE if whole else TrialState.RUNNING
         if trial.ended and not whole:
             state = TrialState.FAIL
+        on_the_way: dict[int, float] = {}
+        if trial.state is State.PRUNED and trial.result is not None:
+            state, result = TrialState.PRUNED, trial.result
+            on_the_way = {result.cost.tokens: self.objective.value(result.metrics)}
         return create_trial(
             state=state,
+            intermediate_values=on_the_way,
             value=self.objective.value(trial.metrics) if whole else None,
             params=_point(trial.spec.mixture),
             distributions=box,

@@ -53,6 +53,8 @@ class Pareto(Bayes):
 
     name: ClassVar[str] = "pareto"
 
+    survives_pruning: ClassVar[bool] = False  # a trial may be the best at one objective alone
+
     def __init__(
         self,
         space: MixtureSpace,
@@ -71,7 +73,7 @@ class Pareto(Bayes):
         names, weights = self.objective.metrics, self.objective.weights
         groups = self.groups
         if groups is None and len(names) > GROUPS:
-            values = self.table(trials).values * self.objective.coefficients
+            values = self.table(trials).measured.values * self.objective.coefficients
             groups = [[names[j] for j in group] for group in _moving_together(values)]
         elif groups is None:
             groups = [[name] for name in names]

@@ -27,7 +27,7 @@ class RegMix(Proposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`."""
-        surrogate = self.surrogate().fit(self.table(trials))
+        surrogate = self.learned(trials)
         rng = self.rng(trials)
         candidates = self.space.sample_dirichlet(
             CANDIDATES,
@@ -52,7 +52,7 @@ class RegMix(Proposer):
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         if not left:
             return []
-        surrogate = self.surrogate().fit(self.table(trials))
+        surrogate = self.learned(trials)
         score = self._score(surrogate, np.array([spec.mixture.weights for spec in left]))
         return [left[i] for i in np.argsort(score, kind="stable")[:n]]
 

@@ -90,7 +90,7 @@ class LawGP:
         weights: (n, m) mixtures.
         values: (n, q) standardised metrics; NaN where not measured.
         known_noise: (q,) standardised noise variance where it was measured, NaN where not.
-        extra: (n,) noise variance that single trials have beyond the common one.
+        extra: (n,) noise variance that single trials have beyond the common one, or (n, q).
         priors: of the parameters.
     """
 
@@ -107,7 +107,8 @@ class LawGP:
         self.values = np.nan_to_num(values)
         (n, m), q = weights.shape, values.shape[1]
         own = np.zeros(n) if extra is None else extra
-        self.extra = np.where(np.isfinite(values), own[:, None], ABSENT).T  # (q, n)
+        own = own[:, None] if own.ndim == 1 else own
+        self.extra = np.where(np.isfinite(values), own, ABSENT).T  # (q, n)
         self.shape = n, m, q
         self._together = min(q, max(1, TOGETHER // n**2))
         self._near = Correlations(self._together, n)

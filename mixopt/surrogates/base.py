@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mixopt.trials import Fidelity, TrialTable
 if TYPE_CHECKING:
     from botorch.models.model import Model
 
+S = TypeVar("S", bound="Surrogate")
 FEWEST_TRIALS = 3  # a metric measured less often than this is not modelled but refused
 # Between two of its points a curve is read linearly in tokens^-.3 (Chinchilla's exponent is .28). A
 # step left out of Data Mixing Laws' curves is so missed by .009 to .016 nats where its neighbours
@@ -71,6 +72,8 @@ class Surrogate(ABC):
     name: ClassVar[str]
     multi_fidelity: ClassVar[bool] = False
     """Whether it learns from trials of every fidelity and predicts at any; the others fit one."""
+    heeds_doubt: ClassVar[bool] = False
+    """Whether a row counts the less the more `TrialTable.doubt` it has; see `learn`."""
 
     def __init__(
         self,
@@ -109,6 +112,15 @@ class Surrogate(ABC):
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
         """(n, q) the means of `predict` alone, for the many candidates of a screening."""
         return self.predict(mixtures, fidelity).mean
+
+
+def learn(surrogate: S, table: TrialTable) -> S:
+    """`surrogate`, fitted to `table`: to its measured rows alone if it takes all rows for such.
+
+    Raises:
+        SurrogateError: too few trials.
+    """
+    return surrogate.fit(table if surrogate.heeds_doubt else table.measured)
 
 
 class JointSurrogate(Surrogate):

@@ -76,9 +76,18 @@ class Posterior:
 
     @classmethod
     def of(
-        cls, density: LawGP, fitted: Parameters, i: int, weights: np.ndarray, values: np.ndarray
+        cls,
+        density: LawGP,
+        fitted: Parameters,
+        i: int,
+        weights: np.ndarray,
+        values: np.ndarray,
+        extra: np.ndarray | float = 0.0,
     ) -> Posterior:
-        """Metric `i` given `values` (n,) at `weights` (n, m); NaN where not measured."""
+        """Metric `i` given `values` (n,) at `weights` (n, m); NaN where not measured.
+
+        `extra` (n,) is the noise variance of single trials beyond the common one.
+        """
         x = (weights + OFFSET) ** fitted.gamma
         mean, slopes = law(x, fitted.law[i])
         away, prior = density.law_mean[i] - fitted.law[i], density.law_variance[i]
@@ -86,7 +95,7 @@ class Posterior:
         covariance = fitted.variance[i] * matern(distances(scaled, scaled))
         covariance += (slopes * prior) @ slopes.T
         known = np.isfinite(values)
-        covariance.flat[:: len(x) + 1] += fitted.noise[i] + JITTER + np.where(known, 0.0, ABSENT)
+        covariance.flat[:: len(x) + 1] += fitted.noise[i] + JITTER + np.where(known, extra, ABSENT)
         root = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
         left = np.where(known, values - mean - slopes @ away, 0.0)
         pull = cho_solve((root, True), left, check_finite=False)
@@ -155,6 +164,7 @@ class Gaussian(JointSurrogate):
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """
 
+    heeds_doubt: ClassVar[bool] = True
     priors: ClassVar[Priors]
     draws_in: ClassVar[bool] = False
     """Whether outliers are drawn in first (see `squash`); `model` and `joint` are of drawn-in
@@ -183,23 +193,28 @@ class Gaussian(JointSurrogate):
         self._posteriors, self._correlation = [], np.eye(len(trials.metrics))
         if self._varying:
             with reproducible(self.seed):
-                self._fit(trials.weights, trials.values[:, self._varying])
+                columns = self._varying
+                self._fit(trials.weights, trials.values[:, columns], trials.doubt[:, columns])
         return self
 
-    def _fit(self, weights: np.ndarray, values: np.ndarray) -> None:
+    def _fit(self, weights: np.ndarray, values: np.ndarray, doubt: np.ndarray) -> None:
         self._warp = warp = Warp.of(values, self.draws_in)
         warped = warp.forward(values)
+        foretold = doubt > 0
+        extra = np.zeros_like(values)
+        if foretold.any():
+            extra = np.where(foretold, np.square(doubt / warp.slope(values)), 0.0)
         order = np.random.default_rng(self.seed).permutation(len(weights))
         some = self._balanced(order, values)
         noise = self._known_noise(warp, values)
-        density = LawGP(weights[some], warped[some], noise, priors=self.priors)
+        density = LawGP(weights[some], warped[some], noise, extra[some], priors=self.priors)
         fitted = density.fit()
         held = [
-            Posterior.of(density, fitted, i, weights[some], warped[some, i])
+            Posterior.of(density, fitted, i, weights[some], warped[some, i], extra[some, i])
             for i in range(values.shape[1])
         ]
         errors, deviations = np.stack([p.leave_one_out() for p in held], axis=2)
-        unknown = ~np.isfinite(warped[some])
+        unknown = ~np.isfinite(warped[some]) | foretold[some]
         errors[unknown] = deviations[unknown] = np.nan
         # Scales are not fitted anew for each trial left out, which flatters the more domains there
         # are to a trial: held-out RegMix runs asked for 1.19, 1.17, 1.14, 1.07, 1.03 times the
@@ -208,7 +223,7 @@ class Gaussian(JointSurrogate):
         widen = flattered * _widths(errors, deviations)
         if len(some) < len(weights):
             held = [
-                Posterior.of(density, fitted, i, weights, warped[:, i])
+                Posterior.of(density, fitted, i, weights, warped[:, i], extra[:, i])
                 for i in range(values.shape[1])
             ]
         self._posteriors = [

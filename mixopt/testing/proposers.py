@@ -44,13 +44,22 @@ def example_space() -> MixtureSpace:
 def example_trial(
     number: int, spec: TrialSpec, state: State = State.COMPLETE, noise: float = 0.005
 ) -> Trial:
-    """`spec` as the ledger would hold it, with the metrics of `example_values` if complete."""
-    if state is not State.COMPLETE:
+    """`spec` as the ledger would hold it, with the metrics of `example_values` if complete.
+
+    One that is pruned half-way was 1 worse then, and is expected at them, give or take .1.
+    """
+    if state not in (State.COMPLETE, State.PRUNED):
         return Trial(number, spec, state)
     exact = example_values(spec.mixture.array[None])[0]
     measured = exact + noise * np.random.default_rng(number).normal(size=3)
     metrics = {f"bpb/{name}": float(v) for name, v in zip("abc", measured, strict=True)}
-    return Trial(number, spec, state, TrialResult(metrics, (), Cost()))
+    result = TrialResult(metrics, (), Cost())
+    if state is State.PRUNED:
+        half = Cost(spec.fidelity.tokens // 2)
+        expected = {name: (value, 0.1) for name, value in metrics.items()}
+        metrics = {name: value + 1 for name, value in metrics.items()}
+        result = TrialResult(metrics, (), half, expected=expected)
+    return Trial(number, spec, state, result)
 
 
 def example_trials(n: int = 12, space: MixtureSpace | None = None) -> list[Trial]:
@@ -89,8 +98,8 @@ class ProposerConformance:
     def test_no_mixture_is_asked_for_twice(self) -> None:
         """Neither within a batch nor among the trials, whatever became of them."""
         trials = example_trials()
-        running = self.make().propose(trials, 2)
-        for k, state in enumerate((State.RUNNING, State.FAILED)):
+        running = self.make().propose(trials, 3)
+        for k, state in enumerate((State.RUNNING, State.FAILED, State.PRUNED)):
             trials.append(example_trial(12 + k, running[k], state))
         mixtures = [spec.mixture for spec in self.make().propose(trials, 3)]
         everything = [*mixtures, *(trial.spec.mixture for trial in trials)]
@@ -118,11 +127,11 @@ class ProposerConformance:
         assert self.make(seed=4).pick([running, *trials[5:], *trials[:5]], free, 3) == chosen
 
     def test_what_was_tried_is_not_picked_again(self) -> None:
-        """Not even where the pool still lists it, be it trained, running or failed."""
-        trials, pool = example_trials(), example_pool(6)
-        states = (State.COMPLETE, State.RUNNING, State.FAILED)
+        """Not even where the pool still lists it, be it trained, running, pruned or failed."""
+        trials, pool = example_trials(), example_pool(7)
+        states = (State.COMPLETE, State.RUNNING, State.PRUNED, State.FAILED)
         trials += [example_trial(12 + k, pool[k], state) for k, state in enumerate(states)]
-        assert set(self.make().pick(trials, pool, 3)) == set(pool[3:])
+        assert set(self.make().pick(trials, pool, 3)) == set(pool[4:])
 
     def test_a_pool_smaller_than_the_batch_is_picked_whole(self) -> None:
         """And nothing from an empty one."""

@@ -1,5 +1,6 @@
 """The ledger records each trial once, keeps what it is told, and survives being reopened."""
 
+import dataclasses
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,8 @@ from mixopt.trials import (
     CurvePoint,
     Failure,
     Fidelity,
+    Limits,
+    Line,
     Role,
     State,
     TrialResult,
@@ -93,6 +96,51 @@ def test_a_failure_is_no_score(tmp_path: Path) -> None:
     assert (failed.state, failed.failure) == (State.FAILED, Failure.DIVERGED)
     assert failed.metrics == {}
     assert not failed.complete
+
+
+LIMITS = Limits(
+    {"bpb/law": 1.0},
+    ((1, 1.55), (2, 1.45)),
+    "it would hardly win",
+    {1: {"bpb/law": Line(1.6, 1.5, 0.9, 0.01, 0.2, 1.2, 8)}},
+)
+
+
+def test_a_pruned_trial_is_no_score_and_no_failure_and_keeps_what_it_cost(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec(), LIMITS)
+    ledger.start(0)
+    part = dataclasses.replace(RESULT, curve=RESULT.curve[:1], expected={"bpb/law": (1.5, 0.02)})
+    ledger.prune(0, part, "1.6 at step 1 is above 1.55")
+    ledger.close()
+    again = reopened(tmp_path)
+    (trial,) = again.trials()
+    assert (trial.state, trial.failure) == (State.PRUNED, None)
+    assert trial.ended
+    assert not trial.complete
+    assert trial.metrics == {}
+    assert trial.result is not None
+    assert trial.result.cost == RESULT.cost
+    assert trial.expected == {"bpb/law": (1.5, 0.02)}
+    assert trial.limits == LIMITS
+    assert trial.message == "1.6 at step 1 is above 1.55"
+    with pytest.raises(LedgerError, match="pruned and cannot be run again"):
+        again.start(0)
+    study = optuna.load_study(study_name="demo", storage=f"sqlite:///{tmp_path / 'ledger.db'}")
+    assert study.trials[0].state == optuna.trial.TrialState.PRUNED
+    assert study.trials[0].intermediate_values == {1: 1.6}
+
+
+def test_what_is_pruned_halfway_is_pruned_by_the_next_driver(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec(), LIMITS)
+    ledger.start(0)
+    ledger._keep_result(0, RESULT)  # a driver that dies here
+    ledger.close()
+    again = reopened(tmp_path)
+    assert again.trial(0).state is State.RUNNING
+    assert again.trial(0).result is None
+    assert again.prune(0, RESULT, "hopeless").state is State.PRUNED
 
 
 def test_a_result_without_the_objectives_metrics_is_refused(tmp_path: Path) -> None:

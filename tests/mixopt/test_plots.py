@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -42,6 +44,13 @@ def test_best_so_far_never_rises_and_sums_the_cost(against: str, step: float) ->
     line = named(plots.best_so_far([*TRIALS, selected], OBJECTIVE, against), "best so far")
     assert list(line.y) == [1.9, 1.7, 1.7, 1.6]
     assert list(line.x) == [step * i for i in range(1, 5)]
+
+
+def test_what_a_pruned_trial_cost_counts_but_it_is_no_point() -> None:
+    pruned = dataclasses.replace(trial(1, 0.5), state=State.PRUNED)
+    line = named(plots.best_so_far([TRIALS[0], pruned, *TRIALS[2:]], OBJECTIVE), "best so far")
+    assert list(line.y) == [1.9, 1.8, 1.6]
+    assert list(line.x) == [100, 300, 400]
 
 
 def test_epochs_stand_above_the_bars_where_tokens_and_budget_are_known() -> None:

@@ -54,6 +54,11 @@ def test_token_counts_may_be_written_short(text: str, tokens: int) -> None:
         ("proxy:\n  recipe:\n    learning_rat: 1e-3\n", 7, "learning_rate"),
         ("proxy:\n  tokens: lots\n", 6, "600k"),
         ("select:\n  confidence: 2\n", 6, "confidence"),
+        ("search:\n  pruner: {chance: 0.6}\n", 6, "chance"),
+        ("search:\n  pruner: {startup_trials: 4}\n", 6, "startup_trials"),
+        ("search:\n  pruner: {patience: 3}\n", 6, "startup_trials"),
+        ("proxy: {recipe: {evaluations: 1}}\nsearch:\n  pruner: {}\n", 6, "evaluations"),
+        ("search:\n  pruner: {warmup: 0.9}\n", 5, "warm-up of 0.9"),
         ("name: again\n", 5, "name"),
     ],
 )

@@ -1,13 +1,21 @@
 """What a trial shows of its routing."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.records import trial_folder
 from mixopt.trials import Cost, CurvePoint, Fidelity, State, Trial, TrialResult, TrialSpec
-from pipelines.tracked_values import promotion_finals, trial_metrics, verdict_metrics
+from pipelines.tracked_values import (
+    best_so_far,
+    promotion_finals,
+    trial_metrics,
+    trial_tags,
+    verdict_metrics,
+)
 
 
 def trial(**routing: object) -> Trial:
@@ -31,6 +39,31 @@ def test_routing_is_shown_per_domain(tmp_path: Path) -> None:
     assert found["router/peak_load/law"] == pytest.approx(2.0)
     assert found["router/entropy/law"] == 0.6
     assert found["router/dropped/law"] == 0.01
+
+
+def test_a_pruned_trial_shows_its_curve_and_cost_and_no_objective(tmp_path: Path) -> None:
+    pruned = dataclasses.replace(trial(), state=State.PRUNED, message="it would hardly win")
+    curve = trial_folder(tmp_path, 0) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    curve.write_text('{"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}, "seconds": 1.0}\n')
+    found = shown(pruned, tmp_path)
+    assert found["bpb/law"] == 2.5
+    assert found["cost/tokens"] == 512
+    assert "objective" not in found
+    tags = trial_tags(pruned)
+    assert tags["mixopt.state"] == "pruned"
+    assert "mixopt.failure" not in tags
+    assert tags["mlflow.note.content"] == "**pruned**: it would hardly win"
+
+
+def test_the_cost_of_pruned_trials_is_in_the_sums() -> None:
+    one, other = trial(), dataclasses.replace(trial(), number=2)
+    pruned = dataclasses.replace(trial(), number=1, state=State.PRUNED)
+    points = best_so_far([one, pruned, other], Objective({"law": 1}), 0)
+    assert [(v, step) for name, v, step, _ in points if name == "best/tokens"] == [
+        (512, 1),
+        (3 * 512, 2),
+    ]
 
 
 def test_a_dense_model_shows_none(tmp_path: Path) -> None:

@@ -141,3 +141,19 @@ def test_where_every_suggestion_repeats_a_trial_a_fresh_draw_takes_its_place() -
     assert len({spec.mixture for spec in first}) == 3
     fresh = extend(example_space(), first[0].mixture.array[None], 1, 1)
     assert first[1].mixture == fresh[0]
+
+
+@pytest.mark.parametrize("name", ["optuna", "optuna-nsga2"])
+def test_pruned_trials_are_told_as_pruned(name: str) -> None:
+    trials = [*example_trials(), example_trial(12, example_pool(1)[0], State.PRUNED)]
+    sampler = proposer(name)
+    assert isinstance(sampler, OptunaSampler)
+    box = {d: optuna.distributions.FloatDistribution(0.0, 1.0) for d in example_space().domains}
+    told = sampler._record(trials[-1], box)
+    assert told.state is optuna.trial.TrialState.PRUNED
+    result = trials[-1].result
+    assert result is not None
+    at, value = next(iter(told.intermediate_values.items()))
+    assert at == result.cost.tokens
+    assert value == pytest.approx(OBJECTIVE.value(result.metrics))
+    assert len(sampler.propose(trials, 2)) == 2
