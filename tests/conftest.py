@@ -13,12 +13,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
+
+# examples share two cores with whole studies: how long one takes says nothing
+hypothesis.settings.register_profile("mixopt", deadline=None)
+hypothesis.settings.load_profile("mixopt")
 
 WORDS = {
     "law": "the court holds that section four of the act applies to every party named below",

@@ -30,7 +30,8 @@ class Plan:
     """How tokens are sorted to their experts.
 
     Attributes:
-        token_R: the token each row reads; padding rows read token 0 and are read by nobody.
+        token_R: the token each row reads; padding rows read one of their own proxy and are read by
+            nobody: another's may have diverged, and no gate of 0 makes 0 of what is not finite.
         row_A: the row of each assignment, A = M·S, token-major.
         bounds: rows [bounds[g], bounds[g + 1]) belong to expert g; what is after the last bound
             belongs to empty slots and stays 0.
@@ -56,7 +57,7 @@ def plan(indices_KNS: Tensor, experts: int, equal: bool | None = None) -> Plan:
         equal: whether to pad all experts to as many rows, where their loads allow it; None does
             so on a GPU, which would spend its time on launches otherwise.
     """
-    cohort, _, slots = indices_KNS.shape
+    cohort, tokens, slots = indices_KNS.shape
     device, groups = indices_KNS.device, cohort * experts
     offset_K = torch.arange(cohort, device=device).view(-1, 1, 1) * experts
     group_A = torch.where(indices_KNS < 0, groups, indices_KNS + offset_K).reshape(-1)
@@ -74,7 +75,9 @@ def plan(indices_KNS: Tensor, experts: int, equal: bool | None = None) -> Plan:
     sorted_row_A = places_A + shift_G.index_select(0, group_A.index_select(0, order_A))
     bounds = [0, *ends_G.tolist()]
     row_A = torch.empty_like(order_A).index_copy_(0, order_A, sorted_row_A)
-    token_R = torch.zeros(bounds[-1], dtype=torch.long, device=device)
+    proxy_G = torch.arange(groups + 1, device=device).div(experts, rounding_mode="floor")
+    first_G = proxy_G.clamp_max(cohort - 1) * tokens
+    token_R = first_G.repeat_interleave(padded_G, output_size=bounds[-1])
     token_R.index_copy_(0, row_A, places_A // slots)
     return Plan(token_R, row_A, bounds[:-1], bounds[-1], slots, bool(equal))
 

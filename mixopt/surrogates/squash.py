@@ -33,8 +33,10 @@ class Squash:
     def of(cls, values: np.ndarray) -> Squash:
         """The one that fits `values` (n, p)."""
         centre = np.nanmedian(values, axis=0)
-        scale = NORMAL_MAD * np.nanmedian(np.abs(values - centre), axis=0)
-        return cls(centre, np.where(scale > 0, scale, np.finfo(float).max))
+        away = np.abs(values - centre)
+        scale = NORMAL_MAD * np.nanmedian(away, axis=0)
+        told = scale > np.finfo(float).eps * np.nanmax(away, axis=0)
+        return cls(centre, np.where(told, scale, np.finfo(float).max))
 
     def draw_in(self, values: np.ndarray) -> np.ndarray:
         """`values` (n, p) with outliers near the rest; keeps their order."""

@@ -21,6 +21,13 @@ def test_order_is_kept_and_what_is_near_the_median_is_not_touched(values: np.nda
     np.testing.assert_allclose(drawn[near], values[near])
 
 
+def test_where_most_values_are_equal_but_for_rounding_nothing_is_drawn_in() -> None:
+    values = np.full((20, 1), 2.2e-308)
+    values[::2] = 0.0
+    values[3] = 50.0
+    assert np.array_equal(Squash.of(values).draw_in(values), values)
+
+
 def test_what_was_drawn_in_is_let_out_as_it_was() -> None:
     values = np.random.default_rng(0).normal(size=(30, 2))
     values[0] = 40.0

@@ -203,11 +203,17 @@ def test_a_half_written_checkpoint_is_ignored_and_a_broken_one_named(
         _train(job, tmp_path)
 
 
-def test_a_proxy_that_diverges_touches_no_other(corpus: Corpus, tmp_path: Path) -> None:
-    calm = _job(corpus, seeds=(1, 1), learning_rates=(1e-2, 1e-2))
-    wild = _job(corpus, seeds=(1, 1), learning_rates=(1e-2, 1e30))
-    expected = _result(_train(calm, tmp_path / "calm")[0])
-    survivor, diverged = _train(wild, tmp_path / "wild")
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_proxy_that_diverges_touches_no_other(
+    corpus: Corpus, tmp_path: Path, place: int
+) -> None:
+    rates = [1e-2, 1e-2]
+    calm = _job(corpus, seeds=(1, 1), learning_rates=tuple(rates))
+    rates[place] = 1e30
+    wild = _job(corpus, seeds=(1, 1), learning_rates=tuple(rates))
+    expected = _result(_train(calm, tmp_path / "calm")[1 - place])
+    outcomes = _train(wild, tmp_path / "wild")
+    diverged, survivor = outcomes[place], outcomes[1 - place]
     assert _result(survivor).metrics == expected.metrics
     assert diverged.result is None
     assert diverged.failure is Failure.DIVERGED
