@@ -204,9 +204,7 @@ def test_a_half_written_checkpoint_is_ignored_and_a_broken_one_named(
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_proxy_that_diverges_touches_no_other(
-    corpus: Corpus, tmp_path: Path, place: int
-) -> None:
+def test_a_proxy_that_diverges_touches_no_other(corpus: Corpus, tmp_path: Path, place: int) -> None:
     rates = [1e-2, 1e-2]
     calm = _job(corpus, seeds=(1, 1), learning_rates=tuple(rates))
     rates[place] = 1e30
