@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
@@ -40,21 +41,22 @@ def choose_precision(config: ModelConfig, recipe: Recipe, cohort: int, device: t
 def _measure(
     config: ModelConfig, recipe: Recipe, cohort: int, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of a step in each dtype: the best of alternated rounds."""
+    """Seconds of a step in each dtype, the best of a few; no more memory than a training takes."""
     generator = torch.Generator().manual_seed(0)
     shape = (cohort, recipe.batch_sequences, recipe.sequence_length + 1)
     ids_KBT = torch.randint(config.vocab_size, shape, generator=generator).to(device)
-    steps = {}
-    for name, dtype in DTYPES.items():
-        model = Transformer(config, (0,) * cohort, dtype).to(device).train()
-        optimizer = CohortOptimizer(model, recipe, (recipe.learning_rate,) * cohort)
-        steps[name] = make_step(model, optimizer, recipe.micro_batches)
-    warm = WARM_UP + 1 if device.type == "cuda" else 1
-    best = dict.fromkeys(steps, float("inf"))
-    for round_number in range(warm + ROUNDS):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step(ids_KBT).sum().item()  # waits for the device
-            if round_number >= warm:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
+    return {name: _seconds(config, recipe, dtype, ids_KBT) for name, dtype in DTYPES.items()}
+
+
+def _seconds(config: ModelConfig, recipe: Recipe, dtype: torch.dtype, ids_KBT: Tensor) -> float:
+    cohort = len(ids_KBT)
+    model = Transformer(config, (0,) * cohort, dtype).to(ids_KBT.device).train()
+    optimizer = CohortOptimizer(model, recipe, (recipe.learning_rate,) * cohort)
+    step = make_step(model, optimizer, recipe.micro_batches)
+    warm = WARM_UP + 1 if ids_KBT.is_cuda else 1
+    spent = []
+    for _ in range(warm + ROUNDS):
+        start = time.perf_counter()
+        step(ids_KBT).sum().item()  # waits for the device
+        spent.append(time.perf_counter() - start)
+    return min(spent[warm:])
