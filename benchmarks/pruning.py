@@ -49,7 +49,7 @@ from mixopt.curves import chance_to_beat, curve_table, forecast
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
-from mixopt.pruning import NORMAL_90, limits
+from mixopt.pruning import NORMAL_90, limits, line
 from mixopt.recipe import Recipe
 from mixopt.study import parse_tokens
 from mixopt.surrogates import make
@@ -210,13 +210,15 @@ def calibration(
         order = np.random.default_rng(seed).permutation(len(runs))
         known, rest = order[: arguments.startup], order[arguments.startup :]
         best = y[known].min()
-        mean, std = _regressed(x[known], y[known], x[rest])
-        degrees = len(known) - 2
-        tally = [np.abs(mean - y[rest]) < student.ppf(0.95, degrees) * std]
+        fit = line(x[known], y[known])
+        assert fit is not None
+        mean, widened = np.array([fit.at(float(there)) for there in x[rest]]).T
+        std, degrees = widened / fit.widen, len(known) - 2
+        tally = [np.abs(mean - y[rest]) < NORMAL_90 * widened]
         tally.append(student.cdf((best - mean) / std, degrees) < 0.05)
         if seed < 4:  # a second each
             law_mean, law_std, chance = _by_law(runs, objective, known, rest, at, best)
-            tally += [np.abs(law_mean - y[rest]) < 1.645 * law_std, chance < 0.05]
+            tally += [np.abs(law_mean - y[rest]) < NORMAL_90 * law_std, chance < 0.05]
         tallies.append([float(np.mean(part)) for part in tally])
     slow = [tally[2:] for tally in tallies if len(tally) > 2]
     inside, hopeless = np.mean([tally[:2] for tally in tallies], axis=0)
@@ -227,14 +229,6 @@ def calibration(
         "law inside": round(float(law_inside), 3),
         "law hopeless": round(float(law_hopeless), 3),
     }
-
-
-def _regressed(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the ends of runs that stand `at`, from n others."""
-    slope, intercept = np.polyfit(x, y, 1)
-    sigma = np.sqrt(((y - intercept - slope * x) ** 2).sum() / (len(x) - 2))
-    away = (at - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()
-    return intercept + slope * at, sigma * np.sqrt(1 + 1 / len(x) + away)
 
 
 def _by_law(

@@ -80,7 +80,7 @@ class CapturedStep(Step):
     ) -> None:
         super().__init__(model, optimizer, micro_batches)
         self._device = model.embedding.device
-        self._calls = 0
+        self._calls, self._refused = 0, False
         self._share = torch.ones((), device=self._device)
         self._ids_KBT: Tensor | None = None
         self._nats_K: Tensor | None = None
@@ -99,7 +99,7 @@ class CapturedStep(Step):
         self._ids_KBT.copy_(ids_KBT, non_blocking=True)
         self._share.fill_(rate_share)
         self._calls += 1
-        if self._calls <= WARM_UP:
+        if self._calls <= WARM_UP or self._refused:
             return self._beside()
         if self._graph is None and not self._capture():
             return super().move(self._ids_KBT, self._share)
@@ -135,7 +135,7 @@ class CapturedStep(Step):
                 raise
             router = self.model.config.router
             _log.warning("the step with router %s is not captured: %s", router, error)
-            self._calls = -(2**62)  # it stays a step that runs by itself
+            self._refused = True  # it stays a step that runs by itself
             return False
         self._graph = graph
         return True

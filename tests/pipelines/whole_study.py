@@ -98,9 +98,8 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     """Wait for a started command to end."""
     try:
         out, err = process.communicate(timeout=2 * PATIENCE)
-    except BaseException:
-        process.kill()
-        raise
+    finally:
+        process.kill()  # without effect on one that has ended
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

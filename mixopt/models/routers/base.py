@@ -307,18 +307,6 @@ def reaches_none(routing: Routing) -> Tensor:
     return (routing.indices_KNS < 0).all(-1).float()
 
 
-def gate_entropy(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Mean of `gate_entropies` over tokens, (K,)."""
-    values_KN1 = gate_entropies(routing).unsqueeze(-1)
-    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
-
-
-def dropped_share(routing: Routing, mask_KN: Tensor | None = None) -> Tensor:
-    """Share of the tokens that reach no expert that computes, (K,)."""
-    values_KN1 = reaches_none(routing).unsqueeze(-1)
-    return mean_over_tokens(values_KN1, row_mask(routing, mask_KN)).squeeze(-1)
-
-
 def row_mask(routing: Routing, mask_KN: Tensor | None) -> Tensor | None:
     """The mask of a routing's rows, which may be sub-tokens."""
     if mask_KN is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixopt.errors import StudyError, TrainingError
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import gate_entropy
+from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
 from mixopt.registry import resolve
 
@@ -153,7 +153,7 @@ class Upcycler(ABC):
             _, routings = moe.trunk(ids_KBT)
             counts_E = sum((r.counts_KE[0] for r in routings), torch.zeros(config_moe.experts))
             loads[domain] = tuple((counts_E / counts_E.sum().clamp_min(1)).tolist())
-            layers = [float(gate_entropy(routing)) for routing in routings]
+            layers = [float(gate_entropies(routing).mean()) for routing in routings]
             entropies[domain] = sum(layers) / max(1, len(layers))
             if difference is not None:
                 gap = (moe.logits(ids_KBT) - dense.logits(ids_KBT)).abs().max()
