@@ -116,10 +116,10 @@ def find_built(folder: Path, name: str, key: str, dtype: str) -> DomainRecord | 
     """The record of the domain's whole shards under the corpus `folder`, if they are there."""
     for path in sorted((folder / SHARDS / name).glob(f"{key[:16]}-*/{RECORD}")):
         try:
-            record = DomainRecord.from_json(json.loads(path.read_bytes()))
+            record = DomainRecord.from_json(json.loads(path.read_bytes()), folder)
             sizes = [(folder / shard.path).stat().st_size for shard in record.shards]
             (folder / record.documents_path).stat()
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, CorpusError):
             continue
         width = np.dtype(dtype).itemsize
         if record.key == key and sizes == [shard.tokens * width for shard in record.shards]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal, get_args
 
 from mixopt import files
 from mixopt.errors import CorpusError
@@ -18,7 +19,11 @@ from mixopt.errors import CorpusError
 FORMAT = 1  # raised when an older reader could misread what a newer builder writes
 MANIFEST = "manifest.json"
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a domain may be called, in a sources file and in a manifest: names become file names."""
+
 Role = Literal["train", "target"]
+Dtype = Literal["uint16", "uint32"]
 Bytes = Literal["exact", "approximate", "average"]
 
 
@@ -91,11 +96,26 @@ class DomainRecord:
         """Training and validation."""
         return self.train, self.validation
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file of the domain, relative to the corpus folder."""
+        return self.train.path, self.validation.path, self.documents_path
+
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> DomainRecord:
-        """The record that `dataclasses.asdict` described."""
+    def from_json(cls, values: dict[str, Any], folder: Path) -> DomainRecord:
+        """The record that `dataclasses.asdict` described, of the corpus in `folder`.
+
+        Raises:
+            CorpusError: it names a role or a path that no build writes.
+            KeyError: a key is missing.
+            TypeError: a key is missing or unknown.
+        """
         shards = {split: Shard(**values[split]) for split in ("train", "validation")}
-        return cls(**{**values, **shards})
+        record = cls(**{**values, **shards})
+        _check_choice("role", record.role, get_args(Role), folder)
+        for path in record.paths:
+            check_inside(folder, path)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +154,7 @@ class Manifest:
     tokenizer: TokenizerRecord
     domains: dict[str, DomainRecord]
     validation: float
-    dtype: Literal["uint16", "uint32"]
+    dtype: Dtype
     mixopt: str = ""
     format: int = FORMAT
     hash: str = field(default="", compare=False)
@@ -159,7 +179,8 @@ class Manifest:
         """The manifest of the corpus in `folder`.
 
         Raises:
-            CorpusError: there is none, or it is not one that this version wrote.
+            CorpusError: there is none, it is not one that this version wrote, or it names what
+                no build writes: a domain outside the naming rule, a file outside `folder`.
         """
         path = folder / MANIFEST
         try:
@@ -181,9 +202,15 @@ class Manifest:
                 mend="Build the corpus again with this version of mixopt",
             )
         try:
-            domains = {n: DomainRecord.from_json(d) for n, d in values.pop("domains").items()}
+            domains = {
+                _checked_name(name, folder): DomainRecord.from_json(record, folder)
+                for name, record in values.pop("domains").items()
+            }
             tokenizer = TokenizerRecord(**values.pop("tokenizer"))
+            for file in (tokenizer.path, tokenizer.bytes_path):
+                check_inside(folder, file)
             manifest = cls(tokenizer=tokenizer, domains=domains, **values)
+            _check_choice("dtype", manifest.dtype, get_args(Dtype), folder)
             honest = manifest.hash == manifest.content_hash()
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
@@ -196,6 +223,44 @@ class Manifest:
                 mend="Build the corpus again",
             )
         return manifest
+
+
+def check_inside(folder: Path, path: str) -> None:
+    """Checks that `path`, read from a manifest, names a file of the corpus in `folder`.
+
+    A corpus may come from elsewhere, and promotion copies files that it names.
+
+    Raises:
+        CorpusError: `path` is absolute, climbs by `..`, or leads out through a link.
+    """
+    parts = PureWindowsPath(path)  # knows both slashes, and drives
+    if (
+        parts.anchor
+        or ".." in parts.parts
+        or not (folder / path).resolve().is_relative_to(folder.resolve())
+    ):
+        raise _foreign(f"names the file {path!r}, which is not inside the corpus folder", folder)
+
+
+def _checked_name(name: str, folder: Path) -> str:
+    if not NAME.fullmatch(name):
+        raise _foreign(
+            f"names the domain {name!r}; names hold only letters, digits and . _ -", folder
+        )
+    return name
+
+
+def _check_choice(key: str, value: object, known: tuple[str, ...], folder: Path) -> None:
+    if value not in known:
+        raise _foreign(f"has the {key} {value!r}, not one of {', '.join(known)}", folder)
+
+
+def _foreign(what: str, folder: Path) -> CorpusError:
+    return CorpusError(
+        what,
+        where=str(folder / MANIFEST),
+        mend="No build of mixopt writes this. Do not use the folder; build the corpus anew",
+    )
 
 
 def digest(values: object) -> str:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from mixopt.corpus.manifest import digest
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
 
@@ -120,6 +121,72 @@ def test_a_manifest_that_was_tampered_with_is_refused(copy, change, what):
     change(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CorpusError, match=what):
+        Corpus.open(copy)
+
+
+def _signed(folder, change):
+    """A manifest that someone else made: changed, and its hash right."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    parts = [
+        [name, d["role"], d["train"]["sha256"], d["validation"]["sha256"]]
+        for name, d in manifest["domains"].items()
+    ]
+    whole = [manifest["format"], manifest["dtype"], manifest["tokenizer"]["hash"], parts]
+    manifest["hash"] = digest(whole)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../../../pwned", "/pwned", "a/b", "..", "", "a\\b", "law\n"])
+def test_a_domain_whose_name_could_not_be_built_is_refused_when_reading(copy, name):
+    _signed(copy, lambda m: m["domains"].update({name: m["domains"].pop("law")}))
+    with pytest.raises(CorpusError, match="names the domain") as caught:
+        Corpus.open(copy)
+    assert caught.value.where == str(copy / "manifest.json")
+
+
+PLACES = {
+    "tokenizer": lambda m: (m["tokenizer"], "path"),
+    "its bytes": lambda m: (m["tokenizer"], "bytes_path"),
+    "a training shard": lambda m: (m["domains"]["law"]["train"], "path"),
+    "a validation shard": lambda m: (m["domains"]["law"]["validation"], "path"),
+    "hashes of documents": lambda m: (m["domains"]["law"], "documents_path"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("path", ["{outside}", "../outside", "shards/../../outside", "C:\\outside"])
+def test_a_manifest_names_no_file_outside_its_folder(copy, place, path):
+    outside = copy.parent / "outside"
+    outside.write_text("secret")
+
+    def change(manifest):
+        record, key = PLACES[place](manifest)
+        record[key] = path.format(outside=outside)
+
+    _signed(copy, change)
+    with pytest.raises(CorpusError, match="not inside the corpus folder"):
+        Corpus.open(copy)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(copy):
+    tokenizer = Corpus.open(copy).tokenizer_path
+    outside = copy.parent / "outside"
+    tokenizer.rename(outside)
+    tokenizer.symlink_to(outside)
+    with pytest.raises(CorpusError, match="not inside the corpus folder"):
+        Corpus.open(copy)
+
+
+def test_a_corpus_may_itself_be_reached_through_a_link(copy):
+    (copy.parent / "link").symlink_to(copy)
+    assert Corpus.open(copy.parent / "link").domains == ("law", "code", "prose")
+
+
+def test_a_shard_of_another_type_of_number_is_refused(copy):
+    _signed(copy, lambda m: m.update(dtype="float16"))
+    with pytest.raises(CorpusError, match="not one of uint16, uint32"):
         Corpus.open(copy)
 
 
