@@ -22,7 +22,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Write `values` as indented JSON, whole or not at all."""
-    write_bytes(path, (json.dumps(values, indent=1) + "\n").encode())
+    write_bytes(path, _as_json(values))
+
+
+def keep_json(path: Path, values: Any) -> None:
+    """Have `values` at `path`: written where the file is absent, broken or says something else."""
+    data = _as_json(values)
+    try:
+        same = path.read_bytes() == data
+    except OSError:
+        same = False
+    if not same:
+        write_bytes(path, data)
+
+
+def _as_json(values: Any) -> bytes:
+    return (json.dumps(values, indent=1) + "\n").encode()
 
 
 def sync_folder(folder: Path) -> None:

@@ -475,6 +475,24 @@ def _is_free(key: str) -> bool:
     return key in FREE or key.split(".")[0] in FREE
 
 
+def require_begun(study: Study, first: str = "") -> None:
+    """Refuse what needs the folder of a study that has begun, without making one.
+
+    Args:
+        study: which.
+        first: the command that comes first; `mixopt run` if empty.
+
+    Raises:
+        StudyError: it has not begun.
+    """
+    if not (study.home / "study.json").exists():
+        raise StudyError(
+            f"study {study.name!r} has not begun: {study.home} is no folder of a study",
+            where=str(study.path),
+            mend=f"Run `{first or f'mixopt run {study.path}'}` first",
+        )
+
+
 def freeze(study: Study, corpus: Corpus) -> None:
     """Bind the study's folder to the settings that alter its results, or check that it is bound.
 

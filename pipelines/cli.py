@@ -70,7 +70,7 @@ def search(study: StudyFile) -> None:
     """Train the design and the proposer's rounds."""
     from pipelines.run import run_study
 
-    run_study(study, until="search")
+    run_study(study, step="search")
 
 
 @app.command()
@@ -78,7 +78,7 @@ def select(study: StudyFile) -> None:
     """Compare the finalists with fresh seeds and decide (after the search)."""
     from pipelines.run import run_study
 
-    run_study(study, until="select")
+    run_study(study, step="select")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def promote(study: StudyFile) -> None:
     """Train the upcycled MoE on the selected mixture (after selection)."""
     from pipelines.run import run_study
 
-    run_study(study, until="promote")
+    run_study(study, step="promote")
 
 
 @app.command()

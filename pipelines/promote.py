@@ -102,11 +102,16 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
         The content of `promotion/result.json`.
 
     Raises:
+        StudyError: the study asks for none.
         TrainingError: a stage failed for good; the ones before it are kept.
     """
     settings = session.study.promote
     if settings is None:
-        raise TrainingError("the study asks for no promotion", where=str(session.study.path))
+        raise StudyError(
+            "the study asks for no promotion",
+            where=str(session.study.path),
+            mend="Add `promote` to the study file",
+        )
     mixture = Mixture.exact(verdict["mixture"])
     what = [settings.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
     folder = session.home / "promotion" / digest([*what, session.study.seed])

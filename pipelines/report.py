@@ -22,7 +22,7 @@ from mixopt.frames import objective_value
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.study import Study
+from mixopt.study import Study, require_begun
 from mixopt.trials import Role, State, Trial
 from pipelines.mlflow_store import ui_command
 from pipelines.report_figures import (
@@ -94,9 +94,10 @@ def write_report(study: Study) -> Path:
     """Write `report.html` into the folder of `study` and return its path.
 
     Raises:
+        StudyError: the study has not begun.
         LedgerError: the ledger cannot be reached.
     """
-    study.home.mkdir(parents=True, exist_ok=True)
+    require_begun(study)
     path = study.home / "report.html"
     files.write_bytes(path, render(gather(study)).encode())
     return path

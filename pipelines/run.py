@@ -7,10 +7,13 @@ The same as a Ray job:
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mixopt.errors import LedgerError
+from mixopt import files
+from mixopt.errors import LedgerError, StudyError
+from mixopt.study import load_study, require_begun
 from pipelines import plan, promote, search, select
 from pipelines.closing import print_closing
 from pipelines.console import Display, make_console
@@ -18,15 +21,18 @@ from pipelines.report import write_report
 from pipelines.session import Session, open_session
 from pipelines.tracking import tracking_uri
 
-Until = Literal["search", "select", "promote"]
+Step = Literal["search", "select", "promote", "run"]
 
 
-def run_study(path: Path, until: Until = "promote") -> None:
-    """Run the study at `path` up to and with the step `until`, doing only what is not done.
+def run_study(path: Path, step: Step = "run") -> None:
+    """Run one step of the study at `path`, or with `run` all of them, doing only what is not done.
 
     Raises:
+        StudyError: it is not the step's turn; the command that comes first is named.
         MixoptError: whatever stops it; everything finished until then is kept.
     """
+    if step in ("select", "promote"):
+        require_begun(load_study(path), f"mixopt search {path}")
     console = make_console()
     display = Display(console)
     with open_session(path, display) as session:
@@ -37,7 +43,7 @@ def run_study(path: Path, until: Until = "promote") -> None:
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:
-            _steps(session, until)
+            _steps(session, step)
         except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
             session.tracker.study_ended(failed=True)
             raise
@@ -45,13 +51,27 @@ def run_study(path: Path, until: Until = "promote") -> None:
         print_closing(session, console)
 
 
-def _steps(session: Session, until: Until) -> None:
-    search.search(session)
-    if until == "search":
+def _steps(session: Session, step: Step) -> None:
+    if step in ("search", "run"):
+        search.search(session)
+    if step == "search":
         return
-    verdict = select.select(session)
-    if until == "promote" and session.study.promote is not None:
+    search.require_complete(session)
+    verdict = _settled(session) if step == "promote" else select.select(session)
+    files.keep_json(session.home / "mixture.json", verdict["mixture"])
+    if step == "promote" or (step == "run" and session.study.promote is not None):
         promote.promote(session, verdict)
+
+
+def _settled(session: Session) -> Mapping[str, Any]:
+    verdict = select.settled(session)
+    if not verdict:
+        raise StudyError(
+            "there is no verdict on its trials, so no mixture to promote",
+            where=str(session.study.path),
+            mend=f"Run `mixopt select {session.study.path}` first",
+        )
+    return verdict
 
 
 def _views(session: Session) -> None:
@@ -62,7 +82,13 @@ def _views(session: Session) -> None:
 
 
 def sync_study(path: Path) -> None:
-    """Rebuild MLflow's view of the study at `path` from its ledger and folder."""
+    """Rebuild MLflow's view of the study at `path` from its ledger and folder.
+
+    Raises:
+        StudyError: it has not begun.
+        LedgerError: MLflow cannot be reached.
+    """
+    require_begun(load_study(path))
     with open_session(path) as session:
         tracker, trials = session.tracker, session.ledger.trials()
         if not (tracker.study_started() and tracker.sync(trials)):

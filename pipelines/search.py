@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -138,6 +139,25 @@ def search(session: Session) -> list[Trial]:
             batch = add_missing(session, specs, pruning_limits(session, before))
         run_trials(session, f"round {number} of {study.search.rounds}", batch)
     return search_trials(session.ledger.trials())
+
+
+def require_complete(session: Session) -> None:
+    """Refuse what comes after the search while trials of it are missing.
+
+    Raises:
+        StudyError: some have not ended; the command that trains them is named.
+    """
+    study = session.study
+    asked = [len(design_specs(session)), *[study.search.batch] * study.search.rounds]
+    trials = search_trials(session.ledger.trials())
+    ended = Counter(t.spec.round for t in trials if t.ended)
+    missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
+    if missing:
+        raise StudyError(
+            f"the search is not complete: {missing} of its {sum(asked)} trials have not ended",
+            where=str(study.path),
+            mend=f"Run `mixopt search {study.path}` first",
+        )
 
 
 def check(study: Study) -> None:

@@ -34,8 +34,8 @@ def select(session: Session) -> dict[str, Any]:
         The content of `verdict.json`.
     """
     trials = search_trials(session.ledger.trials())
-    before = read_verdict(session.home)
-    if before.get("of") == _basis(session, trials):
+    before = settled(session)
+    if before:
         return before
     table = TrialTable.of(trials, session.objective.metrics, foretold=True)
     choice = surrogate_choice(session, trials)
@@ -64,9 +64,15 @@ def select(session: Session) -> dict[str, Any]:
     said = _verdict(session, selection, found, surrogate, choice)
     said["of"] = _basis(session, trials)
     files.write_json(session.home / VERDICT, said)
-    files.write_json(session.home / "mixture.json", said["mixture"])
     session.tracker.verdict(said)
     return said
+
+
+def settled(session: Session) -> dict[str, Any]:
+    """The verdict that is there, if it follows from the trials and settings of now; else empty."""
+    verdict = read_verdict(session.home)
+    basis = _basis(session, search_trials(session.ledger.trials()))
+    return verdict if verdict.get("of") == basis else {}
 
 
 def _basis(session: Session, trials: Sequence[Trial]) -> str:

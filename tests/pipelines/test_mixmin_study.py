@@ -50,7 +50,7 @@ def searched(
         mlflow={"enabled": False},
         promote=None,
     )
-    run_study(file, until="search")
+    run_study(file, step="search")
     trials = ledger_trials(file)
     assert {t.state for t in trials} == {State.COMPLETE}
     rounds = [[t for t in trials if t.spec.round == number] for number in range(3)]

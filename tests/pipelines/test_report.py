@@ -64,7 +64,7 @@ def test_what_comes_from_outside_is_escaped(page: str) -> None:
     assert "<nan>" not in without_scripts(page)
 
 
-def test_a_study_that_has_not_begun_has_a_report(tmp_path: Path) -> None:
+def test_a_study_without_trials_has_a_report(tmp_path: Path) -> None:
     page = write_report(write_study(tmp_path)).read_text()
     assert "0 of 0 trials are complete" in page
 

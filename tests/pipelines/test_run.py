@@ -157,6 +157,42 @@ def test_the_same_command_again_trains_nothing_and_shows_nothing_twice(ran: Ran)
     assert again.stderr == ""
 
 
+@pytest.mark.parametrize("before", ["", "{}", '{"web": '])
+def test_the_mixture_to_promote_is_written_again_where_it_differs(
+    before: str, ran: Ran, copy: Path, run: Run
+) -> None:
+    mixture = load_study(copy).home / "mixture.json"
+    mixture.write_text(before)
+    assert run("select", copy).code == 0
+    assert mixture.read_text() == (ran.home / "mixture.json").read_text()
+
+
+@pytest.mark.parametrize("command", ["select", "promote", "report", "sync"])
+def test_a_step_of_a_study_that_has_not_begun_is_refused_and_leaves_no_folder(
+    command: str, ran: Ran, tmp_path: Path, run: Run
+) -> None:
+    file = write_study(tmp_path / "tiny.yaml", ran.study.corpus_path)
+    said = run(command, file)
+    assert said.code == 1
+    first = "search" if command in ("select", "promote") else "run"
+    assert "has not begun" in said.err
+    assert f"Run `mixopt {first} {file}` first" in said.err
+    assert not load_study(file).home.exists()
+
+
+def test_a_step_before_its_turn_trains_nothing_and_names_the_command(copy: Path, run: Run) -> None:
+    study = load_study(copy)
+    trials = ledger_trials(study)
+    (study.home / "verdict.json").unlink()
+    said = run("promote", copy)
+    assert (said.code, f"Run `mixopt select {copy}` first" in said.err) == (1, True)
+    change(copy, "search", rounds=2)
+    for command in ("select", "promote"):
+        said = run(command, copy)
+        assert (said.code, f"Run `mixopt search {copy}` first" in said.err) == (1, True)
+    assert ledger_trials(study) == trials
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path, run: Run) -> None:
     change(copy, "search", rounds=2)
