@@ -17,7 +17,7 @@ import numpy as np
 from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.trials import Fidelity, Role, State, Trial, TrialSpec
+from mixopt.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 
 NATURAL = "natural"  # the arm that every other must beat
 SAME = 0.02  # Hellinger distance under which two finalists are one
@@ -61,10 +61,12 @@ class ArmReport:
         sd: standard deviation over its seeds; NaN from fewer than two.
         n: seeds that finished.
         difference: mean of objective - natural's, over the seeds that both finished.
+        low: lower end of the difference's two-sided 90 % interval (Student's t over the pairs,
+            not corrected for the number of candidates); NaN from fewer than two pairs.
+        high: its upper end.
         p: one-sided p-value of the paired t test that the arm is not better than natural.
-        confidence: how sure it is that the arm is better: 1 - p, with p multiplied by the number
-            of arms that challenge natural (Bonferroni), for the best of them is chosen by the same
-            runs; NaN from fewer than two pairs.
+        adjusted_p: p multiplied by the number of candidates (Bonferroni), at most 1, for one of
+            them is chosen by the same runs; NaN from fewer than two pairs.
     """
 
     mixture: Mixture
@@ -72,8 +74,10 @@ class ArmReport:
     sd: float
     n: int
     difference: float
+    low: float
+    high: float
     p: float
-    confidence: float
+    adjusted_p: float
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ class Selection:
         fidelity: at which they are run.
         objective: lower is better.
         seeds: fresh ones, used in this order by every arm; none that the search has used.
-        confidence: that the gate asks for, in (0.5, 1).
+        confidence: that the gate asks for, in (0.5, 1): the adjusted p-value of what is promoted
+            is at most 1 - confidence.
         budget: runs in all for `successive-rejects`; None gives every arm every seed.
         rule: `repeat` runs every arm with every seed. `successive-rejects` (fixed-budget best
             arm, optimal up to constants by 1605.09004) drops the worst arm after each phase and
@@ -165,8 +170,9 @@ class Selection:
         """The runs to start now; empty while a phase is still running, and at the end.
 
         Args:
-            trials: of the ledger; those of other roles or arms are ignored. A failed run counts
-                as pulled: its arm goes on with what it has.
+            trials: of the ledger; those of other roles or arms are ignored. A run that diverged
+                counts as pulled: its arm goes on with what it has. So does one that was lost, but
+                its phase does not end before it was run again (see `lost`).
         """
         live, target = self._phase(trials)
         pulled = {(t.spec.arm, t.spec.seed) for t in self.pulls(trials)}
@@ -182,37 +188,90 @@ class Selection:
         return self._phase(trials)[0]
 
     def done(self, trials: Sequence[Trial]) -> bool:
-        """Whether every run has ended, so that `verdict` is final."""
+        """Whether every run has ended, so that there is nothing left to wait for."""
         waiting = any(t.state in (State.WAITING, State.RUNNING) for t in self.pulls(trials))
         return not waiting and not self.next_pulls(trials)
 
-    def verdict(self, trials: Sequence[Trial]) -> Verdict:
-        """Promote the best live arm if it surely beats natural, else natural itself.
+    def lost(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The runs that failed for another reason than their recipe, and were not run again.
 
-        The gate is a one-sided t test on the differences to natural, paired by seed. Of several
-        candidates the one with the least mean is tested (see `ArmReport.confidence`).
+        They say nothing about their mixture: a verdict without them compares what was not asked.
         """
-        values, arms = self.values(trials), self.reports(trials)
-        challengers = [a for a in self.live(trials) if a != NATURAL and arms[a].n]
+        own = self.pulls(trials)
+        again = {(t.spec.arm, t.spec.seed) for t in own if _answers(t) or not t.ended}
+        last = {(t.spec.arm, t.spec.seed): t for t in own}
+        return [t for key, t in last.items() if key not in again]
+
+    def verdict(self, trials: Sequence[Trial]) -> Verdict:
+        """Promote the best of the candidates that surely beat natural; natural itself if none does.
+
+        The gate is a one-sided t test on the differences to natural, paired by seed, of every
+        candidate that is left (see `ArmReport.adjusted_p`).
+
+        Raises:
+            StudyError: a run that was asked for has not ended or was lost to the infrastructure,
+                or every run of natural failed.
+        """
+        self._check_complete(trials)
+        arms = self.reports(trials)
         natural = self.arms[NATURAL]
-        if not challengers or not arms[NATURAL].n:
-            said = "no arm finished a run beside natural's, so natural is promoted"
-            return Verdict(NATURAL, natural, False, said, arms)
-        best = min(challengers, key=lambda a: arms[a].difference)
-        report, rivals = arms[best], len(self.arms) - 1
-        sure = report.confidence if math.isfinite(report.confidence) else 0.0
-        pairs = len(values[best].keys() & values[NATURAL].keys())
-        facts = (
-            f"{best} differs from natural by {report.difference:+.4f} over {pairs} shared seeds, "
-            f"better with confidence {sure:.3f}"
+        rest = [arm for arm in self.live(trials) if arm != NATURAL]
+        passing = [arm for arm in rest if self._passes(arms[arm])]
+        if passing:
+            best = min(passing, key=lambda arm: arms[arm].difference)
+            message = f"{self._facts(best, trials)}, at most the {1 - self.confidence:.2g} allowed"
+            return Verdict(best, self.arms[best], True, message, arms)
+        tested = [arm for arm in rest if math.isfinite(arms[arm].p)]
+        if not tested:
+            message = "no candidate shares two finished seeds with natural, so natural is promoted"
+            return Verdict(NATURAL, natural, False, message, arms)
+        best = min(tested, key=lambda arm: arms[arm].p)
+        message = (
+            f"{self._facts(best, trials)}, above the {1 - self.confidence:.2g} allowed, "
+            "so natural is promoted"
         )
-        if rivals > 1:
-            facts += f" (corrected for {rivals} challengers)"
-        if sure >= self.confidence and report.difference < 0:
-            said = f"{facts}, which reaches the {self.confidence:g} asked for"
-            return Verdict(best, self.arms[best], True, said, arms)
-        said = f"{facts}, not the {self.confidence:g} asked for, so natural is promoted"
-        return Verdict(NATURAL, natural, False, said, arms)
+        return Verdict(NATURAL, natural, False, message, arms)
+
+    def _passes(self, report: ArmReport) -> bool:
+        return report.difference < 0 and report.adjusted_p <= 1 - self.confidence
+
+    def _facts(self, arm: str, trials: Sequence[Trial]) -> str:
+        """What the paired runs of `arm` and natural show, in words."""
+        report, values = self.reports(trials)[arm], self.values(trials)
+        pairs, rivals = len(values[arm].keys() & values[NATURAL].keys()), len(self.arms) - 1
+        return (
+            f"{arm} differs from natural by {report.difference:+.4f} "
+            f"(90 % interval {report.low:+.4f} to {report.high:+.4f}) over {pairs} shared seeds, "
+            f"adjusted p-value {report.adjusted_p:.3g}"
+            + (f" (for {rivals} candidates)" if rivals > 1 else "")
+        )
+
+    def _check_complete(self, trials: Sequence[Trial]) -> None:
+        """Refuse to judge before every run that was asked for has an answer."""
+        lost = self.lost(trials)
+        if lost:
+            names = ", ".join(
+                f"{t.number} ({t.spec.arm}, seed {t.spec.seed}: {t.failure or 'failed'})"
+                for t in lost
+            )
+            raise StudyError(
+                f"no verdict: selection's runs were lost for another reason than their recipe: "
+                f"trials {names}",
+                where="selection",
+                mend="See to the cause, then run the same command again: it runs them once more",
+            )
+        if not self.done(trials):
+            raise StudyError(
+                "no verdict: runs that were asked for have not ended",
+                where="selection",
+                mend="Run `mixopt select` until they have",
+            )
+        if not self.values(trials)[NATURAL]:
+            raise StudyError(
+                "no verdict: every run of the natural mixture diverged, so nothing can be compared",
+                where="selection",
+                mend="Lower the learning rate in a new study",
+            )
 
     def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:
         """What the runs so far say of each arm."""
@@ -246,9 +305,7 @@ class Selection:
         live = list(self.arms)
         for phase, target in enumerate(self.schedule):
             wanted = {(arm, seed) for arm in live for seed in self.seeds[:target]}
-            ended = {
-                (t.spec.arm, t.spec.seed) for t in own if t.state in (State.COMPLETE, State.FAILED)
-            }
+            ended = {(t.spec.arm, t.spec.seed) for t in own if _answers(t)}
             if not wanted <= ended or phase == len(self.schedule) - 1:
                 return live, target
             rejectable = [arm for arm in live if arm != NATURAL]
@@ -263,15 +320,37 @@ class Selection:
         runs = np.array(list(mine.values()))
         gaps = np.array([mine[seed] - base[seed] for seed in mine if seed in base])
         p = _paired_p(gaps) if arm != NATURAL else math.nan
+        half = half_interval(gaps) if arm != NATURAL else math.nan
+        difference = float(gaps.mean()) if len(gaps) else math.inf
         return ArmReport(
             mixture=self.arms[arm],
             mean=float(runs.mean()) if len(runs) else math.nan,
             sd=float(runs.std(ddof=1)) if len(runs) > 1 else math.nan,
             n=len(runs),
-            difference=float(gaps.mean()) if len(gaps) else math.inf,
+            difference=difference,
+            low=difference - half,
+            high=difference + half,
             p=p,
-            confidence=1 - min(1.0, p * (len(self.arms) - 1)) if math.isfinite(p) else math.nan,
+            adjusted_p=min(1.0, p * (len(self.arms) - 1)) if math.isfinite(p) else math.nan,
         )
+
+
+def half_interval(values: np.ndarray) -> float:
+    """Half the two-sided 90 % interval of the mean of `values` (n,), by Student's t.
+
+    NaN from fewer than two values.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(t.ppf(0.95, df=n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+
+
+def _answers(trial: Trial) -> bool:
+    """Whether a run says something about its mixture: a value, or that it diverges."""
+    return trial.complete or trial.failure is Failure.DIVERGED
 
 
 def _mean(values: Mapping[int, float], seeds: Sequence[int]) -> float:

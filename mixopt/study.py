@@ -159,7 +159,7 @@ class Select(Section):
     """Fresh seeds per arm (with successive rejects: on average). May be raised later: the gate then
     looks again, and each further look makes its confidence a little too good."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    """How sure the gate must be that the found mixture beats the natural one."""
+    """What is promoted has an adjusted p-value against natural of at most 1 - confidence."""
 
 
 class Promote(Section):

@@ -18,6 +18,7 @@ from pipelines.wording import (
     count,
     duration,
     foretold,
+    gate_rows,
     headline,
     interval,
     interval_label,
@@ -74,8 +75,8 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
         f"measured {what}", *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names)
     )
     table.add_row("seeds", *(str(arms[n].get("n", 0)) for n in names))
-    table.add_row("against natural", *(_difference(arms[n]) for n in names))
-    table.add_row("sure to be better", *(_percent(arms[n].get("confidence")) for n in names))
+    for label, cells in gate_rows([arms[n] for n in names], 3):
+        table.add_row(label, *cells)
     table.add_section()
     table.add_row("tokens", *(count(arms[n].get("tokens", 0)) for n in names))
     table.add_row("device time", *(duration(arms[n].get("device_seconds", 0)) for n in names))
@@ -187,12 +188,3 @@ def _spread(mean: float | None, std: float | None) -> str:
     if mean is None:
         return "–"
     return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def _difference(arm: Mapping[str, Any]) -> str:
-    gap = arm.get("difference")
-    return "–" if gap is None or arm["name"] == "natural" else f"{gap:+.3f}"

@@ -50,7 +50,7 @@ search:
 select:                   # found mixture against natural and uniform, with fresh seeds
   rule: repeat            # every arm with every seed, or successive-rejects
   seeds: 3
-  confidence: 0.9         # how sure the gate must be before it promotes the found mixture
+  confidence: 0.9         # promotes at an adjusted p-value of at most 1 - confidence
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
   upcycler: branch-train-mix

@@ -37,6 +37,7 @@ from pipelines.wording import (
     count,
     duration,
     foretold,
+    gate_rows,
     headline,
     interval,
     interval_label,
@@ -226,8 +227,7 @@ def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
     results = [
         _Row(f"measured{', ' + what if what else ''}", [_spread(c.facts) for c in columns]),
         _Row(interval_label(told.verdict), [interval(c.facts, 4) for c in columns]),
-        _Row("difference to natural", [_signed(c.facts.get("difference")) for c in columns]),
-        _Row("sure to be better", [_share(c.facts.get("confidence")) for c in columns]),
+        *(_Row(label, cells) for label, cells in gate_rows([c.facts for c in columns], 4)),
         _Row("tokens spent", [_or_dash(c.facts.get("tokens"), count) for c in columns]),
         _Row("device time", [_or_dash(c.facts.get("device_seconds"), duration) for c in columns]),
     ]
@@ -245,6 +245,12 @@ def _weight(told: Told, mixture: Mixture, domain: str) -> str:
 
 def _table_note(told: Told) -> str:
     note = "Measured: mean ± standard deviation over seeds; lower is better."
+    if told.verdict:
+        note += (
+            " Against natural: the mean difference over equal seeds ± half its 90 % interval "
+            "(Student's t). Adjusted p-value: one-sided, times the number of candidates; the gate "
+            f"promotes at {1 - told.study.select.confidence:.2g} or less."
+        )
     if told.verdict.get("seed_scatter"):
         note += (
             " Predicted: ± half the 90 % interval of the mean over those seeds, which counts what "
@@ -379,14 +385,6 @@ def _pair(facts: Mapping[str, Any], mean: str, std: str) -> str:
         return "–"
     spread = f" ± {facts[std]:.4f}" if facts.get(std) is not None else ""
     return f"{facts[mean]:.4f}{spread}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if not value else f"{value:+.4f}".replace("-", "−")
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def _number(value: Any) -> str:

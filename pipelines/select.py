@@ -28,10 +28,14 @@ VERDICT = "verdict.json"
 def select(session: Session) -> dict[str, Any]:
     """Run the finalists, or what is left of them, and write `verdict.json`.
 
-    Everything follows from the ledger: the same trials give the same finalists and verdict.
+    Everything follows from the ledger: the same trials give the same finalists and verdict. Runs
+    that an earlier call lost to the infrastructure are run once more.
 
     Returns:
         The content of `verdict.json`.
+
+    Raises:
+        StudyError: runs were lost again, so that there is no verdict.
     """
     trials = search_trials(session.ledger.trials())
     before = settled(session)
@@ -53,6 +57,8 @@ def select(session: Session) -> dict[str, Any]:
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     session.display.say(before_selection(foretold, session.objective))
     selection = _selection(session, found, trials)
+    for trial in selection.lost(session.ledger.trials()):
+        session.ledger.add(trial.spec)
     while True:
         pulls = selection.next_pulls(session.ledger.trials())
         unfinished = [
@@ -112,15 +118,21 @@ def _verdict(
     weights = np.stack([mixture.array for mixture in selection.arms.values()])
     mean, std = surrogate.predict(weights).compose(session.objective)
     arms = [
-        _arm(session, name, report, trials)
+        _arm(session, name, report, selection.pulls(trials))
         | _foretold(forecast(session, trials, session.objective, report.mixture, said), report)
         for (name, report), said in zip(
             verdict.arms.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
         )
     ]
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
-    challengers = [arm for arm in arms if arm["name"] not in (NATURAL, "uniform") and arm["n"]]
-    best = min(challengers, key=lambda arm: arm["difference"] or 0.0, default=None)
+    searched = [
+        arm
+        for arm in arms
+        if arm["name"] not in (NATURAL, "uniform") and arm["difference"] is not None
+    ]
+    best = min(searched, key=lambda arm: arm["difference"], default=None)
+    if verdict.improved:  # of two that are close, the one that was promoted
+        best = next((arm for arm in searched if arm["name"] == verdict.winner), best)
     return {
         "promoted": verdict.winner,
         "improved": verdict.improved,
@@ -149,11 +161,7 @@ def _verdict(
 
 
 def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]) -> dict[str, Any]:
-    runs = [
-        t.result
-        for t in trials
-        if t.spec.arm == name and t.spec.mixture == report.mixture and t.result is not None
-    ]
+    runs = [t.result for t in trials if t.spec.arm == name and t.result is not None]
     return {
         "name": name,
         "mixture": report.mixture.as_dict(),
@@ -162,7 +170,9 @@ def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]
         "n": report.n,
         "values": [session.objective.value(run.metrics) for run in runs],
         "difference": _finite(report.difference),
-        "confidence": _finite(report.confidence),
+        "difference_low": _finite(report.low),
+        "difference_high": _finite(report.high),
+        "adjusted_p": _finite(report.adjusted_p),
         "tokens": sum(run.cost.tokens for run in runs),
         "device_seconds": sum(run.cost.device_seconds for run in runs),
     }

@@ -20,6 +20,7 @@ from pipelines.mlflow_store import curve_metrics
 from pipelines.wording import count
 
 Metric = tuple[str, float, int, int]
+GATE = ("difference", "difference_low", "difference_high", "adjusted_p")
 PREDICTED = ("predicted_mean", "predicted_std", "predicted_low", "predicted_high", "inside")
 
 
@@ -92,13 +93,15 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
     """The arms' statistics and the promoted mixture of a `verdict.json`.
 
-    `predicted_low` and `predicted_high` hold 90 % for the mean over the arm's fresh seeds;
-    `inside` is 1 where the measured mean lies between them.
+    `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
+    `adjusted_p` its p-value times the number of candidates. `predicted_low` and `predicted_high`
+    hold 90 % for the mean over the arm's fresh seeds; `inside` is 1 where the measured mean lies
+    between them.
     """
     found = [
         (f"selection/{arm['name']}/{key}", arm.get(key))
         for arm in verdict.get("arms", [])
-        for key in ("mean", "std", "n", "difference", "confidence", *PREDICTED)
+        for key in ("mean", "std", "n", *GATE, *PREDICTED)
     ]
     scatter = verdict.get("seed_scatter") or {}
     found += [(f"selection/seed_scatter/{key}", scatter.get(key)) for key in ("std", "freedom")]

@@ -10,6 +10,8 @@ from mixopt.noise import NORMAL_90, Forecast, SeedScatter, seed_scatter_of
 from mixopt.objective import Objective
 from mixopt.trials import Role, State, Trial
 
+AGAINST = "against natural, 90 %"  # names of rows: the mean difference on equal seeds, and
+ADJUSTED = "adjusted p-value"  # its one-sided p-value times the number of candidates
 UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "
     "(search.repeats: 2 would tell)"
@@ -49,17 +51,48 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
     promoted = str(verdict.get("promoted", ""))
     winner, natural = arm_of(verdict, promoted), arm_of(verdict, "natural")
     what = unit(objective)
-    if promoted == "natural" or not (winner.get("mean") and natural.get("mean")):
+    if not verdict.get("improved", promoted != "natural") or not (
+        winner.get("mean") and natural.get("mean")
+    ):
         reason = str(verdict.get("reason", "")).strip().rstrip(".")
         return f"The {promoted} mixture is promoted" + (f": {reason}." if reason else ".")
     gain = float(natural["mean"]) - float(winner["mean"])
-    sure = winner.get("confidence", verdict.get("confidence"))
+    difference = difference_interval(winner, 4)
+    evidence = [f"difference {difference}, 90 %"] if difference != "–" else []
+    if winner.get("adjusted_p") is not None:
+        evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
         f"The {promoted} mixture is promoted: {_pair(winner)}{' ' + what if what else ''} against "
         f"{_pair(natural)} for the natural mixture, at equal tokens over {winner.get('n', '?')} "
         f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
-        + (f"; {float(sure):.1%} sure that it is better)." if sure is not None else ").")
+        + "".join(f"; {item}" for item in evidence)
+        + ")."
     )
+
+
+def difference_interval(arm: Mapping[str, Any], digits: int) -> str:
+    """The difference to natural, ± half its 90 % interval; a dash for natural itself."""
+    gap, low, high = (arm.get(f"difference{end}") for end in ("", "_low", "_high"))
+    if gap is None or arm.get("name") == "natural":
+        return "–"
+    difference = f"{gap:+.{digits}f}".replace("-", "−")
+    return difference if low is None else f"{difference} ± {(high - low) / 2:.{digits}f}"
+
+
+def gate_rows(arms: Sequence[Mapping[str, Any]], digits: int) -> list[tuple[str, list[str]]]:
+    """What the gate goes by, a label and a cell per candidate: the same in every table."""
+    return [
+        (AGAINST, [difference_interval(arm, digits) for arm in arms]),
+        (ADJUSTED, [p_value(arm) for arm in arms]),
+    ]
+
+
+def p_value(arm: Mapping[str, Any]) -> str:
+    """The adjusted p-value of a candidate; a dash where there is none."""
+    p = arm.get("adjusted_p")
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
 
 
 def before_selection(said: Forecast, objective: Objective) -> str:
@@ -221,6 +254,11 @@ def _table(verdict: Mapping[str, Any]) -> str:
     rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
     measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
     rows.append("| **objective** | " + " | ".join(measured) + " |")
+    rows += [
+        f"| {label} | " + " | ".join(cells) + " |"
+        for label, cells in gate_rows(arms, 4)
+        if any(cell != "–" for cell in cells)
+    ]
     if any(a.get("predicted_mean") is not None for a in arms):
         cells = " | ".join(interval(a, 4) for a in arms)
         rows.append(f"| {interval_label(verdict)} | {cells} |")

@@ -14,6 +14,7 @@ from mixopt.frames import objective_value
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.plots import style
+from mixopt.selection import half_interval
 from mixopt.trials import CurvePoint, Role, Trial
 
 
@@ -188,6 +189,8 @@ def best_so_far(
 def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
     """Selection: every seed of every arm, its mean with a 90 % interval, and its prediction.
 
+    The interval is Student's, from the scatter of the arm's own seeds; none with fewer than two.
+
     Args:
         verdict: the contents of `verdict.json`.
         objective: for the unit.
@@ -209,20 +212,24 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
             showlegend=index == 0,
             hovertemplate="%{x:.4f}<extra>one seed</extra>",
         )
-        reach = (
-            style.NINETY * float(arm.get("std") or 0) / math.sqrt(max(1, int(arm.get("n") or 1)))
-        )
+        reach = half_interval(np.array(values))
+        known = math.isfinite(reach)
         figure.add_scatter(
             x=[arm["mean"]],
             y=[name],
             mode="markers",
             marker={"color": colour, "size": 15, "symbol": "line-ns", "line": {"width": 3}},
             marker_line_color=colour,
-            error_x={"array": [reach], "color": colour, "thickness": 2.5, "width": 6},
+            error_x={
+                "array": [reach if known else 0.0],
+                "color": colour,
+                "thickness": 2.5,
+                "width": 6,
+            },
             name="mean, 90 % interval",
             legendgroup="mean",
             showlegend=index == 0,
-            hovertemplate="%{x:.4f} ± " + f"{reach:.4f}<extra>mean</extra>",
+            hovertemplate="%{x:.4f}" + (f" ± {reach:.4f}" if known else "") + "<extra>mean</extra>",
         )
         if arm.get("predicted_mean") is not None:
             within = (arm.get("predicted_low"), arm.get("predicted_high"))

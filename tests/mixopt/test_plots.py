@@ -17,8 +17,8 @@ OBJECTIVE = Objective({"law": 1.0})
 VALUES = (1.9, 1.7, 1.8, 1.6)
 ARMS = {
     "arms": [
-        {"name": "found", "mean": 1.6, "std": 0.02, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
-        {"name": "natural", "mean": 1.8, "std": 0.02, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
+        {"name": "found", "mean": 1.6, "std": 0.0163, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
+        {"name": "natural", "mean": 1.8, "std": 0.0163, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
         {"name": "stopped early", "mean": None},
     ]
 }
@@ -63,7 +63,18 @@ def test_epochs_stand_above_the_bars_where_tokens_and_budget_are_known() -> None
 def test_an_arm_that_was_not_measured_is_not_drawn() -> None:
     means = [t for t in plots.arms(ARMS, OBJECTIVE).data if t.name == "mean, 90 % interval"]
     assert [list(t.y) for t in means] == [["found"], ["natural"]]
-    assert means[0].error_x.array[0] == pytest.approx(1.645 * 0.02 / 2, rel=1e-3)
+
+
+def test_the_interval_of_a_mean_over_seeds_is_students() -> None:
+    mean = named(plots.arms(ARMS, OBJECTIVE), "mean, 90 % interval")
+    # t of 3 degrees of freedom at .95 (any table), for a deviation of .01633 over 4 seeds
+    assert mean.error_x.array[0] == pytest.approx(2.3534 * 0.01633 / 2, rel=1e-3)
+
+
+def test_one_seed_has_no_interval() -> None:
+    once = {"name": "found", "mean": 1.6, "std": None, "n": 1, "values": [1.6]}
+    mean = named(plots.arms({"arms": [once]}, OBJECTIVE), "mean, 90 % interval")
+    assert (mean.error_x.array[0], "±" in mean.hovertemplate) == (0, False)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.selection import Selection, best_observed, finalists
-from mixopt.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
+from mixopt.trials import Cost, Failure, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
 OBJECTIVE = Objective({"web": 1})
@@ -27,9 +27,9 @@ make = partial(Selection, ARMS, FIDELITY, OBJECTIVE, SEEDS)
 
 
 def ran(number: int, spec: TrialSpec, value: float | None) -> Trial:
-    """`spec` as a complete trial with that value, or a failed one without."""
+    """`spec` as a complete trial with that value, or one that diverged without."""
     if value is None:
-        return Trial(number, spec, State.FAILED)
+        return Trial(number, spec, State.FAILED, failure=Failure.DIVERGED)
     return Trial(number, spec, State.COMPLETE, TrialResult({"bpb/web": value}, (), Cost()))
 
 
@@ -71,7 +71,7 @@ def test_pairing_by_seed_sees_what_the_seeds_scatter_would_hide() -> None:
     assert report.difference == pytest.approx(-0.05, abs=0.002)
     assert report.sd > 0.04
     assert report.n == 6
-    assert "confidence" in verdict.reason
+    assert "adjusted p-value" in verdict.reason
 
 
 def test_without_sure_improvement_natural_is_promoted_and_the_reason_told() -> None:
@@ -101,7 +101,7 @@ def test_runs_of_the_search_do_not_count_at_the_gate() -> None:
         for k, s in enumerate(SEEDS)
     ]
     trials = play(make(), CLEAR)
-    # as text, for natural's confidence over itself is NaN
+    # as text, for natural's p-value against itself is NaN
     assert repr(make().verdict([*lucky, *trials])) == repr(make().verdict(trials))
     assert make().next_pulls(lucky) == make().next_pulls([])
 
@@ -143,7 +143,7 @@ def test_what_is_pulled_next_follows_from_the_trials_alone() -> None:
         assert fresh.next_pulls(part[::-1]) == selection.next_pulls(part)
 
 
-def test_a_failed_run_is_not_waited_for_and_never_a_score() -> None:
+def test_a_diverged_run_is_not_waited_for_and_never_a_score() -> None:
     selection = make()
     specs = selection.next_pulls([])
     trials = [
@@ -155,10 +155,93 @@ def test_a_failed_run_is_not_waited_for_and_never_a_score() -> None:
     assert report.n == 5
 
 
-def test_with_no_runs_at_all_natural_is_promoted() -> None:
-    verdict = make().verdict([])
-    assert verdict.winner == "natural"
-    assert "no arm finished" in verdict.reason
+def test_a_candidate_that_was_hardly_measured_does_not_stand_in_a_winners_way() -> None:
+    # "recommended" diverges on all seeds but one, where it looks best of all
+    trials = [
+        ran(t.number, t.spec, 0.5 if t.spec.seed == 101 else None)
+        if t.spec.arm == "recommended"
+        else t
+        for t in play(make(), CLEAR)
+    ]
+    verdict = make().verdict(trials)
+    assert (verdict.winner, verdict.improved) == ("best observed", True)
+    assert verdict.arms["recommended"].n == 1
+
+
+def test_of_those_that_pass_the_gate_the_best_is_promoted_not_a_better_one_that_fails() -> None:
+    unsteady = {101: 0.5, 102: 1.2, 103: 0.6, 104: 1.1, 105: 0.7, 106: 1.0}
+    trials = [
+        ran(t.number, t.spec, unsteady[t.spec.seed]) if t.spec.arm == "recommended" else t
+        for t in play(make(), CLEAR)
+    ]
+    verdict = make().verdict(trials)
+    differences = {name: report.difference for name, report in verdict.arms.items()}
+    assert min(differences, key=differences.__getitem__) == "recommended"
+    assert (verdict.winner, verdict.improved) == ("best observed", True)
+
+
+@pytest.mark.parametrize("failure", [Failure.WORKER_LOST, Failure.OUT_OF_MEMORY])
+@pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
+def test_no_verdict_from_runs_lost_to_the_infrastructure_until_they_are_run_again(
+    failure: Failure, rule: str
+) -> None:
+    selection = make(rule=rule, budget=16)
+    whole = play(selection, CLEAR)
+    gone = next(t for t in whole if t.spec.arm == "best observed")
+    failed = Trial(gone.number, gone.spec, State.FAILED, failure=failure)
+    trials = [failed if t.number == gone.number else t for t in whole]
+    assert selection.lost(trials) == [failed]
+    told = rf"trials {gone.number} \(best observed, seed {gone.spec.seed}: {failure}\)"
+    with pytest.raises(StudyError, match=told):
+        selection.verdict(trials)
+    again = Trial(len(whole), gone.spec, State.WAITING)
+    assert selection.lost([*trials, again]) == []
+    with pytest.raises(StudyError, match="have not ended"):
+        selection.verdict([*trials, again])
+    assert gone.result is not None
+    answered = ran(len(whole), gone.spec, gone.metrics["bpb/web"])
+    verdict = selection.verdict([*trials, answered])
+    assert (verdict.winner, verdict.improved) == ("recommended", True)
+    assert repr(verdict.arms["recommended"]) == repr(selection.reports(whole)["recommended"])
+
+
+def test_no_phase_rejects_by_what_a_lost_run_left() -> None:
+    selection = make(rule="successive-rejects", budget=16)
+    first = selection.next_pulls([])
+    lost = first[-1]
+    trials = [ran(k, spec, CLEAR[spec.arm]) for k, spec in enumerate(first[:-1])]
+    trials.append(Trial(len(trials), lost, State.FAILED, failure=Failure.WORKER_LOST))
+    assert selection.live(trials) == list(ARMS)
+    assert selection.next_pulls(trials) == []
+
+
+def test_there_is_no_verdict_before_the_runs() -> None:
+    with pytest.raises(StudyError, match="have not ended"):
+        make().verdict([])
+
+
+def test_there_is_no_verdict_where_natural_never_trained() -> None:
+    specs = make().next_pulls([])
+    trials = [ran(k, spec, None if spec.arm == "natural" else 1.0) for k, spec in enumerate(specs)]
+    with pytest.raises(StudyError, match="natural mixture diverged"):
+        make().verdict(trials)
+
+
+def test_a_difference_has_students_interval_and_an_adjusted_p_value() -> None:
+    level = {"natural": 0.0, "recommended": -2.0, "best observed": 0.0, "uniform": 0.0}
+    own = {101: -1.0, 102: 0.0, 103: 1.0}
+    selection = Selection(ARMS, FIDELITY, OBJECTIVE, (101, 102, 103))
+    trials = [
+        ran(k, spec, level[spec.arm] + (own[spec.seed] if spec.arm == "recommended" else 0))
+        for k, spec in enumerate(selection.next_pulls([]))
+    ]
+    report = selection.reports(trials)["recommended"]
+    # deviation 1 over 3 seeds; t of 2 degrees of freedom is 2.9200 at .95, and at -2 * sqrt(3)
+    # its distribution function is 1/2 - sqrt(12 / 14) / 2
+    assert report.high - report.difference == pytest.approx(2.9200 / 3**0.5, rel=1e-4)
+    assert report.difference - report.low == pytest.approx(2.9200 / 3**0.5, rel=1e-4)
+    p = 0.5 - (12 / 14) ** 0.5 / 2
+    assert (report.p, report.adjusted_p) == (pytest.approx(p), pytest.approx(3 * p))
 
 
 def test_finalists_that_nearly_agree_are_one() -> None:

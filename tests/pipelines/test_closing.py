@@ -3,7 +3,15 @@ from typing import Any
 from mixopt.noise import Forecast, SeedScatter
 from mixopt.objective import Objective
 from pipelines.closing import loads_table
-from pipelines.wording import before_selection, foretold, interval, interval_label, promised
+from pipelines.wording import (
+    before_selection,
+    foretold,
+    gate_rows,
+    headline,
+    interval,
+    interval_label,
+    promised,
+)
 
 
 def promotion(dropped: float) -> dict[str, Any]:
@@ -93,3 +101,39 @@ def test_what_proxies_foretold_of_a_promoted_run_is_the_interval_of_a_run() -> N
     said["predicted_interval"] = {"bpb/law": [1.9, 2.1]}
     assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.100"
     assert interval(promised(said, "bpb/web"), 3) == "–"
+
+
+GATED: list[dict[str, Any]] = [
+    {"name": "natural", "mean": 3.6898, "std": 0.0215, "n": 3, "difference": 0.0},
+    {
+        "name": "recommended",
+        "mean": 3.403,
+        "std": 0.0269,
+        "n": 3,
+        "difference": -0.2868,
+        "difference_low": -0.33,
+        "difference_high": -0.2436,
+        "adjusted_p": 0.0041,
+    },
+    {"name": "uniform", "mean": 3.7, "n": 1, "difference": 0.01},
+]
+
+
+def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value() -> None:
+    assert gate_rows(GATED, 3) == [
+        ("against natural, 90 %", ["–", "−0.287 ± 0.043", "+0.010"]),
+        ("adjusted p-value", ["–", "0.004", "–"]),
+    ]
+
+
+def test_the_headline_names_the_evidence_of_a_promotion() -> None:
+    found = {"promoted": "recommended", "improved": True, "arms": GATED}
+    assert headline([], OBJECTIVE, found).endswith(
+        "(−7.8%; difference −0.2868 ± 0.0432, 90 %; adjusted p-value 0.004)."
+    )
+
+
+def test_a_verdict_of_an_older_version_shows_no_p_value() -> None:
+    old = {"promoted": "a", "arms": [{**GATED[0]}, {"name": "a", "mean": 3.4, "confidence": 0.99}]}
+    assert "99" not in headline([], OBJECTIVE, old)
+    assert gate_rows(old["arms"], 3)[1] == ("adjusted p-value", ["–", "–"])
