@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import io
 import os
@@ -18,6 +19,7 @@ from mixopt.errors import CorpusError
 
 BLOCK = 1 << 18  # bytes read at once
 COMPRESSED = (".gz", ".zst")
+LARGEST_WINDOW = 1 << 31  # bytes; what `zstd --ultra --long=31` writes, the format's most
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def find(patterns: list[str], base: Path) -> list[InputFile]:
     """
     found: dict[str, InputFile] = {}
     for pattern in patterns:
-        files = _match(pattern if "://" in pattern else str(base / Path(pattern).expanduser()))
+        files = _match(*_spellings(pattern, base))
         if not files:
             raise CorpusError(
                 "no file matches",
@@ -64,16 +66,34 @@ def find(patterns: list[str], base: Path) -> list[InputFile]:
     return list(found.values())
 
 
-def _match(pattern: str) -> list[InputFile]:
+def _locate(url: str) -> tuple[Any, str]:
+    """The file system and the path in it; a local path is taken as it is written."""
+    if "://" in url:
+        system, path = fsspec.core.url_to_fs(url)
+        return system, path
+    return fsspec.filesystem("file"), url
+
+
+def _spellings(pattern: str, base: Path) -> tuple[str, str]:
+    """A pattern as the name of a file, and as a glob: in it `base` is no pattern."""
+    if "://" in pattern:
+        return pattern, pattern
+    path = Path(pattern).expanduser()
+    return str(base / path), str(Path(glob.escape(str(base))) / path)
+
+
+def _match(literal: str, wild: str) -> list[InputFile]:
     try:
-        system, path = fsspec.core.url_to_fs(pattern)
-        if "*" not in path and "?" not in path and "[" not in path:
-            paths = system.find(path) if system.isdir(path) else [path] * system.isfile(path)
+        system, path = _locate(literal)
+        if system.isdir(path):
+            paths = system.find(path)
+        elif system.isfile(path):  # its name may hold what a glob would use
+            paths = [path]
         else:
-            paths = [p for p in system.glob(path) if system.isfile(p)]
+            paths = [p for p in system.glob(_locate(wild)[1]) if system.isfile(p)]
         return [_describe(system, p) for p in sorted(paths)]
     except (OSError, ValueError, ImportError) as error:
-        raise CorpusError(f"cannot be listed: {error}", where=pattern) from error
+        raise CorpusError(f"cannot be listed: {error}", where=literal) from error
 
 
 def _describe(system: Any, path: str) -> InputFile:
@@ -120,6 +140,12 @@ class CountingFile(io.RawIOBase):
         super().close()
 
 
+def exists(url: str) -> bool:
+    """Whether there is a file at `url`."""
+    system, path = _locate(url)
+    return bool(system.isfile(path))
+
+
 def open_counting(url: str) -> CountingFile:
     """The stored bytes of a file.
 
@@ -127,7 +153,8 @@ def open_counting(url: str) -> CountingFile:
         CorpusError: it cannot be opened.
     """
     try:
-        return CountingFile(fsspec.open(url, "rb").open())
+        system, path = _locate(url)
+        return CountingFile(system.open(path, "rb"))
     except OSError as error:
         raise CorpusError(f"cannot be opened: {error}", where=url) from error
 
@@ -156,7 +183,7 @@ def blocks(raw: CountingFile, url: str) -> Iterator[bytes]:
 
 def _zstandard_blocks(raw: CountingFile) -> Iterator[bytes]:
     """Uncompresses frame by frame; the library's own reader takes a cut file for a whole one."""
-    frame, inside = zstandard.ZstdDecompressor().decompressobj(), False
+    frame, inside = _zstandard_frame(), False
     while block := raw.read(BLOCK):
         while block:
             inside = True
@@ -165,9 +192,13 @@ def _zstandard_blocks(raw: CountingFile) -> Iterator[bytes]:
             block = b""
             if frame.eof:
                 block, inside = frame.unused_data, False
-                frame = zstandard.ZstdDecompressor().decompressobj()
+                frame = _zstandard_frame()
     if inside:
         raise EOFError("the compressed file ends in the middle")
+
+
+def _zstandard_frame() -> zstandard.ZstdDecompressionObj:
+    return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
 
 
 def lines(raw: CountingFile, url: str) -> Iterator[bytes]:

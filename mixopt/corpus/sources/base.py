@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -98,11 +99,18 @@ class Source(ABC):
 
 
 def decode(contents: bytes, where: str) -> str:
-    """UTF-8 to text.
+    """UTF-8 to text, without a byte-order mark: that is no part of the text.
 
     Raises:
         CorpusError: it is not UTF-8.
     """
+    if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CorpusError(
+            "is UTF-16 by its byte-order mark, not UTF-8",
+            where=where,
+            mend="Convert the file: `iconv -f UTF-16 -t UTF-8`",
+        )
+    contents = contents.removeprefix(codecs.BOM_UTF8)
     try:
         return contents.decode()
     except UnicodeDecodeError as error:

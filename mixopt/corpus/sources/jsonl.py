@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator
 
 from mixopt.corpus.files import InputFile, lines
@@ -19,10 +21,14 @@ class JsonLines(Source):
         """One document a line; a broken line is named by file and number."""
         with self.open(file) as raw:
             for number, line in enumerate(lines(raw, file.url), start=1):
-                if not line.strip():
+                where = f"{file.url}:{number}"
+                content = line.removeprefix(codecs.BOM_UTF8).strip()
+                if not content:
                     continue
+                if number == 1:
+                    _check_no_array(content, file.url)
                 try:
-                    text = self._text(line, f"{file.url}:{number}")
+                    text = self._text(line, where)
                 except CorpusError as error:
                     on_broken(error)
                 else:
@@ -56,3 +62,13 @@ class JsonLines(Source):
                 what = f"holds half a character (a lone surrogate) at {error.start}"
                 raise CorpusError(what, where=where, mend=SKIP) from None
         return text
+
+
+def _check_no_array(first: bytes, url: str) -> None:
+    """Raises where a file's first line begins an array of objects: its lines are no documents."""
+    if first == b"[" or re.match(rb"\[\s*[\[{]", first):
+        raise CorpusError(
+            "is one JSON array, not one JSON object a line",
+            where=url,
+            mend="Convert the file: `jq -c '.[]' FILE.json > FILE.jsonl`",
+        )

@@ -7,18 +7,30 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixopt.corpus.files import BLOCK, COMPRESSED, CountingFile, InputFile
+from mixopt.corpus.files import (
+    BLOCK,
+    COMPRESSED,
+    CountingFile,
+    InputFile,
+    exists,
+    open_counting,
+)
 from mixopt.corpus.sources.base import Document, OnBroken, Source
 from mixopt.errors import CorpusError
 
 LONGEST = 1 << 20  # tokens; a longer document is cut, so that no file is held as a whole
+ENOUGH = 64  # ids from which a share of zeros means something
+MEGATRON_MAGIC = b"MMIDIDX\0\0" + (1).to_bytes(8, "little")
+MEGATRON_HEAD = len(MEGATRON_MAGIC) + 1
+MEGATRON_TYPES = {1: "uint8", 2: "int8", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 
 
 class Tokens(Source):
     """Documents from token ids, made with the tokenizer that the corpus is given.
 
-    Options: `end_of_text`, the id that separates documents (needed); `dtype` of `.bin` files
-    (`uint16` if not given; a `.npy` file says its own).
+    Options: `end_of_text`, the id that separates documents (needed); `dtype` of raw ids: `.bin`
+    files, and `.npy` files without NumPy's header, as Dolma and OLMo write them. A `.npy` file
+    with a header says its own, and so does the `.idx` file that Megatron writes beside `.bin`.
     """
 
     option_names: ClassVar[frozenset[str]] = frozenset({"dtype", "end_of_text"})
@@ -37,24 +49,20 @@ class Tokens(Source):
                 "tokenized files need the id that separates their documents",
                 mend="Set `options: {end_of_text: ID}`",
             )
-        try:
-            self._dtype = np.dtype(self.options.get("dtype", "uint16"))
-        except TypeError:
-            self._dtype = np.dtype(object)
-        if self._dtype.kind not in "ui":
-            raise CorpusError(
-                f"dtype {self.options['dtype']!r} is not an integer type",
-                mend="Use uint16, int32 or the like",
-            )
+        self._dtype: np.dtype | None = None
+        if "dtype" in self.options:
+            self._dtype = _declared(self.options["dtype"])
 
     def documents(self, file: InputFile, on_broken: OnBroken) -> Iterator[Document]:
         """The ids between end-of-text ids; empty documents are passed over."""
         if file.url.endswith(COMPRESSED):
             raise CorpusError("is compressed", where=file.url, mend="Uncompress token files")
         with self.open(file) as raw:
-            dtype = self._header(raw, file) if file.ending == ".npy" else self._dtype
+            dtype = self._type(raw, file)
             begun = np.empty(0, dtype=dtype)
-            for ids in self._blocks(raw, dtype, file):
+            for number, ids in enumerate(self._blocks(raw, dtype, file)):
+                if number == 0:
+                    _check_width(ids, file)
                 pieces = np.split(ids, np.flatnonzero(ids == self._end) + 1)
                 for piece in pieces[:-1]:
                     document = np.concatenate([begun, piece[:-1]])
@@ -82,6 +90,31 @@ class Tokens(Source):
                 mend="Set `options: {dtype: …}` to the type of its ids",
             )
 
+    def _type(self, raw: CountingFile, file: InputFile) -> np.dtype:
+        """The type of the file's ids, `raw` then standing at the first."""
+        if file.ending == ".npy":
+            magic = raw.read(len(np.lib.format.MAGIC_PREFIX))
+            raw.seek(0)
+            if magic == np.lib.format.MAGIC_PREFIX:
+                return self._header(raw, file)
+        indexed = _megatron_type(file)
+        if self._dtype is not None and indexed is not None and self._dtype != indexed:
+            raise CorpusError(
+                f"holds {indexed} by its .idx file, not {self._dtype}",
+                where=file.url,
+                mend="Remove `dtype` from the options",
+            )
+        dtype = self._dtype if indexed is None else indexed
+        if dtype is not None:
+            return dtype
+        kind = "has no NumPy header: it looks like" if file.ending == ".npy" else "holds"
+        raise CorpusError(
+            f"{kind} raw ids, and nothing says of what type",
+            where=file.url,
+            mend="Set `options: {dtype: uint16}`, or uint32 or int32: the type that they were "
+            "written in (Dolma: uint16 up to 65,536 tokens; Megatron: int32)",
+        )
+
     def _header(self, raw: CountingFile, file: InputFile) -> np.dtype:
         try:
             version = np.lib.format.read_magic(raw)
@@ -102,3 +135,56 @@ class Tokens(Source):
                 mend="Fetch or write it again",
             )
         return np.dtype(dtype)
+
+
+def _declared(name: object) -> np.dtype:
+    """The integer type of that name.
+
+    Raises:
+        CorpusError: it is none.
+    """
+    try:
+        dtype: np.dtype = np.dtype(name)  # type: ignore[call-overload]  # whatever the file holds
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind not in "ui":
+        raise CorpusError(
+            f"dtype {name!r} is not an integer type", mend="Use uint16, int32 or the like"
+        )
+    return dtype
+
+
+def _megatron_type(file: InputFile) -> np.dtype | None:
+    """What the `.idx` file beside a `.bin` file says its ids are; None without one.
+
+    Layout: `megatron/core/datasets/indexed_dataset.py` of NVIDIA/Megatron-LM: magic, version
+    (8 bytes), code of the type (1 byte), then counts and places of the sequences.
+
+    Raises:
+        CorpusError: the `.idx` file is of another kind, or names no integer type.
+    """
+    url = file.url.removesuffix(".bin") + ".idx"
+    if file.ending != ".bin" or not exists(url):
+        return None
+    with open_counting(url) as raw:
+        head = raw.read(MEGATRON_HEAD)
+    code = head[-1] if len(head) == MEGATRON_HEAD else 0
+    if not head.startswith(MEGATRON_MAGIC) or code not in MEGATRON_TYPES:
+        raise CorpusError(
+            "is no index that Megatron wrote for token ids",
+            where=url,
+            mend="Move it away, and set `options: {dtype: …}` to the type of the ids",
+        )
+    return np.dtype(MEGATRON_TYPES[code])
+
+
+def _check_width(ids: np.ndarray, file: InputFile) -> None:
+    """Raises where ids look like halves of wider ones, whose upper halves are mostly 0."""
+    upper, lower = ids[1::2], ids[::2]
+    if len(ids) >= ENOUGH and np.mean(upper == 0) > 0.9 and np.mean(lower == 0) < 0.9:
+        width = ids.dtype.itemsize
+        raise CorpusError(
+            f"every second id is 0: the ids have more than the {width} bytes of {ids.dtype}",
+            where=file.url,
+            mend=f"Set `options: {{dtype: …}}` to the type of its ids, such as int{16 * width}",
+        )

@@ -3,10 +3,13 @@
 import gzip
 import io
 import json
+import struct
 import tracemalloc
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -61,7 +64,7 @@ class TestText(SourceConformance):
 
 
 class _TokensConformance(SourceConformance):
-    source, options = Tokens, {"end_of_text": 0}
+    source, options = Tokens, {"end_of_text": 0, "dtype": "uint16"}
 
     def ids(self, text):
         return [byte + 1 for byte in text.encode()]
@@ -176,7 +179,7 @@ def test_cut_token_files_are_named(tmp_path):
     with pytest.raises(CorpusError, match=r"a\.npy: is cut: it should hold 999 tokens"):
         read(Tokens(find(["a.npy"], tmp_path), options={"end_of_text": 0}))
     with pytest.raises(CorpusError, match=r"b\.bin: ends in the middle of a token"):
-        read(Tokens(find(["b.bin"], tmp_path), options={"end_of_text": 0}))
+        read(Tokens(find(["b.bin"], tmp_path), options={"end_of_text": 0, "dtype": "uint16"}))
 
 
 def test_files_are_found_by_glob_folder_list_and_url_each_once(tmp_path):
@@ -224,6 +227,137 @@ def test_an_unknown_source_is_refused_with_the_names_there_are():
     with pytest.raises(CorpusError, match=r"no source is called 'jsnl'.*jsonl, parquet"):
         find_source("jsnl")
     assert find_source("mixopt.corpus.sources.text:Text") is Text
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
+def test_a_byte_order_mark_is_no_text(tmp_path, compress):
+    ending = {gzip.compress: ".gz", zstandard.compress: ".zst"}.get(compress, "")
+    mark = b"\xef\xbb\xbf"
+    lines = compress(mark + as_json_lines(["one"]) + mark + as_json_lines(["two"]) + mark)
+    (tmp_path / f"a.jsonl{ending}").write_bytes(lines)
+    (tmp_path / f"a.txt{ending}").write_bytes(compress(mark + b"one"))
+    assert read(JsonLines(find([f"a.jsonl{ending}"], tmp_path))) == ["one", "two"]
+    assert read(Text(find([f"a.txt{ending}"], tmp_path))) == ["one"]
+
+
+def test_utf16_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.txt").write_bytes("naïve".encode("utf-16"))
+    with pytest.raises(CorpusError, match=r"a\.txt: is UTF-16.*iconv"):
+        read(Text(find(["a.txt"], tmp_path)))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_called_by_its_name(tmp_path, indent):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "a"}, {"text": "b"}], indent=indent))
+    source = JsonLines(find(["a.json"], tmp_path))
+    with pytest.raises(CorpusError, match=r"is one JSON array.*jq") as caught:
+        read(source)
+    assert caught.value.where == str(tmp_path / "a.json")
+
+
+def _parquet(path, texts, kind):
+    binary = pa.array(texts, pa.binary())
+    column = pa.Array.from_buffers(kind, len(binary), binary.buffers())
+    pq.write_table(pa.table({"text": column}), path, row_group_size=400)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_a_value_in_parquet_that_is_not_utf8_costs_its_row_alone(tmp_path, kind):
+    texts = [f"row {n}".encode() for n in range(1, 1001)]
+    texts[137] = b"caf\xe9"
+    _parquet(tmp_path / "a.parquet", texts, kind)
+    source = Parquet(find(["a.parquet"], tmp_path))
+    with pytest.raises(CorpusError, match=r"a\.parquet:138: is not UTF-8: byte 0xe9 at 3"):
+        read(source)
+    documents, errors = read_skipping(source)
+    assert documents == [f"row {n}" for n in range(1, 1001) if n != 138]
+    assert [error.where for error in errors] == [f"{tmp_path / 'a.parquet'}:138"]
+
+
+def test_categories_and_views_in_parquet_are_text(tmp_path):
+    for name, kind in {
+        "a": pa.dictionary(pa.int32(), pa.string()),
+        "b": pa.large_string(),
+        "c": pa.string_view(),
+    }.items():
+        column = pa.array(["x", None, "é"]).cast(kind)
+        pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
+    documents, errors = read_skipping(Parquet(find(["*.parquet"], tmp_path)))
+    assert documents == ["x", "é"] * 3
+    assert len(errors) == 3
+
+
+def test_rows_of_a_broken_row_group_are_counted_and_the_next_groups_are_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pa.array([f"row {n:04}" for n in range(1, 1001)])
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=400, use_dictionary=False)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    contents = bytearray(path.read_bytes())
+    start = column.data_page_offset
+    contents[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(contents)
+    documents, errors = read_skipping(Parquet(find(["a.parquet"], tmp_path)))
+    assert documents == [f"row {n:04}" for n in [*range(1, 401), *range(801, 1001)]]
+    assert [error.where for error in errors] == [f"{path}:{n}" for n in range(401, 801)]
+    assert "rows 401 to 800" in str(errors[0])
+
+
+IDS = np.array([5, 6, 0, 7, 8, 9, 0] * 20)
+
+
+def documents_of(folder, name, **options):
+    return [
+        d.tolist()
+        for d in read(Tokens(find([name], folder), options={"end_of_text": 0, **options}))
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.bin"])
+def test_raw_ids_need_their_type(tmp_path, name):
+    IDS.astype(np.uint16).tofile(tmp_path / name)
+    with pytest.raises(CorpusError, match=r"raw ids, and nothing says of what type.*uint16"):
+        documents_of(tmp_path, name)
+    assert documents_of(tmp_path, name, dtype="uint16") == [[5, 6], [7, 8, 9]] * 20
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"), [("int32", "uint16"), ("int64", "int32"), ("int64", "uint16")]
+)
+def test_ids_read_as_halves_are_refused(tmp_path, wide, narrow):
+    IDS.astype(wide).tofile(tmp_path / "a.bin")
+    with pytest.raises(CorpusError, match="every second id is 0"):
+        documents_of(tmp_path, "a.bin", dtype=narrow)
+    assert documents_of(tmp_path, "a.bin", dtype=wide) == [[5, 6], [7, 8, 9]] * 20
+
+
+def test_megatron_says_the_type_of_its_ids(tmp_path):
+    IDS.astype(np.int32).tofile(tmp_path / "a.bin")
+    (tmp_path / "a.idx").write_bytes(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 4, 0, 0))
+    assert documents_of(tmp_path, "a.bin") == [[5, 6], [7, 8, 9]] * 20
+    with pytest.raises(CorpusError, match=r"holds int32 by its \.idx file, not uint16"):
+        documents_of(tmp_path, "a.bin", dtype="uint16")
+    (tmp_path / "a.idx").write_bytes(b"something else")
+    with pytest.raises(CorpusError, match=r"a\.idx: is no index that Megatron wrote"):
+        documents_of(tmp_path, "a.bin")
+
+
+@pytest.mark.parametrize(
+    "name", ["a [v1].txt", "what?.txt", "50%25.txt", "c#.txt", "a*.txt", "{a}.txt"]
+)
+def test_a_file_may_be_named_with_what_globs_and_urls_use(tmp_path, name):
+    folder = tmp_path / "data [x] #1 100%"
+    folder.mkdir()
+    (folder / name).write_text("text")
+    for pattern in (name, "*.txt", "."):
+        assert read(Text(find([pattern], folder))) == ["text"]
+
+
+def test_a_zstandard_window_may_be_large(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=False)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    contents = stream.compress(as_json_lines(["far"])) + stream.flush()
+    (tmp_path / "a.jsonl.zst").write_bytes(contents)
+    assert read(JsonLines(find(["a.jsonl.zst"], tmp_path))) == ["far"]
 
 
 def test_a_large_file_is_never_held_as_a_whole(tmp_path):
