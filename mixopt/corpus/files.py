@@ -19,6 +19,7 @@ from mixopt.errors import CorpusError
 
 BLOCK = 1 << 18  # bytes read at once
 COMPRESSED = (".gz", ".zst")
+MARKERS = frozenset({"_SUCCESS", "_metadata", "_common_metadata", "_temporary", "__MACOSX"})
 LARGEST_WINDOW = 1 << 31  # bytes; what `zstd --ultra --long=31` writes, the format's most
 
 
@@ -47,7 +48,8 @@ def find(patterns: list[str], base: Path) -> list[InputFile]:
     """All files that the patterns name, each once, sorted by URL within a pattern.
 
     Args:
-        patterns: paths, globs, folders (all files below) or fsspec URLs.
+        patterns: paths, globs, folders (all files below but hidden ones and markers) or
+            fsspec URLs.
         base: folder that relative paths start from.
 
     Raises:
@@ -64,6 +66,12 @@ def find(patterns: list[str], base: Path) -> list[InputFile]:
             )
         found.update((file.url, file) for file in files)
     return list(found.values())
+
+
+def _is_housekeeping(path: str, folder: str) -> bool:
+    """Whether a file below `folder` is hidden, or marks what a writer of data has done."""
+    parts = PurePosixPath(path.removeprefix(folder)).parts
+    return any(part.startswith(".") or part in MARKERS for part in parts)
 
 
 def _locate(url: str) -> tuple[Any, str]:
@@ -86,7 +94,7 @@ def _match(literal: str, wild: str) -> list[InputFile]:
     try:
         system, path = _locate(literal)
         if system.isdir(path):
-            paths = system.find(path)
+            paths = [p for p in system.find(path) if not _is_housekeeping(p, path)]
         elif system.isfile(path):  # its name may hold what a glob would use
             paths = [path]
         else:

@@ -204,6 +204,7 @@ def test_files_are_read_through_any_fsspec_file_system():
         file.write(gzip.compress(as_json_lines(["from afar"])))
     files = find(["memory://corpus-test/*.jsonl.gz"], None)
     assert read(JsonLines(files)) == ["from afar"]
+    assert find(["memory://"], None) == find(["memory://corpus-test"], None) == files
 
 
 def test_a_pattern_without_a_match_is_an_error(tmp_path):
@@ -350,6 +351,16 @@ def test_a_file_may_be_named_with_what_globs_and_urls_use(tmp_path, name):
     (folder / name).write_text("text")
     for pattern in (name, "*.txt", "."):
         assert read(Text(find([pattern], folder))) == ["text"]
+
+
+def test_hidden_files_and_markers_in_a_folder_are_left_out(tmp_path):
+    folder = tmp_path / ".home" / "snapshot"
+    names = ["data/a.txt", "_b.txt", ".cache/hub/c.txt", ".a.txt.crc", "_SUCCESS", "__MACOSX/a.txt"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    assert read(Text(find([str(folder)], tmp_path))) == ["_b.txt", "data/a.txt"]
+    assert read(Text(find([".home/snapshot/.a.txt.crc"], tmp_path))) == [".a.txt.crc"]
 
 
 def test_a_zstandard_window_may_be_large(tmp_path):
