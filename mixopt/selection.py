@@ -17,27 +17,44 @@ import numpy as np
 from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.space import MixtureSpace
 from mixopt.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 
 NATURAL = "natural"  # the arm that every other must beat
+PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
 SAME = 0.02  # Hellinger distance under which two finalists are one
 Rule = Literal["repeat", "successive-rejects"]
 
 
 def finalists(
-    recommended: Mixture, observed: Mixture | None, natural: Mixture
+    recommended: Mixture, observed: Mixture | None, space: MixtureSpace
 ) -> dict[str, Mixture]:
     """The arms of a selection: natural, recommended, best observed, uniform, without near-doubles.
 
-    Of two that nearly agree the first named here stays.
+    All but natural lie in `space`. Where natural does not, it is still what the others must beat,
+    and its projection is an arm too: what is promoted if none does. Of two arms that nearly agree
+    the first named here stays.
+
+    Args:
+        recommended: of the search; in the space.
+        observed: best mixture of the search; left out where it is outside the space.
+        space: with the natural mixture.
     """
-    arms = {NATURAL: natural, "recommended": recommended}
-    if observed is not None:
-        arms["best observed"] = observed
-    arms["uniform"] = Mixture.uniform(natural.domains)
-    kept: dict[str, Mixture] = {}
-    for name, mixture in arms.items():
-        if all(mixture.distance(other) >= SAME for other in kept.values()):
+    natural = space.natural
+    kept = {NATURAL: natural}
+    rivals: dict[str, Mixture] = {"recommended": recommended}
+    if not space.contains(natural):
+        kept[PROJECTED] = space.mixture(natural.array)
+    if observed is not None and space.contains(observed):
+        rivals["best observed"] = observed
+    uniform = Mixture.uniform(natural.domains)
+    if space.contains(uniform):
+        rivals["uniform"] = uniform
+    else:
+        rivals["projected uniform"] = space.mixture(uniform.array)
+    for name, mixture in rivals.items():
+        others = (m for n, m in kept.items() if n != NATURAL or PROJECTED not in kept)
+        if all(mixture.distance(other) >= SAME for other in others):
             kept[name] = mixture
     return kept
 
@@ -203,18 +220,19 @@ class Selection:
         return [t for key, t in last.items() if key not in again]
 
     def verdict(self, trials: Sequence[Trial]) -> Verdict:
-        """Promote the best of the candidates that surely beat natural; natural itself if none does.
+        """Promote the best of the candidates that surely beat natural; `fallback` if none does.
 
         The gate is a one-sided t test on the differences to natural, paired by seed, of every
         candidate that is left (see `ArmReport.adjusted_p`).
 
         Raises:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
-                or every run of natural failed.
+                or every run of natural or of its projection failed.
         """
         self._check_complete(trials)
         arms = self.reports(trials)
-        natural = self.arms[NATURAL]
+        fallback = self.fallback
+        unbeaten = self.arms[fallback]
         rest = [arm for arm in self.live(trials) if arm != NATURAL]
         passing = [arm for arm in rest if self._passes(arms[arm])]
         if passing:
@@ -223,14 +241,21 @@ class Selection:
             return Verdict(best, self.arms[best], True, message, arms)
         tested = [arm for arm in rest if math.isfinite(arms[arm].p)]
         if not tested:
-            message = "no candidate shares two finished seeds with natural, so natural is promoted"
-            return Verdict(NATURAL, natural, False, message, arms)
+            message = (
+                f"no candidate shares two finished seeds with natural, so {fallback} is promoted"
+            )
+            return Verdict(fallback, unbeaten, False, message, arms)
         best = min(tested, key=lambda arm: arms[arm].p)
         message = (
             f"{self._facts(best, trials)}, above the {1 - self.confidence:.2g} allowed, "
-            "so natural is promoted"
+            f"so {fallback} is promoted"
         )
-        return Verdict(NATURAL, natural, False, message, arms)
+        return Verdict(fallback, unbeaten, False, message, arms)
+
+    @property
+    def fallback(self) -> str:
+        """The arm that is promoted if none beats natural: natural, or its projection."""
+        return PROJECTED if PROJECTED in self.arms else NATURAL
 
     def _passes(self, report: ArmReport) -> bool:
         return report.difference < 0 and report.adjusted_p <= 1 - self.confidence
@@ -266,9 +291,12 @@ class Selection:
                 where="selection",
                 mend="Run `mixopt select` until they have",
             )
-        if not self.values(trials)[NATURAL]:
+        values = self.values(trials)
+        silent = [arm for arm in dict.fromkeys((NATURAL, self.fallback)) if not values[arm]]
+        if silent:
             raise StudyError(
-                "no verdict: every run of the natural mixture diverged, so nothing can be compared",
+                f"no verdict: every run of the {silent[0]} mixture diverged, "
+                "so nothing can be compared",
                 where="selection",
                 mend="Lower the learning rate in a new study",
             )
@@ -308,7 +336,7 @@ class Selection:
             ended = {(t.spec.arm, t.spec.seed) for t in own if _answers(t)}
             if not wanted <= ended or phase == len(self.schedule) - 1:
                 return live, target
-            rejectable = [arm for arm in live if arm != NATURAL]
+            rejectable = [arm for arm in live if arm not in (NATURAL, PROJECTED)]
             if len(rejectable) < 2:  # the last challenger meets natural in every phase left
                 continue
             used = self.seeds[:target]

@@ -92,7 +92,9 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     """The study's steps with their trainings, as the study file asks for them."""
     proxy, search, select = study.proxy, study.search, study.select
     model = study.proxy_model(corpus)
-    swarm, selected = search.trials + search.repeats, 4 * select.seeds
+    space = study.mixture_space(corpus)
+    finalists = 4 if space.contains(space.natural) else 5  # outside, its projection runs as well
+    swarm, selected = search.trials + search.repeats, finalists * select.seeds
 
     def trials(name: str, runs: int, at_once: int) -> Step:
         return Step(name, runs, proxy.tokens, model, proxy.recipe, at_once, proxies=True)

@@ -13,7 +13,7 @@ from mixopt import diagnostics, files, surrogates
 from mixopt.noise import Forecast
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
-from mixopt.selection import NATURAL, ArmReport, Selection, best_observed, finalists
+from mixopt.selection import NATURAL, PROJECTED, ArmReport, Selection, best_observed, finalists
 from mixopt.study import digest
 from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Trial, TrialTable
@@ -23,6 +23,7 @@ from pipelines.wording import before_selection
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
+REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # arms that no search found
 
 
 def select(session: Session) -> dict[str, Any]:
@@ -83,14 +84,17 @@ def settled(session: Session) -> dict[str, Any]:
 
 def _basis(session: Session, trials: Sequence[Trial]) -> str:
     """Identity of what a verdict follows from: the search's trials, and what was asked for."""
-    asked = [session.study.select.model_dump(), session.study.search.surrogate]
+    study = session.study
+    asked = [study.select.model_dump(), study.search.surrogate, dict(session.objective.weights)]
+    asked.append(study.space.model_dump())
     return digest([*asked, [(t.number, t.state) for t in trials]])
 
 
 def _selection(session: Session, found: Recommendation, trials: Sequence[Trial]) -> Selection:
     settings, study = session.study.select, session.study
-    observed = best_observed(trials, session.objective)
-    arms = finalists(found.mixture, observed, session.corpus.natural)
+    allowed = [t for t in trials if session.space.contains(t.spec.mixture)]
+    observed = best_observed(allowed, session.objective)
+    arms = finalists(found.mixture, observed, session.space)
     rejects = settings.rule == "successive-rejects"
     # Successive rejects spends on the last arms what it saves on the first: up to twice the seeds.
     seeds = settings.seeds * (2 if rejects else 1)
@@ -126,9 +130,7 @@ def _verdict(
     ]
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     searched = [
-        arm
-        for arm in arms
-        if arm["name"] not in (NATURAL, "uniform") and arm["difference"] is not None
+        arm for arm in arms if arm["name"] not in REFERENCES and arm["difference"] is not None
     ]
     best = min(searched, key=lambda arm: arm["difference"], default=None)
     if verdict.improved:  # of two that are close, the one that was promoted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.selection import Selection, best_observed, finalists
+from mixopt.space import MixtureSpace
 from mixopt.trials import Cost, Failure, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
@@ -246,15 +248,57 @@ def test_a_difference_has_students_interval_and_an_adjusted_p_value() -> None:
 
 def test_finalists_that_nearly_agree_are_one() -> None:
     near = Mixture.of({"a": 1.001, "b": 1, "c": 2})
-    assert list(finalists(near, ARMS["best observed"], ARMS["natural"])) == [
+    free = MixtureSpace(("a", "b", "c"), ARMS["natural"])
+    assert list(finalists(near, ARMS["best observed"], free)) == [
         "natural",
         "best observed",
         "uniform",
     ]
-    assert list(finalists(ARMS["recommended"], None, Mixture.uniform("abc"))) == [
-        "natural",
-        "recommended",
+    even = MixtureSpace(("a", "b", "c"), Mixture.uniform("abc"))
+    assert list(finalists(ARMS["recommended"], None, even)) == ["natural", "recommended"]
+
+
+CAPPED = MixtureSpace(("a", "b", "c"), Mixture.of({"a": 1, "b": 3, "c": 4}), upper={"c": 0.25})
+
+
+def test_all_arms_but_natural_lie_in_the_space() -> None:
+    inside = Mixture.of({"a": 6, "b": 1, "c": 1})
+    arms = finalists(inside, Mixture.of({"a": 1, "b": 1, "c": 8}), CAPPED)
+    assert list(arms) == ["natural", "projected natural", "recommended", "projected uniform"]
+    assert not CAPPED.contains(arms.pop("natural"))
+    assert all(CAPPED.contains(mixture) for mixture in arms.values())
+
+
+def test_a_recommended_mixture_is_no_double_of_a_natural_one_that_is_forbidden() -> None:
+    space = MixtureSpace(("a", "b", "c"), ARMS["natural"], upper={"c": 0.4999})
+    beside = Mixture.of({"a": 0.27, "b": 0.24, "c": 0.49})
+    assert "recommended" not in finalists(beside, None, space)  # but of its projection
+    assert "projected natural" in finalists(beside, None, space)
+
+
+@pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
+def test_a_forbidden_natural_mixture_that_nobody_beats_gives_way_to_its_projection(
+    rule: Literal["repeat", "successive-rejects"],
+) -> None:
+    arms = finalists(ARMS["recommended"], None, CAPPED)
+    selection = Selection(arms, FIDELITY, OBJECTIVE, SEEDS, rule=rule, budget=12)
+    truth = dict.fromkeys(arms, 1.2) | {"natural": 1.0, "projected natural": 1.3}
+    trials = play(selection, truth)
+    verdict = selection.verdict(trials)
+    assert (verdict.winner, verdict.improved) == ("projected natural", False)
+    assert verdict.promoted == arms["projected natural"]
+    assert verdict.arms["projected natural"].n == verdict.arms["natural"].n
+
+
+def test_no_mixture_is_promoted_that_nobody_measured() -> None:
+    arms = finalists(ARMS["recommended"], None, CAPPED)
+    selection = Selection(arms, FIDELITY, OBJECTIVE, SEEDS)
+    trials = [
+        ran(i, spec, None if spec.arm == "projected natural" else 1.0)
+        for i, spec in enumerate(selection.next_pulls([]))
     ]
+    with pytest.raises(StudyError, match="every run of the projected natural mixture diverged"):
+        selection.verdict(trials)
 
 
 def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
