@@ -31,13 +31,17 @@ WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray j
 
 def make_console() -> Console:
     """The console of every command: as wide as the terminal, 100 columns where there is none."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_ELSEWHERE)
+    console = Console(highlight=False, emoji=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(highlight=False, emoji=False, width=WIDTH_ELSEWHERE)
+    )
 
 
 def make_error_console() -> Console:
     """The console that errors go to."""
-    return Console(highlight=False, stderr=True)
+    return Console(highlight=False, emoji=False, stderr=True)
 
 
 class Display:

@@ -13,6 +13,7 @@ from mixopt.finished.sheets import UNNAMED, Sheet
 
 IDS = (
     *("run", "run_id", "run_name", "index", "name", "id", "trial", "trial_id"),
+    *("trial_index", "trial_number", "wandb_run_id", "run_uuid", "arm_name"),
     *("experiment", "experiment_id", "mixture", "mixture_id", "mix_id", UNNAMED, "unnamed: 0"),
 )
 """Columns that name a run; of those that both files have, the first here."""
@@ -25,6 +26,23 @@ FACTS = {
     "cost": ("cost", "train_time"),
 }
 """What is known of a run besides its mixture and metrics → the columns that may hold it."""
+HYPERPARAMETERS = frozenset(
+    {
+        *("lr", "learning_rate", "max_lr", "min_lr", "weight_decay", "wd", "seed", "momentum"),
+        *("dropout", "beta1", "beta2", "adam_beta1", "adam_beta2", "eps", "epsilon"),
+        *("warmup", "warmup_steps", "warmup_ratio", "batch_size", "global_batch_size"),
+        *("grad_clip", "max_grad_norm", "temperature"),
+    }
+)
+HOUSEKEEPING = frozenset(
+    {
+        *("_step", "_runtime", "_timestamp", "_wandb", "runtime", "duration", "created", "updated"),
+        *("timestamp", "start_time", "end_time", "global_step", "epoch", "iteration", "iter"),
+        *("grad_norm", "train_runtime", "total_flos", "throughput", "tokens_per_second", "mfu"),
+        *("train_samples_per_second", "train_steps_per_second", "samples_per_second"),
+    }
+)
+"""Last parts of columns that trackers write beside metrics; they measure no model."""
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
 LOOSE = 0.02  # how far from 1 the rounded weights of a row may sum
 
@@ -133,9 +151,45 @@ def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
     if texts:
         notes.append(f"{sheet.path.name}: {listed(texts)}: texts, no {what}, left out.")
     found = [column for column in free if column not in texts]
+    if what == "metric":
+        kept = [c for c in found if _last_part(c) not in HOUSEKEEPING | HYPERPARAMETERS]
+        if len(kept) < len(found):
+            notes.append(
+                f"{sheet.path.name}: {listed([c for c in found if c not in kept])}: a tracker's "
+                "housekeeping or hyperparameters, no metric, left out."
+            )
+        found = kept
     if what == "domain":
+        found = _no_hyperparameters(sheet, found, notes)
         found = _weights_alone(sheet, found, notes)
     return found
+
+
+def _last_part(column: str) -> str:
+    """`train/global_step`, `optimizer.lr` → `global_step`, `lr`."""
+    return re.split(r"[/.]", column.lower())[-1].strip().replace(" ", "_")
+
+
+def _no_hyperparameters(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
+    """`columns` without hyperparameters, where rows sum to 1 more exactly without them.
+
+    A domain may be called as a hyperparameter is, so the sums decide.
+    """
+    others = [column for column in columns if _last_part(column) in HYPERPARAMETERS]
+    kept = [column for column in columns if column not in others]
+    if not others or not kept:
+        return columns
+    values = {column: sheet.numbers(column) for column in columns}
+    alone = np.sum([values[column] for column in kept], axis=0)
+    together = alone + np.sum([values[column] for column in others], axis=0)
+    total = 100 if np.abs(alone - 100).max() <= 100 * LOOSE else 1
+    if not np.abs(alone - total).max() < np.abs(np.nan_to_num(together) - total).max():
+        return columns
+    notes.append(
+        f"{sheet.path.name}: {listed(others)}: left out as no domain, because without "
+        f"{'it' if len(others) == 1 else 'them'} rows sum to 1 more exactly."
+    )
+    return kept
 
 
 def _weights_alone(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ Shapes: n rows, m domains.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,9 +53,7 @@ def checked_weights(
             f"the weights sum to {sums[row]:.6g}, not 1{others}; the largest is {largest!r} with "
             f"{weights[row].max():g}",
             where=sheet.where(row),
-            mend=f"Add the column{'s' * (len(absent) > 1)} {listed(list(absent))}"
-            if absent and sums[row] < 1
-            else "Divide each row by its sum, and remove columns that are no domains",
+            mend=_advice(sums, absent),
         )
     most = float(np.abs(sums - 1).max())
     if most > EXACT:
@@ -64,6 +63,24 @@ def checked_weights(
             f"{_range(sums.min(), sums.max())}): renormalised, by at most {most:.2g}."
         )
     return np.asarray(weights / sums[:, None])
+
+
+def _advice(sums: np.ndarray, absent: Sequence[str]) -> str:
+    """What to do about rows that sum to `sums` (n,)."""
+    if absent and (sums < 1 + LOOSE).all():
+        return f"Add the column{'s' * (len(absent) > 1)} {listed(list(absent))}"
+    if (sums < 1 + LOOSE).all():
+        return (
+            "Is a domain missing? It may be the rest: add a column with 1 minus the others, or "
+            "divide each row by its sum"
+        )
+    phases = round(float(np.median(sums)))
+    if phases > 1 and (np.abs(sums - phases) <= LOOSE * phases).all():
+        return (
+            f"These look like {phases} phases with weights of their own: give one table each, with "
+            "the columns of one phase"
+        )
+    return "Divide each row by its sum, and remove columns that are no domains"
 
 
 def _range(low: float, high: float) -> str:
@@ -76,11 +93,7 @@ def joined(
     """Run names (n,) and pairs (n, 2) of rows of the two sheets that belong together."""
     if layout.ids is None:
         name = layouts.identifier(left)
-        names = (
-            [f"line{line}" for line in left.lines]
-            if name is None
-            else [_plain(text) for text in left.cells[name]]
-        )
+        names = [f"line{line}" for line in left.lines] if name is None else list(left.cells[name])
         if name is not None:
             keys = _keys(left, name, [k for k in ("params", "model", "seed", "step", "tokens")])
             kept = _merged(left, keys, layout.metrics, notes, "metrics")
@@ -88,17 +101,21 @@ def joined(
         else:
             kept = list(range(len(left)))
         return [names[i] for i in kept], np.stack([kept, kept], axis=1)
+    # only where no name is spelled alike in both files: 1 and 1.0 of another tool are one run
+    numbers = not set(left.cells[layout.ids[0]]) & set(right.cells[layout.ids[1]])
     shared = [k for k in ("params", "model", "seed", "step") if fact(left, k) and fact(right, k)]
-    here = _keys(left, layout.ids[0], shared)
+    here = _keys(left, layout.ids[0], shared, numbers)
     if len(set(here)) < len(here) and fact(left, "tokens") and fact(right, "tokens"):
         shared.append("tokens")
-        here = _keys(left, layout.ids[0], shared)
-    there = _keys(right, layout.ids[1], shared)
+        here = _keys(left, layout.ids[0], shared, numbers)
+    there = _keys(right, layout.ids[1], shared, numbers)
     apart = [k for k in shared if k not in ("step", "tokens")]
-    _refuse_two_mixtures(left, _keys(left, layout.ids[0], apart), weights)
+    _refuse_two_mixtures(left, _keys(left, layout.ids[0], apart, numbers), weights)
     by_key = _ratios_by_key(left, here, layout, notes)
     finer = [k for k in ("params", "model", "seed", "step", "tokens") if fact(right, k)]
-    kept = _merged(right, _keys(right, layout.ids[1], finer), layout.metrics, notes, "metrics")
+    kept = _merged(
+        right, _keys(right, layout.ids[1], finer, numbers), layout.metrics, notes, "metrics"
+    )
     pairs = sorted((by_key[there[j]], j) for j in kept if there[j] in by_key)
     if not pairs:
         raise RunsError(
@@ -109,22 +126,23 @@ def joined(
         )
     _note_unmatched(left, [k[0] for k in by_key if k not in set(there)], right, notes)
     _note_unmatched(right, [there[j][0] for j in kept if there[j] not in by_key], left, notes)
-    return [here[i][0] for i, _ in pairs], np.array(pairs)
+    return [left.cells[layout.ids[0]][i] for i, _ in pairs], np.array(pairs)
 
 
-def _keys(sheet: Sheet, name: str, kinds: Sequence[str]) -> list[tuple[str, ...]]:
+def _keys(
+    sheet: Sheet, name: str, kinds: Sequence[str], numbers: bool = False
+) -> list[tuple[str, ...]]:
     """(n,) what tells the rows apart: the run's name, and those of `kinds` that there are."""
     columns = [name, *(c for c in (fact(sheet, kind) for kind in kinds) if c is not None)]
-    return list(zip(*([_plain(t) for t in sheet.cells[column]] for column in columns), strict=True))
+    facts = [[_plain(text) for text in sheet.cells[column]] for column in columns[1:]]
+    names = [_plain(text) for text in sheet.cells[name]] if numbers else sheet.cells[name]
+    return list(zip(names, *facts, strict=True))
 
 
 def _plain(text: str) -> str:
-    """`text` as it is compared: 7, 7.0 and 07 are one name."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return str(int(value)) if value.is_integer() else text
+    """A fact as it is compared: 7, 7.0 and 07 are one seed. Exact for integers of any length."""
+    found = re.fullmatch(r"0*(\d+?)(?:\.0*)?", text)
+    return found[1] if found else text
 
 
 def _refuse_two_mixtures(sheet: Sheet, keys: list[tuple[str, ...]], weights: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from mixopt.errors import RunsError
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-", "<na>"})
+PERCENT = re.compile(r"(.*\d\.?)\s*%")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -75,6 +76,14 @@ class Sheet:
                 f"{self.cells[column][wrong[0]]!r} is not a number",
                 where=self.where(int(wrong[0]), column),
                 mend="Write a number, or leave the cell empty where nothing was measured",
+            )
+        signs = ["%" in text for text in self.cells[column]]
+        bare = np.flatnonzero(~np.array(signs) & (np.nan_to_num(parsed) != 0))
+        if any(signs) and len(bare):
+            raise RunsError(
+                f"{self.cells[column][bare[0]]!r} has no percent sign, others of the column have",
+                where=self.where(int(bare[0]), column),
+                mend="Write all cells of the column with a percent sign, or none",
             )
         return parsed
 
@@ -139,10 +148,12 @@ def read_sheet(path: Path) -> Sheet:
     unnamed = [name for name in columns[1:] if name.startswith(UNNAMED) and not any(cells[name])]
     columns = [name for name in columns if name not in unnamed]
     decimal = "."
-    comma = re.compile(r"[-+]?\d+,\d+")
+    comma = re.compile(r"[-+]?\d+,\d+(?:\s*%)?")
     if delimiter != "," and any(comma.fullmatch(t) for name in columns for t in cells[name]):
         decimal = ","
         notes.append(f"{path.name}: numbers are read with a decimal comma.")
+    if any(PERCENT.fullmatch(text) for name in columns for text in cells[name]):
+        notes.append(f"{path.name}: cells with a percent sign are read as hundredths.")
     return Sheet(path, tuple(columns), cells, lines[1:], decimal, notes)
 
 
@@ -158,8 +169,9 @@ def parse_count(text: str) -> float | None:
 
 
 def _number(text: str) -> float:
+    percent = PERCENT.fullmatch(text)
     try:
-        return float(text)
+        return float(percent[1]) / 100 if percent else float(text)
     except ValueError:
         return math.nan
 

@@ -419,3 +419,62 @@ def test_numbers_that_are_no_weights_are_left_out_of_mixtures_to_predict(tmp_pat
 def test_weight_that_is_lacking_is_looked_for_in_the_columns_that_are(tmp_path: Path) -> None:
     with pytest.raises(RunsError, match=r"P\.csv:3: .*sum to 0\.7.*Add the column books"):
         mixtures(tmp_path, "run,web,code\na,1,0\nb,0.3,0.4\n")
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("1732837485123456701", "1732837485123456708", "1732837485123456715"),
+        ("0e31415", "0e27182", "1234e56"),
+        ("7", "07", "7.0"),
+    ],
+)
+def test_names_of_runs_are_texts_in_the_spelling_of_the_file(
+    tmp_path: Path, ids: tuple[str, str, str]
+) -> None:
+    def named(text: str) -> str:
+        for letter, name in zip("abc", ids, strict=True):
+            text = text.replace(f"\n{letter},", f"\n{name},")
+        return text
+
+    assert read(tmp_path, named(RATIOS), named(METRICS)).names == ids
+
+
+def test_cells_with_a_percent_sign_are_hundredths(tmp_path: Path) -> None:
+    ratios = "run,web,code\na,12.5%,87.5 %\nb,0,100%\nc,50%,50%\n"
+    runs = read(tmp_path, ratios, "run,acc\na,27.7%\nb,30%\nc,31%\n")
+    assert np.allclose(runs.table.weights, [[0.125, 0.875], [0, 1], [0.5, 0.5]])
+    assert np.allclose(runs.table.values[:, 0], [0.277, 0.3, 0.31])
+    assert any("percent sign" in note for note in runs.notes)
+    said = refused(tmp_path, "run,web,code\na,12.5%,87.5%\nb,50,50%\nc,1%,99%\n")
+    assert "R.csv:3: web" in said
+    assert "no percent sign" in said
+
+
+def test_hyperparameters_beside_the_weights_are_no_domains(tmp_path: Path) -> None:
+    ratios = "run,lr,weight_decay,web,code\na,6e-4,0.01,0.5,0.5\nb,3e-4,0.01,0.25,0.75\n"
+    runs = read(tmp_path, ratios + "c,1e-3,0.01,1,0\n")
+    assert runs.table.domains == ("web", "code")
+    assert any("lr, weight_decay: left out as no domain" in note for note in runs.notes)
+    # rows that need the column to sum to 1 show that it is a domain
+    domain = read(tmp_path, "run,lr,web\na,0.5,0.5\nb,0.01,0.99\nc,0,1\n")
+    assert domain.table.domains == ("lr", "web")
+
+
+def test_housekeeping_of_trackers_is_no_metric(tmp_path: Path) -> None:
+    metrics = "run,Runtime,_timestamp,train/global_step,eval/loss\n"
+    runs = read(tmp_path, metrics=metrics + "a,3641,1.7e9,500,3\nb,3,1.7e9,500,2\nc,4,2e9,500,4\n")
+    assert runs.table.metrics == ("eval/loss",)
+    assert any("Runtime, _timestamp, train/global_step" in note for note in runs.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ("a,0.8,0.2,0.9,0.1\nb,0.6,0.4,0.8,0.2\nc,0.5,0.5,1,0\n", "look like 2 phases"),
+        ("a,0.1,0.2,0.2,0.1\nb,0.1,0.4,0.1,0.2\nc,0.5,0.1,0.3,0\n", "Is a domain missing"),
+        ("a,1,0.2,0.2,0.1\nb,0.1,0.4,0.1,0.2\nc,0.5,0.1,0.3,0\n", "Divide each row"),
+    ],
+)
+def test_advice_on_wrong_sums_is_about_these_sums(tmp_path: Path, rows: str, advice: str) -> None:
+    assert advice in refused(tmp_path, "run,a1,b1,a2,b2\n" + rows)
