@@ -85,7 +85,7 @@ def test_olmix_own_three_leading_columns_are_no_domains(tmp_path: Path) -> None:
 
 def test_numbers_as_names_match_however_they_are_written(tmp_path: Path) -> None:
     runs = read(tmp_path, "run,a,b\n1,1,0\n2.0,0,1\n", "run,loss\n1.0,3\n2,4\n")
-    assert runs.names == ("1", "2")
+    assert runs.names == ("1", "2.0")
 
 
 def test_rounded_weights_are_renormalised_and_it_is_said_by_how_much(tmp_path: Path) -> None:
