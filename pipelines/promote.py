@@ -28,7 +28,7 @@ from mixopt.models.upcycling.base import check_shapes
 from mixopt.objective import Objective
 from mixopt.study import Promote, Study, digest
 from mixopt.trials import Outcome, TrialResult, TrialTable
-from pipelines.search import forecast, search_trials, surrogate_choice
+from pipelines.search import forecast, search_trials, surrogate_name
 from pipelines.session import Session
 from proxies.job import Job
 from workers.proxy_task import Work, finished
@@ -316,7 +316,7 @@ def predicted(job: Promotion) -> dict[str, dict[str, tuple[float, float]]]:
     everything = session.ledger.trials()
     trials = search_trials(everything)
     surrogate = surrogates.make(
-        surrogate_choice(session, trials).name, seed=session.study.seed, fidelity=session.fidelity
+        surrogate_name(session, trials), seed=session.study.seed, fidelity=session.fidelity
     )
     said = surrogate.fit(TrialTable.of(trials, metrics)).predict(job.mixture.array[None])
     pairs = zip(said.mean[0].tolist(), said.std[0].tolist(), strict=True)

@@ -72,15 +72,24 @@ def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
     )
 
 
+def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
+    """Registry name of the surrogate that the study asks for, without scores nobody reads.
+
+    Only `auto` costs fits.
+    """
+    name = session.study.search.surrogate
+    return surrogate_choice(session, trials).name if name == "auto" else name
+
+
 def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
     """Makes fresh surrogates of the kind that the study asks for.
 
-    Which kind that is, is found out with the first of them: designs and MixMin ask for none.
+    `auto` compares its candidates with the first of them: designs and MixMin ask for none.
     """
 
     @functools.cache
     def chosen() -> tuple[str, dict[str, float]]:
-        name = surrogate_choice(session, trials).name
+        name = surrogate_name(session, trials)
         return name, told_noise(session, trials, name)
 
     def fresh() -> Surrogate:

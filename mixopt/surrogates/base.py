@@ -171,7 +171,7 @@ class OncePerRun(JointSurrogate):
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`."""
         target = self._wanted(table)
-        once = table if target is None else as_it_stood(table, target.tokens)
+        once = in_order(table if target is None else as_it_stood(table, target.tokens))
         self._curves = table if len(once) < len(table) else None
         self._elsewhere = {}
         self._learn(once, target)
@@ -204,7 +204,7 @@ class OncePerRun(JointSurrogate):
             other = copy.copy(self)
             other._clear()
             other.fidelity = fidelity
-            other._learn(as_it_stood(self._curves, fidelity.tokens), fidelity)
+            other._learn(in_order(as_it_stood(self._curves, fidelity.tokens)), fidelity)
             self._elsewhere[key] = other
         return self._elsewhere[key]
 
@@ -276,6 +276,16 @@ def as_it_stood(table: TrialTable, tokens: float) -> TrialTable:
     order = np.lexsort((np.where(whole.tokens == tokens, np.inf, whole.tokens), whole.runs))
     last = np.append(whole.runs[order][1:] != whole.runs[order][:-1], True)
     return whole.select(np.sort(order[last[: len(order)]]))
+
+
+def in_order(table: TrialTable) -> TrialTable:
+    """The rows of `table` by fidelity, mixture, seed and values, so that equal runs fit alike.
+
+    The search for hyperparameters sums over rows. Another order rounds that sum differently, and
+    the search may then end elsewhere: deviations of a multi-task Gaussian process were off by 47 %.
+    """
+    keys = (table.params, table.tokens, *table.weights.T, table.seeds, *table.values.T)
+    return table.select(np.lexsort(keys[::-1]))
 
 
 def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:

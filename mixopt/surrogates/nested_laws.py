@@ -28,7 +28,7 @@ from mixopt.laws import (
 )
 from mixopt.objective import Objective
 from mixopt.surrogates import make
-from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, read_at
+from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, in_order, read_at
 from mixopt.trials import Fidelity, TrialTable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class NestedLaws(JointSurrogate):
         """
         if not len(table):
             raise SurrogateError("no trial to learn from", mend="Run the search first")
-        self._table, self._fits = table, {}
+        self._table, self._fits = in_order(table), {}
         self._target = self.fidelity or _most_frequent(table.final)
         self._at(self._target)
         return self

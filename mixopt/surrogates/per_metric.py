@@ -24,6 +24,7 @@ from mixopt.surrogates.base import (
     at_one_fidelity,
     checked,
     error_correlation,
+    in_order,
     measured,
 )
 from mixopt.trials import Fidelity, TrialTable
@@ -69,7 +70,7 @@ class PerMetric(Surrogate):
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`."""
-        trials = self._trials(table)
+        trials = in_order(self._trials(table))
         self._constant, self._groups = {}, []
         errors = np.zeros((len(trials), len(trials.metrics)))
         with reproducible(self.seed):

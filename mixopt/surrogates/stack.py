@@ -22,6 +22,7 @@ from mixopt.surrogates.base import (
     at_one_fidelity,
     checked,
     error_correlation,
+    in_order,
 )
 from mixopt.surrogates.per_metric import folds_of, widening, without_noise
 from mixopt.trials import Fidelity, TrialTable
@@ -76,8 +77,7 @@ class Stack(Surrogate):
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`."""
-        trials = at_one_fidelity(table, self.fidelity)
-        trials = trials.select(np.lexsort((*trials.values.T, *trials.weights.T)))
+        trials = in_order(at_one_fidelity(table, self.fidelity))
         q = len(trials.metrics)
         self.shares = np.full((len(self.members), q), 1 / len(self.members))
         self._widen, self._correlation = np.ones(q), None
