@@ -64,6 +64,10 @@ class CheckpointError(MixoptError):
     """A checkpoint is absent, broken, or belongs to another run."""
 
 
+class FileError(MixoptError):
+    """A file cannot be written, such as on a full or read-only disk."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory did not suffice, whoever says so: torch has a RuntimeError for it on CPUs."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

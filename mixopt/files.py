@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
+from mixopt.errors import FileError
+
+FIXES = {
+    errno.ENOSPC: "Free space on that disk and run the same command again",
+    errno.EDQUOT: "Free space in your quota and run the same command again",
+    errno.EROFS: "Make that disk writable, or work in another folder",
+    errno.EACCES: "Allow writing there, or work in another folder",
+}
+ABANDONED_SECONDS = 3600.0  # another host's part of this age: no write takes as long
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    sync_folder(path.parent)
+    """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
+
+    Parts of this file that a killed process left are removed first, so that they take no space.
+
+    Raises:
+        FileError: it cannot be written; the file that was there is as it was.
+    """
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as problem:
+        raise FileError(
+            f"cannot be written: {problem.strerror}",
+            where=str(path),
+            mend=FIXES.get(problem.errno or 0, "Check that disk and folder"),
+        ) from problem
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the parts of `path` whose writer is gone."""
+    here = f".{path.name}.{socket.gethostname()}."
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        pid = part.name.removeprefix(here).removesuffix(".part")
+        try:
+            if part.name.startswith(here) and pid.isdigit():
+                gone = not Path("/proc", pid).exists()
+            else:
+                gone = time.time() - part.stat().st_mtime > ABANDONED_SECONDS
+        except FileNotFoundError:
+            continue  # its writer has just renamed it
+        if gone:
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mixopt import files
-from mixopt.errors import RunsError
+from mixopt.errors import FileError, RunsError
 
 FILE, FOLDER = "file", "folder"
 
@@ -44,7 +44,5 @@ def write(path: Path, data: bytes) -> None:
     """
     try:
         files.write_bytes(path, data)
-    except OSError as problem:
-        raise RunsError(
-            f"cannot be written: {problem.strerror}", where=str(path), mend="Name another file"
-        ) from None
+    except FileError as problem:
+        raise RunsError(problem.what, where=str(path), mend="Name another file") from None

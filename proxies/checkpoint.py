@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mixopt.errors import CheckpointError
@@ -23,7 +25,8 @@ def save_state(
         CheckpointError: safetensors is not installed.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"meta": json.dumps(meta or {})}
+    said = json.dumps(meta or {})
+    header = {"meta": said, "sha256": _checksum(on_cpu, said)}
     write_bytes(path, _safetensors().save(on_cpu, metadata=header))
 
 
@@ -31,19 +34,39 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and `meta` that `save_state` wrote, on the CPU.
 
     Raises:
-        CheckpointError: the file is absent or broken, or safetensors is not installed.
+        CheckpointError: the file is absent, broken or not as it was written, or safetensors is not
+            installed.
     """
     _safetensors()
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        said = header.get("meta", "{}")
+        meta = json.loads(said)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"cannot be read: {error}", where=str(path), mend="Delete it to start afresh"
         ) from error
+    if header.get("sha256", "") not in ("", _checksum(tensors, said)):  # "": another program's file
+        raise CheckpointError(
+            "was changed after it was written: its checksum does not fit its contents",
+            where=str(path),
+            mend="Delete it to start afresh, and check the disk",
+        )
+    return tensors, meta
+
+
+def _checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
+    """SHA-256 of `meta` and of every tensor's name, type, shape and bytes."""
+    found = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _safetensors() -> ModuleType:

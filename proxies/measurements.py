@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+from mixopt.errors import FileError
 from mixopt.files import write_json
 from mixopt.models.team import threads
 
@@ -42,7 +43,7 @@ def remembered(
     known = {k: v for k, v in known.items() if valid(v)}
     if key not in known:
         known[key] = measure()
-        with contextlib.suppress(OSError):  # no home to remember it in: measured again next time
+        with contextlib.suppress(FileError):  # no home to remember it in: measured again next time
             write_json(cache / f"{name}.json", known)
     return known[key]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import ray
 
-from mixopt import files, locks
-from mixopt.records import MARKER
+from mixopt import files, locks, markers
 from workers.cluster import Resources
 from workers.proxy_task import LOCK_PATIENCE_SECONDS
 
@@ -71,8 +69,8 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
 
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
-        if (folder / MARKER).exists():
-            before: dict[str, Any] = json.loads((folder / MARKER).read_text())
+        before = markers.read(folder)
+        if before is not None:
             return before
         torch.set_num_threads(threads)
         corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
@@ -106,5 +104,5 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))
         said = {"metrics": dict(scores.metrics), "receipt": receipt.to_json()}
-        files.write_json(folder / MARKER, said)
+        markers.write(folder, said)
         return said

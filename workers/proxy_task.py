@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt import files, locks
+from mixopt import files, locks, markers
 from mixopt.errors import CorpusError, LedgerError, is_out_of_memory
-from mixopt.records import CHECKPOINT, CURVE, MARKER
+from mixopt.records import CHECKPOINT, CURVE
 from mixopt.token_losses import TOKENS
 from mixopt.trials import Failure, Outcome
 
@@ -47,11 +47,8 @@ class Home:
 
     def outcome(self) -> Outcome | None:
         """What its completion marker says; None if it has none, or another training's."""
-        try:
-            said = json.loads((Path(self.folder) / MARKER).read_text())
-        except (OSError, ValueError):
-            return None
-        if said.get("identity") != self.identity:
+        said = markers.read(Path(self.folder))
+        if said is None or said.get("identity") != self.identity:
             return None
         return Outcome.from_json(said["outcomes"][0])
 
@@ -215,7 +212,7 @@ def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Out
             files.write_bytes(Path(home.folder) / CURVE, own.encode())
             _move_kept(work, k, Path(home.folder))
         said = {"identity": home.identity, "outcomes": [outcome.to_json()]}
-        files.write_json(Path(home.folder) / MARKER, said)
+        markers.write(Path(home.folder), said)
         _append(home, {"attempt": attempt, "completed": time.time()})
     if work.members:
         (folder / CURVE).unlink()

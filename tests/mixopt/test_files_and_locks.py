@@ -2,15 +2,17 @@
 
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mixopt import files, locks
-from mixopt.errors import LedgerError
+from mixopt import files, locks, markers
+from mixopt.errors import FileError, LedgerError
 
 HOLD = """
 import sys, time
@@ -36,6 +38,62 @@ def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "said.json"
+    files.write_json(path, {"a": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(FileError, match=f"{path}: cannot be written: File too large"):
+            files.write_bytes(path, bytes(2048))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"file/said\.json: cannot be written"):
+        files.write_json(tmp_path / "file" / "said.json", {})
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    left = tmp_path / f".said.json.{host}.{ended.pid}.part"
+    alive = tmp_path / f".said.json.{host}.{os.getppid()}.part"
+    elsewhere = tmp_path / ".said.json.elsewhere.1.part"
+    for part in (left, alive, elsewhere):
+        part.write_text("{")
+    files.write_json(tmp_path / "said.json", {})
+    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere, tmp_path / "said.json"])
+    os.utime(elsewhere, (0, 0))
+    files.write_json(tmp_path / "said.json", {})
+    assert not elsewhere.exists()
+
+
+def test_a_marker_counts_with_the_files_it_vouches_for(tmp_path: Path) -> None:
+    weights = tmp_path / markers.WEIGHTS
+    weights.write_bytes(b"weights")
+    markers.write(tmp_path, {"identity": "a"})
+    said = markers.read(tmp_path)
+    assert said is not None
+    assert said["identity"] == "a"
+    weights.write_bytes(b"weighty")
+    assert markers.read(tmp_path) is None
+    weights.unlink()
+    assert markers.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", '{"iden', "[]", "{}", '{"files": {"curve.jsonl": 1}}'])
+def test_a_marker_that_is_cut_or_of_another_shape_does_not_count(text: str, tmp_path: Path) -> None:
+    (tmp_path / "done.json").write_text(text)
+    (tmp_path / "curve.jsonl").write_text("")
+    assert markers.read(tmp_path) is None
 
 
 def test_a_second_holder_is_refused_naming_the_first(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixopt import files
+from mixopt import files, markers
 from mixopt.corpus.shards import Corpus
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
-from mixopt.records import CHECKPOINT, MARKER, read_cohorts, trial_folder
+from mixopt.records import CHECKPOINT, read_cohorts, trial_folder
 from mixopt.trials import Failure, Fidelity, Outcome, State, Trial, TrialSpec
 from pipelines.cohorts import Cohort, Packing, sizes
 from pipelines.session import add_missing, open_session, run_trials
@@ -67,7 +67,7 @@ class Swarm:
     def mark(self, number: int) -> None:
         outcome = Outcome(None, Failure.DIVERGED, "not finite").to_json()
         said = {"identity": str(number), "outcomes": [outcome]}
-        files.write_json(trial_folder(self.home, number) / MARKER, said)
+        markers.write(trial_folder(self.home, number), said)
 
 
 def numbers(cohorts: Iterable[Cohort]) -> list[list[int]]:

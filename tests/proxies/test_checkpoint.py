@@ -1,0 +1,34 @@
+"""A state comes back as it was written, or is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixopt.errors import CheckpointError
+from proxies.checkpoint import load_state, save_state
+
+
+def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    state = {
+        "a": torch.arange(6.0).view(2, 3).T,
+        "b": torch.tensor(3),
+        "c": torch.ones(2).bfloat16(),
+    }
+    save_state(tmp_path / "state.safetensors", state, {"step": 3})
+    tensors, meta = load_state(tmp_path / "state.safetensors")
+    assert meta == {"step": 3}
+    assert all(torch.equal(tensors[name], value) for name, value in state.items())
+    assert tensors.keys() == state.keys()
+
+
+def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"a": torch.arange(64.0)})
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors: was changed .* Delete it"):
+        load_state(path)
