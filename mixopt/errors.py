@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from mixopt.urls import masked
+
 
 class MixoptError(Exception):
-    """An error written for the person who reads it at night.
+    """An error written for the person who reads it at night. Passwords of URLs are masked.
 
     Args:
         what: what was wrong, one sentence without a final full stop.
@@ -13,6 +15,7 @@ class MixoptError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        what, where, mend = masked(what), masked(where), masked(mend)
         self.what, self.where, self.mend = what, where, mend
         super().__init__(what, where, mend)
 

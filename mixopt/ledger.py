@@ -6,6 +6,10 @@ stay in the trials' folders, so the ledger stays small.
 
 States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
 when the driver died is simply run on under the same number.
+
+A ledger is bound to one study folder and to its training settings (`mixopt.identity`), both kept as
+user attributes of the Optuna study. Each trial keeps its training's hash, which is compared when
+it is read: another study's trials are never taken for one's own.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mixopt import urls
 from mixopt.errors import LedgerError
+from mixopt.identity import Identity
 from mixopt.objective import Objective
 from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
@@ -43,29 +49,46 @@ class Ledger:
     """
 
     def __init__(
-        self, storage: BaseStorage, study_id: int, name: str, objective: Objective
+        self,
+        storage: BaseStorage,
+        study_id: int,
+        name: str,
+        objective: Objective,
+        owner: Identity,
     ) -> None:
         self._storage, self._study_id = storage, study_id
-        self.name, self.objective = name, objective
+        self.name, self.objective, self.owner = name, objective, owner
 
     @classmethod
-    def open(cls, url: str, name: str, objective: Objective) -> Ledger:
+    def open(cls, url: str, name: str, objective: Objective, owner: Identity) -> Ledger:
         """The ledger of study `name` at the storage `url`, made if it is not there.
 
+        Args:
+            url: where the storage is; PostgreSQL without a named driver gets psycopg.
+            name: of the study, and of the Optuna study.
+            objective: gives the trials their values.
+            owner: the study folder that the ledger is bound to.
+
         Raises:
-            LedgerError: the storage cannot be reached or used.
+            LedgerError: the storage cannot be reached or used, or is another folder's.
         """
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             # Checking connections before use survives a database that restarts at night.
             storage = optuna.storages.get_storage(
-                RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+                RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
             )
             study = optuna.create_study(
                 storage=storage, study_name=name, direction="minimize", load_if_exists=True
             )
             study_id = storage.get_study_id_from_name(study.study_name)
+        except ImportError as error:
+            raise LedgerError(
+                f"the driver of this database is not installed: {error.__cause__ or error}",
+                where=url,
+                mend="For PostgreSQL: pip install 'mixopt[postgres]'",
+            ) from error
         except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
             raise LedgerError(
                 f"cannot open the storage: {error}",
@@ -76,16 +99,21 @@ class Ledger:
             optuna.logging.set_verbosity(before)
         if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
             raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
-        return cls(storage, study_id, name, objective)
+        _bind(storage, study_id, owner, url)
+        return cls(storage, study_id, name, objective, owner)
 
     def trials(self) -> list[Trial]:
-        """All trials, by number; results come without their curves (`trial folder/curve.jsonl`)."""
+        """All trials, by number; results come without their curves (`trial folder/curve.jsonl`).
+
+        Raises:
+            LedgerError: one of them is of another training than the study's.
+        """
         frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return [_trial(t) for t in sorted(frozen, key=lambda t: t.number)]
+        return [self._own(t) for t in sorted(frozen, key=lambda t: t.number)]
 
     def trial(self, number: int) -> Trial:
         """The trial with this number."""
-        return _trial(self._storage.get_trial(self._id(number)))
+        return self._own(self._storage.get_trial(self._id(number)))
 
     def add(self, spec: TrialSpec, limits: Limits | None = None) -> Trial:
         """Record that `spec` is to be trained; the new trial is WAITING.
@@ -106,6 +134,7 @@ class Ledger:
             distributions=dict.fromkeys(spec.mixture.domains, WEIGHT),
             user_attrs={
                 "spec": json.dumps(spec.to_json()),
+                "training": self._training(spec),
                 "role": str(spec.role),
                 "round": spec.round,
                 "seed": spec.seed,
@@ -116,7 +145,7 @@ class Ledger:
             intermediate_values={},
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
-        return _trial(self._storage.get_trial(trial_id))
+        return self._own(self._storage.get_trial(trial_id))
 
     def start(self, number: int) -> Trial:
         """Count an attempt at trial `number`, which is RUNNING from now on.
@@ -179,6 +208,18 @@ class Ledger:
         """Let go of the storage's connections."""
         self._storage.remove_session()
 
+    def _training(self, spec: TrialSpec) -> str:
+        return spec.training_hash("", self.owner.training)
+
+    def _own(self, frozen: FrozenTrial) -> Trial:
+        trial = _trial(frozen)
+        if frozen.user_attrs.get("training") != self._training(trial.spec):
+            raise LedgerError(
+                f"trial {trial.number} of {self.name} was not trained as this study trains",
+                mend="Give the study a ledger of its own, or another name",
+            )
+        return trial
+
     def _keep_result(self, number: int, result: TrialResult) -> None:
         self._refuse_finished(self.trial(number))
         missing = [m for m in self.objective.metrics if m not in result.metrics]
@@ -204,6 +245,35 @@ class Ledger:
             raise LedgerError(
                 f"trial {trial.number} of {self.name} is {trial.state} and cannot be run again"
             )
+
+
+def _bind(storage: BaseStorage, study_id: int, owner: Identity, url: str) -> None:
+    """Bind an empty ledger to `owner`; refuse one that another folder or training has."""
+    bound = storage.get_study_user_attrs(study_id)
+    wanted = {"training": owner.training, "folder": owner.id}  # the folder last: then it is bound
+    if {key: bound.get(key) for key in wanted} == wanted:
+        return
+    own_copy = _in_folder(url, owner) and bound.get("folder") == owner.copied_from
+    if bound.get("training", owner.training) != owner.training:
+        raise LedgerError(
+            "the trials there were trained with other settings or on another corpus",
+            where=url,
+            mend="Give the study a ledger of its own, or another name",
+        )
+    if not own_copy and ("folder" in bound or storage.get_n_trials(study_id)):
+        raise LedgerError(
+            f"the trials there are of another study folder than {owner.home}",
+            where=url,
+            mend="Give the study a ledger of its own, or another name",
+        )
+    for key, value in wanted.items():
+        storage.set_study_user_attr(study_id, key, value)
+
+
+def _in_folder(url: str, owner: Identity) -> bool:
+    """Whether the ledger is a file in the study folder, and so is copied with it."""
+    path = urls.sqlite_path(url)
+    return path is not None and path.absolute().is_relative_to(owner.home)
 
 
 def _trial(frozen: FrozenTrial) -> Trial:

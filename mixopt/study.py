@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from mixopt import designs, files, yaml_lines
+from mixopt import designs, files, urls, yaml_lines
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
@@ -237,7 +237,7 @@ class Study(Section):
     folder: str | None = None
     """Where everything durable lives; null is a folder of the study's name beside this file."""
     ledger: str | None = None
-    """Optuna storage URL, such as postgresql://…; null is SQLite in the study folder."""
+    """Storage URL, such as postgresql://… (needs mixopt[postgres]); null: SQLite in the folder."""
     seed: int = Field(default=0, ge=0)
     """Seeds the design, the proposals and the trainings."""
     objective: dict[str, float] = Field(min_length=1)
@@ -302,7 +302,7 @@ class Study(Section):
     @property
     def ledger_url(self) -> str:
         """Optuna storage URL."""
-        return self.ledger or f"sqlite:///{self.home / 'ledger.db'}"
+        return self.ledger or urls.sqlite(self.home / "ledger.db")
 
     @property
     def budget(self) -> int:
@@ -430,6 +430,10 @@ class Study(Section):
         if self.tasks:
             settings["tasks"] = self.task_keys(corpus)
         return digest(settings)
+
+    def binding(self, corpus: Corpus) -> str:
+        """What the study folder and its ledger are bound to: the corpus and `training_hash`."""
+        return digest([corpus.hash, self.training_hash(corpus)])
 
 
 def digest(settings: Any) -> str:

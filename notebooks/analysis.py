@@ -29,7 +29,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mixopt import records
+from mixopt import identity, records
 from mixopt.corpus.shards import Corpus
 from mixopt.diagnostics import out_of_fold
 from mixopt.frames import trials_frame
@@ -42,7 +42,7 @@ from mixopt.trials import Role, TrialTable
 
 study = load_study(Path(os.environ.get("MIXOPT_STUDY", "demo/study.yaml")))
 objective = study.mixture_objective()
-ledger = Ledger.open(study.ledger_url, study.name, objective)
+ledger = Ledger.open(study.ledger_url, study.name, objective, identity.read(study.home))
 trials = ledger.trials()
 verdict = records.read_verdict(study.home)
 promotion = records.read_promotion(study.home)

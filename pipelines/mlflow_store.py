@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixopt import urls
 from mixopt.trials import CurvePoint
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ PARAMS = 100  # parameters, and tags, that it takes at once
 def tracking_uri(study: Study) -> str:
     """Where the runs of `study` are shown: its own setting, MLFLOW_TRACKING_URI, or its folder."""
     chosen = study.mlflow.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return chosen or f"sqlite:///{study.home / 'mlflow.db'}"
+    return chosen or urls.sqlite(study.home / "mlflow.db")
 
 
 def ui_command(study: Study) -> str:
-    """The shell command that opens MLflow's pages on `study`."""
-    uri = tracking_uri(study)
+    """The shell command that opens MLflow's pages on `study`, with `***` for a password."""
+    uri = urls.masked(tracking_uri(study))
     if uri.startswith(("http://", "https://")):
         return shlex.join([sys.executable, "-m", "webbrowser", uri])
     # the mlflow that belongs to this Python, by its short name only if the shell would find it
@@ -188,15 +189,17 @@ def metric_name(name: str) -> str:
 
 
 def _make_folder(uri: str) -> None:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    path = urls.sqlite_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _artifact_location(uri: str, home: Path) -> str | None:
     """Where artifacts of a new experiment go; a server knows best, a database knows nothing."""
-    if uri.startswith("sqlite:///"):
+    path = urls.sqlite_path(uri)
+    if path is not None:
         # MLflow's default is ./mlruns below wherever the command was started
-        return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+        return (path.absolute().parent / "mlartifacts").as_uri()
     if "://" in uri and not uri.startswith(("http://", "https://", "file:", "databricks")):
         return (home / "mlartifacts").as_uri()
     return None

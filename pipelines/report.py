@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt import files, records
+from mixopt import files, identity, records
 from mixopt.corpus.shards import Corpus
 from mixopt.diagnostics import OutOfFold
 from mixopt.errors import CorpusError
@@ -107,11 +107,14 @@ def write_report(study: Study) -> Path:
 def gather(study: Study) -> Told:
     """Everything that is known about `study` now."""
     objective = study.mixture_objective()
-    ledger = Ledger.open(study.ledger_url, study.name, objective)
-    try:
-        trials = ledger.trials()
-    finally:
-        ledger.close()
+    trials: list[Trial] = []
+    owner = identity.read(study.home)
+    if owner is not None:  # else nobody has worked on it yet
+        ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
+        try:
+            trials = ledger.trials()
+        finally:
+            ledger.close()
     available: dict[str, int] = {}
     with contextlib.suppress(CorpusError, OSError):
         available = Corpus.open(study.corpus_path).tokens

@@ -3,6 +3,7 @@
 Everything durable is under `study.home`:
 
     study.json        the settings that this folder is frozen to
+    identity.json     the folder's id, which its ledger and its MLflow runs carry
     driver.lock       who works on it now
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, settled once for all trainings
@@ -29,6 +30,7 @@ from typing import Literal
 from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
+from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
@@ -203,7 +205,8 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     Raises:
         StudyError: the file is not valid, or its settings differ from the folder's.
         CorpusError: the corpus is absent or broken, or a task's file is no file of questions.
-        LedgerError: another driver holds the study, or its storage cannot be reached.
+        LedgerError: another driver holds the study, or its storage cannot be reached or belongs to
+            another study.
     """
     study = load_study(path)
     corpus = study.open_corpus()
@@ -213,8 +216,9 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
         prepared = study.prepare_tasks(corpus, study.home / "tasks")
         tasks = {name: str(path) for name, path in prepared.items()}
         objective = study.mixture_objective()
-        ledger = Ledger.open(study.ledger_url, study.name, objective)
-        tracker = Tracker.open(study, on_warning=display.warn)
+        owner = claim(study.home, study.binding(corpus))
+        ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
+        tracker = Tracker.open(study, owner, on_warning=display.warn)
         space = study.mixture_space(corpus)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mixopt import identity
 from mixopt.ledger import Ledger
 from mixopt.records import (
     CHECKPOINT,
@@ -29,11 +30,12 @@ def show_status(path: Path) -> None:
     """Print the state of the study at `path`: who runs it, its trials, what was found."""
     study = load_study(path)
     console = make_console()
-    if not (study.home / "study.json").exists():
+    owner = identity.read(study.home)
+    if owner is None:
         console.print(f"{study.name} has not begun. Next: mixopt run {path}")
         return
     console.print(f"[bold]{study.name}[/] in {study.home}: {_holder(study.home / 'driver.lock')}")
-    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective())
+    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials = ledger.trials()
     ledger.close()
     table = Table()

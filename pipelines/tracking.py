@@ -11,14 +11,13 @@ import functools
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import mixopt
-from mixopt import files, records
+from mixopt import records, urls
 from mixopt.errors import MixoptError
 from mixopt.frames import trials_frame
 from mixopt.trials import State, Trial
@@ -30,6 +29,7 @@ from pipelines.registered_model import register
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+    from mixopt.identity import Identity
     from mixopt.study import Study
 
 __all__ = ["Tracker", "tracking_uri", "ui_command"]
@@ -86,8 +86,9 @@ class Tracker:
     Every public method returns whether MLflow has it now.
     """
 
-    def __init__(self, study: Study, on_warning: Callable[[str], None]) -> None:
+    def __init__(self, study: Study, owner: Identity, on_warning: Callable[[str], None]) -> None:
         self.study, self.enabled = study, study.mlflow.enabled
+        self._id = owner.id  # two folders of one name may share a server
         self.error: Exception | None = None
         self._on_warning, self._rest_until, self._rest = on_warning, 0.0, FIRST_REST
         self._objective = study.mixture_objective()
@@ -97,13 +98,14 @@ class Tracker:
         self._children: dict[int, _Child] = {}
 
     @classmethod
-    def open(cls, study: Study, *, on_warning: Callable[[str], None]) -> Tracker:
+    def open(cls, study: Study, owner: Identity, *, on_warning: Callable[[str], None]) -> Tracker:
         """Connect to the MLflow of `study`, create and migrate its database, find what it shows.
 
         Never raises: what is wrong with MLflow goes to `on_warning`, once. With
-        `mlflow: {enabled: false}` nothing is done, now or later.
+        `mlflow: {enabled: false}` nothing is done, now or later. Only runs that carry the id of
+        `owner` are changed or removed.
         """
-        tracker = cls(study, on_warning)
+        tracker = cls(study, owner, on_warning)
         tracker._prepare()
         return tracker
 
@@ -184,7 +186,7 @@ class Tracker:
         if self._store is not None:
             return self._store
         store = RunStore.open(self.study)
-        identity = {"mixopt.study": self.study.name, "mixopt.id": _identity(self.study)}
+        identity = {"mixopt.study": self.study.name, "mixopt.id": self._id}
         parents = store.runs({**identity, "mixopt.kind": "study"})
         parent = parents[0] if parents else self._create_parent(store, identity)
         self._parent, self._parent_start = parent.info.run_id, parent.info.start_time
@@ -298,14 +300,17 @@ class Tracker:
         shown = [{"path": "trials.json", "type": "table"}]
         store.log(self._parent, tags={"mlflow.loggedArtifacts": json.dumps(shown)})
         home = self.study.home
-        for path in (home / "mixture.json", home / "verdict.json", self.study.path):
+        for path in (home / "mixture.json", home / "verdict.json"):
             if path.exists():
                 store.client.log_artifact(self._parent, str(path))
+        if self.study.path.exists():
+            settings = urls.masked(self.study.path.read_text())
+            store.client.log_text(self._parent, settings, self.study.path.name)
 
     def _tags(self, kind: str) -> dict[str, str]:
         return {
             "mixopt.study": self.study.name,
-            "mixopt.id": _identity(self.study),
+            "mixopt.id": self._id,
             "mixopt.kind": kind,
             "mlflow.parentRunId": self._parent,
         }
@@ -318,14 +323,6 @@ def _problem(study: Study, error: Exception) -> MixoptError:
         where=tracking_uri(study),
         mend=f"No trial is lost; `mixopt sync {study.path.name}` shows them once MLflow is back",
     )
-
-
-def _identity(study: Study) -> str:
-    """An id kept in the study folder: two studies of one name may share a server."""
-    path = study.home / "mlflow.json"
-    if not path.exists():
-        files.write_json(path, {"id": uuid.uuid4().hex[:12]})
-    return str(json.loads(path.read_text())["id"])
 
 
 def _child(run: Run) -> _Child:

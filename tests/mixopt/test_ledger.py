@@ -1,12 +1,16 @@
 """The ledger records each trial once, keeps what it is told, and survives being reopened."""
 
 import dataclasses
+import importlib.util
+import shutil
 from pathlib import Path
 
 import optuna
 import pytest
 
+from mixopt import urls
 from mixopt.errors import LedgerError
+from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -39,7 +43,8 @@ def spec(weight: float = 1 / 3, seed: int = 0) -> TrialSpec:
 
 
 def reopened(path: Path) -> Ledger:
-    return Ledger.open(f"sqlite:///{path / 'ledger.db'}", "demo", OBJECTIVE)
+    owner = claim(path, "recipe")
+    return Ledger.open(urls.sqlite(path / "ledger.db"), "demo", OBJECTIVE, owner)
 
 
 def test_a_trial_goes_from_waiting_through_running_to_complete(tmp_path: Path) -> None:
@@ -162,6 +167,86 @@ def test_optunas_own_view_shows_weights_and_objective(tmp_path: Path) -> None:
     assert study.best_params == {"law": 0.25, "code": 0.75}
 
 
-def test_a_storage_that_cannot_be_reached_names_itself_and_the_mend() -> None:
+def test_a_storage_that_cannot_be_reached_names_itself_and_the_mend(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"(?s)sqlite:////nowhere/at/all.db.*ledger"):
-        Ledger.open("sqlite:////nowhere/at/all.db", "demo", OBJECTIVE)
+        Ledger.open("sqlite:////nowhere/at/all.db", "demo", OBJECTIVE, claim(tmp_path, ""))
+
+
+def opened(home: Path, url: str, training: str = "recipe") -> Ledger:
+    home.mkdir(exist_ok=True)
+    return Ledger.open(url, "demo", OBJECTIVE, claim(home, training))
+
+
+@pytest.mark.parametrize("name", ["lr?v=2", "lr%20x", "a b#{c}", "é&ü"])
+def test_a_ledger_lies_in_its_folder_whatever_the_folder_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    reopened(tmp_path / name).add(spec())
+    assert len(reopened(tmp_path / name).trials()) == 1
+    assert (tmp_path / name / "ledger.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_ledger_of_another_folder_is_refused(tmp_path: Path) -> None:
+    url = urls.sqlite(tmp_path / "shared.db")
+    opened(tmp_path / "a", url).add(spec())
+    with pytest.raises(LedgerError, match="another study folder"):
+        opened(tmp_path / "b", url)
+    assert len(opened(tmp_path / "a", url).trials()) == 1
+
+
+def test_a_folder_whose_trials_were_trained_otherwise_is_refused(tmp_path: Path) -> None:
+    reopened(tmp_path).add(spec())
+    with pytest.raises(LedgerError, match="other settings or on another corpus"):
+        claim(tmp_path, "another recipe")
+    (tmp_path / "identity.json").unlink()  # to no avail: the ledger knows as well
+    with pytest.raises(LedgerError, match="other settings or on another corpus"):
+        opened(tmp_path, urls.sqlite(tmp_path / "ledger.db"), "another recipe")
+
+
+def test_a_trial_of_another_training_is_refused(tmp_path: Path) -> None:
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    opened(other, urls.sqlite(other / "ledger.db"), "another recipe").add(spec())
+    ledger = opened(mine, urls.sqlite(mine / "ledger.db"))
+    strange = optuna.load_study(study_name="demo", storage=urls.sqlite(other / "ledger.db"))
+    optuna.load_study(study_name="demo", storage=urls.sqlite(mine / "ledger.db")).add_trials(
+        strange.trials
+    )
+    with pytest.raises(LedgerError, match="trial 0 of demo was not trained as this study trains"):
+        ledger.trials()
+
+
+def test_a_moved_folder_keeps_its_ledger_and_a_copy_has_its_own(tmp_path: Path) -> None:
+    first, moved, copy = tmp_path / "first", tmp_path / "moved", tmp_path / "copy"
+    opened(first, urls.sqlite(first / "ledger.db")).add(spec())
+    before = claim(first, "recipe").id
+    first.rename(moved)
+    assert claim(moved, "recipe").id == before
+    shutil.copytree(moved, copy)
+    assert claim(copy, "recipe").id not in ("", before)
+    assert claim(copy, "recipe").id == claim(copy, "recipe").id
+    assert len(reopened(copy).trials()) == len(reopened(moved).trials()) == 1
+    with pytest.raises(LedgerError, match="another study folder"):
+        opened(copy, urls.sqlite(moved / "ledger.db"))
+
+
+def test_a_copy_of_a_folder_is_refused_by_the_ledger_that_both_would_share(tmp_path: Path) -> None:
+    first, copy, url = tmp_path / "first", tmp_path / "copy", urls.sqlite(tmp_path / "shared.db")
+    opened(first, url).add(spec())
+    shutil.copytree(first, copy)
+    with pytest.raises(LedgerError, match="another study folder"):
+        opened(copy, url)
+
+
+def test_an_unreachable_ledger_does_not_give_its_password_away(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError) as caught:
+        opened(tmp_path, "postgresql://anna:hunter2@127.0.0.1:1/mixopt")
+    assert "postgresql://anna:***@127.0.0.1:1/mixopt" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg") is not None, reason="psycopg is here")
+def test_a_missing_driver_of_postgresql_is_named_with_the_extra_that_has_it(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"psycopg.*pip install 'mixopt\[postgres\]'"):
+        opened(tmp_path, "postgresql://host/mixopt")

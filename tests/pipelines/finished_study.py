@@ -15,6 +15,7 @@ import numpy as np
 from mixopt import files
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
 from mixopt.corpus.shards import Corpus
+from mixopt.identity import Identity, claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.records import trial_folder
@@ -52,8 +53,12 @@ def write_study(folder: Path, name: str = "tiny") -> Study:
     return study
 
 
+def owner_of(study: Study) -> Identity:
+    return claim(study.home, study.binding(study.open_corpus()))
+
+
 def open_ledger(study: Study) -> Ledger:
-    return Ledger.open(study.ledger_url, study.name, study.mixture_objective())
+    return Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner_of(study))
 
 
 def finished_study(folder: Path, name: str = "tiny", trials: int = 14) -> Study:

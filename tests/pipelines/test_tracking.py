@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mixopt.study import Study, load_study
 from mixopt.trials import Failure, State, Trial, TrialSpec
 from pipelines.mlflow_store import RunStore, metric_name
 from pipelines.tracking import Tracker, tracking_uri, ui_command
-from tests.pipelines.finished_study import finished_study, open_ledger, write_study
+from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def tracker_of(study: Study) -> Tracker:
     def fail(message: str) -> None:
         raise AssertionError(message)
 
-    return Tracker.open(study, on_warning=fail)
+    return Tracker.open(study, owner_of(study), on_warning=fail)
 
 
 def runs_of(study: Study, kind: str) -> list[Run]:
@@ -204,6 +205,43 @@ def test_two_studies_of_one_name_do_not_share_runs(database: str, tmp_path: Path
     assert len(runs_of(first, "trial")) == len(trials_of(first))
 
 
+def test_the_sync_of_a_copied_folder_leaves_the_runs_of_the_original(
+    database: str, tmp_path: Path
+) -> None:
+    original = finished_study(tmp_path / "original", "copied", trials=7)
+    assert tracker_of(original).sync(trials_of(original))
+    before = {run.info.run_id for run in runs_of(original, "trial")}
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    copy = load_study(tmp_path / "copy" / "study.yaml")
+    assert tracker_of(copy).sync(trials_of(copy)[:3])
+    after = {run.info.run_id for run in runs_of(original, "trial")}
+    assert before < after
+    assert len(after - before) == 3
+
+
+def test_the_study_file_is_uploaded_without_its_passwords(database: str, tmp_path: Path) -> None:
+    study = write_study(tmp_path, "secretive")
+    with study.path.open("a") as file:
+        file.write("# ledger: postgresql://anna:hunter2@host/mixopt\n")
+    assert tracker_of(study).sync([])
+    run = runs_of(study, "study")[0].info.run_id
+    uploaded = Path(client().download_artifacts(run, "study.yaml")).read_text()
+    assert "hunter2" not in uploaded
+    assert "postgresql://anna:***@host/mixopt" in uploaded
+
+
+def test_a_password_is_masked_in_commands_and_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    study, said = write_study(tmp_path, "secretive"), list[str]()
+    assert "anna:***@" in ui_command(study)
+    Tracker.open(study, owner_of(study), on_warning=said.append)
+    assert "http://anna:***@127.0.0.1:1" in said[0]
+    assert "hunter2" not in said[0]
+
+
 def test_mlflow_down_is_told_once_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +253,7 @@ def test_mlflow_down_is_told_once_and_stops_nothing(
     study = finished_study(tmp_path, "down", trials=7)
     said: list[str] = []
     start = time.monotonic()
-    tracker = Tracker.open(study, on_warning=said.append)
+    tracker = Tracker.open(study, owner_of(study), on_warning=said.append)
     assert [tracker.trial(trial) for trial in trials_of(study)] == [False] * len(trials_of(study))
     assert tracker.sync(trials_of(study)) is False
     assert time.monotonic() - start < 30

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from mixopt import identity
 from mixopt.ledger import Ledger
 from mixopt.study import Study, load_study
 from mixopt.trials import Trial
@@ -128,7 +129,9 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str] | None = N
 def ledger_trials(study: Study | Path) -> list[Trial]:
     """The trials in a study's ledger."""
     study = study if isinstance(study, Study) else load_study(study)
-    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective())
+    owner = identity.read(study.home)
+    assert owner is not None
+    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
     try:
         return ledger.trials()
     finally:

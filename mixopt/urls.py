@@ -1,0 +1,53 @@
+"""URLs of databases and servers: built and quoted, given a driver, and shown without passwords."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+USER_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
+QUERY_PASSWORD = re.compile(r"([?&](?:password|passwd|pwd|sslpassword|token|secret)=)[^&\s\"']*")
+
+
+def masked(text: str) -> str:
+    """`text` with `***` for the password of every URL in it."""
+    return QUERY_PASSWORD.sub(r"\1***", USER_PASSWORD.sub(r"\1:***@", text))
+
+
+def sqlite(path: Path) -> str:
+    """The URL of the SQLite database at `path`, which may hold `?`, `%` and spaces."""
+    plain = URL.create("sqlite", database=str(path))
+    if _text(plain) == f"sqlite:///{path}":
+        return _text(plain)
+    # of a URL that begins with `sqlite:///`, MLflow makes the folder that it names while quoted
+    return _text(plain.set(drivername="sqlite+pysqlite"))
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None if `url` is none or names no file."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    if parts.get_backend_name() != "sqlite" or parts.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parts.database))
+
+
+def with_driver(url: str) -> str:
+    """`url` quoted, and with the driver of the extra `postgres` if it names none.
+
+    Raises:
+        ArgumentError: it is no database URL.
+    """
+    parts = make_url(url)
+    if parts.drivername in ("postgresql", "postgres"):
+        parts = parts.set(drivername="postgresql+psycopg")
+    return _text(parts)
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
