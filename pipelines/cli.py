@@ -158,12 +158,16 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="Folder of `mixopt fit`.", metavar="DIR")],
     ratios: Annotated[Path, typer.Option(help="Mixtures to predict, CSV.")],
     out: Annotated[Path, typer.Option(help="CSV file for the predictions.")],
+    allow_plugin: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict the metrics of any mixtures: 9 of 10 runs lie within mean ± 1.645 std."""
     from pipelines.predict import predict_runs
 
-    predict_runs(folder, ratios, out, as_json=as_json)
+    predict_runs(folder, ratios, out, plugin=allow_plugin, as_json=as_json)
 
 
 @app.command()
@@ -197,6 +201,10 @@ def propose(
         Path | None, typer.Option(help="CSV of mixtures that are being trained already.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The fit's if not given.")] = None,
+    allow_plugin: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Propose the next mixtures to train, from a fit of finished runs."""
@@ -217,6 +225,7 @@ def propose(
         proposer=proposer,
         pending=pending,
         seed=seed,
+        plugin=allow_plugin,
         as_json=as_json,
     )
 

@@ -91,11 +91,16 @@ class Fitted:
             return self.make_surrogate().fit(self.table)
 
 
-def open_fit(folder: Path) -> Fitted:
+def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
     """What `mixopt fit` left in `folder`.
 
+    Args:
+        folder: may come from elsewhere, so that it imports nothing by itself.
+        plugin: `package.module:Name` of a surrogate that the folder may name.
+
     Raises:
-        RunsError: there is no finished fit in it, or another version of mixopt wrote it.
+        RunsError: there is no finished fit in it, another version of mixopt wrote it, or it names
+            a surrogate that is neither mixopt's own nor `plugin`.
     """
     path = folder / RECORD
     again = "Run `mixopt fit` with --out for this folder"
@@ -114,6 +119,13 @@ def open_fit(folder: Path) -> Fitted:
             f"has format {record.get('format')}, this mixopt reads {FORMAT}",
             where=str(path),
             mend=again,
+        )
+    name = record.get("surrogate")
+    if name not in surrogates.KNOWN and name != plugin:
+        raise RunsError(
+            f"names the surrogate {name!r}, which is not one of mixopt's own",
+            where=str(path),
+            mend=f"Check that you trust its code, then add --allow-plugin {name}",
         )
     try:
         frame = pl.read_parquet(folder / TABLE)

@@ -44,7 +44,9 @@ class Predictions:
     notes: tuple[str, ...]
 
 
-def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False) -> None:
+def predict_runs(
+    folder: Path, ratios: Path, out: Path, *, plugin: str | None = None, as_json: bool = False
+) -> None:
     """Predict the mixtures of the CSV file `ratios` with the fit in `folder`, into `out`.
 
     `out` has the rows of `ratios` in their order: the column that names the run, `<metric>_mean`
@@ -55,13 +57,14 @@ def predict_runs(folder: Path, ratios: Path, out: Path, *, as_json: bool = False
         folder: of `mixopt fit`.
         ratios: a column per domain; `model_params` and `tokens` ask for fidelities.
         out: the CSV file to write.
+        plugin: surrogate outside mixopt that the fit may name, `package.module:Name`.
         as_json: print one JSON object and nothing else.
 
     Raises:
         RunsError: there is no fit in the folder, or the mixtures cannot be used.
     """
     writable(out, FILE)
-    fitted = open_fit(folder)
+    fitted = open_fit(folder, plugin)
     asked = read_mixtures(ratios, fitted.domains)
     with make_error_console().status(f"fitting {fitted.surrogate_name}"):
         found = predict(fitted, asked)

@@ -142,6 +142,7 @@ def show_proposal(
     proposer: str = "bayes",
     pending: Path | None = None,
     seed: int | None = None,
+    plugin: str | None = None,
     as_json: bool = False,
 ) -> None:
     """Propose `n` mixtures, write them to `out`, and say what is expected of them.
@@ -154,6 +155,7 @@ def show_proposal(
         proposer: registry name, or `package.module:Name`.
         pending: CSV of mixtures that are being trained and have no metrics yet.
         seed: of the proposer; the fit's if None.
+        plugin: surrogate outside mixopt that the fit may name, `package.module:Name`.
         as_json: print one JSON object instead of the table.
 
     Raises:
@@ -162,7 +164,7 @@ def show_proposal(
     if n < 1:
         raise StudyError(f"{n} mixtures are none", where="-n", mend="Ask for at least 1")
     writable(out, FILE)
-    fitted = open_fit(folder)
+    fitted = open_fit(folder, plugin)
     space, notes = constraints.on(fitted.space)
     fitted.space = space
     trials = trials_of(fitted.table, fitted.cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,29 @@ def test_sizes_that_no_run_had_are_predicted_with_a_note(tmp_path: Path, run: Ru
     assert "No run was measured at 64M parameters: those predictions extrapolate." in said.out
     found = pl.read_csv(tmp_path / "p.csv")
     assert np.isfinite(found.drop("run").to_numpy()).all()
+
+
+@pytest.mark.parametrize("command", ["predict", "propose"])
+def test_a_fit_imports_no_surrogate_that_the_command_line_does_not_name(
+    command: str, done: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / f"foreign_{command}.py"
+    plugin.write_text(
+        f"open({str(tmp_path / 'imported')!r}, 'w').close()\n"
+        "from mixopt.surrogates.linear import Linear as Own\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(done / "fit", tmp_path / "fit")
+    record = json.loads((tmp_path / "fit" / "fit.json").read_text())
+    record["surrogate"] = f"foreign_{command}:Own"
+    (tmp_path / "fit" / "fit.json").write_text(json.dumps(record))
+    (tmp_path / "q.csv").write_text("code,web,comics\n0.5,0.5,0\n")
+    asked = ["-n", 1, "--proposer", "random"] if command == "propose" else []
+    asked = asked or ["--ratios", tmp_path / "q.csv"]
+    line = (command, tmp_path / "fit", *asked, "--out", tmp_path / "out.csv")
+    refused = run(*line)
+    assert refused.code != 0
+    assert f"--allow-plugin foreign_{command}:Own" in " ".join(refused.err.split())
+    assert not (tmp_path / "imported").exists()
+    assert run(*line, "--allow-plugin", f"foreign_{command}:Own").code == 0
+    assert (tmp_path / "imported").exists()
