@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+# errors mask passwords by this file: SQLAlchemy is imported only where a URL is taken apart, so that
+# trainings need torch and numpy alone and `mixopt --help` stays quick
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 USER_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
 QUERY_PASSWORD = re.compile(r"([?&](?:password|passwd|pwd|sslpassword|token|secret)=)[^&\s\"']*")
@@ -19,6 +22,8 @@ def masked(text: str) -> str:
 
 def sqlite(path: Path) -> str:
     """The URL of the SQLite database at `path`, which may hold `?`, `%` and spaces."""
+    from sqlalchemy import URL
+
     plain = URL.create("sqlite", database=str(path))
     if _text(plain) == f"sqlite:///{path}":
         return _text(plain)
@@ -28,6 +33,9 @@ def sqlite(path: Path) -> str:
 
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None if `url` is none or names no file."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parts = make_url(url)
     except ArgumentError:
@@ -43,6 +51,8 @@ def with_driver(url: str) -> str:
     Raises:
         ArgumentError: it is no database URL.
     """
+    from sqlalchemy import make_url
+
     parts = make_url(url)
     if parts.drivername in ("postgresql", "postgres"):
         parts = parts.set(drivername="postgresql+psycopg")
