@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# errors mask passwords by this file: SQLAlchemy is imported only where a URL is taken apart, so that
-# trainings need torch and numpy alone and `mixopt --help` stays quick
+# Errors mask passwords by this file. SQLAlchemy is imported only where a URL is taken apart:
+# trainings need torch and numpy alone, and `mixopt --help` stays quick.
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
