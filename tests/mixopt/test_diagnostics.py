@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from mixopt.diagnostics import OBJECTIVE, OutOfFold, choose, out_of_fold
+from mixopt.errors import SurrogateError
 from mixopt.objective import Objective
 from mixopt.surrogates import make
-from mixopt.testing.surrogates import example_table
+from mixopt.surrogates.auto import Auto
+from mixopt.testing.surrogates import example_table, two_fidelities
 from mixopt.trials import Fidelity, TrialTable
 
 OBJECTIVES = Objective({"a": 1.0, "c": 1.0})
@@ -111,3 +113,36 @@ def test_a_target_that_was_not_measured_is_stood_in_for_by_the_dearest_fidelity(
     # ends of the largest runs, none of them learned from: not its curves' points, which are dearer
     assert all(score.n == 12 for score in choice.scores.values())
     assert choice.held_out is None
+
+
+@pytest.mark.parametrize(
+    ("times", "asked", "able"), [(10.0, 10**5, "nested-laws"), (1.0, 10**8, "cokriging")]
+)
+def test_a_size_that_was_not_run_is_chosen_for_among_those_that_can_predict_there(
+    times: float, asked: int, able: str
+) -> None:
+    table = two_fidelities(12, params=times)
+    fitted = Auto(fidelity=Fidelity("", asked, 10**7)).fit(table)
+    assert fitted.choice is not None
+    assert fitted.choice.name == able
+    assert np.isfinite(fitted.predict(table.weights[:3]).mean).all()
+
+
+def test_a_size_that_no_surrogate_can_predict_at_is_refused() -> None:
+    smaller = Fidelity("", 10**5, 10**7)
+    with pytest.raises(SurrogateError, match="nothing is known of 100000 parameters"):
+        choose(two_fidelities(12), OBJECTIVES, names=("cokriging",), fidelity=smaller)
+
+
+def test_trees_win_where_losses_have_a_threshold_and_runs_are_many() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(4), 160)
+    steps = (weights[:, 0] > 0.2) + 2.0 * (weights[:, 1] > 0.3) + (weights[:, 2] > 0.15)
+    values = (3.0 - steps + 0.01 * rng.standard_normal(160))[:, None]
+    ones = np.ones(160)
+    table = TrialTable(
+        tuple("abcd"), ("loss",), weights, values, 1e6 * ones, 1e7 * ones, np.zeros(160, dtype=int)
+    )
+    objective = Objective({"loss": 1.0}, prefix="")
+    assert choose(table, objective).name == "lightgbm"
+    assert "lightgbm" not in choose(table.select(np.arange(60)), objective).scores
