@@ -14,9 +14,10 @@ it is read: another study's trials are never taken for one's own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -44,8 +45,8 @@ WEIGHT = FloatDistribution(0.0, 1.0)
 class Ledger:
     """The trials of one study.
 
-    Open one with `Ledger.open`. All writes are single transactions of the storage; a result is
-    written before the state that makes it count.
+    Open one with `Ledger.open`, or with `Ledger.read` to look at it. All writes are single
+    transactions of the storage; a result is written before the state that makes it count.
     """
 
     def __init__(
@@ -72,9 +73,7 @@ class Ledger:
         Raises:
             LedgerError: the storage cannot be reached or used, or is another folder's.
         """
-        before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
+        with _refusing(url):
             # Checking connections before use survives a database that restarts at night.
             storage = optuna.storages.get_storage(
                 RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
@@ -83,23 +82,31 @@ class Ledger:
                 storage=storage, study_name=name, direction="minimize", load_if_exists=True
             )
             study_id = storage.get_study_id_from_name(study.study_name)
-        except ImportError as error:
-            raise LedgerError(
-                f"the driver of this database is not installed: {error.__cause__ or error}",
-                where=url,
-                mend="For PostgreSQL: pip install 'mixopt[postgres]'",
-            ) from error
-        except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
-            raise LedgerError(
-                f"cannot open the storage: {error}",
-                where=url,
-                mend="Check the study file's `ledger` and that the database can be reached",
-            ) from error
-        finally:
-            optuna.logging.set_verbosity(before)
-        if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
-            raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
+        _check_directions(storage, study_id, name, url)
         _bind(storage, study_id, owner, url)
+        return cls(storage, study_id, name, objective, owner)
+
+    @classmethod
+    def read(cls, url: str, name: str, objective: Objective, owner: Identity) -> Ledger:
+        """The ledger of study `name` at `url`, to read only: nothing is made, changed or bound.
+
+        Of SQLite the file may be write-protected or on a read-only disk, and SQLite itself refuses
+        to write. Arguments as of `open`.
+
+        Raises:
+            LedgerError: it is not there, cannot be reached or used, or is another folder's.
+        """
+        with _refusing(url):
+            storage = optuna.storages.get_storage(
+                RDBStorage(
+                    urls.read_only(url),
+                    engine_kwargs={"pool_pre_ping": True},
+                    skip_table_creation=True,
+                )
+            )
+            study_id = storage.get_study_id_from_name(name)
+        _check_directions(storage, study_id, name, url)
+        _check_owner(storage, study_id, owner, url)
         return cls(storage, study_id, name, objective, owner)
 
     def trials(self) -> list[Trial]:
@@ -247,27 +254,62 @@ class Ledger:
             )
 
 
+@contextlib.contextmanager
+def _refusing(url: str) -> Iterator[None]:
+    """While the block opens a storage: Optuna is quiet, and whatever fails names `url`."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    except ImportError as error:
+        raise LedgerError(
+            f"the driver of this database is not installed: {error.__cause__ or error}",
+            where=url,
+            mend="For PostgreSQL: pip install 'mixopt[postgres]'",
+        ) from error
+    except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
+        raise LedgerError(
+            f"cannot open the storage: {error}",
+            where=url,
+            mend="Check the study file's `ledger` and that the database can be reached",
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _check_directions(storage: BaseStorage, study_id: int, name: str, url: str) -> None:
+    if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
+        raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
+
+
 def _bind(storage: BaseStorage, study_id: int, owner: Identity, url: str) -> None:
     """Bind an empty ledger to `owner`; refuse one that another folder or training has."""
+    _check_owner(storage, study_id, owner, url)
     bound = storage.get_study_user_attrs(study_id)
     wanted = {"training": owner.training, "folder": owner.id}  # the folder last: then it is bound
-    if {key: bound.get(key) for key in wanted} == wanted:
-        return
-    own_copy = _in_folder(url, owner) and bound.get("folder") == owner.copied_from
+    if {key: bound.get(key) for key in wanted} != wanted:
+        for key, value in wanted.items():
+            storage.set_study_user_attr(study_id, key, value)
+
+
+def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str) -> None:
+    """Refuse a ledger that another folder or training has."""
+    bound = storage.get_study_user_attrs(study_id)
     if bound.get("training", owner.training) != owner.training:
         raise LedgerError(
             "the trials there were trained with other settings or on another corpus",
             where=url,
             mend="Give the study a ledger of its own, or another name",
         )
-    if not own_copy and ("folder" in bound or storage.get_n_trials(study_id)):
+    own_copy = _in_folder(url, owner) and bound.get("folder") == owner.copied_from
+    if bound.get("folder") == owner.id or own_copy:
+        return
+    if "folder" in bound or storage.get_n_trials(study_id):
         raise LedgerError(
             f"the trials there are of another study folder than {owner.home}",
             where=url,
             mend="Give the study a ledger of its own, or another name",
         )
-    for key, value in wanted.items():
-        storage.set_study_user_attr(study_id, key, value)
 
 
 def _in_folder(url: str, owner: Identity) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 # Errors mask passwords by this file. SQLAlchemy is imported only where a URL is taken apart:
 # trainings need torch and numpy alone, and `mixopt --help` stays quick.
@@ -57,6 +58,24 @@ def with_driver(url: str) -> str:
     if parts.drivername in ("postgresql", "postgres"):
         parts = parts.set(drivername="postgresql+psycopg")
     return _text(parts)
+
+
+def read_only(url: str) -> str:
+    """`url` as `with_driver` gives it; of a SQLite file, so that SQLite only reads it.
+
+    A journal beside the file is an interrupted write that SQLite has to undo first: then it may.
+
+    Raises:
+        ArgumentError: it is no database URL.
+    """
+    from sqlalchemy import make_url
+
+    path = sqlite_path(url)
+    if path is None:
+        return with_driver(url)
+    mode = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
+    parts = make_url(url).set(database=f"file:{quote(str(path))}")
+    return _text(parts.update_query_dict({"mode": mode, "uri": "true"}))
 
 
 def _text(url: URL) -> str:

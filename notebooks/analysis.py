@@ -42,7 +42,7 @@ from mixopt.trials import Role, TrialTable
 
 study = load_study(Path(os.environ.get("MIXOPT_STUDY", "demo/study.yaml")))
 objective = study.mixture_objective()
-ledger = Ledger.open(study.ledger_url, study.name, objective, identity.read(study.home))
+ledger = Ledger.read(study.ledger_url, study.name, objective, identity.read(study.home))
 trials = ledger.trials()
 verdict = records.read_verdict(study.home)
 promotion = records.read_promotion(study.home)

@@ -98,12 +98,20 @@ def status(study: StudyFile) -> None:
 
 
 @app.command()
-def report(study: StudyFile) -> None:
+def report(
+    study: StudyFile,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; report.html in the study folder.")
+    ] = None,
+) -> None:
     """Write the HTML report from the ledger; safe while it runs."""
     from mixopt.study import load_study
+    from pipelines.outputs import FILE, writable
     from pipelines.report import write_report
 
-    print(write_report(load_study(study)))
+    if out is not None:
+        writable(out, FILE)
+    print(write_report(load_study(study), out))
 
 
 @app.command()

@@ -91,15 +91,20 @@ class Section:
     figures: Sequence[str] = ()
 
 
-def write_report(study: Study) -> Path:
-    """Write `report.html` into the folder of `study` and return its path.
+def write_report(study: Study, out: Path | None = None) -> Path:
+    """Write the report of `study` and return its path.
+
+    Args:
+        study: is only read; its folder may be on a read-only disk.
+        out: the file to write; `report.html` in the study folder if not given.
 
     Raises:
         StudyError: the study has not begun.
         LedgerError: the ledger cannot be reached.
+        FileError: the report cannot be written there.
     """
     require_begun(study)
-    path = study.home / "report.html"
+    path = out or study.home / "report.html"
     files.write_bytes(path, render(gather(study)).encode())
     return path
 
@@ -110,7 +115,7 @@ def gather(study: Study) -> Told:
     trials: list[Trial] = []
     owner = identity.read(study.home)
     if owner is not None:  # else nobody has worked on it yet
-        ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
+        ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
         try:
             trials = ledger.trials()
         finally:

@@ -35,7 +35,7 @@ def show_status(path: Path) -> None:
         console.print(f"{study.name} has not begun. Next: mixopt run {path}")
         return
     console.print(f"[bold]{study.name}[/] in {study.home}: {_holder(study.home / 'driver.lock')}")
-    ledger = Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
+    ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials = ledger.trials()
     ledger.close()
     table = Table()

@@ -1,14 +1,16 @@
 """The ledger records each trial once, keeps what it is told, and survives being reopened."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import shutil
+import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
 
-from mixopt import urls
+from mixopt import identity, urls
 from mixopt.errors import LedgerError
 from mixopt.identity import claim
 from mixopt.ledger import Ledger
@@ -244,6 +246,54 @@ def test_an_unreachable_ledger_does_not_give_its_password_away(tmp_path: Path) -
         opened(tmp_path, "postgresql://anna:hunter2@127.0.0.1:1/mixopt")
     assert "postgresql://anna:***@127.0.0.1:1/mixopt" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def read(path: Path, name: str = "demo") -> Ledger:
+    owner = claim(path, "recipe")
+    return Ledger.read(urls.sqlite(path / "ledger.db"), name, OBJECTIVE, owner)
+
+
+@pytest.mark.parametrize("name", ["plain", "lr?v=2", "a b#{c}%20"])
+def test_a_ledger_that_is_read_shows_its_trials_and_cannot_be_written(
+    tmp_path: Path, name: str
+) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    reopened(home).add(spec())
+    before = (home / "ledger.db").read_bytes()
+    ledger = read(home)
+    assert [t.spec for t in ledger.trials()] == [spec()]
+    with pytest.raises(optuna.exceptions.StorageInternalError):  # SQLite itself refuses
+        ledger.note(0, "a line")
+    assert (home / "ledger.db").read_bytes() == before
+
+
+def test_reading_makes_neither_a_ledger_nor_a_study_in_it(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"ledger\.db"):
+        read(tmp_path)
+    assert not (tmp_path / "ledger.db").exists()
+    reopened(tmp_path)
+    with pytest.raises(LedgerError, match=r"ledger\.db"):
+        read(tmp_path, "another")
+    assert optuna.get_all_study_names(urls.sqlite(tmp_path / "ledger.db")) == ["demo"]
+
+
+def test_a_write_that_a_kill_interrupted_is_undone_by_the_reader(tmp_path: Path) -> None:
+    reopened(tmp_path).add(spec())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / "identity.json", copy)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as writer:
+        writer.execute("PRAGMA cache_size = 1")  # changed pages go to the file before the commit
+        writer.execute("CREATE TABLE later (text TEXT)")
+        writer.executemany("INSERT INTO later VALUES (?)", [("x" * 4000,)] * 500)
+        for file in tmp_path.glob("ledger.db*"):
+            shutil.copy(file, copy)
+    assert (copy / "ledger.db-journal").stat().st_size > 0
+    owner = identity.read(copy)
+    assert owner is not None
+    url = urls.sqlite(copy / "ledger.db")
+    assert len(Ledger.read(url, "demo", OBJECTIVE, owner).trials()) == 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("psycopg") is not None, reason="psycopg is here")

@@ -10,6 +10,7 @@ import pytest
 from mixopt import files, records
 from mixopt.study import Study
 from pipelines.report import gather, render, write_report
+from pipelines.status import show_status
 from tests.pipelines.finished_study import finished_study, write_study
 
 
@@ -57,6 +58,19 @@ def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
     assert "50.0% (3.3×)" in text  # weight and implied epochs of the found mixture
     assert "4 epochs of 90k tokens" in text
     assert "mixopt sync" in text
+
+
+def test_looking_at_a_study_writes_nothing_into_its_folder(study: Study, tmp_path: Path) -> None:
+    def files_there() -> dict[Path, tuple[int, bytes]]:
+        there = [path for path in study.home.rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in there}
+
+    write_report(study)  # as the driver does
+    before = files_there()
+    show_status(study.path)
+    page = write_report(study, tmp_path / "page.html")
+    assert page.read_text().rstrip().endswith("</html>")
+    assert files_there() == before
 
 
 def test_what_comes_from_outside_is_escaped(page: str) -> None:
