@@ -120,7 +120,8 @@ def curve_table(
     Args:
         curves: each run's spec and its evaluations so far; those at step 0 are left out (no law
             holds there).
-        metrics: the columns kept; NaN where an evaluation lacks one.
+        metrics: the columns kept; NaN where an evaluation lacks one. All points of a run are those
+            that compare (`CurvePoint.comparable`): a law of steps knows no change of text.
 
     Raises:
         SurrogateError: there is no evaluation, or the runs are over different domains.
@@ -140,7 +141,7 @@ def curve_table(
         domains=domains,
         metrics=tuple(metrics),
         weights=np.array([spec.mixture.weights for _, spec, _ in rows]),
-        values=np.array([[p.metrics.get(m, np.nan) for m in metrics] for _, _, p in rows]),
+        values=np.array([[p.comparable.get(m, np.nan) for m in metrics] for _, _, p in rows]),
         params=np.array([spec.fidelity.params for _, spec, _ in rows], dtype=float),
         tokens=np.array([point.tokens for _, _, point in rows], dtype=float),
         seeds=np.array([spec.seed for _, spec, _ in rows]),

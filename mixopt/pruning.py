@@ -6,6 +6,9 @@ before the end the final objective of the trials that ended is regressed on what
 
     y_end = a + b y_step + error,      error ~ N(0, σ²), all three from n trials
 
+The end may be measured on more text than the way is. It is for all trials alike, so that a and b
+take up what it changes.
+
 A running trial's final objective then follows a shifted and scaled Student distribution with n - 2
 degrees of freedom, and its chance of ending below the best so far falls with its own y_step. Where
 it falls below `chance` is its limit: one number per step, which a training can be given before it

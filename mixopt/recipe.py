@@ -43,7 +43,8 @@ class Recipe:
             it where a training is long enough; a CPU's never is.
         evaluations: how often a run is evaluated on the way, the end included.
         evaluation_tokens: tokens per validation domain, and per task, at the end, at most.
-        curve_tokens: tokens per validation domain and task at each evaluation on the way, at most.
+        curve_tokens: tokens per validation domain and task at each evaluation on the way, at most,
+            and once more at the end, so that a curve's points compare.
         evaluation_share: what all evaluations may cost as a share of the training's FLOPs: domains
             and tasks get fewer tokens, those of the objective four times as many at the end as
             others. null lets all have what the two settings above say.
@@ -117,7 +118,7 @@ class Recipe:
         budget = self.evaluation_share * TRAINING_PER_FORWARD * tokens
         units = weighed + (sets - weighed) / FOCUS if weighed else sets
         end = min(self.evaluation_tokens, int(AT_THE_END * budget / units))
-        left = (budget - units * end) / (sets * max(1, self.evaluations - 1))
+        left = (budget - units * end) / (sets * self.evaluations)
         way = min(self.curve_tokens, int(left), end)
         return dataclasses.replace(self, evaluation_tokens=end, curve_tokens=way)
 

@@ -6,8 +6,9 @@ being written or after a crash. What is absent or half-written reads as nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
             points[int(point["step"])] = CurvePoint(
                 step=int(point["step"]),
                 tokens=int(point["tokens"]),
-                metrics={name: float(value) for name, value in point["metrics"].items()},
+                metrics=_numbers(point["metrics"]),
                 seconds=float(point.get("seconds", 0.0)),
+                on_curve_text=_numbers(point.get("on_curve_text", {})),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -80,7 +82,7 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
         step = 1 if last is None else last.step + 1
         seconds = trial.result.cost.device_seconds
         return [*curve, CurvePoint(step, tokens, trial.metrics, seconds)]
-    return [*curve[:-1], CurvePoint(last.step, last.tokens, trial.metrics, last.seconds)]
+    return [*curve[:-1], dataclasses.replace(last, metrics=trial.metrics)]
 
 
 def finished_at(home: Path, number: int) -> float | None:
@@ -107,9 +109,19 @@ def read_promotion(home: Path) -> dict[str, Any]:
 def curve_points(values: Sequence[Any]) -> list[CurvePoint]:
     """Curve points from their JSON form."""
     return [
-        CurvePoint(int(p["step"]), int(p["tokens"]), dict(p["metrics"]), float(p.get("seconds", 0)))
+        CurvePoint(
+            int(p["step"]),
+            int(p["tokens"]),
+            dict(p["metrics"]),
+            float(p.get("seconds", 0)),
+            dict(p.get("on_curve_text", {})),
+        )
         for p in values
     ]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _lines(path: Path) -> list[str]:

@@ -117,12 +117,26 @@ class TrialSpec:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One evaluation on the way: bits per byte (and `loss/…`, nats per token) by metric name."""
+    """One evaluation: bits per byte (and `loss/…`, nats per token) by metric name.
+
+    Attributes:
+        step: optimizer steps before it.
+        tokens: training tokens before it.
+        metrics: what was measured. At the end it may be on other text than on the way.
+        seconds: of training before it.
+        on_curve_text: where it is, the same metrics on the text of the evaluations on the way.
+    """
 
     step: int
     tokens: int
     metrics: Mapping[str, float]
     seconds: float = 0.0
+    on_curve_text: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def comparable(self) -> Mapping[str, float]:
+        """The metrics that compare with those of the curve's other points."""
+        return self.on_curve_text or self.metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,14 +172,15 @@ class RunStore:
         self.client.set_terminated(run, status, end_time=round(end * 1000))
 
 
-def curve_metrics(
-    curve: Sequence[CurvePoint], start: int, prefix: str = ""
-) -> list[tuple[str, float, int, int]]:
-    """The points of a curve as metrics whose step is the tokens seen, `start` in milliseconds."""
+def curve_metrics(curve: Sequence[CurvePoint], start: int) -> list[tuple[str, float, int, int]]:
+    """The points of a curve as metrics `curve/…`: steps are tokens, `start` in milliseconds.
+
+    All on the same text, also the last one (`CurvePoint.comparable`).
+    """
     return [
-        (prefix + name, value, point.tokens, start + round(point.seconds * 1000))
+        (f"curve/{name}", value, point.tokens, start + round(point.seconds * 1000))
         for point in curve
-        for name, value in point.metrics.items()
+        for name, value in point.comparable.items()
     ]
 
 

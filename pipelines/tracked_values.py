@@ -32,6 +32,8 @@ def weights(mixture: Mapping[str, float]) -> dict[str, str]:
 def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) -> Iterator[Metric]:
     """Learning curve, final metrics, cost and routing of `trial`, whose run began at `start`.
 
+    A curve's metrics are `curve/<metric>`, all on the same text; the final ones, which may be on
+    more, are `<metric>`.
     Per validation domain, `router/peak_load` is the largest share that an expert has of the
     assignments, by an even share: 1 is balanced, the number of experts is all on one.
     """
@@ -41,6 +43,8 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
         return
     cost, last = trial.result.cost, curve[-1].tokens
     end = start + round(curve[-1].seconds * 1000)
+    for name, final in trial.metrics.items() if trial.complete else ():
+        yield name, final, last, end
     yield "cost/device_seconds", cost.device_seconds, last, end
     yield "cost/tokens", cost.tokens, last, end
     yield "cost/flops", cost.flops, last, end

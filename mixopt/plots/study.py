@@ -107,7 +107,9 @@ def learning_curves(
     *,
     highlight: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """The objective while proxies train, a line per curve.
+    """The objective while proxies train, a line per curve, on the same text all along it.
+
+    Where a training's result was measured on more text than its curve, a marker shows it.
 
     Args:
         curves: name → points; points without the objective's metrics are left out.
@@ -126,7 +128,7 @@ def learning_curves(
         colour = style.colour(label, list(shown).index(name)) if bright else style.FAINT
         figure.add_scatter(
             x=[p.tokens for p in points],
-            y=[objective.value(p.metrics) for p in points],
+            y=[objective.value(p.comparable) for p in points],
             mode="lines+markers" if bright else "lines",
             name=label,
             line={"color": colour, "width": 2.4 if bright else 1},
@@ -135,7 +137,27 @@ def learning_curves(
             hovertemplate=f"{name}<br>%{{x}} tokens: %{{y:.4f}}<extra></extra>",
         )
         faint = faint and bright
+    results = {n: [p for p in curves[n] if p.on_curve_text] for n in order if n in shown}
+    if any(results.values()):
+        _add_results(figure, results, objective)
     return figure
+
+
+def _add_results(
+    figure: go.Figure, results: Mapping[str, Sequence[CurvePoint]], objective: Objective
+) -> None:
+    """Markers where the end was measured on more text; a line to them would show a jump."""
+    ends = [(name, p) for name, points in results.items() for p in points]
+    ends = [(n, p) for n, p in ends if all(m in p.metrics for m in objective.metrics)]
+    figure.add_scatter(
+        x=[p.tokens for _, p in ends],
+        y=[objective.value(p.metrics) for _, p in ends],
+        mode="markers",
+        name="final evaluation, on more text",
+        marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
+        text=[name for name, _ in ends],
+        hovertemplate="%{text}<br>%{x} tokens: %{y:.4f}<extra>final, on more text</extra>",
+    )
 
 
 def best_so_far(

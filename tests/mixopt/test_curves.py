@@ -85,6 +85,13 @@ def test_evaluations_of_running_trials_become_a_table_and_a_forecast() -> None:
     assert chance_to_beat(said, objective, incumbent=3.0).min() > 0.99
 
 
+def test_a_law_of_steps_reads_a_curve_on_one_text() -> None:
+    spec, points = run(Mixture.of({"a": 1}), 1.0, [500, 1000])
+    end = CurvePoint(2000, 2_000_000, {"bpb/a": 0.5}, on_curve_text={"bpb/a": 1.09})
+    table = curve_table([(spec, [*points, end])], ["bpb/a"])
+    assert table.values[-1, 0] == 1.09
+
+
 def test_runs_measured_at_one_time_only_are_refused() -> None:
     mixtures = [Mixture.of({"a": w, "b": 1 - w}) for w in (0.2, 0.4, 0.6)]
     table = curve_table([run(m, 1.0, [500]) for m in mixtures], ["bpb/a"])

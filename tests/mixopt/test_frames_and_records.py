@@ -74,6 +74,16 @@ def test_a_curve_ends_with_the_final_metrics_not_beside_them(tmp_path: Path) -> 
     assert len(records.read_curve(tmp_path, DONE)) == 2
 
 
+def test_the_end_of_a_curve_keeps_what_compares_with_the_points_before(tmp_path: Path) -> None:
+    last = json.loads(point(3, 1.51)) | {"on_curve_text": {"bpb/law": 1.7}}
+    write_curve(tmp_path, [point(1, 2.0), json.dumps(last)])
+    curve = records.read_curve(tmp_path, DONE)
+    assert curve[-1].metrics == {"bpb/law": 1.5}
+    assert [p.comparable["bpb/law"] for p in curve] == [2.0, 1.7]
+    again = records.curve_points([dataclasses.asdict(p) for p in curve])
+    assert again == curve
+
+
 def test_a_trial_that_trains_in_a_cohort_shows_its_own_part_of_the_cohorts_curve(
     tmp_path: Path,
 ) -> None:

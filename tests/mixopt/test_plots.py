@@ -120,6 +120,15 @@ def test_highlighted_curves_are_drawn_over_the_others() -> None:
     assert [t.name for t in figure.data] == ["other trials", "best"]
 
 
+def test_no_line_joins_evaluations_on_two_texts() -> None:
+    end = CurvePoint(2, 100, {"bpb/law": 1.5}, on_curve_text={"bpb/law": 1.8})
+    figure = plots.learning_curves({"a": [CurvePoint(1, 50, {"bpb/law": 2.0}), end]}, OBJECTIVE)
+    line, result = figure.data
+    assert list(line.y) == [2.0, 1.8]
+    assert (list(result.y), result.mode) == ([1.5], "markers")
+    assert result.name == "final evaluation, on more text"
+
+
 def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
     figure = plots.expert_loads({"law": [0.9, 0.1], "code": [0.2, 0.8]}, ["law"])
     assert list(figure.data[0].x) == ["law", "expert 1"]

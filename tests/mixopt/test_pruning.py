@@ -105,6 +105,16 @@ def test_a_trial_is_stopped_beyond_its_limit_alone() -> None:
     assert found.hopeless(CurvePoint(20, 2000, {"bpb/a": 9.0})) is None  # lacks a metric
 
 
+def test_an_end_measured_on_other_text_moves_no_limit() -> None:
+    ends = (2.0, 2.1, 2.3, 2.35, 2.4)
+    same = limits([curve(e + 1, e + 0.5, e) for e in ends], OBJECTIVE, 0.1)
+    other = limits([curve(e + 1, e + 0.5, e - 0.4) for e in ends], OBJECTIVE, 0.1)
+    assert same is not None
+    assert other is not None
+    for one, two in zip(same.most, other.most, strict=True):
+        assert one == pytest.approx(two)
+
+
 def test_nothing_is_stopped_where_too_little_is_known() -> None:
     known = [curve(e + 1, e + 0.5, e) for e in (2.0, 2.1, 2.3, 2.35, 2.4)]
     assert limits(known[: FEWEST - 1], OBJECTIVE, 0.05) is None

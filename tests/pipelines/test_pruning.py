@@ -156,7 +156,8 @@ def test_the_views_tell_pruned_trials_from_complete_and_failed_ones(
     }
     one = shown[pruned[0].number][1]
     assert "objective" not in one
-    assert "bpb/notes" in one
+    assert "curve/bpb/notes" in one
+    assert "bpb/notes" not in one
     sync_study(searched.path)
     assert shown_trials(searched).keys() == shown.keys()
 

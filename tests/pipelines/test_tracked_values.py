@@ -1,6 +1,7 @@
 """What a trial shows of its routing."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,25 @@ def test_routing_is_shown_per_domain(tmp_path: Path) -> None:
     assert found["router/dropped/law"] == 0.01
 
 
+def test_a_curve_is_of_one_text_and_the_result_stands_beside_it(tmp_path: Path) -> None:
+    curve = trial_folder(tmp_path, 0) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    way = {"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}}
+    end = {"step": 8, "tokens": 512, "metrics": {"bpb/law": 2.0}, "on_curve_text": {"bpb/law": 2.4}}
+    curve.write_text("\n".join(map(json.dumps, (way, end))))
+    told = list(trial_metrics(trial(), tmp_path, Objective({"law": 1}), 0))
+    assert [m[1] for m in told if m[0] == "curve/bpb/law"] == [2.5, 2.4]
+    assert [m[1] for m in told if m[0] == "bpb/law"] == [2.0]
+
+
 def test_a_pruned_trial_shows_its_curve_and_cost_and_no_objective(tmp_path: Path) -> None:
     pruned = dataclasses.replace(trial(), state=State.PRUNED, message="it would hardly win")
     curve = trial_folder(tmp_path, 0) / "curve.jsonl"
     curve.parent.mkdir(parents=True)
     curve.write_text('{"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}, "seconds": 1.0}\n')
     found = shown(pruned, tmp_path)
-    assert found["bpb/law"] == 2.5
+    assert found["curve/bpb/law"] == 2.5
+    assert "bpb/law" not in found  # a result on the way is none at the end
     assert found["cost/tokens"] == 512
     assert "objective" not in found
     tags = trial_tags(pruned)

@@ -94,7 +94,7 @@ def test_a_child_run_holds_mixture_metrics_and_cost(shown: Study) -> None:
 
 def test_a_learning_curve_has_the_tokens_as_steps(shown: Study) -> None:
     run = next(r for r in runs_of(shown, "trial") if r.data.tags["mixopt.trial"] == "0")
-    history = client().get_metric_history(run.info.run_id, "bpb/descriptions")
+    history = client().get_metric_history(run.info.run_id, "curve/bpb/descriptions")
     assert [point.step for point in history] == [80_000 * i for i in range(1, 6)]
     lasted = run.info.end_time - run.info.start_time
     assert lasted == pytest.approx(15_000, abs=2)  # milliseconds, whatever its share of them cost

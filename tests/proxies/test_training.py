@@ -77,6 +77,18 @@ def test_a_training_learns_and_tells_what_it_cost(corpus: Corpus, tmp_path: Path
     assert sum(result.loads["d0"]) == pytest.approx(1)
 
 
+def test_the_points_of_a_curve_are_evaluated_on_the_same_text(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    result = _result(_train(_job(corpus), tmp_path)[0])
+    short = _result(_train(_job(corpus, recipe={"evaluation_tokens": 256}), tmp_path / "s")[0])
+    assert [p.comparable for p in result.curve] == [p.comparable for p in short.curve]
+    assert result.curve[-1].comparable == short.metrics
+    assert result.curve[-1].comparable != result.metrics  # which are of twice the text
+    alone = _result(_train(_job(corpus, recipe={"evaluations": 1}), tmp_path / "alone")[0])
+    assert alone.curve[-1].on_curve_text == {}  # nothing to compare with
+
+
 def test_more_of_a_domain_makes_the_model_better_at_it(corpus: Corpus, tmp_path: Path) -> None:
     job = _job(corpus, seeds=(1, 1), mixtures=(MOSTLY_D0, MOSTLY_D1), tokens=100 * 128)
     more, less = map(_result, _train(job, tmp_path))
