@@ -7,10 +7,11 @@ from itertools import chain
 
 import numpy as np
 
-from mixopt.errors import MixtureError, StudyError
+from mixopt.errors import MixtureError
 from mixopt.exchange import d_optimal
 from mixopt.mixture import Mixture
 from mixopt.polytope import FEASIBLE
+from mixopt.registry import check_name
 from mixopt.space import MixtureSpace
 
 SMALLEST_WEIGHT = 2e-4  # RegMix (2407.01492): below it a proxy sees too few tokens to tell
@@ -75,10 +76,7 @@ def _spaced(
     baselines: Sequence[np.ndarray],
 ) -> list[Mixture]:
     """The first `n` of baselines and candidates (m,) apart from `taken` and all before them."""
-    if kind not in DESIGNS:
-        raise StudyError(
-            f"no design is called {kind!r}", where="design", mend=f"Choose from {sorted(DESIGNS)}"
-        )
+    check_name("design", kind, DESIGNS, where="design", own=False)
     first = np.array([space.project(weights) for weights in baselines]).reshape(-1, taken.shape[1])
     chosen: list[Mixture] = []
     apart = APART

@@ -23,15 +23,18 @@ from pydantic import (
     field_validator,
 )
 
-from mixopt import designs, files, urls, yaml_lines
+from mixopt import designs, files, proposers, surrogates, urls, yaml_lines
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
+from mixopt.models.upcycling import UPCYCLERS
+from mixopt.named import Registered
 from mixopt.objective import Objective
 from mixopt.pruning import FEWEST
 from mixopt.recipe import Recipe
+from mixopt.registry import is_own
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
 
@@ -132,18 +135,19 @@ class Pruner(Section):
 class Search(Section):
     """How the swarm is chosen."""
 
-    design: Literal["dirichlet", "sobol", "d-optimal", "vertices"] = "dirichlet"
-    """First swarm: around the natural mixture (2407.01492), evenly, most telling, or extremes."""
+    design: Annotated[str, Registered("design", designs.DESIGNS, own=False)] = "dirichlet"
+    """First swarm: `dirichlet` is around the natural mixture (2407.01492), `sobol` even over the
+    space, `d-optimal` the most informative, `vertices` the extremes."""
     trials: int = Field(default=16, ge=3)
     """Trials of the first swarm, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
     """Rounds of proposals after it. May be raised later: the study then goes on."""
     batch: int = Field(default=4, ge=1)
     """Trials per round."""
-    proposer: str = "bayes"
-    """`bayes`, `climb`, `mixmin`, `optuna`, `pareto`, `random`, `regmix`, a design, or your own."""
-    surrogate: str = "auto"
-    """`gp`, `lightgbm`, `auto` (the better one in cross-validation), or your own."""
+    proposer: Annotated[str, Registered("proposer", proposers.KNOWN)] = "bayes"
+    """What chooses the mixtures of a round."""
+    surrogate: Annotated[str, Registered("surrogate", surrogates.KNOWN)] = "auto"
+    """What models the metrics; `auto` takes the best in cross-validation."""
     repeats: int = Field(default=2, ge=0)
     """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
     pruner: Pruner | None = None
@@ -165,8 +169,8 @@ class Select(Section):
 class Promote(Section):
     """The full upcycling run of the selected mixture."""
 
-    upcycler: str = "branch-train-mix"
-    """Registry name, or your own `package.module:Name`."""
+    upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
+    """How the dense models become one mixture of experts."""
     model: ModelConfig = ModelConfig()
     """Shape of the promoted model; its experts become the branched domain models."""
     recipe: Training = Recipe()
@@ -176,8 +180,8 @@ class Promote(Section):
     """Tokens of each dense domain expert branched from it."""
     tokens: Tokens = 600_000
     """Tokens of the upcycled model, on the selected mixture."""
-    name: str | None = None
-    """Registered model name in MLflow; null takes the study's name."""
+    name: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    """Registered model name in MLflow, without / and :; null takes the study's name."""
 
     @property
     def tokens_each(self) -> int:
@@ -343,6 +347,31 @@ class Study(Section):
         metrics = self.mixture_objective().metrics
         counted = {name.split("/", 1)[1] for name in metrics}
         return tuple(n for n in (*corpus.validation_domains, *self.tasks) if n in counted)
+
+    def import_own_parts(self) -> None:
+        """Import every `package.module:Name` that the file names, before anything is trained.
+
+        Raises:
+            StudyError: one does not import, or is no part of its kind.
+        """
+        try:
+            if is_own(self.search.surrogate):
+                surrogates.find(self.search.surrogate)
+            if is_own(self.search.proposer):
+                proposers.find(self.search.proposer)
+            if self.promote is not None and is_own(self.promote.upcycler):
+                from mixopt.models.upcycling.base import upcycler_class  # imports torch
+
+                upcycler_class(self.promote.upcycler)
+            for model in self._models():
+                if is_own(model.router) and not model.dense:
+                    model.settings.check(model)
+        except StudyError as error:
+            where = f"{self.path}: {error.where}"
+            raise StudyError(error.what, where=where, mend=error.mend) from error
+
+    def _models(self) -> list[ModelConfig]:
+        return [self.proxy.model, *([self.promote.model] if self.promote else [])]
 
     def prepare_tasks(self, corpus: Corpus, folder: Path) -> dict[str, Path]:
         """Task → file of its questions as tokens in `folder`, made where it is not there.

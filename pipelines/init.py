@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
-from mixopt import files
+from mixopt import files, proposers, surrogates
 from mixopt.corpus.shards import Corpus
+from mixopt.designs import DESIGNS
 from mixopt.errors import StudyError
 from mixopt.models.config import ModelConfig
+from mixopt.models.upcycling import UPCYCLERS
 from mixopt.recipe import Recipe
 from pipelines.console import make_console
 
@@ -39,11 +43,13 @@ experts_per_token: {k}, expert_width: {expert_width}}}
   recipe: {{learning_rate: {rate}, batch_sequences: {batch}, sequence_length: {length}}}
 
 search:
-  design: dirichlet       # first swarm: dirichlet, sobol, d-optimal or vertices
+  design: dirichlet       # first swarm: {designs}
   trials: 16              # trials in it
   repeats: 2              # further seeds of the natural mixture, to measure the noise
-  proposer: bayes         # bayes, regmix or random
-  surrogate: auto         # gp, lightgbm, or auto: the better one in cross-validation
+{proposers}
+  proposer: bayes
+{surrogates}
+  surrogate: auto         # auto: the best in cross-validation
   rounds: 2               # rounds of proposals; may be raised later
   batch: 4                # trials in each
 
@@ -53,7 +59,7 @@ select:                   # found mixture against natural and uniform, with fres
   confidence: 0.9         # promotes at an adjusted p-value of at most 1 - confidence
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
-  upcycler: branch-train-mix
+  upcycler: branch-train-mix  # {upcyclers}
   seed_tokens: 600k       # dense seed model, on the natural mixture
   expert_tokens: 200k     # each dense domain expert branched from it
   tokens: 600k            # the upcycled model, on the selected mixture
@@ -90,6 +96,10 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         name=file.stem,
         corpus=relative,
         objective="\n".join(f"  {name}: 1.0" for name in targets),
+        designs=", ".join(sorted(DESIGNS)),
+        proposers=_choices("proposers", proposers.KNOWN),
+        surrogates=_choices("surrogates", surrogates.KNOWN),
+        upcyclers=", ".join(sorted(UPCYCLERS)),
         first=corpus.domains[0],
         second=corpus.domains[-1],
         width=model.width,
@@ -108,6 +118,14 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
     files.write_bytes(file, text.encode())
     make_console().print(
         f"Wrote {file}. Next:\n  mixopt plan {file}\n  mixopt run {file}", soft_wrap=True
+    )
+
+
+def _choices(kind: str, known: Iterable[str]) -> str:
+    """Comment lines that list all registered names."""
+    text = f"{kind}: {', '.join(sorted(known))}, or your own package.module:Name"
+    return textwrap.fill(
+        text, 100, initial_indent="  # ", subsequent_indent="  #   ", break_on_hyphens=False
     )
 
 

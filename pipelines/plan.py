@@ -201,9 +201,12 @@ def show_plan(path: Path, slots: int) -> None:
         slots: trainings at once; 0 for as many as this machine has cores.
     """
     study = load_study(path)
+    study.import_own_parts()
     corpus = study.open_corpus()
+    space = study.mixture_space(corpus)
     check(study, corpus)
     check_search(study)
+    study.first_swarm(space)  # says so where the space cannot hold it
     console = make_console()
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
@@ -261,7 +264,6 @@ def show_plan(path: Path, slots: int) -> None:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
     for line in rate_advice(plan):
         console.print(line, style="dim")
-    space = study.mixture_space(corpus)
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
     capped = [name for name, cap in space.caps.items() if cap < 1]
     for name in capped:

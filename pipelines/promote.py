@@ -23,8 +23,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling import upcycler_class
-from mixopt.models.upcycling.base import check_shapes
+from mixopt.models.upcycling.base import check_shapes, upcycler_class
 from mixopt.objective import Objective
 from mixopt.study import Promote, Study, digest
 from mixopt.trials import Outcome, TrialResult, TrialTable

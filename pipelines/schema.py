@@ -20,6 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 import mixopt
+from mixopt.named import OWN_PATTERN
 from mixopt.study import FREE, Study, parse_tokens, short_task
 from pipelines.wording import count
 
@@ -185,8 +186,10 @@ def _table(schema: Schema, section: Schema) -> str:
     for name, values in section["properties"].items():
         required = name in section.get("required", ())
         default = "*required*" if required else _default(values)
-        said = values.get("description") or (_section(schema, values) or {})["description"]
-        said = said.split("\n")[0].replace("|", "\\|")
+        own = values.get("description")
+        # a section's description is printed whole where its keys are: here its first sentence
+        said = own or (_section(schema, values) or {})["description"].split("\n")[0]
+        said = " ".join(said.split()).replace("|", "\\|")
         rows.append(f"| `{name}` | {default} | {_takes(values)} | {said} |")
     return "\n".join(rows) + "\n"
 
@@ -206,6 +209,8 @@ def _takes(values: Schema) -> str:
         return "tokens"
     if "anyOf" in values:
         return ", ".join(dict.fromkeys(_takes(v) for v in values["anyOf"]))
+    if values.get("pattern") == OWN_PATTERN:
+        return "`package.module:Name`"
     if "const" in values:
         return f"`{values['const']}`"
     if "enum" in values:

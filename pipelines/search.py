@@ -19,7 +19,7 @@ from mixopt.records import read_curve, trial_folder
 from mixopt.study import Study
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Limits, Role, Trial, TrialSpec, TrialTable
-from pipelines.session import Session, add_missing, run_trials
+from pipelines.session import Session, add_missing, kept_domains, run_trials
 
 # Surrogates that are told the noise; to the others the repeats are rows like any. On RegMix's 1M
 # runs with noise of .3 deviations, error of 24 / 64 runs by a Gaussian process: .376 / .284
@@ -170,11 +170,12 @@ def require_complete(session: Session) -> None:
 
 
 def check(study: Study) -> None:
-    """Refuse to prune trials of a proposer that needs them all, before anything is trained.
+    """Refuse a proposer that cannot work for this study, before anything is trained.
 
     Raises:
-        StudyError: the study's proposer is such a one, or there is none of that name.
+        StudyError: it needs trials that would be pruned, or tokens that no trial can keep.
     """
+    kept_domains(study)
     name = study.search.proposer
     if study.search.pruner is not None and not proposers.find(name).survives_pruning:
         raise StudyError(

@@ -56,6 +56,25 @@ def study_resources(study: Study) -> Resources:
     return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
 
 
+def kept_domains(study: Study) -> tuple[str, ...]:
+    """Validation domains whose tokens' losses the trials of `study` keep for its proposer.
+
+    Raises:
+        StudyError: the proposer needs them, and the objective weighs what is no such domain.
+    """
+    if not proposers.find(study.search.proposer).needs_token_losses:
+        return ()
+    metrics = study.mixture_objective().metrics
+    for name in metrics:
+        if not name.startswith("bpb/"):
+            raise StudyError(
+                f"the proposer {study.search.proposer!r} cannot weigh {name!r}",
+                where=f"{study.path}: objective",
+                mend="It needs the tokens of validation domains; choose another proposer",
+            )
+    return tuple(name.removeprefix("bpb/") for name in metrics)
+
+
 @dataclass
 class Session:
     """An open study. Made by `open_session`, which holds the study's lock as long as it lives."""
@@ -148,16 +167,7 @@ class Session:
     @cached_property
     def kept_domains(self) -> tuple[str, ...]:
         """Validation domains whose tokens' losses the search's trials keep for its proposer."""
-        if not proposers.find(self.study.search.proposer).needs_token_losses:
-            return ()
-        for name in self.objective.metrics:
-            if not name.startswith("bpb/"):
-                raise StudyError(
-                    f"the proposer {self.study.search.proposer!r} cannot weigh {name!r}",
-                    where=f"{self.study.path}: objective",
-                    mend="It needs the tokens of validation domains; choose another proposer",
-                )
-        return tuple(name.removeprefix("bpb/") for name in self.objective.metrics)
+        return kept_domains(self.study)
 
     @cached_property
     def weighed(self) -> tuple[str, ...]:
@@ -209,6 +219,7 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
             another study.
     """
     study = load_study(path)
+    study.import_own_parts()
     corpus = study.open_corpus()
     display = display or Display(make_console())
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import json
 import os
 import re
@@ -18,7 +19,10 @@ import pytest
 import typer.main
 import yaml
 
-from mixopt.study import load_study
+from mixopt import proposers, surrogates
+from mixopt.designs import DESIGNS
+from mixopt.models.upcycling import UPCYCLERS
+from mixopt.study import Pruner, load_study
 from pipelines import schema
 from pipelines.cli import app
 
@@ -191,3 +195,21 @@ def test_the_surrogate_shown_to_contributors_passes_all_but_learning(tmp_path: P
     )
     failed = re.findall(r"^FAILED \S+::(\w+)", ran.stdout, re.MULTILINE)
     assert failed == ["test_unseen_mixtures_are_ranked_better_than_by_chance"], ran.stdout
+
+
+def test_the_page_of_the_study_file_prints_descriptions_whole_and_lists_registered_names() -> None:
+    page = schema.study_page()
+    for section in schema.study_schema()["$defs"].values():
+        for values in section["properties"].values():
+            if "description" in values:
+                whole = " ".join(values["description"].split()).replace("|", "\\|")
+                assert f"| {whole} |" in page
+    for known in (surrogates.KNOWN, proposers.KNOWN, DESIGNS, UPCYCLERS):
+        assert ", ".join(f"`{name}`" for name in sorted(known)) in page
+
+
+def test_the_page_names_the_surrogates_that_learn_from_pruned_trials() -> None:
+    text = inspect.getdoc(Pruner) or ""
+    listed = text.partition("The surrogates ")[2].partition(" learn from")[0]
+    able = {n for n in surrogates.KNOWN if n != "auto" and surrogates.find(n).heeds_doubt}
+    assert set(re.findall(r"`([\w-]+)`", listed)) == able

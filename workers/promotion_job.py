@@ -62,7 +62,7 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
     from mixopt.corpus.shards import Corpus
     from mixopt.models.config import ModelConfig
     from mixopt.models.transformer import Transformer
-    from mixopt.models.upcycling import upcycler_class
+    from mixopt.models.upcycling.base import upcycler_class
     from mixopt.recipe import Recipe
     from proxies.checkpoint import load_state, save_state
     from proxies.evaluation import evaluate, validation_windows

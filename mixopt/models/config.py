@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from mixopt.errors import StudyError
 from mixopt.models.router_settings import SETTINGS, RouterSettings, build_settings
+from mixopt.registry import check_name
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class ModelConfig:
             )
         if self.balance not in ("global", "micro"):
             raise StudyError(f"must be global or micro, is {self.balance!r}", where="balance")
+        check_name("router", self.router, SETTINGS, where="router")
         if not self.dense and (":" not in self.router or self.router_settings):
             self.settings.check(self)
 

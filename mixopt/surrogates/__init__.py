@@ -25,8 +25,8 @@ KNOWN = {
 }
 
 
-def make(name: str, **settings: Any) -> Surrogate:
-    """A fresh `Surrogate` called `name` in the study file (see `Surrogate` for the settings).
+def find(name: str) -> type[Surrogate]:
+    """The class of the surrogate called `name` in the study file.
 
     Raises:
         StudyError: there is none of that name.
@@ -34,4 +34,13 @@ def make(name: str, **settings: Any) -> Surrogate:
     from mixopt.registry import resolve
     from mixopt.surrogates.base import Surrogate
 
-    return resolve("surrogate", name, KNOWN, Surrogate)(**settings)  # type: ignore[type-abstract]
+    return resolve("surrogate", name, KNOWN, Surrogate)  # type: ignore[type-abstract]
+
+
+def make(name: str, **settings: Any) -> Surrogate:
+    """A fresh `Surrogate` called `name` in the study file (see `Surrogate` for the settings).
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    return find(name)(**settings)

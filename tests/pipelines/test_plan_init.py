@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from mixopt import proposers, surrogates
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError, StudyError
+from mixopt.designs import DESIGNS
+from mixopt.errors import CorpusError, MixoptError, StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import advised_peak_rate
+from mixopt.models.upcycling import UPCYCLERS
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
 from pipelines.init import write_study_file
@@ -187,3 +191,30 @@ def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path:
     assert study.promote is not None
     assert study.promote.model.experts == 3  # two domains and the seed
     check(study, corpus)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"search": {"surrogate": "effectiv-data"}}, "Did you mean 'effective-data'"),
+        ({"search": {"surrogate": "absent.place:Model"}}, "does not import"),
+        ({"space": {"bounds": {"law": [0.5, 0.5], "code": [0.5, 0.5]}}}, "distinct mixtures"),
+    ],
+)
+def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
+    text_corpus: Corpus,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    said: str,
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(MixoptError, match=said):
+        show_plan(file, slots=2)
+    assert capsys.readouterr().out == ""
+
+
+def test_init_lists_every_registered_part(begun: Path) -> None:
+    words = set(re.findall(r"[\w-]+", begun.read_text()))
+    for known in (surrogates.KNOWN, proposers.KNOWN, DESIGNS, UPCYCLERS):
+        assert set(known) <= words

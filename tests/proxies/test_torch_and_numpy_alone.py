@@ -30,7 +30,7 @@ from mixopt.corpus.batches import Batches
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CheckpointError
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling import upcycler_class
+from mixopt.models.upcycling.base import upcycler_class
 from mixopt.mixture import Mixture
 from mixopt.recipe import Recipe
 from proxies.job import Job

@@ -1,5 +1,11 @@
 """Upcycling: dense models in, one mixture-of-experts model and its receipt out; see `base`."""
 
-from mixopt.models.upcycling.base import Receipt, Upcycler, upcycler_class
+from __future__ import annotations
 
-__all__ = ["Receipt", "Upcycler", "upcycler_class"]
+from collections.abc import Mapping
+
+# here and not in `base`, which imports torch: reading a study file checks the name
+UPCYCLERS: Mapping[str, str] = {
+    "branch-train-mix": "mixopt.models.upcycling.branch_train_mix:BranchTrainMix",
+    "sparse": "mixopt.models.upcycling.sparse:SparseUpcycling",
+}

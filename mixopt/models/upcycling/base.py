@@ -20,12 +20,9 @@ from mixopt.errors import StudyError, TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
+from mixopt.models.upcycling import UPCYCLERS
 from mixopt.registry import resolve
 
-UPCYCLERS: Mapping[str, str] = {
-    "branch-train-mix": "mixopt.models.upcycling.branch_train_mix:BranchTrainMix",
-    "sparse": "mixopt.models.upcycling.sparse:SparseUpcycling",
-}
 GATE_UP, DOWN, ROUTER = "feed_forward.gate_up", "feed_forward.down", "feed_forward.router."
 
 

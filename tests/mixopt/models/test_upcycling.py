@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixopt.errors import StudyError
-from mixopt.models.upcycling import upcycler_class
+from mixopt.models.upcycling.base import upcycler_class
 from mixopt.models.upcycling.branch_train_mix import BranchTrainMix
 from mixopt.models.upcycling.sparse import SparseUpcycling
 from mixopt.testing.upcyclers import UpcyclerConformance
