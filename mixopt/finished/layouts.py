@@ -10,6 +10,7 @@ import numpy as np
 
 from mixopt.errors import RunsError
 from mixopt.finished.sheets import UNNAMED, Sheet
+from mixopt.trials import State
 
 IDS = (
     *("run", "run_id", "run_name", "index", "name", "id", "trial", "trial_id"),
@@ -23,7 +24,7 @@ FACTS = {
     "tokens": ("tokens", "train_tokens", "n_tokens"),
     "seed": ("seed",),
     "step": ("step", "steps"),
-    "cost": ("cost", "train_time"),
+    "cost": ("cost", "train_time", "device_seconds"),
 }
 """What is known of a run besides its mixture and metrics → the columns that may hold it."""
 HYPERPARAMETERS = frozenset(
@@ -44,6 +45,11 @@ HOUSEKEEPING = frozenset(
 )
 """Last parts of columns that trackers write beside metrics; they measure no model."""
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
+EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
+RECORDS = frozenset(
+    {*("state", "role", "round", "arm", "objective", "flops", "attempts", "failure", "message")}
+)
+"""Columns of that table that are neither weights, metrics nor facts (see `mixopt.frames`)."""
 LOOSE = 0.02  # how far from 1 the rounded weights of a row may sum
 
 
@@ -52,7 +58,7 @@ class Layout:
     """How a pair of tables is laid out.
 
     Attributes:
-        name: `olmix`, `regmix` or `admire`.
+        name: `olmix`, `regmix`, `admire`, or `mixopt` for a study's table of trials.
         domains: columns of the ratios that are weights.
         metrics: columns of the metrics that were measured.
         ids: the column that names the run in the ratios and in the metrics; None where the two are
@@ -65,6 +71,42 @@ class Layout:
     metrics: tuple[str, ...]
     ids: tuple[str, str] | None
     notes: tuple[str, ...]
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """The domains as they are called: as their columns, as in its study for `mixopt`."""
+        return tuple(domain_name(column) for column in self.domains)
+
+
+def domain_name(column: str) -> str:
+    """`mixture.web` of a study's table of trials → `web`; other names as they are."""
+    return column.removeprefix(EXPORTED)
+
+
+def exported(sheet: Sheet) -> bool:
+    """Whether `sheet` is the table of trials that a study of mixopt exports."""
+    return "trial" in sheet.columns and bool(_prefixed(sheet, EXPORTED))
+
+
+def complete(sheet: Sheet, notes: list[str]) -> Sheet:
+    """`sheet`; of a study's table of trials only the complete ones, which is noted.
+
+    Raises:
+        RunsError: no trial is complete.
+    """
+    if not exported(sheet) or "state" not in sheet.columns:
+        return sheet
+    rows = [row for row, state in enumerate(sheet.cells["state"]) if state == State.COMPLETE]
+    if not rows:
+        raise RunsError(
+            "no trial is complete", where=str(sheet.path), mend="Finish runs of the study first"
+        )
+    if len(rows) < len(sheet):
+        notes.append(
+            f"{sheet.path.name}: {row_count(len(sheet) - len(rows))} left out: trials that are "
+            "not complete."
+        )
+    return sheet.select(rows)
 
 
 def fact(sheet: Sheet, kind: str) -> str | None:
@@ -87,9 +129,9 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     """
     one = ratios is metrics
     notes: list[str] = []
-    domains = _prefixed(ratios, RATIO)
+    domains = _prefixed(ratios, EXPORTED) if exported(ratios) else _prefixed(ratios, RATIO)
     if domains:
-        name = "admire"
+        name = "mixopt" if exported(ratios) else "admire"
     elif one:
         domains, name = _prefixed(ratios, "train_"), "regmix"
         if domains and not set(ratios.columns) - {*domains, *reserved(ratios)}:
@@ -98,7 +140,7 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
         domains = _numeric(ratios, "domain", notes)
         train = all(column.startswith("train_") for column in domains)
         name = "regmix" if domains and train else "olmix"
-    measured = _prefixed(metrics, METRIC)
+    measured = [] if exported(metrics) else _prefixed(metrics, METRIC)
     if measured:
         averages = [column for column in measured if column.startswith(AVERAGE)]
         measured = [column for column in measured if column not in averages]
@@ -125,8 +167,10 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
 
 def reserved(sheet: Sheet) -> list[str]:
     """The columns of `sheet` that are neither weights nor metrics because of their name."""
-    facts = [name for names in FACTS.values() for name in names]
-    return [column for column in sheet.columns if column.lower() in (*IDS, *facts)]
+    known = {*IDS, *(name for names in FACTS.values() for name in names)}
+    if exported(sheet):
+        known |= RECORDS
+    return [column for column in sheet.columns if column.lower() in known]
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -152,6 +196,8 @@ def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
         notes.append(f"{sheet.path.name}: {listed(texts)}: texts, no {what}, left out.")
     found = [column for column in free if column not in texts]
     if what == "metric":
+        if exported(sheet):
+            return [column for column in found if not column.startswith(EXPORTED)]
         kept = [c for c in found if _last_part(c) not in HOUSEKEEPING | HYPERPARAMETERS]
         if len(kept) < len(found):
             notes.append(
@@ -246,9 +292,10 @@ def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
         "olmix": "a column per domain, a column per metric",
         "regmix": "train_<domain> columns of weights",
         "admire": "ratio_<domain> and metric_<name> columns",
+        "mixopt": "mixture.<domain> columns beside a column per metric",
     }
     how = "one row per run in one file" if ids is None else f"joined on {ids[0]!r}"
-    title = {"olmix": "olmix", "regmix": "RegMix", "admire": "ADMIRE"}[name]
+    title = {"olmix": "olmix", "regmix": "RegMix", "admire": "ADMIRE", "mixopt": "mixopt"}[name]
     return f"Read as {title}'s layout: {kinds[name]}, {how}."
 
 

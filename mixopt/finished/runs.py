@@ -3,6 +3,8 @@
     ratios.csv     run, [model_params, tokens, seed, cost,] a weight per domain
     metrics.csv    run, [step,] a column per metric
 
+or the table of trials that a study exports, `trials.csv`, for both.
+
 Every row that cannot be used is an error naming its line, or is dropped with a note: nothing is
 guessed in silence. Shapes: n rows, m domains, q metrics.
 """
@@ -39,7 +41,7 @@ class Runs:
             are 1 where the files do not tell them; rows that share a run are its curve.
         names: (n,) the run's name of each row.
         cost: (n,) what each row cost, in the unit of the file; None if it is not told.
-        layout: `olmix`, `regmix` or `admire`.
+        layout: `olmix`, `regmix`, `admire` or `mixopt`.
         notes: what was detected, renormalised, dropped, merged or filled in, a sentence each.
     """
 
@@ -77,10 +79,11 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
             a cell is no number, or two rows of one run contradict each other; `where` is
             `file.csv:line: column`.
     """
-    left = read_sheet(ratios)
-    right = left if _same(ratios, metrics) else read_sheet(metrics)
+    notes: list[str] = []
+    left = _finished(ratios, notes)
+    right = left if _same(ratios, metrics) else _finished(metrics, notes)
     layout = layouts.detect(left, right)
-    notes = [*left.notes, *(right.notes if right is not left else ()), *layout.notes]
+    notes += layout.notes
     weights = checked_weights(left, layout.domains, notes)
     names, rows = joined(left, right, layout, weights, notes)
     values = np.stack([right.numbers(metric) for metric in layout.metrics], axis=1)[rows[:, 1]]
@@ -97,7 +100,7 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
     if not begun.all():
         notes.append(f"{row_count((~begun).sum())} of step 0 left out: nothing was trained yet.")
     table = TrialTable(
-        domains=layout.domains,
+        domains=layout.domain_names,
         metrics=tuple(m for m, keep in zip(layout.metrics, kept, strict=True) if keep),
         weights=weights,
         values=values[:, kept],
@@ -126,7 +129,8 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     """
     sheet = read_sheet(path)
     notes = list(sheet.notes)
-    present = [domain for domain in domains if domain in sheet.columns]
+    columns = {layouts.domain_name(c) if layouts.exported(sheet) else c: c for c in sheet.columns}
+    present = [domain for domain in domains if domain in columns]
     if not present:
         raise RunsError(
             "has none of the domains that were fitted",
@@ -134,16 +138,17 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
             mend=f"Name the columns {listed(list(domains))}",
         )
     name = layouts.identifier(sheet)
-    skipped = {*layouts.reserved(sheet), *present, *([name] if name else [])}
+    held = [columns[domain] for domain in present]
+    skipped = {*layouts.reserved(sheet), *held, *([name] if name else [])}
     others = [c for c in sheet.columns if c not in skipped and not c.startswith(layouts.METRIC)]
-    numbers = _no_weights(sheet, [c for c in others if not sheet.is_text(c)], present, notes)
+    numbers = _no_weights(sheet, [c for c in others if not sheet.is_text(c)], held, notes)
     _refuse_unknown(sheet, numbers, domains, notes)
     absent = [domain for domain in domains if domain not in present]
     if absent:
         notes.append(f"{path.name}: no column for {listed(absent)}: taken as 0.")
     weights = np.zeros((len(sheet), len(domains)))
     weights[:, [list(domains).index(d) for d in present]] = checked_weights(
-        sheet, present, notes, absent
+        sheet, held, notes, absent
     )
     pairs = np.repeat(np.arange(len(sheet))[:, None], 2, axis=1)
     facts = Facts(sheet, sheet, pairs)
@@ -157,6 +162,12 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
         size = np.ones(len(sheet)) if params is None else params
         tokens = facts.tokens(run_codes(names, size, facts.get("seed")), notes)
     return Mixtures(weights, tuple(names), params, tokens, tuple(notes), name or "run")
+
+
+def _finished(path: Path, notes: list[str]) -> Sheet:
+    sheet = read_sheet(path)
+    notes += sheet.notes
+    return layouts.complete(sheet, notes)
 
 
 def _measured(

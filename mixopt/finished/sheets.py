@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Sheet:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    def select(self, rows: Sequence[int]) -> Sheet:
+        """The sheet with these rows alone, each still with its line in the file."""
+        cells = {name: [texts[row] for row in rows] for name, texts in self.cells.items()}
+        lines = [self.lines[row] for row in rows]
+        return Sheet(self.path, self.columns, cells, lines, self.decimal, self.notes)
 
     def where(self, row: int, column: str = "") -> str:
         """`file.csv:line: column` of a cell."""

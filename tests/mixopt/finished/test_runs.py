@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from mixopt.errors import RunsError
 from mixopt.finished.runs import Runs, read_mixtures, read_runs
-from mixopt.trials import Fidelity
+from mixopt.frames import trials_frame
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import (
+    Cost,
+    Fidelity,
+    Role,
+    State,
+    Trial,
+    TrialResult,
+    TrialSpec,
+    TrialTable,
+)
 
 DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 RATIOS = "run,web,code\na,0.5,0.5\nb,0.25,0.75\nc,1,0\n"
@@ -478,3 +490,52 @@ def test_housekeeping_of_trackers_is_no_metric(tmp_path: Path) -> None:
 )
 def test_advice_on_wrong_sums_is_about_these_sums(tmp_path: Path, rows: str, advice: str) -> None:
     assert advice in refused(tmp_path, "run,a1,b1,a2,b2\n" + rows)
+
+
+def study_trials() -> list[Trial]:
+    """Two complete trials, one of them of a larger model, and one that failed."""
+    small, large = Fidelity("s", 10, 100), Fidelity("l", 30, 300)
+    specs = [
+        TrialSpec(Mixture(("web", "code"), (w, 1 - w)), size, seed=k, role=Role.SEARCH)
+        for k, (w, size) in enumerate([(0.1, small), (1 / 3, large), (0.5, small)])
+    ]
+    results = [
+        TrialResult({"bpb/web": 1.5 - k, "bpb/code": 0.1}, (), Cost(100, device_seconds=7.0 + k))
+        for k in range(2)
+    ]
+    return [
+        Trial(0, specs[0], State.COMPLETE, results[0]),
+        Trial(1, specs[1], State.COMPLETE, results[1]),
+        Trial(2, specs[2], State.FAILED, message="web, code: out of memory"),
+    ]
+
+
+def test_the_trials_that_a_study_exports_are_read_back_as_they_were(tmp_path: Path) -> None:
+    trials = study_trials()
+    file = tmp_path / "trials.csv"
+    trials_frame(trials, Objective({"bpb/web": 1.0}, prefix="")).write_csv(file)
+    runs = read_runs(file, file)
+    expected = TrialTable.of(trials, ("bpb/web", "bpb/code"))
+    assert runs.layout == "mixopt"
+    assert runs.table.domains == ("web", "code")
+    assert runs.table.metrics == expected.metrics
+    for name in ("weights", "values", "params", "tokens", "seeds"):
+        assert np.array_equal(getattr(runs.table, name), getattr(expected, name)), name
+    assert runs.names == ("0", "1")
+    assert runs.cost is not None
+    assert runs.cost.tolist() == [7, 8]
+    assert any("1 row left out: trials that are not complete" in note for note in runs.notes)
+
+
+def test_the_exported_trials_are_mixtures_to_predict(tmp_path: Path) -> None:
+    trials_frame(study_trials()).write_csv(tmp_path / "trials.csv")
+    asked = read_mixtures(tmp_path / "trials.csv", ("code", "web"))
+    assert asked.weights[:, 1].tolist() == pytest.approx([0.1, 1 / 3, 0.5])
+    assert asked.names == ("0", "1", "2")
+
+
+def test_exported_trials_of_which_none_is_complete_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "trials.csv"
+    trials_frame(study_trials()[2:]).write_csv(file)
+    with pytest.raises(RunsError, match="no trial is complete"):
+        read_runs(file, file)
