@@ -15,6 +15,7 @@ from mixopt.trials import State, Trial
 from pipelines.session import Session
 from pipelines.tracking import ui_command
 from pipelines.wording import (
+    PROXY_NOTE,
     count,
     duration,
     foretold,
@@ -23,6 +24,7 @@ from pipelines.wording import (
     interval,
     interval_label,
     promised,
+    proxy_label,
     unit,
 )
 
@@ -84,16 +86,17 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
 
 
 def promotion_table(promotion: Mapping[str, Any]) -> Table:
-    """The promoted run: bits per byte per domain, before, after and predicted."""
+    """The promoted run: bits per byte per domain, before and after, beside a proxy's prediction."""
     title = (
         f"Promoted: {promotion.get('mixture_name', '')} mixture by {promotion['method']}, "
         f"{count(promotion['tokens'])} tokens in {len(promotion['stages'])} stages, "
         f"{count(promotion['active_params'])} of {count(promotion['model_params'])} "
         "parameters active"
     )
-    table = Table(title=title, title_justify="left")
+    note = PROXY_NOTE if promotion.get("predicted") else None
+    table = Table(title=title, title_justify="left", caption=note, caption_justify="left")
     table.add_column("bits per byte")
-    for column in ("dense seed", "upcycled", "trained", "proxies foretold"):
+    for column in ("dense seed", "upcycled", "trained", proxy_label(promotion)):
         table.add_column(column, justify="right")
     for metric, after in promotion["after"].items():
         if not metric.startswith(("bpb/", "task/")):

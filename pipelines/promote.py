@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt import files, surrogates
+from mixopt import files
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError, TrainingError
 from mixopt.mixture import Mixture
@@ -26,8 +26,8 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling.base import check_shapes, upcycler_class
 from mixopt.objective import Objective
 from mixopt.study import Promote, Study, digest
-from mixopt.trials import Outcome, TrialResult, TrialTable
-from pipelines.search import forecast, search_trials, surrogate_name
+from mixopt.trials import Outcome, TrialResult
+from pipelines.search import fitted, forecast, surrogate_name
 from pipelines.session import Session
 from proxies.job import Job
 from workers.proxy_task import Work, finished
@@ -45,6 +45,7 @@ class Promotion:
         mixture: what the upcycled model is trained on.
         method: the name of the mixture's arm: found, natural, …
         folder: holds a folder per stage.
+        surrogate: registry name of the verdict's; empty where it does not say.
     """
 
     session: Session
@@ -52,6 +53,7 @@ class Promotion:
     mixture: Mixture
     method: str
     folder: Path
+    surrogate: str = ""
 
     @property
     def model(self) -> ModelConfig:
@@ -94,8 +96,8 @@ class Promotion:
 def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     """Run the promotion that `verdict` asks for, or what is left of it.
 
-    A promotion that ended keeps its result, with what the proxies foretold then: a search that goes
-    on afterwards does not make a second one of it.
+    A promotion that ended keeps its result, with what was predicted then of a proxy: a search that
+    goes on afterwards does not make a second one of it.
 
     Returns:
         The content of `promotion/result.json`.
@@ -114,7 +116,8 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     mixture = Mixture.exact(verdict["mixture"])
     what = [settings.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
     folder = session.home / "promotion" / digest([*what, session.study.seed])
-    job = Promotion(session, settings, mixture, verdict["promoted"], folder)
+    surrogate = str(verdict.get("surrogate") or "")
+    job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
     ended = folder / RESULT
     if not ended.exists():
         files.write_json(ended, _stages(job))
@@ -297,31 +300,38 @@ def _export(job: Promotion, trained: Path) -> Path:
     return model
 
 
-def predicted(job: Promotion) -> dict[str, dict[str, tuple[float, float]]]:
-    """What the proxies' surrogate expects of the mixture, per domain and task.
+def predicted(job: Promotion) -> dict[str, dict[str, Any]]:
+    """What the verdict's surrogate predicts of a proxy on the mixture, per domain and task.
 
-    At the proxies' size and tokens: what the promoted model should reach or pass. Predicting at the
-    promoted model's own size needs proxies of several sizes.
+    At the proxies' size and tokens: not a prediction of the promoted run, which is another model at
+    another budget. That needs proxies of several sizes.
 
     Returns:
         `predicted`: mean and deviation, for the search's seed; `predicted_interval`: the central
-        90 % of one run with a fresh seed.
+        90 % of one run with a fresh seed; `predicted_of`: active parameters and tokens of the
+        proxy.
     """
     session = job.session
     metrics = (
         *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
         *(f"task/{name}" for name in session.tasks),
     )
-    everything = session.ledger.trials()
-    trials = search_trials(everything)
-    surrogate = surrogates.make(
-        surrogate_name(session, trials), seed=session.study.seed, fidelity=session.fidelity
-    )
-    said = surrogate.fit(TrialTable.of(trials, metrics)).predict(job.mixture.array[None])
-    pairs = zip(said.mean[0].tolist(), said.std[0].tolist(), strict=True)
-    found = dict(zip(said.metrics, pairs, strict=True))
+    trials = session.ledger.trials()
+    name = job.surrogate or surrogate_name(session, trials)
+    weighed = session.objective.metrics
+    found: dict[str, tuple[float, float]] = {}
+    for part in (weighed, tuple(m for m in metrics if m not in weighed)):
+        if part:
+            prediction = fitted(session, trials, name, part).predict(job.mixture.array[None])
+            pairs = zip(prediction.mean[0].tolist(), prediction.std[0].tolist(), strict=True)
+            found |= dict(zip(prediction.metrics, pairs, strict=True))
     intervals = {
-        metric: forecast(session, everything, Objective({metric: 1.0}), job.mixture, pair).within(1)
+        metric: forecast(session, trials, Objective({metric: 1.0}), job.mixture, pair).within(1)
         for metric, pair in found.items()
     }
-    return {"predicted": found, "predicted_interval": intervals}
+    proxy = session.fidelity
+    return {
+        "predicted": found,
+        "predicted_interval": intervals,
+        "predicted_of": {"params": proxy.params, "tokens": proxy.tokens},
+    }

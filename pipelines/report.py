@@ -33,6 +33,7 @@ from pipelines.report_figures import (
     surrogate_quality,
 )
 from pipelines.wording import (
+    PROXY_NOTE,
     best_trial,
     count,
     duration,
@@ -311,7 +312,7 @@ def _promotion_text(told: Told) -> str:
         said += f", {count(found['active_params'])} of them active for a token"
     if found.get("model"):
         said += f". The model lies in {Path('promotion') / found['model']}"
-    return said + "."
+    return said + "." + (f" {PROXY_NOTE}" if found.get("predicted") else "")
 
 
 def _stages(told: Told) -> list[Table]:

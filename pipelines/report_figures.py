@@ -13,7 +13,7 @@ from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
 from mixopt.plots import study as plots
 from mixopt.trials import Role, State, TrialTable
-from pipelines.wording import best_trial
+from pipelines.wording import best_trial, proxy_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -66,7 +66,7 @@ def promotion_figures(told: Told) -> list[go.Figure]:
     """Each domain before and after, and which expert reads what."""
     found = []
     if told.promotion.get("after"):
-        found.append(plots.before_and_after(told.promotion))
+        found.append(plots.before_and_after(told.promotion, proxy=proxy_label(told.promotion)))
     if told.promotion.get("loads"):
         found.append(
             plots.expert_loads(told.promotion["loads"], told.promotion.get("expert_names"))

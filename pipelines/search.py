@@ -17,7 +17,7 @@ from mixopt.noise import Forecast
 from mixopt.objective import Objective
 from mixopt.records import read_curve, trial_folder
 from mixopt.study import Study
-from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Limits, Role, Trial, TrialSpec, TrialTable
 from pipelines.session import Session, add_missing, kept_domains, run_trials
 
@@ -99,12 +99,37 @@ def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[],
     return fresh
 
 
-def told_noise(session: Session, trials: Sequence[Trial], name: str) -> dict[str, float]:
-    """By metric, the deviation of a run as repeats show it, for surrogates that it helps."""
+def told_noise(
+    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
+) -> dict[str, float]:
+    """By metric, the deviation of a run as repeats show it, for surrogates that it helps.
+
+    Of the objective's metrics, or of those named.
+    """
     if name not in TOLD_NOISE:
         return {}
-    table = TrialTable.of(search_trials(trials), session.objective.metrics)
-    return dict(noise.measure(table).std)
+    names = session.objective.metrics if metrics is None else metrics
+    return dict(noise.measure(TrialTable.of(search_trials(trials), names)).std)
+
+
+def fitted(
+    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
+) -> Surrogate:
+    """The surrogate `name` of the search's trials, with measured noise, pruned rows included.
+
+    Of the objective's metrics it is what a verdict follows from. Others may be named; of a pruned
+    trial nothing is known of these, so that they are learned from complete ones.
+    """
+    names = session.objective.metrics if metrics is None else metrics
+    pruned = set(names) <= set(session.objective.metrics)
+    table = TrialTable.of(search_trials(trials), names, foretold=pruned)
+    surrogate: Surrogate = surrogates.make(
+        name,
+        seed=session.study.seed,
+        fidelity=session.fidelity,
+        noise=told_noise(session, trials, name, names),
+    )
+    return learn(surrogate, table)
 
 
 def forecast(

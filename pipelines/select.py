@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from mixopt import diagnostics, files, surrogates
+from mixopt import diagnostics, files
 from mixopt.noise import Forecast
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
 from mixopt.selection import NATURAL, PROJECTED, ArmReport, Selection, best_observed, finalists
 from mixopt.study import digest
-from mixopt.surrogates.base import Surrogate, learn
-from mixopt.trials import Trial, TrialTable
-from pipelines.search import forecast, search_trials, surrogate_choice, told_noise
+from mixopt.surrogates.base import Surrogate
+from mixopt.trials import Trial
+from pipelines.search import fitted, forecast, search_trials, surrogate_choice
 from pipelines.session import Session, add_missing, run_trials
 from pipelines.wording import before_selection
 
@@ -42,18 +42,10 @@ def select(session: Session) -> dict[str, Any]:
     before = settled(session)
     if before:
         return before
-    table = TrialTable.of(trials, session.objective.metrics, foretold=True)
     choice = surrogate_choice(session, trials)
-    surrogate: Surrogate = surrogates.make(
-        choice.name,
-        seed=session.study.seed,
-        fidelity=session.fidelity,
-        noise=told_noise(session, trials, choice.name),
-    )
-    learn(surrogate, table)
-    session.display.say(
-        f"fitting {len(table.measured)} trials with {choice.name}, looking for the optimum …"
-    )
+    known = sum(t.complete for t in trials)
+    session.display.say(f"fitting {known} trials with {choice.name}, looking for the optimum …")
+    surrogate = fitted(session, trials, choice.name)
     found = recommend(surrogate, session.objective, session.space, session.study.seed)
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     session.display.say(before_selection(foretold, session.objective))

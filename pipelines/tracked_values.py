@@ -117,17 +117,18 @@ def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
 
 
 def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
-    """Metrics and costs of a promotion's `result.json`."""
+    """Metrics and costs of a promotion's `result.json`; `proxy_predicted…` is of a proxy's run."""
+    spent = int((result.get("predicted_of") or {}).get("tokens", 0))
     tokens = int(result.get("tokens") or 0)
     for when, step in (("seed", 0), ("before", 0), ("after", tokens)):
         for name, value in (result.get(when) or {}).items():
             yield f"{when}/{name}", value, step, stamp
     for name, (mean, std) in (result.get("predicted") or {}).items():
-        yield f"predicted/{name}", mean, tokens, stamp
-        yield f"predicted_std/{name}", std, tokens, stamp
+        yield f"proxy_predicted/{name}", mean, spent, stamp
+        yield f"proxy_predicted_std/{name}", std, spent, stamp
     for name, (low, high) in (result.get("predicted_interval") or {}).items():
-        yield f"predicted_low/{name}", low, tokens, stamp
-        yield f"predicted_high/{name}", high, tokens, stamp
+        yield f"proxy_predicted_low/{name}", low, spent, stamp
+        yield f"proxy_predicted_high/{name}", high, spent, stamp
     for stage in result.get("stages", []):
         for key in ("tokens", "device_seconds"):
             if stage.get(key) is not None:

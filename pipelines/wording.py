@@ -12,6 +12,10 @@ from mixopt.trials import Role, State, Trial
 
 AGAINST = "against natural, 90 %"  # names of rows: the mean difference on equal seeds, and
 ADJUSTED = "adjusted p-value"  # its one-sided p-value times the number of candidates
+PROXY_NOTE = (
+    "Proxy: predicted for one run on this mixture with a fresh seed, ± half its 90 % interval. It "
+    "is another model at another budget, not a prediction of the promoted one."
+)
 UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "
     "(search.repeats: 2 would tell)"
@@ -271,18 +275,32 @@ def _table(verdict: Mapping[str, Any]) -> str:
 def promotion_markdown(promotion: Mapping[str, Any]) -> str:
     """What the promoted model reached, as a table in Markdown."""
     before, after = promotion.get("before") or {}, promotion.get("after") or {}
-    rows = ["| metric | upcycled, untrained | trained | predicted |", "|---|---:|---:|---:|"]
+    rows = [
+        f"| metric | upcycled, untrained | trained | {proxy_label(promotion)} |",
+        "|---|---:|---:|---:|",
+    ]
     for name, value in after.items():
         start = f"{before[name]:.4f}" if name in before else "–"
         rows.append(
             f"| {name} | {start} | {value:.4f} | {interval(promised(promotion, name), 4)} |"
         )
-    rows += ["", "Predicted of one run of a proxy, with half the width of the 90 % interval."]
+    if promotion.get("predicted"):
+        rows += ["", PROXY_NOTE]
     return "\n".join(rows)
 
 
+def proxy_label(promotion: Mapping[str, Any]) -> str:
+    """What is predicted beside a promoted model: a proxy, its size and its tokens."""
+    of = promotion.get("predicted_of") or {}
+    if not of:  # of an older version
+        return "proxy, predicted"
+    return (
+        f"proxy of {count(of['params'])} parameters after {count(of['tokens'])} tokens, predicted"
+    )
+
+
 def promised(promotion: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """What the proxies foretold of a metric of the promoted run, in the words of an arm."""
+    """What was predicted of a proxy on the promoted mixture, of one metric; keys as an arm has."""
     mean_std = (promotion.get("predicted") or {}).get(metric) or ()
     low_high = (promotion.get("predicted_interval") or {}).get(metric) or ()
     return dict(zip(("predicted_mean", "predicted_std"), mean_std, strict=False)) | dict(

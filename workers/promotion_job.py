@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from mixopt import files, locks, markers
 from workers.cluster import Resources
 from workers.proxy_task import LOCK_PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    import torch
+
+    from mixopt.corpus.shards import Corpus
+    from mixopt.models.config import ModelConfig
+    from mixopt.models.transformer import State
+    from mixopt.recipe import Recipe
 
 SAMPLE_SEQUENCES = 16  # per validation domain, for the receipt
 
@@ -50,22 +58,24 @@ def upcycle_on_cluster(ask: Upcycling, resources: Resources) -> dict[str, Any]:
     task = ray.remote(upcycle).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
     )
-    said: dict[str, Any] = ray.get(task.remote(ask, resources.threads))
+    said: dict[str, Any] = ray.get(task.remote(ask, resources.threads, resources.device))
     return said
 
 
-def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
-    """Upcycle here, or give back what the folder's completion marker says. Idempotent."""
+def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Upcycle here, or give back what the folder's completion marker says. Idempotent.
+
+    The conversion is on the CPU; the model is evaluated as the trained one will be: on `device`, in
+    the recipe's precision, on the same text.
+    """
     import torch
 
-    from mixopt.corpus.questions import Questions
     from mixopt.corpus.shards import Corpus
     from mixopt.models.config import ModelConfig
-    from mixopt.models.transformer import Transformer
     from mixopt.models.upcycling.base import upcycler_class
     from mixopt.recipe import Recipe
     from proxies.checkpoint import load_state, save_state
-    from proxies.evaluation import evaluate, validation_windows
+    from proxies.evaluation import validation_windows
 
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
@@ -90,19 +100,40 @@ def upcycle(ask: Upcycling, threads: int) -> dict[str, Any]:
             ask.seed,
             samples,
         )
-        model = Transformer(shape).eval()
-        model.load_proxy_state(state)
-        domains = corpus.validation_domains
-        (scores,) = evaluate(
-            model,
+        metrics = _scores(ask, state, shape, recipe, corpus, torch.device(device))
+        save_state(folder / "model.safetensors", state)
+        files.write_json(folder / "model.json", asdict(shape))
+        said = {"metrics": metrics, "receipt": receipt.to_json()}
+        markers.write(folder, said)
+        return said
+
+
+def _scores(
+    ask: Upcycling,
+    state: State,
+    shape: ModelConfig,
+    recipe: Recipe,
+    corpus: Corpus,
+    device: torch.device,
+) -> dict[str, float]:
+    """The model's metrics, as a training by `recipe` on `device` evaluates its end."""
+    from mixopt.corpus.questions import Questions
+    from mixopt.models.team import at_work
+    from mixopt.models.transformer import Transformer
+    from proxies.evaluation import evaluate
+    from proxies.precision import DTYPES, choose_precision
+
+    precision = choose_precision(shape, recipe, 1, device)
+    model = Transformer(shape, compute_dtype=DTYPES[precision])
+    model.load_proxy_state(state)
+    domains = corpus.validation_domains
+    with at_work(device):
+        (found,) = evaluate(
+            model.to(device),
             corpus,
             domains,
             {name: recipe.final_tokens(name, ask.weighed) for name in (*domains, *ask.tasks)},
-            length,
+            recipe.sequence_length,
             tasks={name: Questions.read(Path(path)) for name, path in ask.tasks.items()},
         )
-        save_state(folder / "model.safetensors", state)
-        files.write_json(folder / "model.json", asdict(shape))
-        said = {"metrics": dict(scores.metrics), "receipt": receipt.to_json()}
-        markers.write(folder, said)
-        return said
+    return dict(found.metrics)

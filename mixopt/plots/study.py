@@ -356,11 +356,12 @@ def expert_loads(
     return figure
 
 
-def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
-    """Each domain's bits per byte: seed model, upcycled, trained, and as it was predicted.
+def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predicted") -> go.Figure:
+    """Each domain's bits per byte: seed model, upcycled, trained, and a proxy's as predicted.
 
     Args:
         promotion: the contents of `promotion/result.json`; what it lacks is not drawn.
+        proxy: names what is predicted: it is not the promoted model.
     """
     figure = style.figure("Promoted model by validation domain", style.BITS, "")
     after = {k: v for k, v in (promotion.get("after") or {}).items() if k.startswith("bpb/")}
@@ -400,14 +401,14 @@ def before_and_after(promotion: Mapping[str, Any]) -> go.Figure:
             x=[predicted[n][0] for n in names],
             y=[n.removeprefix("bpb/") for n in names],
             mode="markers",
-            name="predicted, 90 % interval",
+            name=f"{proxy}, 90 % interval of a run",
             marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
             error_x={
                 "array": [_half(within.get(n), predicted[n][1]) for n in names],
                 "color": style.INK,
                 "width": 4,
             },
-            hovertemplate="%{y}: %{x:.4f}<extra>predicted</extra>",
+            hovertemplate="%{y}: %{x:.4f}<extra>proxy, predicted</extra>",
         )
     figure.update_yaxes(type="category", categoryorder="array")
     figure.update_yaxes(categoryarray=[n.removeprefix("bpb/") for n in reversed(order)])

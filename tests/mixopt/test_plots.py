@@ -97,7 +97,10 @@ def test_a_promoted_metric_has_the_interval_that_counts_seeds(
     more: dict[str, object], half: float
 ) -> None:
     promotion = {"after": {"bpb/law": 1.6}, "predicted": {"bpb/law": [1.6, 0.01]}} | more
-    drawn = named(plots.before_and_after(promotion), "predicted, 90 % interval")
+    drawn = named(
+        plots.before_and_after(promotion, proxy="proxy of 4 parameters"),
+        "proxy of 4 parameters, 90 % interval of a run",
+    )
     assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
 
 

@@ -2,8 +2,9 @@ from typing import Any
 
 from mixopt.noise import Forecast, SeedScatter
 from mixopt.objective import Objective
-from pipelines.closing import loads_table
+from pipelines.closing import loads_table, promotion_table
 from pipelines.wording import (
+    PROXY_NOTE,
     before_selection,
     foretold,
     gate_rows,
@@ -11,6 +12,8 @@ from pipelines.wording import (
     interval,
     interval_label,
     promised,
+    promotion_markdown,
+    proxy_label,
 )
 
 
@@ -95,7 +98,33 @@ def test_before_selection_the_interval_says_what_it_is_for() -> None:
     )
 
 
-def test_what_proxies_foretold_of_a_promoted_run_is_the_interval_of_a_run() -> None:
+PROMOTION: dict[str, Any] = {
+    "mixture_name": "recommended",
+    "method": "sparse",
+    "tokens": 600_000,
+    "stages": [],
+    "active_params": 400_000,
+    "model_params": 1_200_000,
+    "after": {"bpb/law": 1.5},
+    "predicted": {"bpb/law": [2.0, 0.01]},
+    "predicted_interval": {"bpb/law": [1.9, 2.1]},
+    "predicted_of": {"params": 105_000, "tokens": 400_000},
+}
+
+
+def test_beside_a_promoted_model_stands_what_is_predicted_of_a_proxy_and_says_so() -> None:
+    label = "proxy of 105k parameters after 400k tokens, predicted"
+    table = promotion_table(PROMOTION)
+    assert table.columns[-1].header == label
+    assert table.caption == PROXY_NOTE
+    page = promotion_markdown(PROMOTION)
+    assert label in page
+    assert PROXY_NOTE in page
+    assert "not a prediction of the promoted one" in PROXY_NOTE
+    assert proxy_label({"predicted": {}}) == "proxy, predicted"  # written by an older version
+
+
+def test_what_is_predicted_of_a_proxy_is_the_interval_of_a_run() -> None:
     said = {"predicted": {"bpb/law": [2.0, 0.01]}}
     assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.016"
     said["predicted_interval"] = {"bpb/law": [1.9, 2.1]}

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from mixopt.corpus.shards import Corpus
-from mixopt.study import load_study
+from mixopt.mixture import Mixture
+from mixopt.study import Promote, load_study
 from mixopt.trials import Role
 from pipelines.mlflow_store import RunStore
+from pipelines.promote import Promotion, predicted
 from pipelines.report import write_report
+from pipelines.session import open_session
 from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -60,6 +63,24 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
     assert sentence in ran["status after"]
     page = write_report(load_study(ran["file"])).read_text()
     assert sentence in " ".join(page.split())
+
+
+def test_beside_a_promoted_model_stands_the_prediction_of_the_verdict(
+    ran: dict[str, Any], verdict: Any
+) -> None:
+    mixture = Mixture.exact(verdict["recommended"])
+    with open_session(ran["file"]) as session:
+        (metric,) = session.objective.metrics
+        settings = Promote()
+        job = Promotion(session, settings, mixture, "recommended", ran["file"].parent)
+        found = predicted(job)
+    arm = arm_called(verdict, "recommended")
+    assert found["predicted"][metric] == pytest.approx(
+        (arm["predicted_mean"], arm["predicted_std"])
+    )
+    assert found["predicted_interval"][metric] == pytest.approx(verdict["interval_of_run"])
+    assert len(found["predicted"]) > 1  # domains that the objective does not weigh as well
+    assert found["predicted_of"]["tokens"] == session.fidelity.tokens
 
 
 def arm_called(verdict: dict[str, Any], name: str) -> dict[str, Any]:

@@ -108,5 +108,5 @@ def test_a_promotion_shows_the_interval_of_a_run() -> None:
         "predicted_interval": {"bpb/law": [1.9, 2.1]},
     }
     found = {name: value for name, value, _, _ in promotion_finals(result, 0)}
-    assert found["predicted_low/bpb/law"] == 1.9
-    assert found["predicted_high/bpb/law"] == 2.1
+    assert found["proxy_predicted_low/bpb/law"] == 1.9
+    assert found["proxy_predicted_high/bpb/law"] == 2.1
