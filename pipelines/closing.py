@@ -15,6 +15,7 @@ from mixopt.trials import State, Trial
 from pipelines.session import Session
 from pipelines.tracking import ui_command
 from pipelines.wording import (
+    OVER_SEEDS,
     PROXY_NOTE,
     count,
     duration,
@@ -23,6 +24,7 @@ from pipelines.wording import (
     headline,
     interval,
     interval_label,
+    mixtures_note,
     promised,
     proxy_label,
     unit,
@@ -62,7 +64,10 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
     tokens = session.fidelity.tokens
     what = unit(session.objective) or "objective"
     table = Table(
-        title=f"Mixtures, measured after {count(tokens)} tokens each", title_justify="left"
+        title=f"Mixtures, measured after {count(tokens)} tokens each",
+        title_justify="left",
+        caption=mixtures_note(verdict),
+        caption_justify="left",
     )
     table.add_column("")
     for name in names:
@@ -74,7 +79,8 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
     table.add_section()
     table.add_row(interval_label(verdict), *(interval(arms[n], 3) for n in names))
     table.add_row(
-        f"measured {what}", *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names)
+        f"measured {what} {OVER_SEEDS}",
+        *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names),
     )
     table.add_row("seeds", *(str(arms[n].get("n", 0)) for n in names))
     for label, cells in gate_rows([arms[n] for n in names], 3):

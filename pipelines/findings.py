@@ -195,7 +195,7 @@ def _shared_seed(fitted: Fitted, scatter: SeedScatter | None) -> list[str]:
         told = "how large that is, repeats of a mixture with other seeds would tell"
     else:
         told = (
-            f"a run's objective is ± {scatter.std:.4f} from seed to seed, by {scatter.runs} "
+            f"the objective's seed standard deviation is {scatter.std:.4f}, from {scatter.runs} "
             "repeated runs"
         )
     return [

@@ -290,6 +290,7 @@ def _mixture_table(found: Findings) -> Table:
     metrics = list(found.fitted.metrics)
     if max(map(len, metrics)) > NARROW:
         metrics = short(metrics)
+    table.add_row("predicted mean ± half its 90 % interval", style="dim")
     labels = [*metrics, OBJECTIVE]
     for j in [len(labels) - 1, *range(min(len(labels) - 1, MOST_ROWS))]:
         cells = [

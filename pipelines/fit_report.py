@@ -35,7 +35,8 @@ def headline(found: Findings) -> str:
         f"The proposed mixture is predicted to reach an objective of {means[1]:.4f} ± "
         f"{stds[1]:.4f} against {means[0]:.4f} ± {stds[0]:.4f} at the natural mixture: "
         f"{'lower' if gap <= 0 else 'higher'} by {abs(gap):.4f} ± {spread:.4f} "
-        f"({found.difference.sure:.1%} sure that it is lower; ± are 90 % intervals)."
+        f"({found.difference.sure:.1%} sure that it is lower; "
+        "± is half the 90 % interval of the mean over runs)."
     ).replace("100.0% sure", "over 99.9% sure")
 
 
@@ -146,7 +147,7 @@ def _epochs(found: Findings, name: str, domain: int) -> str:
 
 
 def _table_note(found: Findings) -> str:
-    note = "Predictions with their central 90 % interval, of the mean over runs of a mixture; "
+    note = "Predictions ± half their 90 % interval, of the mean over runs of a mixture; "
     note += "the objective is lower for better mixtures."
     budget = found.fitted.space.budget_tokens
     if budget and found.fitted.space.available_tokens:

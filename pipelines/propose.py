@@ -118,6 +118,7 @@ class Proposed:
         best: index of the least mean.
         best_binding: constraints that hold that one, a sentence each.
         optimum: the mixture that the surrogate holds for best, and the best without constraints.
+        optimum_std: deviation of a run around the first one's mean, as `std` is.
     """
 
     specs: list[TrialSpec]
@@ -126,6 +127,7 @@ class Proposed:
     best: int
     best_binding: list[str]
     optimum: Recommendation
+    optimum_std: float
 
     @property
     def names(self) -> list[str]:
@@ -218,13 +220,16 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
     weights = np.array([spec.mixture.weights for spec in specs])
     mean, std = expected(surrogate, objective, weights)
     best = int(np.argmin(mean))
+    optimum = recommend(surrogate, objective, space, fitted.seed)
+    _, optimum_std = expected(surrogate, objective, optimum.mixture.array[None])
     return Proposed(
         specs=specs,
         mean=mean,
         std=std,
         best=best,
         best_binding=space.binding(specs[best].mixture),
-        optimum=recommend(surrogate, objective, space, fitted.seed),
+        optimum=optimum,
+        optimum_std=float(optimum_std[0]),
     )
 
 
@@ -331,7 +336,7 @@ def _said(
         "optimum": {
             "mixture": optimum.mixture.as_dict(),
             "objective_mean": optimum.mean,
-            "objective_std": optimum.std,
+            "objective_std": proposed.optimum_std,
             "interval": list(optimum.interval),
             "binding": list(optimum.binding),
             "prices": dict(optimum.prices),
@@ -359,7 +364,7 @@ def _show(
     )
     console.print(
         f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {escape(proposer)}, "
-        "with the objective that is expected ± the deviation of a run:"
+        "with the predicted objective ± the standard deviation of a run:"
     )
     values = [plus_minus(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
     widest = max(len("objective"), *map(len, values))
@@ -377,7 +382,7 @@ def _show(
     best = proposed.names[proposed.best]
     console.print(f"{best} is expected to be best: {_held(proposed.best_binding)}", highlight=False)
     console.print(
-        f"The optimum of the space: {plus_minus(optimum.mean, optimum.std)} at "
+        f"The optimum of the space: {plus_minus(optimum.mean, proposed.optimum_std)} at "
         f"{escape(_mostly(optimum.mixture))}; {_held(optimum.binding)}"
     )
     if optimum.binding:

@@ -171,7 +171,8 @@ def print_replays(done: Replayed, console: Console) -> None:
     console.print(
         f"Regret is the objective above that of the best of {len(pool.targets)} mixtures at the "
         f"target ({escape(pool.names[pool.best])}: {best:.4f}; standard deviation among them "
-        f"{spread:.4f}), mean ± standard error. Found: share of seeds that trained that best one.",
+        f"{spread:.4f}), mean ± standard error over seeds. Found: share of seeds that trained "
+        "that best one.",
         style="dim",
     )
     several = len(pool.fidelities) > 1

@@ -33,6 +33,7 @@ from pipelines.report_figures import (
     surrogate_quality,
 )
 from pipelines.wording import (
+    OVER_SEEDS,
     PROXY_NOTE,
     best_trial,
     count,
@@ -42,6 +43,7 @@ from pipelines.wording import (
     headline,
     interval,
     interval_label,
+    mixtures_note,
     unit,
 )
 
@@ -234,7 +236,7 @@ def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
     ]
     what = unit(told.objective)
     results = [
-        _Row(f"measured{', ' + what if what else ''}", [_spread(c.facts) for c in columns]),
+        _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(c.facts) for c in columns]),
         _Row(interval_label(told.verdict), [interval(c.facts, 4) for c in columns]),
         *(_Row(label, cells) for label, cells in gate_rows([c.facts for c in columns], 4)),
         _Row("tokens spent", [_or_dash(c.facts.get("tokens"), count) for c in columns]),
@@ -253,20 +255,12 @@ def _weight(told: Told, mixture: Mixture, domain: str) -> str:
 
 
 def _table_note(told: Told) -> str:
-    note = "Measured: mean ± standard deviation over seeds; lower is better."
+    note = "Measured: the objective, lower is better."
     if told.verdict:
-        note += (
-            " Against natural: the mean difference over equal seeds ± half its 90 % interval "
-            "(Student's t). Adjusted p-value: one-sided, times the number of candidates; the gate "
-            f"promotes at {1 - told.study.select.confidence:.2g} or less."
+        note = (
+            f"{mixtures_note(told.verdict)} Adjusted p-value: one-sided, times the number of "
+            f"candidates; the gate promotes at {1 - told.study.select.confidence:.2g} or less."
         )
-    if told.verdict.get("seed_scatter"):
-        note += (
-            " Predicted: ± half the 90 % interval of the mean over those seeds, which counts what "
-            "the one seed hides that the search's trials share."
-        )
-    elif told.verdict:
-        note += " Predicted: ± half the 90 % interval for the search's own seed only."
     if told.available:
         budget = count(told.study.budget)
         note += f" In brackets: epochs over the domain in a run of {budget} tokens."

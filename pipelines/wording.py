@@ -10,8 +10,9 @@ from mixopt.noise import NORMAL_90, Forecast, SeedScatter, seed_scatter_of
 from mixopt.objective import Objective
 from mixopt.trials import Role, State, Trial
 
-AGAINST = "against natural, 90 %"  # names of rows: the mean difference on equal seeds, and
+AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
 ADJUSTED = "adjusted p-value"  # its one-sided p-value times the number of candidates
+OVER_SEEDS = "± sd over seeds"  # of a row of measured means
 PROXY_NOTE = (
     "Proxy: predicted for one run on this mixture with a fresh seed, ± half its 90 % interval. It "
     "is another model at another budget, not a prediction of the promoted one."
@@ -61,17 +62,33 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
         reason = str(verdict.get("reason", "")).strip().rstrip(".")
         return f"The {promoted} mixture is promoted" + (f": {reason}." if reason else ".")
     gain = float(natural["mean"]) - float(winner["mean"])
-    difference = difference_interval(winner, 4)
-    evidence = [f"difference {difference}, 90 %"] if difference != "–" else []
+    evidence = _difference(winner)
     if winner.get("adjusted_p") is not None:
         evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
-        f"The {promoted} mixture is promoted: {_pair(winner)}{' ' + what if what else ''} against "
-        f"{_pair(natural)} for the natural mixture, at equal tokens over {winner.get('n', '?')} "
+        f"The {promoted} mixture is promoted: {_mean_sd(winner, what)} against "
+        f"{_mean_sd(natural)} for the natural mixture, at equal tokens over {winner.get('n', '?')} "
         f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
         + "".join(f"; {item}" for item in evidence)
         + ")."
     )
+
+
+def _mean_sd(arm: Mapping[str, Any], unit: str = "") -> str:
+    std = arm.get("std")
+    mean = f"{float(arm['mean']):.4f}{' ' + unit if unit else ''}"
+    return mean if std is None else f"{mean} (sd over seeds {float(std):.4f})"
+
+
+def _difference(arm: Mapping[str, Any]) -> list[str]:
+    """The measured difference to natural in a sentence; nothing for natural itself."""
+    gap, low, high = (arm.get(f"difference{end}") for end in ("", "_low", "_high"))
+    if gap is None or arm.get("name") == "natural":
+        return []
+    said = f"difference {gap:.4f}"
+    if low is not None and high is not None:
+        said += f", 90 % {_between(low, high)}"
+    return [said.replace("-", "−")]
 
 
 def difference_interval(arm: Mapping[str, Any], digits: int) -> str:
@@ -155,7 +172,20 @@ def interval(arm: Mapping[str, Any], digits: int) -> str:
 
 def interval_label(verdict: Mapping[str, Any]) -> str:
     """What `interval` says, as the name of a row."""
-    return "predicted, 90 %" if verdict.get("seed_scatter") else "predicted, one seed only"
+    known = verdict.get("seed_scatter")
+    return "predicted mean ± 90 %" if known else "predicted ± 90 %, one seed only"
+
+
+def mixtures_note(verdict: Mapping[str, Any]) -> str:
+    """What each ± of the table of mixtures is: the same words on every page."""
+    note = (
+        "Measured: mean ± standard deviation over seeds; lower is better. ± 90 % is half the width "
+        "of a 90 % interval: against natural, of the mean difference over equal seeds (Student's "
+        "t); predicted, "
+    )
+    if verdict.get("seed_scatter"):
+        return note + "of the mean over those seeds, the search's own seed allowed for."
+    return note + "for the search's own seed only."
 
 
 def _inside(arm: Mapping[str, Any]) -> bool:
@@ -170,8 +200,8 @@ def _side(arm: Mapping[str, Any]) -> str:
 
 def _scattered(scatter: SeedScatter) -> str:
     return (
-        f"a run is ± {scatter.std:.4f} from seed to seed, by {scatter.runs} repeated runs "
-        f"({scatter.freedom:.3g} degree{'s' * (scatter.freedom != 1)} of freedom)"
+        f"seed standard deviation of a run {scatter.std:.4f}, from {scatter.runs} repeated runs "
+        f"({scatter.freedom:.3g} effective degree{'s' * (scatter.freedom != 1)} of freedom)"
     )
 
 
@@ -257,7 +287,7 @@ def _table(verdict: Mapping[str, Any]) -> str:
     domains = list(dict.fromkeys(d for arm in arms for d in arm.get("mixture", {})))
     rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
     measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
-    rows.append("| **objective** | " + " | ".join(measured) + " |")
+    rows.append(f"| **objective** {OVER_SEEDS} | " + " | ".join(measured) + " |")
     rows += [
         f"| {label} | " + " | ".join(cells) + " |"
         for label, cells in gate_rows(arms, 4)
@@ -269,7 +299,7 @@ def _table(verdict: Mapping[str, Any]) -> str:
     for domain in domains:
         weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
         rows.append(f"| {domain} | " + " | ".join(weights) + " |")
-    return "\n".join([*rows, ""])
+    return "\n".join([*rows, "", mixtures_note(verdict), ""])
 
 
 def promotion_markdown(promotion: Mapping[str, Any]) -> str:

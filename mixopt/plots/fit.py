@@ -95,7 +95,8 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
         texttemplate="%{text}" if len(effects.metrics) <= 24 else None,
         textfont={"size": 10},
         customdata=np.dstack([effects.change, effects.std])[order],
-        hovertemplate="%{y} → %{x}<br>%{customdata[0]:+.4g} ± %{customdata[1]:.2g}<extra></extra>",
+        hovertemplate="%{y} → %{x}<br>%{customdata[0]:+.4g}, standard deviation "
+        "%{customdata[1]:.2g}<extra></extra>",
         colorscale=[[0, style.ORANGE], [0.5, "white"], [1, style.BLUE]],
         zmin=-most or -1.0,
         zmax=most or 1.0,

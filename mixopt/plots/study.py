@@ -251,7 +251,9 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
             name="mean, 90 % interval",
             legendgroup="mean",
             showlegend=index == 0,
-            hovertemplate="%{x:.4f}" + (f" ± {reach:.4f}" if known else "") + "<extra>mean</extra>",
+            hovertemplate="%{x:.4f}"
+            + (f" ± {reach:.4f} (90 %)" if known else "")
+            + "<extra>mean</extra>",
         )
         if arm.get("predicted_mean") is not None:
             within = (arm.get("predicted_low"), arm.get("predicted_high"))

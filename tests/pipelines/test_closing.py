@@ -11,6 +11,8 @@ from pipelines.wording import (
     headline,
     interval,
     interval_label,
+    markdown,
+    mixtures_note,
     promised,
     promotion_markdown,
     proxy_label,
@@ -64,8 +66,8 @@ def test_what_was_foretold_stands_beside_what_was_measured() -> None:
     said = foretold(verdict(predicted_low=3.367, predicted_high=3.499, inside=True), OBJECTIVE)
     assert said == (
         "The search foretold 3.4330 bits per byte of the recommended mixture, 90 % between 3.3670 "
-        "and 3.4990 for the mean over 3 fresh seeds; measured 3.3980, inside. A run is ± 0.0310 "
-        "from seed to seed, by 13 repeated runs (6.2 degrees of freedom)."
+        "and 3.4990 for the mean over 3 fresh seeds; measured 3.3980, inside. Seed standard "
+        "deviation of a run 0.0310, from 13 repeated runs (6.2 effective degrees of freedom)."
     )
 
 
@@ -77,13 +79,13 @@ def test_a_mean_outside_says_on_which_side() -> None:
 def test_intervals_of_tables_are_the_ones_that_count_seeds() -> None:
     new = verdict(predicted_low=3.367, predicted_high=3.499, inside=True)
     assert interval(new["arms"][0], 3) == "3.433 ± 0.066"
-    assert interval_label(new) == "predicted, 90 %"
+    assert interval_label(new) == "predicted mean ± 90 %"
 
 
 def test_a_verdict_of_an_older_version_has_an_interval_for_its_seed_and_no_judgement() -> None:
     assert foretold(verdict(), OBJECTIVE) == ""
     assert interval(verdict()["arms"][0], 3) == "3.433 ± 0.012"
-    assert interval_label(verdict()) == "predicted, one seed only"
+    assert interval_label(verdict()) == "predicted ± 90 %, one seed only"
 
 
 def test_before_selection_the_interval_says_what_it_is_for() -> None:
@@ -93,8 +95,8 @@ def test_before_selection_the_interval_says_what_it_is_for() -> None:
     known = Forecast(3.0, 0.1, scatter=SeedScatter(0.1, 2.0, 3))
     assert before_selection(known, OBJECTIVE) == (
         "recommended: 3.0000 bits per byte, 90 % between 2.6649 and 3.3351 for the mean over "
-        "seeds, between 2.8355 and 3.1645 for the search's own; a run is ± 0.1000 from seed to "
-        "seed, by 3 repeated runs (2 degrees of freedom)"
+        "seeds, between 2.8355 and 3.1645 for the search's own; seed standard deviation of a "
+        "run 0.1000, from 3 repeated runs (2 effective degrees of freedom)"
     )
 
 
@@ -150,15 +152,33 @@ GATED: list[dict[str, Any]] = [
 
 def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value() -> None:
     assert gate_rows(GATED, 3) == [
-        ("against natural, 90 %", ["–", "−0.287 ± 0.043", "+0.010"]),
+        ("against natural ± 90 %", ["–", "−0.287 ± 0.043", "+0.010"]),
         ("adjusted p-value", ["–", "0.004", "–"]),
     ]
+
+
+def test_every_page_says_the_same_of_what_follows_a_plus_minus() -> None:
+    found = {"arms": GATED, "seed_scatter": {"std": 0.031, "freedom": 6.2, "runs": 13}}
+    note = mixtures_note(found)
+    page = markdown("tiny", [], OBJECTIVE, found, {})
+    assert note in page
+    assert "| **objective** ± sd over seeds | 3.6898 ± 0.0215 | 3.4030 ± 0.0269 | 3.7000 |" in page
+    assert "mean ± standard deviation over seeds" in note
+    assert "of the mean over those seeds" in note
+    assert "for the search's own seed only" in mixtures_note({"arms": GATED})
+
+
+def test_the_headline_says_that_deviations_are_over_seeds() -> None:
+    found = {"promoted": "recommended", "improved": True, "arms": GATED}
+    assert (
+        "3.4030 bits per byte (sd over seeds 0.0269) against 3.6898 (sd over seeds 0.0215)"
+    ) in headline([], OBJECTIVE, found)
 
 
 def test_the_headline_names_the_evidence_of_a_promotion() -> None:
     found = {"promoted": "recommended", "improved": True, "arms": GATED}
     assert headline([], OBJECTIVE, found).endswith(
-        "(−7.8%; difference −0.2868 ± 0.0432, 90 %; adjusted p-value 0.004)."
+        "(−7.8%; difference −0.2868, 90 % between −0.3300 and −0.2436; adjusted p-value 0.004)."
     )
 
 

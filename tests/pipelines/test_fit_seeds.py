@@ -56,4 +56,4 @@ def test_repeats_tell_how_far_a_seed_moves_a_run(tmp_path: Path, run: Run) -> No
     assert scatter["std"] == pytest.approx((squares / 3) ** 0.5)
     assert scatter["runs"] == 5
     [note] = [note for note in said["notes"] if SHARED in note]
-    assert f"± {scatter['std']:.4f} from seed to seed, by 5 repeated runs" in note
+    assert f"seed standard deviation is {scatter['std']:.4f}, from 5 repeated runs" in note

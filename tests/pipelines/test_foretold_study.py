@@ -42,8 +42,11 @@ def verdict(ran: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_before_selection_a_value_is_said_to_be_of_one_seed(ran: dict[str, Any]) -> None:
-    assert "of one seed: a run is ± " in ran["status"]
-    assert "by 2 repeated runs (1 degree of freedom). Nothing is selected yet." in ran["status"]
+    assert "of one seed: seed standard deviation of a run " in ran["status"]
+    assert (
+        "from 2 repeated runs (1 effective degree of freedom). Nothing is selected yet."
+        in ran["status"]
+    )
 
 
 def test_the_forecast_is_said_before_it_is_tried(ran: dict[str, Any]) -> None:
@@ -68,17 +71,18 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
 def test_beside_a_promoted_model_stands_the_prediction_of_the_verdict(
     ran: dict[str, Any], verdict: Any
 ) -> None:
-    mixture = Mixture.exact(verdict["recommended"])
+    arm = verdict["arms"][0]
     with open_session(ran["file"]) as session:
         (metric,) = session.objective.metrics
         settings = Promote()
-        job = Promotion(session, settings, mixture, "recommended", ran["file"].parent)
-        found = predicted(job)
-    arm = arm_called(verdict, "recommended")
+        found, best = (
+            predicted(Promotion(session, settings, Mixture.exact(it), "", ran["file"].parent))
+            for it in (arm["mixture"], verdict["recommended"])
+        )
+    assert best["predicted_interval"][metric] == pytest.approx(verdict["interval_of_run"])
     assert found["predicted"][metric] == pytest.approx(
         (arm["predicted_mean"], arm["predicted_std"])
     )
-    assert found["predicted_interval"][metric] == pytest.approx(verdict["interval_of_run"])
     assert len(found["predicted"]) > 1  # domains that the objective does not weigh as well
     assert found["predicted_of"]["tokens"] == session.fidelity.tokens
 
