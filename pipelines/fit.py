@@ -6,7 +6,6 @@ mixopt fit --ratios ratios.csv --metrics metrics.csv --out fit
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files, surrogates
+from mixopt.csv_files import csv_bytes
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Choice, Score, chained
 from mixopt.errors import RunsError
 from mixopt.finished.fidelity_words import said, target_fidelity, unnamed
@@ -325,9 +325,7 @@ def _score_table(title: str, scores: dict[str, Score]) -> Table:
 
 
 def _csv(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.fill_nan(None).write_csv(buffer)
-    return buffer.getvalue()
+    return csv_bytes(frame.fill_nan(None))
 
 
 def _json(values: Any) -> bytes:

@@ -5,7 +5,6 @@ mixopt predict fit --ratios mixtures.csv --out predictions.csv
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import polars as pl
 from rich.markup import escape
 
+from mixopt.csv_files import csv_bytes
 from mixopt.diagnostics import OBJECTIVE
 from mixopt.finished.fidelity_words import said
 from mixopt.finished.runs import Mixtures, read_mixtures
@@ -69,9 +69,7 @@ def predict_runs(
     with make_error_console().status(f"fitting {fitted.surrogate_name}"):
         found = predict(fitted, asked)
     frame = predictions_frame(fitted, asked, found)
-    buffer = io.BytesIO()
-    frame.write_csv(buffer)
-    write(out, buffer.getvalue())
+    write(out, csv_bytes(frame))
     if as_json:
         rows = frame.to_dicts()
         print(json.dumps(plain({"out": str(out), "notes": list(found.notes), "rows": rows})))

@@ -9,7 +9,6 @@ put the metrics beside them, and fit again.
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import proposers
+from mixopt.csv_files import csv_bytes
 from mixopt.errors import MixtureError, StudyError
 from mixopt.finished.as_trials import pending_trials, trials_of
 from mixopt.finished.constraint_words import available_of, bounds_of, linear_of
@@ -305,9 +305,7 @@ def _csv(proposed: Proposed, fitted: Fitted) -> bytes:
     # all digits, so that what is feasible here is feasible when it is read again
     columns |= {name: weights[:, j] for j, name in enumerate(fitted.domains)}
     columns |= _sized(proposed, fitted)
-    text = io.BytesIO()
-    pl.DataFrame(columns).write_csv(text)
-    return text.getvalue()
+    return csv_bytes(pl.DataFrame(columns))
 
 
 def _said(

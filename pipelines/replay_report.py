@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files
+from mixopt.csv_files import csv_bytes
 from mixopt.finished.fidelity_words import said as in_words
 from mixopt.finished.pool import Pool
 from mixopt.finished.replay import Plan, Replay
@@ -212,13 +212,11 @@ def write_replays(folder: Path, done: Replayed) -> list[Path]:
             for key, values in _columns(found).items():
                 columns[key] += values.tolist()
     frame = pl.DataFrame(columns).fill_nan(None)
-    text = io.BytesIO()
-    frame.write_csv(text)
     figure = regret_by_cost(done.curves(RECOMMENDED), done.curves(TRAINED), done.cost_unit)
     page = figure.to_html(include_plotlyjs=True, full_html=True)
     written = {
         "replay.json": (report_text(done) + "\n").encode(),
-        "curves.csv": text.getvalue(),
+        "curves.csv": csv_bytes(frame),
         "replay.html": page.encode(),
     }
     for name, data in written.items():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import mixopt
 from mixopt import records, urls
+from mixopt.csv_files import csv_bytes
 from mixopt.errors import MixoptError
 from mixopt.frames import trials_frame
 from mixopt.trials import State, Trial
@@ -294,7 +295,7 @@ class Tracker:
 
     def _upload_tables(self, store: RunStore, trials: Sequence[Trial]) -> None:
         frame = trials_frame(trials, self._objective)
-        store.client.log_text(self._parent, frame.write_csv(), "trials.csv")
+        store.client.log_text(self._parent, csv_bytes(frame).decode(), "trials.csv")
         table = {"columns": frame.columns, "data": [list(row) for row in frame.iter_rows()]}
         store.client.log_dict(self._parent, values.finite(table), "trials.json")
         shown = [{"path": "trials.json", "type": "table"}]

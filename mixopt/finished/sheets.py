@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixopt.csv_files import unguarded
 from mixopt.errors import RunsError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -220,7 +221,7 @@ def _rows(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                rows.append([cell.strip() for cell in row])
+                rows.append([unguarded(cell.strip()) for cell in row])
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as problem:
