@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,6 +15,11 @@ AT_THE_END = 0.75  # of what evaluations may cost
 # How many times the tokens of other sets those have that the objective weighs: on 65k tokens the
 # difference of two of the demo's mixtures has a standard error of .004 bits per byte, on 10k of .01
 FOCUS = 4
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "optimizer": ("adamw", "muon"),
+    "precision": ("auto", "fp32", "bf16"),
+    "compile": ("auto", "always", "never"),
+}
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,38 @@ class Recipe:
                 f"{self.batch_sequences} sequences do not split into {self.micro_batches} parts",
                 where="micro_batches",
             )
-        if not 0 <= self.warmup + self.decay <= 1:
+        self._check_ranges()
+        if self.warmup + self.decay > 1:
             raise StudyError("warmup and decay together must be at most 1", where="warmup")
-        if self.evaluation_share is not None and self.evaluation_share <= 0:
-            raise StudyError(
-                f"must be above 0 or null, is {self.evaluation_share}", where="evaluation_share"
-            )
-        if self.learning_rate <= 0:
-            raise StudyError(f"must be above 0, is {self.learning_rate}", where="learning_rate")
+
+    def _check_ranges(self) -> None:
+        """Refuse values out of range, NaN among them."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise StudyError(f"must be one of {', '.join(choices)}, is {value!r}", where=name)
+        for name in ("warmup", "decay", "final_rate"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise StudyError(f"must be between 0 and 1, is {value}", where=name)
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise StudyError(f"must be at least 0 and below 1, is {value}", where=name)
+        for name in ("weight_decay", "evaluation_tokens", "curve_tokens", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise StudyError(f"must be at least 0, is {value}", where=name)
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise StudyError(f"must be above 0, is {value}", where=name)
+        for name in ("learning_rate", "weight_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise StudyError("must be finite", where=name)
+        share = self.evaluation_share
+        if share is not None and not 0 < share < math.inf:
+            raise StudyError(f"must be above 0 or null, is {share}", where="evaluation_share")
 
     @property
     def tokens_per_step(self) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -74,6 +75,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def _without_vocabulary(model: ModelConfig) -> ModelConfig:
+    """A shape as a study file gives it: the vocabulary is the corpus' own."""
+    if model.vocab_size:
+        raise StudyError(
+            "the vocabulary is that of the corpus", where="vocab_size", mend="Leave it out"
+        )
+    return model
+
+
+Shape = Annotated[ModelConfig, AfterValidator(_without_vocabulary)]
+
+
 class Linear(Section):
     """A linear constraint: the weighted sum of mixture weights is at most `at_most`."""
 
@@ -101,7 +114,7 @@ class Space(Section):
 class Proxy(Section):
     """The small models that are trained to learn about mixtures."""
 
-    model: ModelConfig = ModelConfig()
+    model: Shape = ModelConfig()
     recipe: Training = Recipe()
     tokens: Tokens = 600_000
     """Training tokens of one proxy."""
@@ -171,7 +184,7 @@ class Promote(Section):
 
     upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
     """How the dense models become one mixture of experts."""
-    model: ModelConfig = ModelConfig()
+    model: Shape = ModelConfig()
     """Shape of the promoted model; its experts become the branched domain models."""
     recipe: Training = Recipe()
     seed_tokens: Tokens = 600_000

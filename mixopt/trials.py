@@ -391,8 +391,20 @@ class TrialTable:
     def __post_init__(self) -> None:
         if self.runs is None:
             object.__setattr__(self, "runs", np.arange(len(self.weights)))
-        if self.doubt is None or self.doubt.shape != self.values.shape:  # replaced beside it
+        if self.doubt is None:
             object.__setattr__(self, "doubt", np.zeros(self.values.shape))
+        if self.values.shape != (len(self.weights), len(self.metrics)):
+            raise SurrogateError(
+                f"values of shape {self.values.shape} are not {len(self.weights)} trials' "
+                f"{len(self.metrics)} metrics",
+                where="values",
+            )
+        if self.doubt.shape != self.values.shape:
+            raise SurrogateError(
+                f"doubt has shape {self.doubt.shape}, the values have {self.values.shape}",
+                where="doubt",
+                mend="Choose metrics by `with_metrics`, rows by `select`, or replace both",
+            )
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -451,6 +463,16 @@ class TrialTable:
             params=np.array([t.spec.fidelity.params for t in done], dtype=float),
             tokens=np.array([t.spec.fidelity.tokens for t in done], dtype=float),
             seeds=np.array([t.spec.seed for t in done]),
+        )
+
+    def with_metrics(self, names: Sequence[str]) -> TrialTable:
+        """Only the metrics `names`, in that order: their values and how unsure they are."""
+        columns = [self.metrics.index(name) for name in names]
+        return dataclasses.replace(
+            self,
+            metrics=tuple(names),
+            values=self.values[:, columns],
+            doubt=self.doubt[:, columns],
         )
 
     def select(self, rows: np.ndarray) -> TrialTable:

@@ -5,7 +5,6 @@ mixopt fit --ratios ratios.csv --metrics metrics.csv --out fit
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,12 +191,7 @@ def _modelled(
         f"Measured on fewer than {FEWEST_TRIALS} runs{_at(target)}, and left out: "
         f"{', '.join(few)}." + (" The objective does without." if needed else "")
     )
-    columns = [j for j, metric in enumerate(table.metrics) if metric not in few]
-    table = dataclasses.replace(
-        table,
-        metrics=tuple(table.metrics[j] for j in columns),
-        values=table.values[:, columns],
-    )
+    table = table.with_metrics([metric for metric in table.metrics if metric not in few])
     return table, Objective({m: objective.weights[m] for m in kept}, prefix="")
 
 

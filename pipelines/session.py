@@ -32,6 +32,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
 from mixopt.identity import claim
 from mixopt.ledger import Ledger
+from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.objective import Objective
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
@@ -48,6 +49,7 @@ from workers.cluster import slots as cluster_slots
 from workers.proxy_task import Work
 
 SETTLED_COHORT = "cohort.json"
+SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
 
 
 def study_resources(study: Study) -> Resources:
@@ -323,14 +325,22 @@ def _named(cohort: Cohort) -> str:
     return f"trial{'s' if len(cohort.trials) > 1 else ''} {cohort.work.key}"
 
 
+def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
+    """Whether everything is compared with the trial: it is then trained to its end.
+
+    On the natural mixture (or the nearest one that `space` holds), a repeat of it, or selection's.
+    """
+    natural = Mixture.from_array(space.domains, space.project(space.natural.array))
+    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.distance(natural) < SAME
+
+
 def add_missing(
     session: Session, specs: Sequence[TrialSpec], limits: Limits | None = None
 ) -> list[Trial]:
     """The trials of `specs`: those that the ledger has already, and new ones for the rest.
 
-    New ones are pruned beyond `limits`; never those that everything is compared with: on the
-    natural mixture, its repeats, and selection's runs. A driver that was killed between two
-    additions adds what is missing and nothing twice.
+    New ones are pruned beyond `limits`, but for those that `never_pruned` names. A driver that was
+    killed between two additions adds what is missing and nothing twice.
     """
     known = session.ledger.trials()
     free = {t.number: t for t in known}
@@ -339,6 +349,6 @@ def add_missing(
         same = next((t for t in free.values() if t.spec == spec), None)
         if same is not None:
             del free[same.number]
-        compared = spec.mixture == session.space.natural or spec.role in (Role.REPEAT, Role.SELECT)
-        found.append(same or session.ledger.add(spec, None if compared else limits))
+        alone = never_pruned(spec, session.space)
+        found.append(same or session.ledger.add(spec, None if alone else limits))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -36,7 +37,8 @@ class ModelConfig:
         z_coefficient: weight of the router z-loss (2202.08906).
         rope_theta: base of the rotary positions.
         tie_embeddings: whether the output head is the embedding.
-        vocab_size: 0 takes it from the corpus.
+        vocab_size: tokens of the vocabulary; mixopt takes it from the corpus, and a study file that
+            sets it is refused.
     """
 
     width: int = 64
@@ -63,6 +65,14 @@ class ModelConfig:
         for name in ("width", "layers", "heads", "experts", "experts_per_token", "expert_width"):
             if getattr(self, name) < 1:
                 raise StudyError(f"must be at least 1, is {getattr(self, name)}", where=name)
+        for name in ("shared_experts", "balance_coefficient", "z_coefficient", "vocab_size"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise StudyError(f"must be at least 0 and finite, is {value}", where=name)
+        if not 0 < self.rope_theta < math.inf:
+            raise StudyError(
+                f"must be above 0 and finite, is {self.rope_theta}", where="rope_theta"
+            )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise StudyError(
                 f"width {self.width} does not split into {self.heads} heads of even width",

@@ -9,7 +9,6 @@ Shapes: n trials or mixtures, m domains, q metrics; a group of p metrics measure
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Protocol, Self
@@ -76,9 +75,7 @@ class PerMetric(Surrogate):
         with reproducible(self.seed):
             for rows, metrics in self._measured_alike(trials):
                 columns = [trials.metrics.index(metric) for metric in metrics]
-                part = trials.select(rows)
-                part = dataclasses.replace(part, metrics=metrics, values=part.values[:, columns])
-                regression = self._learn(part)
+                regression = self._learn(trials.select(rows).with_metrics(metrics))
                 self._groups.append((metrics, regression))
                 errors[:, columns] = np.nan
                 errors[rows[:, None], columns] = regression.errors

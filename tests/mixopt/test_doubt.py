@@ -10,6 +10,7 @@ import pytest
 
 from mixopt import noise
 from mixopt.diagnostics import out_of_fold
+from mixopt.errors import SurrogateError
 from mixopt.proposers import make as make_proposer
 from mixopt.surrogates import KNOWN, make
 from mixopt.surrogates.base import learn
@@ -120,3 +121,28 @@ def test_a_search_stays_away_from_where_trials_were_stopped(name: str) -> None:
     after = asked([*trials, *bad])
     apart = np.linalg.norm(after - centre, axis=1).mean()
     assert apart > 2 * np.linalg.norm(wanted - centre, axis=1).mean()
+
+
+def table_with_noise() -> TrialTable:
+    rng = np.random.default_rng(0)
+    weights, ones = rng.dirichlet(np.ones(3), 4), np.ones(4)
+    values, noise = rng.random((4, 3)), rng.random((4, 3))
+    return TrialTable(
+        ("a", "b", "c"), ("x", "y", "z"), weights, values, ones, ones, np.arange(4), doubt=noise
+    )
+
+
+def test_metrics_are_chosen_with_the_noise_of_their_values() -> None:
+    table = table_with_noise()
+    chosen = table.with_metrics(["z", "x"])
+    assert chosen.metrics == ("z", "x")
+    assert np.array_equal(chosen.values, table.values[:, [2, 0]])
+    assert np.array_equal(chosen.doubt, table.doubt[:, [2, 0]])
+
+
+def test_values_that_no_longer_fit_their_noise_are_refused() -> None:
+    table = table_with_noise()
+    with pytest.raises(SurrogateError, match="doubt has shape"):
+        dataclasses.replace(table, metrics=("x",), values=table.values[:, :1])
+    with pytest.raises(SurrogateError, match="4 trials' 3 metrics"):
+        dataclasses.replace(table, values=table.values[:, :2])

@@ -1,5 +1,8 @@
 """Evaluations keep within their share of a training; what is weighed has most of it."""
 
+import dataclasses
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +61,39 @@ def test_without_a_share_nothing_is_cut():
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(StudyError, match="evaluation_share: must be above 0 or null"):
         Recipe(evaluation_share=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gradient_clip", -1.0),
+        ("gradient_clip", math.nan),
+        ("beta1", -0.1),
+        ("beta2", 1.5),
+        ("beta2", 1.0),
+        ("warmup", -0.2),
+        ("decay", 1.2),
+        ("final_rate", 2.0),
+        ("weight_decay", -0.1),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("evaluation_tokens", -1),
+        ("curve_tokens", -1),
+        ("evaluation_share", math.nan),
+        ("checkpoint_seconds", -1.0),
+        ("evaluations", 0),
+        ("optimizer", "sgd"),
+        ("precision", "fp8"),
+        ("compile", "perhaps"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: object):
+    with pytest.raises(StudyError, match=f"^{name}: must be"):
+        Recipe(**{name: value})
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
+def test_every_field_refuses_something(name: str):
+    numeric = not isinstance(getattr(Recipe(), name), str)
+    with pytest.raises(StudyError, match=f"^{name}: "):
+        Recipe(**{name: -1 if numeric else "other"})

@@ -9,6 +9,7 @@ from mixopt.corpus.build import build_corpus
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError
+from mixopt.models.config import ModelConfig
 from mixopt.study import Study, freeze, load_study, parse_tokens
 from tests.conftest import write_sources
 
@@ -207,3 +208,25 @@ def test_a_folder_begun_before_there_were_tasks_goes_on(
     frozen(tmp_path, text_corpus, more)
     with pytest.raises(StudyError, match=r"evaluation_share: was None, is 0.06"):
         frozen(tmp_path, text_corpus)
+
+
+@pytest.mark.parametrize("section", ["proxy", "promote"])
+def test_a_vocabulary_of_ones_own_is_refused(tmp_path: Path, section: str) -> None:
+    text = LEAST + f"{section}:\n  model:\n    vocab_size: 100\n"
+    with pytest.raises(StudyError, match=rf"study.yaml:7: {section}.model.vocab_size: .*corpus"):
+        load_study(study_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shared_experts", -1),
+        ("balance_coefficient", -0.1),
+        ("z_coefficient", float("nan")),
+        ("rope_theta", 0.0),
+        ("vocab_size", -1),
+    ],
+)
+def test_a_shape_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(StudyError, match=f"^{name}: must be"):
+        ModelConfig(**{name: value})

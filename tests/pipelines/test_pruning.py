@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 
 from mixopt.corpus.shards import Corpus
+from mixopt.designs import design
 from mixopt.errors import StudyError
+from mixopt.mixture import Mixture
 from mixopt.records import read_cohorts, read_curve, trial_folder
+from mixopt.space import MixtureSpace
 from mixopt.study import Study, load_study
-from mixopt.trials import Role, State, Trial
+from mixopt.trials import Fidelity, Role, State, Trial, TrialSpec
 from pipelines.console import Display, make_console
 from pipelines.plan import show_plan
 from pipelines.report import write_report
 from pipelines.run import sync_study
 from pipelines.search import check, search
 from pipelines.select import select
-from pipelines.session import open_session
+from pipelines.session import never_pruned, open_session
 from pipelines.status import show_status
 from proxies.checkpoint import load_state
 from tests.pipelines.test_kill import kill
@@ -280,3 +283,18 @@ def test_a_study_killed_while_cohorts_prune_goes_on_to_the_same(
     assert found(ledger_trials(broken)) == found(ledger_trials(whole))  # bit for bit
     assert any(t.state is State.PRUNED for t in ledger_trials(whole))
     assert not list(trial_folder(home, 0).parent.glob("*/checkpoint.safetensors"))
+
+
+@pytest.mark.parametrize("upper", [{}, {"a": 0.25}])
+def test_the_natural_mixture_is_never_pruned_nor_what_differs_from_it_by_rounding(
+    upper: dict[str, float],
+) -> None:
+    space = MixtureSpace(("a", "b", "c"), Mixture.of({"a": 0.5, "b": 0.3, "c": 0.2}), upper=upper)
+    fidelity = Fidelity("proxy", 1000, 1000)
+    first = design(space, 6, 0)[0]
+    rounded = Mixture.of({name: weight + 1e-13 for name, weight in first.as_dict().items()})
+    for mixture in (first, rounded):
+        assert never_pruned(TrialSpec(mixture, fidelity, 0), space)
+    other = Mixture.of({"a": 0.2, "b": 0.4, "c": 0.4})
+    assert not never_pruned(TrialSpec(other, fidelity, 0), space)
+    assert never_pruned(TrialSpec(other, fidelity, 1, Role.SELECT), space)
