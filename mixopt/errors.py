@@ -68,7 +68,7 @@ class CheckpointError(MixoptError):
 
 
 class FileError(MixoptError):
-    """A file cannot be written, such as on a full or read-only disk."""
+    """A file cannot be written (a full or read-only disk), or one of our own cannot be read."""
 
 
 def is_out_of_memory(error: Exception) -> bool:

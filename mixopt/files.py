@@ -8,10 +8,13 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mixopt.errors import FileError
+
+T = TypeVar("T")
 
 FIXES = {
     errno.ENOSPC: "Free space on that disk and run the same command again",
@@ -82,6 +85,45 @@ def keep_json(path: Path, values: Any) -> None:
         same = False
     if not same:
         write_bytes(path, data)
+
+
+def read_json(path: Path, parse: Callable[[Any], T], *, mend: str) -> T:
+    """What `parse` makes of the JSON at `path`, a file that mixopt wrote.
+
+    Args:
+        path: the file.
+        parse: takes the values apart; its KeyError, TypeError, ValueError, AttributeError or
+            IndexError means that they have another shape.
+        mend: what to do about a file that cannot be used.
+
+    Raises:
+        FileError: it cannot be read, is cut, or holds what mixopt does not write there.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise FileError(
+            f"cannot be read: {problem.strerror}", where=str(path), mend=mend
+        ) from problem
+    except ValueError as problem:
+        raise FileError(f"is cut or no JSON: {problem}", where=str(path), mend=mend) from problem
+    try:
+        return parse(values)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        raise FileError(
+            f"holds what mixopt does not write there: {problem!r}", where=str(path), mend=mend
+        ) from problem
+
+
+def an_object(values: Any) -> dict[str, Any]:
+    """`values`, if they are a JSON object.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if not isinstance(values, dict):
+        raise TypeError("no JSON object")
+    return values
 
 
 def _as_json(values: Any) -> bytes:

@@ -6,10 +6,10 @@ the original never write into each other's shared ledger or MLflow runs.
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixopt import files
 from mixopt.errors import LedgerError
@@ -32,12 +32,12 @@ class Identity:
 
 
 def read(home: Path) -> Identity | None:
-    """The identity of the study folder `home`; None if it was never worked on."""
-    path = home / FILE
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
-    return Identity(home, values["id"], values["training"], values["copied_from"])
+    """The identity of the study folder `home`; None if it was never worked on.
+
+    Raises:
+        FileError: the file cannot be read, or is not as it was written.
+    """
+    return _read(home)[0] if (home / FILE).exists() else None
 
 
 def claim(home: Path, training: str) -> Identity:
@@ -47,22 +47,36 @@ def claim(home: Path, training: str) -> Identity:
 
     Raises:
         LedgerError: the folder's trials are trained by another recipe or on another corpus.
+        FileError: the identity that is there cannot be read.
     """
-    known = read(home)
-    if known is None:
+    if not (home / FILE).exists():
         return _write(Identity(home, _fresh(), training))
+    known, before = _read(home)
     if known.training != training:
         raise LedgerError(
             "the trials of this folder were trained with other settings or on another corpus",
             where=str(home / FILE),
             mend="Put the settings back, or give the study another name",
         )
-    before = Path(json.loads((home / FILE).read_text())["path"])
     if before == home.resolve():
         return known
     if _is_another(before, known):
         return _write(Identity(home, _fresh(), training, copied_from=known.id))
     return _write(known)
+
+
+def _read(home: Path) -> tuple[Identity, Path]:
+    """The identity of `home`, and where the folder was when it was written."""
+
+    def parse(values: Any) -> tuple[Identity, Path]:
+        parts = [values[key] for key in ("id", "training", "copied_from")]
+        if not all(isinstance(part, str) for part in parts):
+            raise TypeError("an id or a hash is no text")
+        return Identity(home, *parts), Path(values["path"])
+
+    return files.read_json(
+        home / FILE, parse, mend="Restore it from a backup: the ledger knows the folder by this id"
+    )
 
 
 def _is_another(before: Path, known: Identity) -> bool:

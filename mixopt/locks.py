@@ -50,7 +50,7 @@ def hold(
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise error(
-                        f"{what} is held by {_holder(path)}", where=str(path), mend=mend
+                        f"{what} is held by {holder(path)}", where=str(path), mend=mend
                     ) from None
                 time.sleep(0.2)
         file.truncate(0)
@@ -60,9 +60,10 @@ def hold(
         yield
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
+    """Who wrote the lock file at `path`, as a phrase."""
     try:
         said = json.loads(path.read_text())
         return f"process {said['pid']} on {said['host']} since {said['since']}"
-    except (ValueError, KeyError, OSError):
+    except (ValueError, KeyError, TypeError, OSError):  # being written just now, or not by us
         return "another process"

@@ -19,6 +19,22 @@ CURVE = "curve.jsonl"  # beside it; in the end in the trial's folder
 MARKER = "done.json"  # in a trial's folder: its training is complete
 COHORT = "cohort.json"  # in a cohort's folder: its trials
 
+Kind = type | tuple[type, ...]
+# What the readers of these files count on.
+VERDICT: dict[str, Kind] = {"promoted": str, "mixture": dict, "arms": list}
+PROMOTION: dict[str, Kind] = {
+    "method": str,
+    "model": str,
+    "mixture": dict,
+    "stages": list,
+    "before": dict,
+    "after": dict,
+    "tokens": int,
+    "device_seconds": (int, float),
+    "model_params": int,
+    "active_params": int,
+}
+
 
 def trial_folder(home: Path, number: int) -> Path:
     """Where trial `number` of the study at `home` keeps its curve, checkpoint and marker."""
@@ -97,13 +113,28 @@ def read_settings(home: Path) -> dict[str, Any]:
 
 
 def read_verdict(home: Path) -> dict[str, Any]:
-    """What the selection decided (`verdict.json`); empty before it has."""
-    return _object(home / "verdict.json")
+    """What the selection decided (`verdict.json`); empty before it has.
+
+    One that is cut or of another shape reads as empty too: it follows from the ledger, and the
+    next selection writes it again.
+    """
+    verdict = _object(home / "verdict.json")
+    return verdict if _has(verdict, VERDICT) and all(map(_is_arm, verdict["arms"])) else {}
 
 
 def read_promotion(home: Path) -> dict[str, Any]:
-    """What the promotion measured (`promotion/result.json`); empty before it ended."""
-    return _object(home / "promotion" / "result.json")
+    """What the promotion measured (`promotion/result.json`); empty before it ended, or cut."""
+    return read_result(home / "promotion")
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The `result.json` of a promotion in `folder`.
+
+    Empty where it is absent, cut or of another shape: it follows from the stages' markers, and the
+    next promotion writes it again.
+    """
+    result = _object(folder / "result.json")
+    return result if _has(result, PROMOTION) else {}
 
 
 def curve_points(values: Sequence[Any]) -> list[CurvePoint]:
@@ -122,6 +153,14 @@ def curve_points(values: Sequence[Any]) -> list[CurvePoint]:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
+
+
+def _has(values: Mapping[str, Any], shape: Mapping[str, Kind]) -> bool:
+    return all(isinstance(values.get(key), kind) for key, kind in shape.items())
+
+
+def _is_arm(values: Any) -> bool:
+    return isinstance(values, dict) and _has(values, {"name": str, "mixture": dict})
 
 
 def _lines(path: Path) -> list[str]:

@@ -544,6 +544,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
 
     Raises:
         StudyError: a setting that alters results differs; the difference is shown.
+        FileError: the settings that the folder keeps cannot be read.
     """
     values = _flat(study.model_dump(mode="json"))
     settings = {k: v for k, v in values.items() if not _is_free(k)}
@@ -556,7 +557,11 @@ def freeze(study: Study, corpus: Corpus) -> None:
         study.home.mkdir(parents=True, exist_ok=True)
         files.write_json(frozen, settings)
         return
-    before = YOUNG | json.loads(frozen.read_text())
+    before = YOUNG | files.read_json(
+        frozen,
+        files.an_object,
+        mend="Restore it, or delete it: the next run locks the study file's settings as they are",
+    )
     bound = {k for k in settings.keys() | before.keys() if not _is_free(k)}
     changed = [k for k in bound if settings.get(k) != before.get(k)]
     if changed:

@@ -128,11 +128,14 @@ def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
             mend=f"Check that you trust its code, then add --allow-plugin {name}",
         )
     try:
-        frame = pl.read_parquet(folder / TABLE)
-        return _fitted(record, frame)
-    except (OSError, KeyError, pl.exceptions.PolarsError) as problem:
+        return _fitted(record, pl.read_parquet(folder / TABLE))
+    except (OSError, pl.exceptions.PolarsError) as problem:
         raise RunsError(
             f"does not fit {RECORD}: {problem!r}", where=str(folder / TABLE), mend=again
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise RunsError(
+            f"holds what `mixopt fit` does not write: {problem!r}", where=str(path), mend=again
         ) from None
 
 

@@ -11,7 +11,6 @@ carries the hash of its settings, so a changed promotion begins anew beside the 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from typing import Any
 from mixopt import files
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError, TrainingError
+from mixopt.markers import SHAPE, WEIGHTS
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling.base import check_shapes, upcycler_class
 from mixopt.objective import Objective
+from mixopt.records import read_result
 from mixopt.study import Promote, Study, digest
 from mixopt.trials import Outcome, TrialResult
 from pipelines.search import fitted, forecast, surrogate_name
@@ -118,11 +119,12 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     folder = session.home / "promotion" / digest([*what, session.study.seed])
     surrogate = str(verdict.get("surrogate") or "")
     job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
-    ended = folder / RESULT
-    if not ended.exists():
-        files.write_json(ended, _stages(job))
+    ended = read_result(folder)
+    if not (ended and (folder.parent / ended["model"] / WEIGHTS).exists()):
+        ended = _stages(job)
+        files.write_json(folder / RESULT, ended)
     # another round of search may find the same mixture as another arm
-    result: dict[str, Any] = json.loads(ended.read_text()) | {"mixture_name": job.method}
+    result = ended | {"mixture_name": job.method}
     files.write_json(session.home / "promotion" / RESULT, result)
     return result
 
@@ -294,7 +296,7 @@ def _result(
 def _export(job: Promotion, trained: Path) -> Path:
     """The folder with what is needed to use the model: weights, shape, tokenizer."""
     model = job.folder / "model"
-    for source in (trained / "model.safetensors", trained / "model.json"):
+    for source in (trained / WEIGHTS, trained / SHAPE):
         files.write_bytes(model / source.name, source.read_bytes())
     files.write_bytes(model / "tokenizer.json", job.session.corpus.tokenizer_path.read_bytes())
     return model

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
@@ -50,6 +49,8 @@ from workers.proxy_task import Work
 
 SETTLED_COHORT = "cohort.json"
 SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
+
+T = TypeVar("T")
 
 
 def study_resources(study: Study) -> Resources:
@@ -130,7 +131,7 @@ class Session:
         if recipe.precision != "auto":
             return recipe
         path = self.home / "precision.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = _settled(path, _precisions) if path.exists() else {}
         if purpose not in known:
             from workers.measured import settled
 
@@ -149,7 +150,7 @@ class Session:
             self.connect()
             chosen = measured.cohort(self.model, self.recipe("proxy"), self.resources)
             files.write_json(path, {"proxies": chosen})
-        return int(json.loads(path.read_text())["proxies"])
+        return _settled(path, _cohort_size)
 
     def cohorts(self, trials: Sequence[Trial]) -> list[Cohort]:
         """Pack `trials`, none of which has ended, for the connected cluster."""
@@ -238,6 +239,24 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
             yield Session(
                 study, corpus, space, objective, ledger, tracker, display, stack, tasks=tasks
             )
+
+
+def _settled(path: Path, parse: Callable[[Any], T]) -> T:
+    """What was measured once for the whole study."""
+    return files.read_json(path, parse, mend="Delete it to have it measured again")
+
+
+def _precisions(values: Any) -> dict[str, Literal["auto", "fp32", "bf16"]]:
+    if not set(values.values()) <= {"fp32", "bf16"}:
+        raise ValueError("a precision that is neither fp32 nor bf16")
+    return dict(values)
+
+
+def _cohort_size(values: Any) -> int:
+    size = int(values["proxies"])
+    if size < 1:
+        raise ValueError(f"a cohort of {size}")
+    return size
 
 
 def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from pathlib import Path
 
 from rich.table import Table
 
-from mixopt import identity
+from mixopt import identity, locks
 from mixopt.ledger import Ledger
 from mixopt.records import (
     CHECKPOINT,
@@ -80,8 +79,7 @@ def _holder(lock: Path) -> str:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return "nobody works on it now"
     except BlockingIOError:
-        said = json.loads(lock.read_text() or "{}")
-        return f"process {said.get('pid')} on {said.get('host')} works on it"
+        return f"{locks.holder(lock)} works on it"
     except OSError:
         return "nobody works on it now"
 

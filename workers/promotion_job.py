@@ -80,7 +80,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
         before = markers.read(folder)
-        if before is not None:
+        if before is not None and isinstance(before.get("metrics"), dict) and "receipt" in before:
             return before
         torch.set_num_threads(threads)
         corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)

@@ -46,11 +46,18 @@ class Home:
     identity: str
 
     def outcome(self) -> Outcome | None:
-        """What its completion marker says; None if it has none, or another training's."""
+        """What its completion marker says.
+
+        None if it has none that counts, so that it trains again: another training's, or one of
+        another shape.
+        """
         said = markers.read(Path(self.folder))
         if said is None or said.get("identity") != self.identity:
             return None
-        return Outcome.from_json(said["outcomes"][0])
+        try:
+            return Outcome.from_json(said["outcomes"][0])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,27 @@ def test_a_written_file_replaces_the_old_one_and_leaves_no_parts(tmp_path: Path)
     assert [p.name for p in path.parent.iterdir()] == ["said.json"]
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (None, "cannot be read: No such file"),
+        ('{"size": ', "is cut or no JSON"),
+        ("\xff\x00", "is cut or no JSON"),
+        ("[1]", "holds what mixopt does not write there"),
+        ('{"other": 1}', "holds what mixopt does not write there: KeyError"),
+        ('{"size": "many"}', "holds what mixopt does not write there: ValueError"),
+    ],
+)
+def test_a_file_of_our_own_that_cannot_be_used_is_named_with_what_to_do(
+    tmp_path: Path, text: str | None, what: str
+) -> None:
+    path = tmp_path / "own.json"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(FileError, match=rf"(?s){path}: {what}.*Delete it"):
+        files.read_json(path, lambda values: int(values["size"]), mend="Delete it")
+
+
 def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "said.json"
     files.write_json(path, {"a": 1})

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from mixopt import records
 from mixopt.frames import trials_frame
@@ -109,3 +110,16 @@ def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:
     assert records.read_settings(tmp_path) == {}
     assert records.finished_at(tmp_path, 0) is None
     assert records.read_curve(tmp_path, FAILED) == []
+
+
+@pytest.mark.parametrize(
+    "verdict", ['{"promoted": "a"}', "[]", '{"promoted": "a", "mixture": {}, "arms": ["a"]}']
+)
+def test_a_verdict_or_promotion_of_another_shape_reads_as_none(
+    tmp_path: Path, verdict: str
+) -> None:
+    (tmp_path / "verdict.json").write_text(verdict)
+    (tmp_path / "promotion").mkdir()
+    (tmp_path / "promotion" / "result.json").write_text('{"method": "branch-train-mix"}')
+    assert records.read_verdict(tmp_path) == {}
+    assert records.read_promotion(tmp_path) == {}

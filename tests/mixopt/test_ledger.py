@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from mixopt import identity, urls
-from mixopt.errors import LedgerError
+from mixopt.errors import FileError, LedgerError
 from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
@@ -205,6 +205,14 @@ def test_a_folder_whose_trials_were_trained_otherwise_is_refused(tmp_path: Path)
     (tmp_path / "identity.json").unlink()  # to no avail: the ledger knows as well
     with pytest.raises(LedgerError, match="other settings or on another corpus"):
         opened(tmp_path, urls.sqlite(tmp_path / "ledger.db"), "another recipe")
+
+
+@pytest.mark.parametrize("text", ['{"id": "a', "{}", '{"id": 1, "path": "/", "copied_from": ""}'])
+def test_an_identity_that_is_cut_or_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "identity.json").write_text(text)
+    for look in (lambda: identity.read(tmp_path), lambda: claim(tmp_path, "recipe")):
+        with pytest.raises(FileError, match=r"identity\.json.*Restore it"):
+            look()
 
 
 def test_a_trial_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ def write_promotion(study: Study, mixture: Mixture) -> None:
         "method": "branch-train-mix",
         "mixture": mixture.as_dict(),
         "tokens": 600_000,
+        "device_seconds": 107.0,
         "stages": [
             {
                 "name": "seed",

@@ -116,6 +116,22 @@ def test_sizes_that_no_run_had_are_predicted_with_a_note(tmp_path: Path, run: Ru
     assert np.isfinite(found.drop("run").to_numpy()).all()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("space", None), ("space", {}), ("domains", 3), ("natural", [1]), ("fidelity", "60M")],
+)
+def test_a_fit_of_another_shape_names_its_record_and_not_the_runs(
+    tmp_path: Path, done: Path, run: Run, key: str, value: object
+) -> None:
+    shutil.copytree(done / "fit", tmp_path / "fit")
+    record = tmp_path / "fit" / "fit.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
+    said = run("propose", tmp_path / "fit", "--out", tmp_path / "P.csv")
+    assert said.code == 1
+    assert f"{record}: holds what `mixopt fit` does not write" in said.err
+    assert "Run `mixopt fit`" in said.err
+
+
 @pytest.mark.parametrize("command", ["predict", "propose"])
 def test_a_fit_imports_no_surrogate_that_the_command_line_does_not_name(
     command: str, done: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

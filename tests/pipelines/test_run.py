@@ -13,12 +13,16 @@ import pytest
 from mlflow import MlflowClient
 
 from mixopt.corpus.shards import Corpus
+from mixopt.errors import FileError
 from mixopt.study import Study, load_study
 from mixopt.trials import Role, State
 from pipelines.mlflow_store import RunStore
+from pipelines.session import open_session
 from pipelines.tracking import tracking_uri, ui_command
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import (
+    MODEL,
+    RECIPE,
     attempts,
     change,
     finish,
@@ -191,6 +195,64 @@ def test_a_step_before_its_turn_trains_nothing_and_names_the_command(copy: Path,
         said = run(command, copy)
         assert (said.code, f"Run `mixopt search {copy}` first" in said.err) == (1, True)
     assert ledger_trials(study) == trials
+
+
+@pytest.mark.parametrize("name", ["study.json", "identity.json"])
+@pytest.mark.parametrize("text", ['{"budget": ', "[]"])
+def test_a_file_of_the_folder_that_is_cut_or_of_another_shape_is_named(
+    name: str, text: str, copy: Path, run: Run
+) -> None:
+    (load_study(copy).home / name).write_text(text)
+    said = run("run", copy)
+    assert (said.code, f"{name}: " in said.err, "Restore it" in said.err) == (1, True, True)
+    assert "Traceback" not in said.err
+
+
+def test_a_measured_setting_that_is_cut_is_named(tmp_path: Path, text_corpus: Corpus) -> None:
+    recipe = {**RECIPE, "precision": "auto"}
+    proxy = {"tokens": 2560, "model": MODEL, "recipe": recipe}
+    file = write_study(tmp_path / "tiny.yaml", text_corpus.path, proxy=proxy)
+    with open_session(file) as session:
+        for name, ask in (
+            ("precision.json", lambda: session.recipe("proxy")),
+            ("cohort.json", session.largest_cohort),
+        ):
+            for text in ('{"proxies": ', "[]", '{"proxies": "x"}'):
+                (session.home / name).write_text(text)
+                with pytest.raises(FileError, match=f"{name}: .*Delete it to have it measured"):
+                    ask()
+
+
+@pytest.mark.parametrize("text", ['{"promoted": ', "{}", "[]"])
+def test_a_verdict_that_is_cut_or_of_another_shape_is_found_again(
+    text: str, ran: Ran, copy: Path, run: Run
+) -> None:
+    verdict = load_study(copy).home / "verdict.json"
+    verdict.write_text(text)
+    assert run("status", copy).code == 0
+    assert run("select", copy).code == 0
+    assert json.loads(verdict.read_text()) == json.loads((ran.home / "verdict.json").read_text())
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_promotion_whose_stage_lost_its_weights_trains_that_stage_again(
+    ran: Ran, copy: Path, run: Run
+) -> None:
+    promotion = load_study(copy).home / "promotion"
+    before = json.loads((promotion / "result.json").read_text())
+    for result in [promotion / "result.json", *promotion.glob("*/result.json")]:
+        result.write_text('{"method": ')  # cut: as if there were none
+    (weights,) = promotion.glob("*/seed/model.safetensors")
+    kept = weights.read_bytes()
+    weights.unlink()
+    assert run("promote", copy).code == 0
+    assert weights.read_bytes() == kept
+    (attempted,) = {path.parent.parent for path in promotion.glob("*/seed/attempts.jsonl")}
+    lines = {p.parent.name: len(p.read_text().splitlines()) for p in attempted.glob("*/attempts*")}
+    assert lines.pop("seed") == 2 * len(ONCE)
+    assert set(lines.values()) == {len(ONCE)}  # no other stage trained again
+    after = json.loads((promotion / "result.json").read_text())
+    assert after["after"] == before["after"]
 
 
 @pytest.mark.usefixtures("ray_here")

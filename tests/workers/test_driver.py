@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mixopt import markers
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError, TrainingError
 from mixopt.mixture import Mixture
@@ -82,6 +83,13 @@ def test_a_marker_of_another_identity_does_not_count(text_corpus: Corpus, tmp_pa
     list(perform(piece, attempt=1, micro_batches=1))
     assert finished(piece) is not None
     assert finished(dataclasses.replace(piece, identity="another")) is None
+
+
+def test_a_marker_of_another_shape_does_not_count(text_corpus: Corpus, tmp_path: Path) -> None:
+    piece = work(text_corpus, tmp_path)
+    for outcomes in ([], None, [{"result": {"metrics": {}}, "failure": None}], [{"failure": "x"}]):
+        markers.write(Path(piece.folder), {"identity": piece.identity, "outcomes": outcomes})
+        assert finished(piece) is None
 
 
 def test_what_a_work_keeps_is_there_before_its_marker_and_no_part_of_its_identity(
