@@ -49,15 +49,20 @@ class Polytope:
         return vertex
 
     @cached_property
-    def center(self) -> np.ndarray:
-        """(m,) a point well inside: the mean of the vertices with most and least of each domain.
+    def extremes(self) -> np.ndarray:
+        """(v, m) vertices with most and least of each domain, and of each linear constraint."""
+        costs = np.concatenate([np.eye(len(self.lower)), self.matrix])
+        found = [self.minimum(sign * cost) for cost in costs for sign in (-1.0, 1.0)]
+        return np.array([vertex for vertex in found if vertex is not None])
 
-        Relative to the faces that can be left at all, which a Chebyshev centre is not: one domain
-        with equal bounds would shrink its ball to nothing.
+    @cached_property
+    def center(self) -> np.ndarray:
+        """(m,) a point well inside: the mean of `extremes`.
+
+        A constraint that it reaches is reached by every feasible point. A Chebyshev centre would
+        not do: one domain with equal bounds would shrink its ball to nothing.
         """
-        m = len(self.lower)
-        vertices = [self.minimum(sign * np.eye(m)[j]) for j in range(m) for sign in (-1.0, 1.0)]
-        return np.asarray(np.mean([v for v in vertices if v is not None], axis=0))
+        return np.asarray(self.extremes.mean(axis=0))
 
     def excess(self, points: np.ndarray) -> np.ndarray:
         """(n,) by how much each of `points` (n, m) breaks its worst constraint; <= 0 if none."""
@@ -67,8 +72,10 @@ class Polytope:
             over = np.maximum(over, (points @ self.matrix.T - self.limits).max(axis=1))
         return np.asarray(over)
 
-    def project(self, points: np.ndarray) -> np.ndarray:
+    def project(self, points: np.ndarray, tolerance: float = FEASIBLE) -> np.ndarray:
         """The feasible points (n, m) nearest to `points` (n, m) in Euclidean distance.
+
+        Points that break no linear constraint by more than `tolerance` count as feasible.
 
         With bounds alone a water level is found by bisection, all rows at once. Rows that then
         break a linear constraint become a least-distance problem each, solved exactly by
@@ -77,23 +84,9 @@ class Polytope:
         near = project_box(points, self.lower, self.upper)
         if not len(self.matrix):
             return near
-        for i in np.flatnonzero(self.excess(near) > FEASIBLE):
+        for i in np.flatnonzero(self.excess(near) > tolerance):
             near[i] = self._least_distance(points[i])
         return near
-
-    def pull(self, points: np.ndarray) -> np.ndarray:
-        """Feasible points (n, m) from `points`: projected on the bounds, then drawn to the centre.
-
-        Where a linear constraint is broken, the point moves along the straight line to `center`
-        until it holds. Not the nearest point, but cheap for the 100k candidates of a search.
-        """
-        near = project_box(points, self.lower, self.upper)
-        if not len(self.matrix):
-            return near
-        slack = self.limits - self.matrix @ self.center
-        step = (near - self.center) @ self.matrix.T
-        reach = np.where(step > slack, slack / np.where(step > slack, step, 1.0), 1.0).min(axis=1)
-        return np.asarray(self.center + np.clip(reach, 0.0, 1.0)[:, None] * (near - self.center))
 
     def _least_distance(self, point: np.ndarray) -> np.ndarray:
         from scipy.optimize import nnls

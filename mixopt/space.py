@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from mixopt.errors import MixtureError
+from mixopt.hit_and_run import hit_and_run
 from mixopt.mixture import Mixture
-from mixopt.polytope import Polytope
+from mixopt.polytope import FEASIBLE, Polytope, project_box
 
 ON_BOUND = 1e-4  # a weight this close to a bound is said to be held by it
 
@@ -166,8 +167,9 @@ class MixtureSpace:
         """Feasible weights (n, m): Dirichlet draws around `center`, moved into the space.
 
         alpha = strength * center**temperature / sum(center**temperature), as RegMix draws its
-        swarm (2407.01492). A draw outside the space is moved onto its border, never thrown away,
-        so that tight bounds cost no time.
+        swarm (2407.01492). A draw outside the bounds is moved onto them, never thrown away, so that
+        tight bounds cost no time. One that then breaks a linear constraint is replaced by a draw
+        from the same density inside (`mixopt.hit_and_run`).
 
         Args:
             n: how many.
@@ -182,13 +184,14 @@ class MixtureSpace:
         # log G(a) = log G(a + 1) + log(U) / a: plain gamma draws all underflow to 0 for small a
         draws = np.log(rng.gamma(alpha + 1)) + np.log(1 - rng.random(alpha.shape)) / alpha
         draws = np.exp(draws - draws.max(axis=1, keepdims=True))
-        return self.polytope.pull(draws / draws.sum(axis=1, keepdims=True))
+        draws = draws / draws.sum(axis=1, keepdims=True)
+        return self._moved_inside(draws, alpha, lambda: int(rng.integers(2**32)))
 
     def sample_sobol(self, n: int, seed: int) -> np.ndarray:
         """Feasible weights (n, m) spread evenly: a scrambled Sobol sequence on the simplex.
 
-        Points fill the simplex above the lower bounds; those beyond an upper bound or a linear
-        constraint are moved onto the border.
+        Points fill the simplex above the lower bounds. Those beyond an upper bound are moved onto
+        it; those that then break a linear constraint are replaced by uniform draws inside.
         """
         from scipy.stats import qmc
 
@@ -198,7 +201,21 @@ class MixtureSpace:
         spacings = -np.log(np.clip(cube, 1e-12, 1 - 1e-12))
         simplex = spacings / spacings.sum(axis=1, keepdims=True)
         lower = self.polytope.lower
-        return self.polytope.pull(lower + max(0.0, 1 - lower.sum()) * simplex)
+        draws = lower + max(0.0, 1 - lower.sum()) * simplex
+        return self._moved_inside(draws, np.ones_like(draws), lambda: seed)
+
+    def _moved_inside(
+        self, draws: np.ndarray, alpha: np.ndarray, key: Callable[[], int]
+    ) -> np.ndarray:
+        """`draws` (n, m) moved onto the bounds; drawn anew where a linear constraint is broken.
+
+        Moving those too would heap them on the border, or on one point where a sum is fixed.
+        """
+        near = project_box(draws, self.polytope.lower, self.polytope.upper)
+        broken = self.polytope.excess(near) > FEASIBLE
+        if self.linear and broken.any():
+            near[broken] = hit_and_run(self.polytope, near[broken], alpha[broken], key())
+        return near
 
     def vertices(self) -> np.ndarray:
         """Feasible weights (<= m, m): for each domain the vertex with the most of it.

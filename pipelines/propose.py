@@ -245,7 +245,7 @@ def exact(space: MixtureSpace, mixture: Mixture, proposer: str) -> Mixture:
         raise MixtureError(f"a mixture breaks a constraint by {over:.2g}", where=proposer)
     if box.excess(mixture.array[None])[0] <= ROUNDING:
         return mixture
-    inside = box.pull(mixture.array[None])[0]
+    inside = box.project(mixture.array[None], ROUNDING)[0]
     if box.excess(inside[None])[0] > ROUNDING:
         raise MixtureError("a mixture could not be moved into the space", where=proposer)
     return Mixture(space.domains, tuple(inside.tolist()))

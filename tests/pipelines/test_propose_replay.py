@@ -16,8 +16,10 @@ import pytest
 from mixopt.finished.runs import read_mixtures
 from mixopt.mixture import Mixture
 from mixopt.proposers import KNOWN
+from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.testing.surrogates import example_values
 from pipelines.cli import main
+from pipelines.propose import ROUNDING, exact
 from tests.pipelines.whole_study import mixopt, succeeded
 
 DOMAINS = ("web", "code", "books", "wiki")
@@ -103,6 +105,18 @@ def test_sixteen_constrained_mixtures_are_feasible_to_rounding(
     assert min(float(room.min()) for room in slack) >= -1e-12
     assert "p0016" in said
     assert str(out) in said
+
+
+def test_a_mixture_that_misses_a_fixed_sum_by_rounding_stays_where_it_is() -> None:
+    fixed = [
+        LinearConstraint({"web": 1.0, "code": 1.0}, 0.3),
+        LinearConstraint({"web": -1.0, "code": -1.0}, -0.3),
+    ]
+    space = MixtureSpace(DOMAINS, Mixture.uniform(DOMAINS), linear=fixed)
+    missed = Mixture(DOMAINS, (0.3 + 1e-9, 0.0, 0.7 - 1e-9, 0.0))
+    kept = exact(space, missed, "bayes")
+    np.testing.assert_allclose(kept.array, missed.array, atol=2e-9)
+    assert space.polytope.excess(kept.array[None])[0] <= ROUNDING
 
 
 def test_the_file_is_ratios_that_fit_and_predict_read(fit: Path, run: Run, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_regmix_picks_the_best_predicted_in_order() -> None:
 
 
 def test_a_penalty_turns_regmix_to_natural() -> None:
-    space = dataclasses.replace(example_space(), kl_penalty=10.0)
+    space = dataclasses.replace(example_space(), kl_penalty=100.0)
     trials, pool = example_trials(24), example_pool(40)
     picked = proposer(RegMix, space).pick(trials, pool, 5)
     distances = sorted(space.kl(np.array([spec.mixture.weights]))[0] for spec in pool)
