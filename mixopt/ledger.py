@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mixopt import urls
 from mixopt.errors import LedgerError
 from mixopt.identity import Identity
+from mixopt.looks import Looks
 from mixopt.objective import Objective
 from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
@@ -210,6 +211,16 @@ class Ledger:
     def note(self, number: int, message: str) -> None:
         """Keep a line about an attempt at trial `number` that will be tried again."""
         self._set(number, "message", message[-2000:])
+
+    def looks(self) -> Looks | None:
+        """The looks that were taken at the study; None before the first."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get("looks")
+        return None if kept is None else Looks.from_json(json.loads(kept))
+
+    def keep_looks(self, looks: Looks) -> None:
+        """Record the looks that were taken at the study."""
+        kept = json.dumps(looks.to_json())
+        self._storage.set_study_user_attr(self._study_id, "looks", kept)
 
     def close(self) -> None:
         """Let go of the storage's connections."""

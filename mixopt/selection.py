@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mixopt.errors import StudyError
+from mixopt.looks import Look
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.space import MixtureSpace
@@ -22,6 +23,7 @@ from mixopt.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 
 NATURAL = "natural"  # the arm that every other must beat
 PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
+MOST_SEEDS = 1000  # beyond this, no number of seeds is recommended
 SAME = 0.02  # Hellinger distance under which two finalists are one
 Rule = Literal["repeat", "successive-rejects"]
 
@@ -128,13 +130,14 @@ class Selection:
         fidelity: at which they are run.
         objective: lower is better.
         seeds: fresh ones, used in this order by every arm; none that the search has used.
-        confidence: that the gate asks for, in (0.5, 1): the adjusted p-value of what is promoted
-            is at most 1 - confidence.
+        confidence: that the gate asks for, in (0.5, 1).
         budget: runs in all for `successive-rejects`; None gives every arm every seed.
         rule: `repeat` runs every arm with every seed. `successive-rejects` (fixed-budget best
             arm, optimal up to constants by 1605.09004) drops the worst arm after each phase and
             spends its runs on the others; natural is never dropped, the gate needs it.
         round: of the specs.
+        look: which of the study's looks the verdict is: the adjusted p-value of what is promoted
+            is at most its level. None is the only look, with level 1 - confidence.
 
     Raises:
         StudyError: there is no natural arm, a seed is named twice, or there are too few.
@@ -148,6 +151,7 @@ class Selection:
     budget: int | None = None
     rule: Rule = "repeat"
     round: int = 0
+    look: Look | None = None
 
     def __post_init__(self) -> None:
         if NATURAL not in self.arms:
@@ -164,6 +168,11 @@ class Selection:
             )
         if not 0.5 < self.confidence < 1:
             raise StudyError(f"{self.confidence} is not in (0.5, 1)", where="selection.confidence")
+
+    @property
+    def level(self) -> float:
+        """The largest adjusted p-value that is promoted; 0 where no look is left."""
+        return 1 - self.confidence if self.look is None else self.look.level
 
     @property
     def schedule(self) -> list[int]:
@@ -229,7 +238,7 @@ class Selection:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
                 or every run of natural or of its projection failed.
         """
-        self._check_complete(trials)
+        self.check_complete(trials)
         arms = self.reports(trials)
         fallback = self.fallback
         unbeaten = self.arms[fallback]
@@ -237,20 +246,40 @@ class Selection:
         passing = [arm for arm in rest if self._passes(arms[arm])]
         if passing:
             best = min(passing, key=lambda arm: arms[arm].difference)
-            message = f"{self._facts(best, trials)}, at most the {1 - self.confidence:.2g} allowed"
+            message = f"{self._facts(best, trials)}, at most the {self._allowed}"
             return Verdict(best, self.arms[best], True, message, arms)
-        tested = [arm for arm in rest if math.isfinite(arms[arm].p)]
+        return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), arms)
+
+    def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
+        """Why none of `candidates` is promoted, and what would decide it."""
+        arms, end = self.reports(trials), f"so {self.fallback} is promoted"
+        tested = [arm for arm in candidates if math.isfinite(arms[arm].p)]
         if not tested:
-            message = (
-                f"no candidate shares two finished seeds with natural, so {fallback} is promoted"
-            )
-            return Verdict(fallback, unbeaten, False, message, arms)
+            return f"no candidate shares two finished seeds with natural, {end}"
         best = min(tested, key=lambda arm: arms[arm].p)
-        message = (
-            f"{self._facts(best, trials)}, above the {1 - self.confidence:.2g} allowed, "
-            f"so {fallback} is promoted"
-        )
-        return Verdict(fallback, unbeaten, False, message, arms)
+        facts = self._facts(best, trials)
+        if self.look is not None and self.level == 0:
+            some = "looks" if self.look.planned > 1 else "look"
+            return (
+                f"{facts}; the {self.look.planned} {some} that the study planned (select.looks) "
+                f"came before this one, {end}. Plan more looks in a new study to go on"
+            )
+        seeds = self._seeds_asked(best, trials)
+        asked = f". {seeds} seeds with this difference and scatter would pass" if seeds else ""
+        return f"{facts}, above the {self._allowed}, {end}{asked}"
+
+    @property
+    def _allowed(self) -> str:
+        allowed = f"{self.level:.2g} allowed"
+        if self.look is None or self.look.planned == 1:
+            return allowed
+        return f"{allowed} at look {self.look.number} of {self.look.planned}"
+
+    def _seeds_asked(self, arm: str, trials: Sequence[Trial]) -> int | None:
+        """Seeds at which the difference and scatter of `arm` would pass; None if never."""
+        values = self.values(trials)
+        gaps = _gaps(values[arm], values[NATURAL])
+        return seeds_needed(gaps, self.level / (len(self.arms) - 1))
 
     @property
     def fallback(self) -> str:
@@ -258,7 +287,7 @@ class Selection:
         return PROJECTED if PROJECTED in self.arms else NATURAL
 
     def _passes(self, report: ArmReport) -> bool:
-        return report.difference < 0 and report.adjusted_p <= 1 - self.confidence
+        return report.difference < 0 and report.adjusted_p <= self.level and self.level > 0
 
     def _facts(self, arm: str, trials: Sequence[Trial]) -> str:
         """What the paired runs of `arm` and natural show, in words."""
@@ -271,8 +300,12 @@ class Selection:
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
         )
 
-    def _check_complete(self, trials: Sequence[Trial]) -> None:
-        """Refuse to judge before every run that was asked for has an answer."""
+    def check_complete(self, trials: Sequence[Trial]) -> None:
+        """Refuse to judge before every run that was asked for has an answer.
+
+        Raises:
+            StudyError: a run has not ended or was lost, or natural has no value.
+        """
         lost = self.lost(trials)
         if lost:
             names = ", ".join(
@@ -346,7 +379,7 @@ class Selection:
     def _report(self, arm: str, values: Mapping[str, Mapping[int, float]]) -> ArmReport:
         mine, base = values[arm], values[NATURAL]
         runs = np.array(list(mine.values()))
-        gaps = np.array([mine[seed] - base[seed] for seed in mine if seed in base])
+        gaps = _gaps(mine, base)
         p = _paired_p(gaps) if arm != NATURAL else math.nan
         half = half_interval(gaps) if arm != NATURAL else math.nan
         difference = float(gaps.mean()) if len(gaps) else math.inf
@@ -374,6 +407,27 @@ def half_interval(values: np.ndarray) -> float:
     if n < 2:
         return math.nan
     return float(t.ppf(0.95, df=n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+
+
+def seeds_needed(gaps: np.ndarray, level: float) -> int | None:
+    """Pairs at which the mean and deviation of `gaps` (n,) give a one-sided p of at most `level`.
+
+    None where the mean is not below 0, from fewer than two gaps, or beyond `MOST_SEEDS`.
+    """
+    from scipy.stats import t
+
+    if len(gaps) < 2 or gaps.mean() >= 0:
+        return None
+    counts = np.arange(2, MOST_SEEDS + 1)
+    with np.errstate(divide="ignore"):
+        statistic = gaps.mean() * np.sqrt(counts) / gaps.std(ddof=1)
+    passing = counts[t.cdf(statistic, df=counts - 1) <= level]
+    return int(passing[0]) if len(passing) else None
+
+
+def _gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
+    """Differences (pairs,) of two arms over the seeds that both finished."""
+    return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
 
 
 def _answers(trial: Trial) -> bool:

@@ -173,10 +173,11 @@ class Select(Section):
     rule: Literal["repeat", "successive-rejects"] = "repeat"
     """Every arm with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
     seeds: int = Field(default=3, ge=2)
-    """Fresh seeds per arm (with successive rejects: on average). May be raised later: the gate then
-    looks again, and each further look makes its confidence a little too good."""
+    """Fresh seeds per arm (successive rejects: on average). Raising it later is a new look."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    """What is promoted has an adjusted p-value against natural of at most 1 - confidence."""
+    """1 - confidence bounds the rate of false promotions over candidates and looks."""
+    looks: int = Field(default=1, ge=1, le=5)
+    """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
 
 
 class Promote(Section):
@@ -505,7 +506,7 @@ def _flat(values: Any, at: str = "") -> dict[str, Any]:
 # and selects, and what is promoted afterwards (a promotion's folder has its settings' hash).
 FREE = (
     *("mlflow", "ray", "promote", "folder", "corpus", "ledger"),
-    *("search.rounds", "select.seeds", "space.budget"),
+    *("search.rounds", "select.seeds", "select.looks", "space.budget"),
 )
 
 

@@ -149,6 +149,7 @@ def print_commands(session: Session, console: Console) -> None:
     """Print the commands that open the views, go on, and begin with one's own text."""
     study = session.study
     file = _short(study.path)
+    looks = session.ledger.looks()
     rows = [
         ("open the MLflow UI", ui_command(study)),
         ("open the report", str(_short(study.home / "report.html"))),
@@ -157,6 +158,9 @@ def print_commands(session: Session, console: Console) -> None:
         ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
         ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
     ]
+    if looks is not None and not looks.left:
+        note = "no look is left (select.looks): a further verdict cannot promote"
+        rows.insert(4, ("", note))
     for what, command in rows:  # never folded, so that they can be copied
         console.print(f"[dim]{what:<20}[/] {escape(command)}", soft_wrap=True)
 

@@ -56,7 +56,8 @@ search:
 select:                   # found mixture against natural and uniform, with fresh seeds
   rule: repeat            # every arm with every seed, or successive-rejects
   seeds: 3
-  confidence: 0.9         # promotes at an adjusted p-value of at most 1 - confidence
+  confidence: 0.9         # promotes at an adjusted p-value of at most (1 - confidence) / looks
+  looks: 1                # verdicts that may promote, 1 to 5; fixed at the first
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
   upcycler: branch-train-mix  # {upcyclers}

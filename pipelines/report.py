@@ -39,6 +39,7 @@ from pipelines.wording import (
     count,
     duration,
     foretold,
+    gate_level,
     gate_rows,
     headline,
     interval,
@@ -259,7 +260,7 @@ def _table_note(told: Told) -> str:
     if told.verdict:
         note = (
             f"{mixtures_note(told.verdict)} Adjusted p-value: one-sided, times the number of "
-            f"candidates; the gate promotes at {1 - told.study.select.confidence:.2g} or less."
+            f"candidates. {gate_level(told.verdict, told.study.select.confidence)}"
         )
     if told.available:
         budget = count(told.study.budget)

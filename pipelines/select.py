@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from mixopt import diagnostics, files
+from mixopt.errors import StudyError
+from mixopt.looks import Look, Looks
 from mixopt.noise import Forecast
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
@@ -42,6 +44,7 @@ def select(session: Session) -> dict[str, Any]:
     before = settled(session)
     if before:
         return before
+    looks = _looks(session)
     choice = surrogate_choice(session, trials)
     known = sum(t.complete for t in trials)
     session.display.say(f"fitting {known} trials with {choice.name}, looking for the optimum …")
@@ -50,6 +53,9 @@ def select(session: Session) -> dict[str, Any]:
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     session.display.say(before_selection(foretold, session.objective))
     selection = _selection(session, found, trials)
+    look = looks.at(_look_basis(session, trials, selection), selection.confidence)
+    selection = dataclasses.replace(selection, look=look)
+    session.display.say(_before_look(look))
     for trial in selection.lost(session.ledger.trials()):
         session.ledger.add(trial.spec)
     while True:
@@ -60,6 +66,8 @@ def select(session: Session) -> dict[str, Any]:
         if not pulls and not unfinished:
             break
         run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
+    selection.check_complete(session.ledger.trials())
+    session.ledger.keep_looks(looks.take(look))  # before its verdict is known
     said = _verdict(session, selection, found, surrogate, choice)
     said["of"] = _basis(session, trials)
     files.write_json(session.home / VERDICT, said)
@@ -68,7 +76,12 @@ def select(session: Session) -> dict[str, Any]:
 
 
 def settled(session: Session) -> dict[str, Any]:
-    """The verdict that is there, if it follows from the trials and settings of now; else empty."""
+    """The verdict that is there, if it follows from the trials and settings of now; else empty.
+
+    Raises:
+        StudyError: the study file plans other looks than were fixed at the first.
+    """
+    _looks(session)  # a study file that plans other looks is refused, whatever is there
     verdict = read_verdict(session.home)
     basis = _basis(session, search_trials(session.ledger.trials()))
     return verdict if verdict.get("of") == basis else {}
@@ -77,9 +90,54 @@ def settled(session: Session) -> dict[str, Any]:
 def _basis(session: Session, trials: Sequence[Trial]) -> str:
     """Identity of what a verdict follows from: the search's trials, and what was asked for."""
     study = session.study
-    asked = [study.select.model_dump(), study.search.surrogate, dict(session.objective.weights)]
+    asked = [
+        study.select.model_dump(exclude={"looks"}),
+        study.search.surrogate,
+        dict(session.objective.weights),
+    ]
     asked.append(study.space.model_dump())
     return digest([*asked, [(t.number, t.state) for t in trials]])
+
+
+def _looks(session: Session) -> Looks:
+    """The looks taken at the study so far.
+
+    Raises:
+        StudyError: the study file plans another number than was fixed at the first look.
+    """
+    planned = session.study.select.looks
+    looks = session.ledger.looks()
+    if looks is None:
+        looks = Looks(planned)
+        before = read_verdict(session.home).get("of")
+        if before:  # judged before looks were recorded
+            looks = looks.take(looks.at(before, session.study.select.confidence))
+    if looks.planned != planned:
+        raise StudyError(
+            f"{looks.planned} was fixed at the study's first look, and {planned} is asked for now",
+            where=f"{session.study.path}: select.looks",
+            mend="Put it back, or plan other looks in a new study",
+        )
+    return looks
+
+
+def _look_basis(session: Session, trials: Sequence[Trial], selection: Selection) -> str:
+    """Identity of a look: a verdict's basis, and the candidates that follow from it."""
+    arms = {name: mixture.as_dict() for name, mixture in selection.arms.items()}
+    return digest([_basis(session, trials), arms])
+
+
+def _before_look(look: Look) -> str:
+    """What the next verdict may promote, before anything is run for it."""
+    if look.number > look.planned:
+        return (
+            f"select.looks: {look.planned} of {look.planned} looks are used up, so this one is "
+            "measured but cannot promote"
+        )
+    return (
+        f"look {look.number} of {look.planned}: promotes at an adjusted p-value of at most "
+        f"{look.level:.2g}"
+    )
 
 
 def _selection(session: Session, found: Recommendation, trials: Sequence[Trial]) -> Selection:
@@ -133,6 +191,8 @@ def _verdict(
         "found": best["name"] if best else None,
         "reason": verdict.reason,
         "confidence": selection.confidence,
+        "level": selection.level,
+        "look": selection.look and {"number": selection.look.number, "of": selection.look.planned},
         "mixture": verdict.promoted.as_dict(),
         "arms": arms,
         "recommended": found.mixture.as_dict(),

@@ -108,6 +108,18 @@ def gate_rows(arms: Sequence[Mapping[str, Any]], digits: int) -> list[tuple[str,
     ]
 
 
+def gate_level(verdict: Mapping[str, Any], confidence: float) -> str:
+    """At which adjusted p-value the gate promotes, and at which look.
+
+    Older verdicts name neither: theirs was the only look, at 1 - `confidence`.
+    """
+    look, level = verdict.get("look"), verdict.get("level", 1 - confidence)
+    if look and not level:
+        return f"All {look['of']} looks (select.looks) were used up: nothing could be promoted."
+    at = f" at look {look['number']} of {look['of']}" if look and look["of"] > 1 else ""
+    return f"The gate promotes at {level:.2g} or less{at}."
+
+
 def p_value(arm: Mapping[str, Any]) -> str:
     """The adjusted p-value of a candidate; a dash where there is none."""
     p = arm.get("adjusted_p")

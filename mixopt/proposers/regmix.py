@@ -13,7 +13,7 @@ from mixopt.surrogates.base import Surrogate
 from mixopt.trials import Trial, TrialSpec
 
 CANDIDATES = 100_000  # RegMix
-CHAINS = 4_000  # under linear constraints, where each takes .5 ms (20 domains)
+CHAINS = 4_000  # under linear constraints, where each takes .7 ms (20 domains)
 TOP = 100  # RegMix averages about so many
 
 

@@ -255,6 +255,40 @@ def test_a_promotion_whose_stage_lost_its_weights_trains_that_stage_again(
     assert after["after"] == before["after"]
 
 
+def test_a_verdict_judged_again_from_the_same_basis_is_the_same_look(
+    ran: Ran, copy: Path, run: Run
+) -> None:
+    before = (ran.home / "verdict.json").read_text()
+    (load_study(copy).home / "verdict.json").unlink()
+    assert run("select", copy).code == 0
+    verdict = json.loads((load_study(copy).home / "verdict.json").read_text())
+    assert verdict["look"] == json.loads(before)["look"] == {"number": 1, "of": 1}
+
+
+def test_the_looks_planned_at_the_first_verdict_are_not_changed_afterwards(
+    copy: Path, run: Run
+) -> None:
+    change(copy, "select", looks=2)
+    said = run("select", copy)
+    assert said.code == 1
+    assert "1 was fixed at the study's first look, and 2 is asked for now" in said.err
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_more_seeds_after_the_last_look_are_measured_but_promote_nothing(
+    copy: Path, run: Run
+) -> None:
+    change(copy, "select", seeds=3)
+    assert run("select", copy).code == 0
+    verdict = json.loads((load_study(copy).home / "verdict.json").read_text())
+    assert (verdict["promoted"], verdict["look"], verdict["level"]) == (
+        "natural",
+        {"number": 2, "of": 1},
+        0,
+    )
+    assert "came before this one" in verdict["reason"]
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path, run: Run) -> None:
     change(copy, "search", rounds=2)
