@@ -59,9 +59,9 @@ def test_a_table_holds_complete_trials_alone_unless_it_is_asked_for_more() -> No
 @pytest.mark.parametrize("name", HEEDING)
 def test_what_is_sure_counts_and_what_is_unsure_does_not(name: str) -> None:
     without, _ = predicted(name, table(), pruned(5.0, 0.1))
-    sure, _ = predicted(name, table(pruned(2.0, 1e-3)), pruned(2.0, 1e-3))
-    unsure, _ = predicted(name, table(pruned(2.0, 1e3)), pruned(2.0, 1e3))
-    assert (np.abs(sure - 2.0) < np.abs(without - 2.0) / 2).all()
+    sure, _ = predicted(name, table(pruned(5.0, 1e-3)), pruned(5.0, 1e-3))
+    unsure, _ = predicted(name, table(pruned(5.0, 1e3)), pruned(5.0, 1e3))
+    assert (np.abs(sure - 5.0) < np.abs(without - 5.0) / 2).all()
     np.testing.assert_allclose(unsure, without, atol=0.05)
 
 

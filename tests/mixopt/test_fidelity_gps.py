@@ -38,6 +38,7 @@ def two_fidelities(cheap: int = 32, target: int = 6) -> TrialTable:
         small,
         weights=np.concatenate([small.weights, large.weights]),
         values=np.concatenate([small.values, 0.8 * large.values - 0.5]),
+        doubt=np.concatenate([small.doubt, large.doubt]),
         params=np.concatenate([small.params, large.params * 10]),
         tokens=np.concatenate([small.tokens, large.tokens]),
         seeds=np.concatenate([small.seeds, large.seeds]),

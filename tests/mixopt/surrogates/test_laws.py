@@ -152,6 +152,7 @@ def test_bimix_keeps_a_law_for_every_size_and_refuses_others() -> None:
         small,
         weights=np.concatenate([small.weights, large.weights]),
         values=np.concatenate([small.values, large.values / 2]),
+        doubt=np.zeros((40, 3)),
         params=np.repeat([1e6, 1e7], 20),
         tokens=np.full(40, 1e7),
         seeds=np.zeros(40, dtype=int),
