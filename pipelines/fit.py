@@ -21,7 +21,7 @@ from mixopt.csv_files import csv_bytes
 from mixopt.diagnostics import NORMAL_90, OBJECTIVE, Choice, Score, chained
 from mixopt.errors import RunsError
 from mixopt.finished.fidelity_words import said, target_fidelity, unnamed
-from mixopt.finished.objective_words import objective_of
+from mixopt.finished.objective_words import objective_of, refuse_mixed_scales
 from mixopt.finished.priors import read_space
 from mixopt.finished.runs import Runs, read_runs
 from mixopt.objective import Objective
@@ -121,6 +121,8 @@ def _fit(
             where=f"{metrics}:1: {OBJECTIVE}",
             mend="Give the column another name",
         )
+    if not asked:
+        refuse_mixed_scales(table.metrics, table.final.values)
     objective, said_of_objective = objective_of(asked, table.metrics, runs.layout)
     notes += said_of_objective
     target, said_of_target = find_target(table)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mixopt import proposers, surrogates
 from mixopt.errors import RunsError
 from mixopt.finished.fidelity_words import target_fidelity
-from mixopt.finished.objective_words import objective_of
+from mixopt.finished.objective_words import objective_of, refuse_mixed_scales
 from mixopt.finished.pool import Pool
 from mixopt.finished.replay import Plan, Replay, replay
 from mixopt.finished.replay_summary import summary
@@ -137,6 +137,8 @@ def default_surrogate(several: bool) -> str:
 def _pool(
     runs: Runs, objective: Sequence[str], params: str | None, tokens: str | None
 ) -> tuple[Pool, list[str]]:
+    if not objective:
+        refuse_mixed_scales(runs.table.metrics, runs.table.final.values)
     asked, notes = objective_of(objective, runs.table.metrics, runs.layout)
     target, _ = target_fidelity(runs.table, params, tokens)
     pool = Pool.of(runs.table, asked, target, runs.cost, runs.names)

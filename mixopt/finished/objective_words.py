@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Sequence
+
+import numpy as np
 
 from mixopt.errors import StudyError
 from mixopt.finished.layouts import listed
 from mixopt.finished.names import find_name
 from mixopt.objective import Objective
 
+# How many times larger, in median and in interquartile range, a metric must be for the mean to be
+# refused. The largest factor that both exceed in the published tables is 7.0 (olmix, 110 tasks).
+APART = 30.0
 # fmt: off
 HIGHER = {
     "acc", "accuracy", "score", "scores", "em", "exact", "f1", "pass", "bleu", "rouge", "chrf",
@@ -36,6 +42,38 @@ def higher_is_better(metric: str, layout: str = "") -> bool:
     if words & LOWER:
         return False
     return layout == "admire" or bool(words & HIGHER)
+
+
+def refuse_mixed_scales(metrics: Sequence[str], values: np.ndarray) -> None:
+    """Make sure that a plain mean over `metrics` is not that of one of them alone.
+
+    Args:
+        metrics: q names.
+        values: (n, q) what the runs measured, NaN where nothing.
+
+    Raises:
+        StudyError: of two metrics one has a median and an interquartile range more than `APART`
+            times those of the other.
+    """
+    measured = np.isfinite(values).any(axis=0)
+    names = [metric for metric, known in zip(metrics, measured, strict=True) if known]
+    values = values[:, measured]
+    size = np.nanmedian(np.abs(values), axis=0)
+    low, high = np.nanquantile(values, [0.25, 0.75], axis=0)
+    spread = high - low
+    apart = (size[:, None] > APART * size) & (spread[:, None] > APART * spread) & (spread > 0)
+    if not apart.any():
+        return
+    large = int(np.where(apart.any(axis=1), size, -np.inf).argmax())
+    small = int(np.where(apart[large], size, np.inf).argmin())
+    alike = [name for name, far in zip(names, apart[large], strict=True) if far]
+    example = " ".join(f"--objective {shlex.quote(f'{name}=1')}" for name in alike[:3])
+    raise StudyError(
+        f"metrics differ in scale: {names[large]!r} is about {size[large]:.4g}, {names[small]!r} "
+        f"about {size[small]:.4g}; their mean would follow {names[large]!r} alone",
+        where="--objective",
+        mend=f"Name the metrics to minimise, such as {example}",
+    )
 
 
 def objective_of(

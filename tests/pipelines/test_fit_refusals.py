@@ -88,3 +88,18 @@ def test_a_metric_called_as_the_objective_is_refused(tmp_path: Path, run: Run) -
     assert (said.code, said.out) == (1, "")
     assert "M.csv:1: objective: a metric is called 'objective'" in said.err
     assert not (tmp_path / "fit").exists()
+
+
+def test_metrics_of_other_scales_ask_for_an_objective(tmp_path: Path, run: Run) -> None:
+    ratios, metrics = tables(tmp_path)
+    clock = pl.int_range(pl.len()) * 3600 + 1_740_000_000
+    pl.read_csv(metrics).with_columns(clock=clock).write_csv(metrics)
+    files = ("--ratios", ratios, "--metrics", metrics)
+    fitted = run("fit", *files, "--out", tmp_path / "fit", "--surrogate", "linear")
+    replayed = run("replay", *files, "--proposer", "random", "--budget", 8)
+    for answer in (fitted, replayed):
+        assert answer.code == 1
+        assert "'clock' is about 1.74e+09" in answer.err
+        assert "--objective prose=1 --objective 'code<b>=1'" in answer.err
+    asked = (*files, "--out", tmp_path / "fit", "--surrogate", "linear", "--objective", "prose")
+    assert run("fit", *asked).code == 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mixopt.errors import StudyError
-from mixopt.finished.objective_words import higher_is_better, objective_of
+from mixopt.finished.objective_words import higher_is_better, objective_of, refuse_mixed_scales
 
 LOSSES = ("metric/arxiv_loss", "metric/pile_cc_loss", "bpb")
 
@@ -72,3 +73,21 @@ def test_what_is_not_understood_is_an_error_that_names_choices(asked: str, what:
 def test_a_metric_is_not_to_be_weighed_twice() -> None:
     with pytest.raises(StudyError, match="named twice"):
         objective_of(("bpb=1", "bpb=2"), LOSSES)
+
+
+def test_a_mean_over_metrics_of_other_scales_is_refused_with_their_names() -> None:
+    values = np.array([[3.1, 3600.0], [3.3, 3700.0], [2.9, 3500.0], [3.0, np.nan]])
+    with pytest.raises(StudyError) as caught:
+        refuse_mixed_scales(("web_loss", "run time"), values)
+    message = str(caught.value)
+    assert "'run time' is about 3600" in message
+    assert "--objective web_loss=1" in message
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[31.0, 33.0, 29.0], [3600.0, 3600.0, 3600.0], [300.0, 300.1, 299.9], [np.nan] * 3],
+    ids=["ten times larger", "constant", "large but of the same spread", "never measured"],
+)
+def test_a_mean_that_no_single_metric_rules_is_kept(other: list[float]) -> None:
+    refuse_mixed_scales(("a", "b"), np.array([[3.1, 3.3, 2.9], other]).T)
