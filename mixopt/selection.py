@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from mixopt.comparison import compare, seeds_to_pass
 from mixopt.errors import StudyError
 from mixopt.looks import Look
 from mixopt.mixture import Mixture
@@ -80,12 +81,16 @@ class ArmReport:
         sd: standard deviation over its seeds; NaN from fewer than two.
         n: seeds that finished.
         difference: mean of objective - natural's, over the seeds that both finished.
-        low: lower end of the difference's two-sided 90 % interval (Student's t over the pairs,
-            not corrected for the number of candidates); NaN from fewer than two pairs.
+        low: lower end of the difference's two-sided 90 % interval, not corrected for the number
+            of candidates; NaN from fewer than two pairs.
         high: its upper end.
-        p: one-sided p-value of the paired t test that the arm is not better than natural.
-        adjusted_p: p multiplied by the number of candidates (Bonferroni), at most 1, for one of
-            them is chosen by the same runs; NaN from fewer than two pairs.
+        p: one-sided p-value that the arm is not better than natural.
+        adjusted_p: the same for the best of all candidates, for one of them is chosen by the same
+            runs; NaN from fewer than two pairs.
+
+    Where every arm finished every seed, interval and p-values are those of `comparison.compare`. Else
+    (seeds that diverged, arms that were rejected) they are of a paired t test, p multiplied by
+    the number of candidates (Bonferroni).
     """
 
     mixture: Mixture
@@ -231,8 +236,8 @@ class Selection:
     def verdict(self, trials: Sequence[Trial]) -> Verdict:
         """Promote the best of the candidates that surely beat natural; `fallback` if none does.
 
-        The gate is a one-sided t test on the differences to natural, paired by seed, of every
-        candidate that is left (see `ArmReport.adjusted_p`).
+        The gate compares every candidate that is left with natural, seed by seed (see
+        `ArmReport.adjusted_p`).
 
         Raises:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
@@ -278,8 +283,24 @@ class Selection:
     def _seeds_asked(self, arm: str, trials: Sequence[Trial]) -> int | None:
         """Seeds at which the difference and scatter of `arm` would pass; None if never."""
         values = self.values(trials)
+        layout = self._layout(values)
+        if layout is not None:
+            row = self._rows.index(arm)
+            return seeds_to_pass(layout, row, self.level, MOST_SEEDS)
         gaps = _gaps(values[arm], values[NATURAL])
         return seeds_needed(gaps, self.level / (len(self.arms) - 1))
+
+    @property
+    def _rows(self) -> list[str]:
+        """The arms, natural first."""
+        return [NATURAL, *(arm for arm in self.arms if arm != NATURAL)]
+
+    def _layout(self, values: Mapping[str, Mapping[int, float]]) -> np.ndarray | None:
+        """Objective (arms, seeds), natural's first; None where a run is missing."""
+        runs = [values[arm] for arm in self._rows]
+        if len(runs) < 2 or any(len(row) < len(self.seeds) for row in runs):
+            return None
+        return np.array([[row[seed] for seed in self.seeds] for row in runs])
 
     @property
     def fallback(self) -> str:
@@ -337,7 +358,21 @@ class Selection:
     def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:
         """What the runs so far say of each arm."""
         values = self.values(trials)
-        return {name: self._report(name, values) for name in self.arms}
+        found = {name: self._report(name, values) for name in self.arms}
+        layout = self._layout(values)
+        if layout is None:
+            return found
+        joint = compare(layout)
+        for row, name in enumerate(self._rows[1:]):
+            difference, half = float(joint.difference[row]), float(joint.half[row])
+            found[name] = replace(
+                found[name],
+                low=difference - half,
+                high=difference + half,
+                p=float(joint.p[row]),
+                adjusted_p=float(joint.adjusted_p[row]),
+            )
+        return found
 
     def pulls(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those of `trials` that are runs of this selection, in ledger order."""

@@ -192,8 +192,8 @@ def mixtures_note(verdict: Mapping[str, Any]) -> str:
     """What each ± of the table of mixtures is: the same words on every page."""
     note = (
         "Measured: mean ± standard deviation over seeds; lower is better. ± 90 % is half the width "
-        "of a 90 % interval: against natural, of the mean difference over equal seeds (Student's "
-        "t); predicted, "
+        "of a 90 % interval: against natural, of the mean difference over equal seeds; "
+        "predicted, "
     )
     if verdict.get("seed_scatter"):
         return note + "of the mean over those seeds, the search's own seed allowed for."

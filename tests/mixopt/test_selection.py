@@ -229,7 +229,7 @@ def test_there_is_no_verdict_where_natural_never_trained() -> None:
         make().verdict(trials)
 
 
-def test_a_difference_has_students_interval_and_an_adjusted_p_value() -> None:
+def test_where_a_seed_is_missing_a_difference_has_students_interval_and_a_bonferroni_p() -> None:
     level = {"natural": 0.0, "recommended": -2.0, "best observed": 0.0, "uniform": 0.0}
     own = {101: -1.0, 102: 0.0, 103: 1.0}
     selection = Selection(ARMS, FIDELITY, OBJECTIVE, (101, 102, 103))
@@ -237,6 +237,8 @@ def test_a_difference_has_students_interval_and_an_adjusted_p_value() -> None:
         ran(k, spec, level[spec.arm] + (own[spec.seed] if spec.arm == "recommended" else 0))
         for k, spec in enumerate(selection.next_pulls([]))
     ]
+    last = max(k for k, trial in enumerate(trials) if trial.spec.arm == "uniform")
+    trials[last] = ran(last, trials[last].spec, None)
     report = selection.reports(trials)["recommended"]
     # deviation 1 over 3 seeds; t of 2 degrees of freedom is 2.9200 at .95, and at -2 * sqrt(3)
     # its distribution function is 1/2 - sqrt(12 / 14) / 2

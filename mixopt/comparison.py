@@ -1,0 +1,172 @@
+"""Several candidates against one baseline over the same seeds: intervals and adjusted p-values.
+
+Many-to-one comparisons (Dunnett 1955) in a two-way layout, candidate + seed. Pooling the residuals
+of all rows sees more than a paired t test of each candidate, which has n - 1 degrees of freedom; but
+it passes too many where one mixture is noisier than the others. So a candidate's standard error is
+the larger of the pooled one and that of its own pairs, and what the largest of k such statistics
+does under equal noise is drawn once. Three guards hold where noise is unequal:
+
+- An adjusted p-value is at least the candidate's own paired one, and a little more the more
+  candidates there are, for several of them may be noisy.
+- It is at least k times that (Bonferroni) where the baseline is noisy, for all differences share it.
+- It is at most `CLEAR` k times that, so that a noisy rival cannot hide a clear difference.
+
+How often it passes wrongly and rightly: `python -m benchmarks.gate`.
+
+Shapes: k candidates, n seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+DRAWS = 50_000  # of the null: at a level of .1 its p-values are known to .0013
+CLEAR = 20  # the last guard passes 1/20 of the level at most where nothing is better
+PER_RIVAL = 0.05  # by which the first guard rises with each candidate beyond two
+MOST_FREEDOM = 60  # degrees of freedom beyond which the null is drawn with so many
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How k candidates differ from the baseline.
+
+    Attributes:
+        difference: (k,) mean of candidate - baseline.
+        error: (k,) its standard error.
+        half: (k,) half its two-sided 90 % interval, for one candidate by itself.
+        p: (k,) one-sided p-value that a candidate by itself is not lower.
+        adjusted_p: (k,) the same for the best of k.
+    """
+
+    difference: np.ndarray
+    error: np.ndarray
+    half: np.ndarray
+    p: np.ndarray
+    adjusted_p: np.ndarray
+
+
+def compare(values: np.ndarray) -> Comparison:
+    """Compare rows 1 … k of `values` (k + 1, n) with row 0; lower is better. n is at least 2."""
+    found = _Layout.of(values)
+    null = _null(found.k, min(found.n - 1, MOST_FREEDOM))
+    error = np.sqrt(found.variance / found.n)
+    return Comparison(
+        difference=found.difference,
+        error=error,
+        half=error * null.half,
+        p=found.p_values(found.n, adjusted=False),
+        adjusted_p=found.p_values(found.n),
+    )
+
+
+def seeds_to_pass(values: np.ndarray, row: int, level: float, most: int) -> int | None:
+    """Seeds at which row `row`'s difference and scatter in `values` would pass at `level`.
+
+    None where it is not below the baseline, or beyond `most`.
+    """
+    found = _Layout.of(values)
+    at = row - 1
+    if found.difference[at] >= 0 or found.p_values(most)[at] > level:
+        return None
+    fails, passes = 1, most  # p falls with n: halve what lies between
+    while passes - fails > 1:
+        n = (fails + passes) // 2
+        if found.p_values(n)[at] <= level:
+            passes = n
+        else:
+            fails = n
+    return passes
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the rows show: differences, and variances of a difference of single runs."""
+
+    n: int
+    difference: np.ndarray  # (k,)
+    own: np.ndarray  # (k,) by a candidate's own pairs
+    variance: np.ndarray  # (k,) the larger of that and twice the pooled one
+    shared: bool  # whether much of the noise is the baseline's
+
+    @property
+    def k(self) -> int:
+        return len(self.difference)
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Layout:
+        pairs = values[1:] - values[0]  # (k, n)
+        scatter = np.cov(pairs, ddof=1).reshape(len(pairs), len(pairs))
+        variance, shared = _variances(scatter[None])
+        return cls(
+            n=values.shape[1],
+            difference=pairs.mean(axis=1),
+            own=np.diag(scatter),
+            variance=variance[0],
+            shared=bool(shared[0]),
+        )
+
+    def p_values(self, n: int, adjusted: bool = True) -> np.ndarray:
+        """(k,) one-sided p-values as of `n` seeds, of one candidate or of the best of all."""
+        from scipy.stats import t
+
+        null = _null(self.k, min(n - 1, MOST_FREEDOM))
+        draws = null.largest if adjusted else null.single
+        statistic = _over(-self.difference, np.sqrt(self.variance / n))
+        above = len(draws) - np.searchsorted(draws, statistic, side="left")
+        drawn = (1 + above) / (1 + len(draws))
+        paired = t.sf(_over(-self.difference, np.sqrt(self.own / n)), df=n - 1)
+        if not adjusted:
+            return np.asarray(np.maximum(drawn, paired))
+        times = self.k if self.shared else 1 + PER_RIVAL * max(0, self.k - 2)
+        guarded = np.maximum(drawn, times * paired)
+        return np.asarray(np.minimum(1.0, np.minimum(guarded, CLEAR * self.k * paired)))
+
+
+def _variances(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(g, k) variances of a difference, and (g,) whether the baseline's noise is much of them.
+
+    Args:
+        scatter: (g, k, k) covariances of the pairs of g layouts. Under equal noise s they are
+            s² (1 + 1'), by which the pooled s² is their trace after whitening, over k.
+    """
+    k = scatter.shape[-1]
+    own = np.diagonal(scatter, axis1=1, axis2=2)
+    pooled = (own.sum(axis=1) - scatter.sum(axis=(1, 2)) / (k + 1)) / k
+    ratio = _over(own.mean(axis=1), 2 * pooled)
+    # 1 under equal noise, (k + 1) / 2 where only the baseline scatters: halfway, at most 1.5
+    shared = ratio > min((1 + (k + 1) / 2) / 2, 1.5)
+    return np.maximum(own, 2 * pooled[:, None]), shared & (k > 1)
+
+
+@dataclass(frozen=True)
+class _Null:
+    """Statistics under equal noise, drawn and sorted."""
+
+    single: np.ndarray  # (DRAWS,) of one candidate
+    largest: np.ndarray  # (DRAWS,) the largest of k
+    half: float  # half a two-sided 90 % interval of one, in standard errors
+
+
+@lru_cache(maxsize=256)
+def _null(k: int, freedom: int) -> _Null:
+    """What k statistics are under equal noise, with `freedom` degrees of freedom for each pair."""
+    rng = np.random.default_rng([k, freedom])
+    root = np.linalg.cholesky(np.eye(k) + 1)
+    single, largest = [], []
+    for size in [1000] * (DRAWS // 1000):
+        pairs = rng.standard_normal((size, freedom, k)) @ root.T
+        variance, _ = _variances(pairs.swapaxes(1, 2) @ pairs / freedom)
+        statistic = rng.standard_normal((size, k)) @ root.T / np.sqrt(variance)
+        single.append(statistic[:, 0])
+        largest.append(statistic.max(axis=1))
+    one, most = np.sort(np.concatenate(single)), np.sort(np.concatenate(largest))
+    return _Null(one, most, float(np.quantile(one, 0.95)))
+
+
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Their ratio, infinite over 0, and -inf for 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(above / below, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
