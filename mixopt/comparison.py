@@ -1,14 +1,14 @@
 """Several candidates against one baseline over the same seeds: intervals and adjusted p-values.
 
-Many-to-one comparisons (Dunnett 1955) in a two-way layout, candidate + seed. Pooling the residuals
-of all rows sees more than a paired t test of each candidate, which has n - 1 degrees of freedom; but
-it passes too many where one mixture is noisier than the others. So a candidate's standard error is
+Many-to-one comparisons (Dunnett 1955) in a two-way layout, candidate + seed. Pooled residuals of
+all rows see more than a paired t test of each candidate, which has n - 1 degrees of freedom; but
+they pass too many where one mixture is noisier than the others. So a candidate's standard error is
 the larger of the pooled one and that of its own pairs, and what the largest of k such statistics
 does under equal noise is drawn once. Three guards hold where noise is unequal:
 
 - An adjusted p-value is at least the candidate's own paired one, and a little more the more
   candidates there are, for several of them may be noisy.
-- It is at least k times that (Bonferroni) where the baseline is noisy, for all differences share it.
+- It is at least k times that (Bonferroni) where the baseline is noisy: all differences share it.
 - It is at most `CLEAR` k times that, so that a noisy rival cannot hide a clear difference.
 
 How often it passes wrongly and rightly: `python -m benchmarks.gate`.
@@ -169,4 +169,5 @@ def _null(k: int, freedom: int) -> _Null:
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Their ratio, infinite over 0, and -inf for 0 / 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(above / below, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        ratio = np.nan_to_num(above / below, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    return np.asarray(ratio)

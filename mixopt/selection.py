@@ -88,9 +88,9 @@ class ArmReport:
         adjusted_p: the same for the best of all candidates, for one of them is chosen by the same
             runs; NaN from fewer than two pairs.
 
-    Where every arm finished every seed, interval and p-values are those of `comparison.compare`. Else
-    (seeds that diverged, arms that were rejected) they are of a paired t test, p multiplied by
-    the number of candidates (Bonferroni).
+    Where every arm finished every seed, interval and p-values are those of `comparison.compare`.
+    Else (seeds that diverged, arms that were rejected) they are of a paired t test, p multiplied
+    by the number of candidates (Bonferroni).
     """
 
     mixture: Mixture

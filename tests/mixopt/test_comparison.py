@@ -46,7 +46,7 @@ def test_the_pooled_variance_is_that_of_the_two_way_layout() -> None:
     rest = values - values.mean(axis=0) - values.mean(axis=1)[:, None] + values.mean()
     pooled = (rest**2).sum() / (4 * 3)
     own = (values[1:] - values[0]).var(axis=1, ddof=1)
-    np.testing.assert_allclose(compare(values).error**2 * 4, np.maximum(own, 2 * pooled))
+    np.testing.assert_allclose(compare(values).error ** 2 * 4, np.maximum(own, 2 * pooled))
 
 
 def test_intervals_of_one_candidate_hold_nine_of_ten_differences() -> None:

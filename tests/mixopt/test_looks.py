@@ -51,7 +51,7 @@ def grown(at: Selection, trials: Sequence[Trial], values: np.ndarray) -> list[Tr
 
 
 def promotes(values: np.ndarray, rule: Rule, planned: int) -> bool:
-    """Whether one of five looks, each with a seed more, promotes; all at full level if 1 is planned."""
+    """Whether one of five looks promotes; with 1 planned, each is treated as the first."""
     looks, trials = Looks(planned), []
     for number in range(LOOKS):
         at = selection(3 + number, rule)
