@@ -10,12 +10,22 @@ import numpy as np
 
 from mixopt.errors import RunsError
 from mixopt.finished.sheets import UNNAMED, Sheet
+from mixopt.finished.weight_columns import weight_columns
 from mixopt.trials import State
 
 IDS = (
     *("run", "run_id", "run_name", "index", "name", "id", "trial", "trial_id"),
     *("trial_index", "trial_number", "wandb_run_id", "run_uuid", "arm_name"),
-    *("experiment", "experiment_id", "mixture", "mixture_id", "mix_id", UNNAMED, "unnamed: 0"),
+    *(
+        "experiment",
+        "experiment_id",
+        "mixture",
+        "mixture_id",
+        "mix_id",
+        UNNAMED,
+        "unnamed:_0",
+        "sys/id",
+    ),
 )
 """Columns that name a run; of those that both files have, the first here."""
 FACTS = {
@@ -44,13 +54,26 @@ HOUSEKEEPING = frozenset(
     }
 )
 """Last parts of columns that trackers write beside metrics; they measure no model."""
+SYSTEM = frozenset({"sys", "system", "monitoring", "source_code", "_wandb"})
+"""First parts of columns that trackers write about the machine and themselves."""
+MLFLOW = ("params.", "metrics.")  # before names in a table of `mlflow.search_runs`
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
 EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
 RECORDS = frozenset(
     {*("state", "role", "round", "arm", "objective", "flops", "attempts", "failure", "message")}
 )
 """Columns of that table that are neither weights, metrics nor facts (see `mixopt.frames`)."""
-LOOSE = 0.02  # how far from 1 the rounded weights of a row may sum
+
+
+STATES = ("state", "status", "trial_status", "run_status")
+UNFINISHED = frozenset(
+    {
+        *("running", "scheduled", "pending", "queued", "waiting", "candidate", "staged"),
+        *("failed", "fail", "crashed", "killed", "error", "aborted", "abandoned", "diverged"),
+        *("preempted", "preempting", "canceled", "cancelled", "pruned", "early_stopped"),
+    }
+)
+"""What trackers (W&B, MLflow, Optuna, Ax, Ray Tune) call a run that did not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +81,7 @@ class Layout:
     """How a pair of tables is laid out.
 
     Attributes:
-        name: `olmix`, `regmix`, `admire`, or `mixopt` for a study's table of trials.
+        name: `olmix`, `regmix`, `admire`, `mlflow`, or `mixopt` for a study's table of trials.
         domains: columns of the ratios that are weights.
         metrics: columns of the metrics that were measured.
         ids: the column that names the run in the ratios and in the metrics; None where the two are
@@ -89,29 +112,37 @@ def exported(sheet: Sheet) -> bool:
 
 
 def complete(sheet: Sheet, notes: list[str]) -> Sheet:
-    """`sheet`; of a study's table of trials only the complete ones, which is noted.
+    """`sheet` without the runs that did not come to their end, which is noted.
 
     Raises:
-        RunsError: no trial is complete.
+        RunsError: no run did.
     """
-    if not exported(sheet) or "state" not in sheet.columns:
+    column = next((name for name in sheet.columns if _word(name) in STATES), None)
+    if column is None:
         return sheet
-    rows = [row for row, state in enumerate(sheet.cells["state"]) if state == State.COMPLETE]
+    states = [_word(state) for state in sheet.cells[column]]
+    if exported(sheet):
+        rows = [row for row, state in enumerate(states) if state == State.COMPLETE]
+    else:
+        rows = [row for row, state in enumerate(states) if state not in UNFINISHED]
     if not rows:
         raise RunsError(
-            "no trial is complete", where=str(sheet.path), mend="Finish runs of the study first"
+            "no run is complete",
+            where=f"{sheet.path}: {column}",
+            mend="Finish runs first, or remove the column if their metrics count nevertheless",
         )
-    if len(rows) < len(sheet):
+    left_out = sorted({sheet.cells[column][row] for row in set(range(len(sheet))) - set(rows)})
+    if left_out:
         notes.append(
-            f"{sheet.path.name}: {row_count(len(sheet) - len(rows))} left out: trials that are "
-            "not complete."
+            f"{sheet.path.name}: {row_count(len(sheet) - len(rows))} left out: runs that are not "
+            f"complete ({column}: {listed(left_out)})."
         )
     return sheet.select(rows)
 
 
 def fact(sheet: Sheet, kind: str) -> str | None:
     """The column of `sheet` that holds `kind` (a key of FACTS); None if there is none."""
-    known = {name.lower(): name for name in sheet.columns}
+    known = {_word(name): name for name in sheet.columns}
     return next((known[name] for name in FACTS[kind] if name in known), None)
 
 
@@ -132,12 +163,14 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     domains = _prefixed(ratios, EXPORTED) if exported(ratios) else _prefixed(ratios, RATIO)
     if domains:
         name = "mixopt" if exported(ratios) else "admire"
+    elif one and _prefixed(ratios, MLFLOW[0]) and _prefixed(ratios, MLFLOW[1]):
+        domains, name = _weights(ratios, _prefixed(ratios, MLFLOW[0]), notes), "mlflow"
     elif one:
         domains, name = _prefixed(ratios, "train_"), "regmix"
         if domains and not set(ratios.columns) - {*domains, *reserved(ratios)}:
             domains = []
     else:
-        domains = _numeric(ratios, "domain", notes)
+        domains = _weights(ratios, _numeric(ratios, "domain", notes), notes)
         train = all(column.startswith("train_") for column in domains)
         name = "regmix" if domains and train else "olmix"
     measured = [] if exported(metrics) else _prefixed(metrics, METRIC)
@@ -147,7 +180,8 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
         if averages:
             notes.append(f"Averages of other metrics are left out: {listed(averages)}.")
     else:
-        measured = [c for c in _numeric(metrics, "metric", notes) if not one or c not in domains]
+        free = _numeric(metrics, "metric", notes)
+        measured = _measures(metrics, [c for c in free if not one or c not in domains], notes)
     if one and not domains:
         raise RunsError(
             "one table for ratios and metrics, and nothing that tells them apart",
@@ -157,7 +191,8 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     for found, sheet, what in ((domains, ratios, "domain"), (measured, metrics, "metric")):
         if not found:
             raise RunsError(
-                f"no column holds the {'weights of a domain' if what == 'domain' else what}",
+                f"no column holds the {'weights of a domain' if what == 'domain' else what}"
+                + _example_of_text(sheet),
                 where=f"{sheet.path}:1",
                 mend=f"Add a column of numbers per {what}, besides the one that names the run",
             )
@@ -170,7 +205,7 @@ def reserved(sheet: Sheet) -> list[str]:
     known = {*IDS, *(name for names in FACTS.values() for name in names)}
     if exported(sheet):
         known |= RECORDS
-    return [column for column in sheet.columns if column.lower() in known]
+    return [column for column in sheet.columns if _word(column) in known]
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -194,69 +229,73 @@ def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
     texts = [column for column in free if sheet.is_text(column)]
     if texts:
         notes.append(f"{sheet.path.name}: {listed(texts)}: texts, no {what}, left out.")
-    found = [column for column in free if column not in texts]
-    if what == "metric":
-        if exported(sheet):
-            return [column for column in found if not column.startswith(EXPORTED)]
-        kept = [c for c in found if _last_part(c) not in HOUSEKEEPING | HYPERPARAMETERS]
-        if len(kept) < len(found):
-            notes.append(
-                f"{sheet.path.name}: {listed([c for c in found if c not in kept])}: a tracker's "
-                "housekeeping or hyperparameters, no metric, left out."
-            )
-        found = kept
-    if what == "domain":
-        found = _no_hyperparameters(sheet, found, notes)
-        found = _weights_alone(sheet, found, notes)
-    return found
+    return [column for column in free if column not in texts]
 
 
-def _last_part(column: str) -> str:
-    """`train/global_step`, `optimizer.lr` → `global_step`, `lr`."""
-    return re.split(r"[/.]", column.lower())[-1].strip().replace(" ", "_")
-
-
-def _no_hyperparameters(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
-    """`columns` without hyperparameters, where rows sum to 1 more exactly without them.
-
-    A domain may be called as a hyperparameter is, so the sums decide.
-    """
-    others = [column for column in columns if _last_part(column) in HYPERPARAMETERS]
-    kept = [column for column in columns if column not in others]
-    if not others or not kept:
-        return columns
-    values = {column: sheet.numbers(column) for column in columns}
-    alone = np.sum([values[column] for column in kept], axis=0)
-    together = alone + np.sum([values[column] for column in others], axis=0)
-    total = 100 if np.abs(alone - 100).max() <= 100 * LOOSE else 1
-    if not np.abs(alone - total).max() < np.abs(np.nan_to_num(together) - total).max():
-        return columns
-    notes.append(
-        f"{sheet.path.name}: {listed(others)}: left out as no domain, because without "
-        f"{'it' if len(others) == 1 else 'them'} rows sum to 1 more exactly."
-    )
+def _weights(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
+    """Those of `columns` that are weights; the others are noted."""
+    columns = [column for column in columns if not sheet.is_text(column)]
+    named = {column for column in columns if _last_part(column) in HYPERPARAMETERS}
+    kept = weight_columns(sheet, columns, named)
+    others = [column for column in columns if column not in kept]
+    if others:
+        notes.append(
+            f"{sheet.path.name}: {listed(others)}: left out as no domain, because without "
+            f"{'it' if len(others) == 1 else 'them'} rows sum to 1 more exactly."
+        )
     return kept
 
 
-def _weights_alone(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
-    """`columns` without those, such as a batch size, without which all rows sum to 1."""
-    values = np.stack([sheet.numbers(column) for column in columns], 1) if columns else None
-    if values is None or not np.isfinite(values).all():
-        return columns
-    small = np.asarray((values <= 1 + LOOSE).all(axis=0))
-    sums = values[:, small].sum(axis=1)
-    if small.all() or not small.any() or (np.abs(sums - 1) > LOOSE).any():
-        return columns
-    others = [column for column, fits in zip(columns, small, strict=True) if not fits]
-    notes.append(
-        f"{sheet.path.name}: {listed(others)}: left out as no domain, because without it every row "
-        "sums to 1."
-    )
-    return [column for column in columns if column not in others]
+def _measures(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
+    """Those of `columns` that measure a model; a tracker's others are noted."""
+    if exported(sheet):
+        return [column for column in columns if not column.startswith(EXPORTED)]
+    kept = [column for column in columns if not _is_housekeeping(column)]
+    if any(column.startswith(MLFLOW[1]) for column in kept):
+        kept = [column for column in kept if column.startswith(MLFLOW[1])]
+    others = [column for column in columns if column not in kept]
+    if others:
+        notes.append(
+            f"{sheet.path.name}: {listed(others)}: a tracker's housekeeping or hyperparameters, no "
+            "metric, left out."
+        )
+    return kept
+
+
+def _word(name: str) -> str:
+    """`Run ID` → `run_id`."""
+    return name.strip().lower().replace(" ", "_")
+
+
+def _last_part(column: str) -> str:
+    """`train/global_step`, `optimizer.lr`, `loss (last)` → `global_step`, `lr`, `loss`."""
+    return _word(re.split(r"[/.]", _plain(column))[-1])
+
+
+def _plain(column: str) -> str:
+    """`column` without what trackers put around a name."""
+    return re.sub(r" \((last|min|max|mean)\)$", "", column.removeprefix(MLFLOW[1]))
+
+
+def _is_housekeeping(column: str) -> bool:
+    """Whether a tracker writes `column` beside metrics: a clock, a machine's load, a setting."""
+    first = _word(re.split(r"[/.]", _plain(column))[0])
+    return first in SYSTEM or _last_part(column) in HOUSEKEEPING | HYPERPARAMETERS
+
+
+def _example_of_text(sheet: Sheet) -> str:
+    """A cell of a column of texts, such as numbers with a unit; nothing if there is none."""
+    named = {*reserved(sheet), *_identifiers(sheet)}
+    texts = [column for column in sheet.columns if column not in named and sheet.is_text(column)]
+    if not texts:
+        return ""
+    row = int(np.flatnonzero(~sheet.missing(texts[0]))[0])
+    cell = sheet.cells[texts[0]][row]
+    return f": {cell!r} in column {texts[0]!r} of line {sheet.lines[row]} is no number"
 
 
 def _identifiers(sheet: Sheet) -> list[str]:
-    known = {name.lower(): name for name in sheet.columns}
+    known = {_word(name): name for name in sheet.columns}
     found = [known[name] for name in IDS if name in known]
     first = sheet.columns[0]
     if not found and first not in reserved(sheet) and _names_rows(sheet, first):
@@ -292,10 +331,17 @@ def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
         "olmix": "a column per domain, a column per metric",
         "regmix": "train_<domain> columns of weights",
         "admire": "ratio_<domain> and metric_<name> columns",
+        "mlflow": "params.<domain> and metrics.<name> columns",
         "mixopt": "mixture.<domain> columns beside a column per metric",
     }
     how = "one row per run in one file" if ids is None else f"joined on {ids[0]!r}"
-    title = {"olmix": "olmix", "regmix": "RegMix", "admire": "ADMIRE", "mixopt": "mixopt"}[name]
+    title = {
+        "olmix": "olmix",
+        "regmix": "RegMix",
+        "admire": "ADMIRE",
+        "mixopt": "mixopt",
+        "mlflow": "MLflow",
+    }[name]
     return f"Read as {title}'s layout: {kinds[name]}, {how}."
 
 

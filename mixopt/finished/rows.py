@@ -12,10 +12,9 @@ import numpy as np
 
 from mixopt.errors import RunsError
 from mixopt.finished import layouts
-from mixopt.finished.layouts import LOOSE, Layout, fact, listed, row_count
+from mixopt.finished.layouts import Layout, fact, listed, row_count
 from mixopt.finished.sheets import Sheet
-
-EXACT = 1e-6  # sums this near to 1 are not worth a note
+from mixopt.finished.weight_columns import EXACT, LOOSE
 
 
 def checked_weights(

@@ -25,6 +25,7 @@ from mixopt.finished.facts import Facts, run_codes
 from mixopt.finished.layouts import fact, listed, row_count
 from mixopt.finished.rows import checked_weights, joined
 from mixopt.finished.sheets import Sheet, read_sheet
+from mixopt.finished.weight_columns import LOOSE
 from mixopt.trials import TrialTable
 
 # Interquartile ranges from the median beyond which a value is told of. The farthest of the
@@ -41,7 +42,7 @@ class Runs:
             are 1 where the files do not tell them; rows that share a run are its curve.
         names: (n,) the run's name of each row.
         cost: (n,) what each row cost, in the unit of the file; None if it is not told.
-        layout: `olmix`, `regmix`, `admire` or `mixopt`.
+        layout: `olmix`, `regmix`, `admire`, `mlflow` or `mixopt`.
         notes: what was detected, renormalised, dropped, merged or filled in, a sentence each.
     """
 
@@ -254,7 +255,7 @@ def _no_weights(
 ) -> list[str]:
     """`others` without those that are no weights: no row's sum comes nearer to 1 by them."""
     known = np.sum([sheet.numbers(domain) for domain in present], axis=0)
-    percent = bool((np.abs(known / 100 - 1) <= layouts.LOOSE).all())
+    percent = bool((np.abs(known / 100 - 1) <= LOOSE).all())
     lacking = (100 if percent else 1) - known
     alien = []
     for column in others:

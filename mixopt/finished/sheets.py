@@ -7,6 +7,7 @@ of 120 columns take .3 s.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -19,10 +20,10 @@ import numpy as np
 
 from mixopt.csv_files import unguarded
 from mixopt.errors import RunsError
+from mixopt.finished.numerals import PERCENT, Numerals, is_missing
 
+DECLARED = re.compile(r'"?sep=(.)"?\r?\n')  # a first line by which Excel knows the delimiter
 DELIMITERS = (",", ";", "\t", "|")
-MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-", "<na>"})
-PERCENT = re.compile(r"(.*\d\.?)\s*%")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -36,7 +37,7 @@ class Sheet:
         columns: names in the order of the file.
         cells: column → n texts, stripped.
         lines: (n,) the line of each row in the file; the header's is 1.
-        decimal: what separates decimals, `.` or `,`.
+        numerals: how the file writes numbers.
         notes: what was unusual about the file, a sentence each.
     """
 
@@ -44,7 +45,7 @@ class Sheet:
     columns: tuple[str, ...]
     cells: dict[str, list[str]]
     lines: list[int]
-    decimal: str = "."
+    numerals: Numerals = field(default_factory=Numerals)
     notes: list[str] = field(default_factory=list)
     _parsed: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -55,7 +56,7 @@ class Sheet:
         """The sheet with these rows alone, each still with its line in the file."""
         cells = {name: [texts[row] for row in rows] for name, texts in self.cells.items()}
         lines = [self.lines[row] for row in rows]
-        return Sheet(self.path, self.columns, cells, lines, self.decimal, self.notes)
+        return Sheet(self.path, self.columns, cells, lines, self.numerals, self.notes)
 
     def where(self, row: int, column: str = "") -> str:
         """`file.csv:line: column` of a cell."""
@@ -64,7 +65,7 @@ class Sheet:
 
     def missing(self, column: str) -> np.ndarray:
         """(n,) where the cells are empty, or say that there is no value."""
-        return np.array([text.lower() in MISSING for text in self.cells[column]], dtype=bool)
+        return np.array([is_missing(text) for text in self.cells[column]], dtype=bool)
 
     def is_text(self, column: str) -> bool:
         """Whether the column holds texts and not a single number."""
@@ -75,7 +76,7 @@ class Sheet:
         """(n,) the column as numbers, NaN where a cell is missing, infinite where it says so.
 
         Raises:
-            RunsError: a cell is neither a number nor missing.
+            RunsError: a cell is neither a number nor missing, or may be one of two numbers.
         """
         parsed = self._numbers(column)
         wrong = np.flatnonzero(np.isnan(parsed) & ~self.missing(column))
@@ -84,6 +85,15 @@ class Sheet:
                 f"{self.cells[column][wrong[0]]!r} is not a number",
                 where=self.where(int(wrong[0]), column),
                 mend="Write a number, or leave the cell empty where nothing was measured",
+            )
+        unclear = [j for j, t in enumerate(self.cells[column]) if self.numerals.is_unclear(t)]
+        if unclear:
+            text = self.cells[column][unclear[0]]
+            whole, _, rest = text.replace(",", ".").partition(".")
+            raise RunsError(
+                f"{text!r} may be {whole}{rest} or {whole}.{rest}",
+                where=self.where(unclear[0], column),
+                mend="Write numbers with a decimal point, and without marks between thousands",
             )
         signs = ["%" in text for text in self.cells[column]]
         bare = np.flatnonzero(~np.array(signs) & (np.nan_to_num(parsed) != 0))
@@ -115,10 +125,8 @@ class Sheet:
 
     def _numbers(self, column: str) -> np.ndarray:
         if column not in self._parsed:
-            texts = self.cells[column]
-            if self.decimal == ",":
-                texts = [text.replace(",", ".") for text in texts]
-            self._parsed[column] = np.array([_number(text) for text in texts], dtype=float)
+            found = [self.numerals.value(text) for text in self.cells[column]]
+            self._parsed[column] = np.array(found, dtype=float)
         return self._parsed[column]
 
 
@@ -131,10 +139,12 @@ def read_sheet(path: Path) -> Sheet:
     """
     notes: list[str] = []
     text = _text(path)
-    delimiter = _delimiter(text, path)
+    declared = DECLARED.match(text)
+    delimiter = declared[1] if declared else _delimiter(text, path)
     if delimiter != ",":
         notes.append(f"{path.name}: cells are separated by {_said(delimiter)}.")
-    rows, lines = _rows(text, delimiter, path)
+    rows, lines = _rows(text[declared.end() :] if declared else text, delimiter, path)
+    lines = [line + bool(declared) for line in lines]
     if not rows:
         raise RunsError("is empty", where=str(path), mend="Give a header and a row per run")
     columns = _columns(rows[0], path)
@@ -155,33 +165,24 @@ def read_sheet(path: Path) -> Sheet:
     cells = {name: [row[j] for row in body] for j, name in enumerate(columns)}
     unnamed = [name for name in columns[1:] if name.startswith(UNNAMED) and not any(cells[name])]
     columns = [name for name in columns if name not in unnamed]
-    decimal = "."
-    comma = re.compile(r"[-+]?\d+,\d+(?:\s*%)?")
-    if delimiter != "," and any(comma.fullmatch(t) for name in columns for t in cells[name]):
-        decimal = ","
+    numerals = Numerals.of((text for name in columns for text in cells[name]), delimiter)
+    if numerals.decimal == ",":
         notes.append(f"{path.name}: numbers are read with a decimal comma.")
     if any(PERCENT.fullmatch(text) for name in columns for text in cells[name]):
         notes.append(f"{path.name}: cells with a percent sign are read as hundredths.")
-    return Sheet(path, tuple(columns), cells, lines[1:], decimal, notes)
+    return Sheet(path, tuple(columns), cells, lines[1:], numerals, notes)
 
 
 def parse_count(text: str) -> float | None:
-    """A count such as `600k`, `60M`, `1.5B`, `1e9`, `6_000`; None if it is none."""
-    found = re.fullmatch(
-        r"([0-9][0-9_]*(?:\.[0-9]*)?(?:e\+?[0-9]+)?)\s*([kmbgt]?)", text.strip().lower()
-    )
+    """A count such as `600k`, `60M`, `1.5B`, `1e9`, `6_000`, `6,000`; None if it is none."""
+    text = text.strip().lower()
+    if re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+", text):
+        text = text.replace(",", "")
+    found = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]*)?(?:e\+?[0-9]+)?)\s*([kmbgt]?)", text)
     if not found:
         return None
     value = float(found[1].replace("_", "")) * SUFFIXES[found[2]]
     return float(round(value)) if math.isfinite(value) else None
-
-
-def _number(text: str) -> float:
-    percent = PERCENT.fullmatch(text)
-    try:
-        return float(percent[1]) / 100 if percent else float(text)
-    except ValueError:
-        return math.nan
 
 
 def _text(path: Path) -> str:
@@ -189,8 +190,9 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as problem:
         raise RunsError(f"cannot be read: {problem.strerror}", where=str(path)) from None
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise RunsError(
             "is not text in UTF-8", where=str(path), mend="Save the table as CSV in UTF-8"
@@ -246,4 +248,6 @@ def _columns(head: list[str], path: Path) -> list[str]:
 
 
 def _said(delimiter: str) -> str:
-    return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
+    return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}.get(
+        delimiter, repr(delimiter)
+    )

@@ -524,7 +524,7 @@ def test_the_trials_that_a_study_exports_are_read_back_as_they_were(tmp_path: Pa
     assert runs.names == ("0", "1")
     assert runs.cost is not None
     assert runs.cost.tolist() == [7, 8]
-    assert any("1 row left out: trials that are not complete" in note for note in runs.notes)
+    assert any("1 row left out: runs that are not complete (state: " in note for note in runs.notes)
 
 
 def test_the_exported_trials_are_mixtures_to_predict(tmp_path: Path) -> None:
@@ -537,5 +537,5 @@ def test_the_exported_trials_are_mixtures_to_predict(tmp_path: Path) -> None:
 def test_exported_trials_of_which_none_is_complete_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "trials.csv"
     trials_frame(study_trials()[2:]).write_csv(file)
-    with pytest.raises(RunsError, match="no trial is complete"):
+    with pytest.raises(RunsError, match="no run is complete"):
         read_runs(file, file)
