@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -408,6 +408,19 @@ class TrialTable:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def contents(self) -> tuple[Any, ...]:
+        """All that a fit learns from, as a key: equal for equal rows, whatever the arrays' types.
+
+        Runs are known by their first row, for their numbers say nothing.
+        """
+        _, first, runs = np.unique(self.runs, return_index=True, return_inverse=True)
+        given = {f.name: getattr(self, f.name) for f in fields(self)} | {"runs": first[runs]}
+        return tuple(
+            np.asarray(it, dtype=np.float64).tobytes() if isinstance(it, np.ndarray) else it
+            for it in given.values()
+        )
 
     @property
     def fidelities(self) -> list[Fidelity]:

@@ -41,9 +41,7 @@ class JointProposer(Proposer):
         Raises:
             SurrogateError: too few trials to fit it to.
         """
-        names = ("weights", "values", "doubt", "params", "tokens", "seeds", "runs")
-        arrays = [getattr(table, name) for name in names]
-        key = (table.domains, table.metrics, *(np.asarray(a).tobytes() for a in arrays))
+        key = table.contents
         if self._fit is None or self._fit[0] != key:
             self._fit = (key, self._fresh(table))
         return self._fit[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-import numpy as np
-
 from mixopt.surrogates.base import Surrogate
 from mixopt.trials import TrialTable
 
@@ -40,7 +38,7 @@ def _remembering(
         __doc__ = plain.__doc__
 
         def fit(self, table: TrialTable) -> Self:
-            key = _key(table)
+            key = table.contents
             if last and last[0][0] == key:
                 self.__dict__.update(last[0][1])
                 return self
@@ -49,13 +47,3 @@ def _remembering(
             return self
 
     return Remembering
-
-
-def _key(table: TrialTable) -> tuple[Any, ...]:
-    """What tables have in common that teach the same, whatever their arrays' types."""
-    numbers = [table.weights, table.values, table.params, table.tokens]
-    arrays = [np.ascontiguousarray(values, dtype=np.float64) for values in numbers]
-    arrays.append(np.asarray(table.seeds, dtype=np.float64))
-    _, first, runs = np.unique(table.runs, return_index=True, return_inverse=True)
-    arrays.append(first[runs].astype(np.float64))  # a run is known by its first row
-    return (table.domains, table.metrics, *(array.tobytes() for array in arrays))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -253,3 +254,16 @@ def test_a_table_made_of_trials_again_needs_no_second_fit() -> None:
     fresh().fit(table.select(np.arange(5)))
     fresh().fit(table)  # only the last fit is kept
     assert Oracle.fits == 3
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrialTable)])
+def test_tables_that_differ_in_anything_are_fitted_anew(name: str) -> None:
+    table = example_table(6)
+    other = getattr(table, name)
+    other = other[::-1] if isinstance(other, tuple) else other.copy()
+    if name == "runs":
+        other[5] = other[0]  # two rows of one run, in place of two runs
+    elif isinstance(other, np.ndarray):
+        other[0] += 1
+    assert dataclasses.replace(table, **{name: other}).contents != table.contents
+    assert dataclasses.replace(table, runs=table.runs + 7).contents == table.contents
