@@ -67,6 +67,10 @@ class CheckpointError(MixoptError):
     """A checkpoint is absent, broken, or belongs to another run."""
 
 
+class BrokenCheckpointError(CheckpointError):
+    """A checkpoint is not as it was written: it is cut, or bits of it flipped."""
+
+
 class FileError(MixoptError):
     """A file cannot be written (a full or read-only disk), or one of our own cannot be read."""
 

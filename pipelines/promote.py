@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt import files
+from mixopt import files, markers
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError, TrainingError
-from mixopt.markers import SHAPE, WEIGHTS
+from mixopt.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling.base import check_shapes, upcycler_class
@@ -91,7 +91,14 @@ class Promotion:
             tasks=self.session.tasks,
             weighed=self.session.weighed,
         )
-        return Work(name, job.to_json(), str(folder), self.folder.name, keep_weights=True)
+        return Work(
+            name,
+            job.to_json(),
+            str(folder),
+            self.folder.name,
+            keep_weights=True,
+            verified=self.session.verified,
+        )
 
 
 def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,13 +127,18 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     surrogate = str(verdict.get("surrogate") or "")
     job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
     ended = read_result(folder)
-    if not (ended and (folder.parent / ended["model"] / WEIGHTS).exists()):
+    if not (ended and _is_whole(folder.parent / ended["model"], ended.get("files"))):
         ended = _stages(job)
         files.write_json(folder / RESULT, ended)
     # another round of search may find the same mixture as another arm
     result = ended | {"mixture_name": job.method}
     files.write_json(session.home / "promotion" / RESULT, result)
     return result
+
+
+def _is_whole(model: Path, kept: Any) -> bool:
+    """Whether the promoted model lies there as it was exported; `kept` is its files' checksums."""
+    return bool(kept) and WEIGHTS in kept and markers.whole(model, kept)
 
 
 def check(study: Study, corpus: Corpus) -> None:
@@ -184,6 +196,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
             corpus=str(session.study.corpus_path),
             folder=str(job.folder / "upcycled"),
             seed=session.study.seed,
+            verified=session.verified,
             tasks=session.tasks,
             weighed=session.weighed,
         ),
@@ -211,8 +224,8 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
     for work in works:
         job = Job.from_json(work.job)
         costs[work.key] = session.flops(job.model, job.tokens)
-    markers = {work.key: finished(work) for work in works}
-    outcomes: dict[str, Outcome] = {key: done[0] for key, done in markers.items() if done}
+    before = {work.key: finished(work) for work in works}
+    outcomes: dict[str, Outcome] = {key: done[0] for key, done in before.items() if done}
     todo = [work for work in works if work.key not in outcomes]
     if todo:
         session.connect()
@@ -221,6 +234,8 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
         for event in driver.run(todo, session.resources):
             match event:
                 case driver.Progressed():
+                    if event.note:
+                        display.warn(f"{event.key}: {event.note}")
                     share = event.tokens / int(_by_key(works, event.key).job["tokens"])
                     flops = costs[event.key] * share
                     display.progress(event.key, flops, event.tokens_per_second)
@@ -287,6 +302,7 @@ def _result(
         "expert_names": list(job.experts),
         "receipt": upcycled["receipt"],
         "curve": [dataclasses.asdict(point) for point in last.curve],
+        "files": markers.described(model),
         "model": str(model.relative_to(job.folder.parent)),  # a study's folder may move
         "model_params": job.model.total_params(),
         "active_params": job.model.active_params(),
@@ -298,7 +314,7 @@ def _export(job: Promotion, trained: Path) -> Path:
     model = job.folder / "model"
     for source in (trained / WEIGHTS, trained / SHAPE):
         files.write_bytes(model / source.name, source.read_bytes())
-    files.write_bytes(model / "tokenizer.json", job.session.corpus.tokenizer_path.read_bytes())
+    files.write_bytes(model / TOKENIZER, job.session.corpus.tokenizer_path.read_bytes())
     return model
 
 

@@ -8,6 +8,7 @@ Everything durable is under `study.home`:
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, settled once for all trainings
     cohort.json       how many trials train fastest as one, settled once
+    verified/         which machines compared the corpus with its checksums
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
     cohorts/0004-0007/  which trials train as one, and their checkpoint until they end
     verdict.json      what selection found, and the mixture to promote (mixture.json)
@@ -48,6 +49,8 @@ from workers.cluster import slots as cluster_slots
 from workers.proxy_task import Work
 
 SETTLED_COHORT = "cohort.json"
+VERIFIED = "verified"
+LARGE_CORPUS = 4e9  # bytes that take seconds to read: then it is announced
 SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
 
 T = TypeVar("T")
@@ -101,6 +104,11 @@ class Session:
         if not self._where:
             self._where = self._stack.enter_context(connect(self.study.ray.address))
             self.display.say(f"[bold]{self.study.name}[/]: {self._where}")
+            if self.corpus.stored_bytes > LARGE_CORPUS and not Path(self.verified).exists():
+                self.display.say(
+                    f"each machine reads the corpus ({self.corpus.stored_bytes / 1e9:,.0f} GB) "
+                    "before its first training, to compare it with its checksums"
+                )
 
     @cached_property
     def model(self) -> ModelConfig:
@@ -178,6 +186,11 @@ class Session:
         return self.study.weighed(self.corpus)
 
     @property
+    def verified(self) -> str:
+        """The folder that remembers which machines compared the corpus with its checksums."""
+        return str(self.home / VERIFIED)
+
+    @property
     def home(self) -> Path:
         """The study folder."""
         return self.study.home
@@ -208,7 +221,14 @@ class Session:
             limits=None if limits is None else (limits,),
         )
         kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
-        return Work(str(trial.number), job.to_json(), str(folder), identity, keep_tokens=kept)
+        return Work(
+            str(trial.number),
+            job.to_json(),
+            str(folder),
+            identity,
+            keep_tokens=kept,
+            verified=self.verified,
+        )
 
 
 @contextlib.contextmanager
@@ -300,6 +320,8 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
                 for number in cohort.pending:
                     ledger.start(number)
             case driver.Progressed():
+                if event.note:
+                    display.warn(f"{_named(cohort)}: {event.note}")
                 done = cost * event.tokens / session.fidelity.tokens
                 for number in cohort.pending:
                     each = event.tokens_per_second / len(cohort.trials)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixopt.errors import CheckpointError
+from mixopt.errors import BrokenCheckpointError, CheckpointError
 from mixopt.files import write_bytes
 
 
@@ -34,8 +34,8 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and `meta` that `save_state` wrote, on the CPU.
 
     Raises:
-        CheckpointError: the file is absent, broken or not as it was written, or safetensors is not
-            installed.
+        BrokenCheckpointError: the file is not as it was written.
+        CheckpointError: the file is absent or cannot be read, or safetensors is not installed.
     """
     _safetensors()
     from safetensors import SafetensorError, safe_open
@@ -46,12 +46,18 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         said = header.get("meta", "{}")
         meta = json.loads(said)
-    except (OSError, SafetensorError, ValueError) as error:
+    except OSError as error:
         raise CheckpointError(
-            f"cannot be read: {error}", where=str(path), mend="Delete it to start afresh"
+            f"cannot be read: {error}", where=str(path), mend="Check the disk and its permissions"
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise BrokenCheckpointError(
+            f"is cut or broken: {error}",
+            where=str(path),
+            mend="Delete it to start afresh, and check the disk",
         ) from error
     if header.get("sha256", "") not in ("", _checksum(tensors, said)):  # "": another program's file
-        raise CheckpointError(
+        raise BrokenCheckpointError(
             "was changed after it was written: its checksum does not fit its contents",
             where=str(path),
             mend="Delete it to start afresh, and check the disk",

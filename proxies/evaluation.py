@@ -123,6 +123,13 @@ def validation_windows(
     return np.asarray(stream[starts[:, None] + np.arange(length + 1)], dtype=np.int64)
 
 
+def _windows_of(corpus: Corpus, domain: str, tokens: int, length: int) -> np.ndarray:
+    """The evaluated windows of a domain, (windows, T + 1) int64, their ids checked."""
+    windows = validation_windows(corpus.validation(domain), tokens, length, domain)
+    corpus.check_ids(corpus.manifest.domains[domain].validation, windows)
+    return windows
+
+
 @dataclass(frozen=True)
 class _Scores:
     """Of one domain; None is what a dense model has not, or what was not asked for."""
@@ -165,8 +172,7 @@ def _evaluate_domains(
     if not tokens:
         return {}
     windows = {
-        domain: validation_windows(corpus.validation(domain), limit, length, domain)
-        for domain, limit in tokens.items()
+        domain: _windows_of(corpus, domain, limit, length) for domain, limit in tokens.items()
     }
     sizes = {d: float(corpus.token_bytes[ids[:, 1:]].sum()) for d, ids in windows.items()}
     for domain, size in sizes.items():

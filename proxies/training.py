@@ -26,7 +26,7 @@ from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.prefetch import prefetched
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CheckpointError
+from mixopt.errors import BrokenCheckpointError, CheckpointError
 from mixopt.files import write_bytes, write_json
 from mixopt.models import team
 from mixopt.models.config import ModelConfig
@@ -59,6 +59,7 @@ class Progress:
             are left out.
         tokens_per_second: of all proxies together, over the last stretch of training.
         phase: `training` or `evaluation`.
+        note: what whoever runs the study should know; nearly always empty.
     """
 
     step: int
@@ -67,6 +68,7 @@ class Progress:
     loss: tuple[float, ...]
     tokens_per_second: float
     phase: str
+    note: str = ""
 
 
 def train(
@@ -82,7 +84,8 @@ def train(
     """Train the job's proxies; one outcome per mixture, in order.
 
     Called again on the same folder it goes on from the last checkpoint, bit for bit as if it had
-    never stopped (on the same device, with as many threads). The folder then holds
+    never stopped (on the same device, with as many threads). A checkpoint that is cut or whose bits
+    flipped is removed, and training begins anew. The folder then holds
     `checkpoint.safetensors`, `curve.jsonl`, and with `keep_weights` the final `model.safetensors`
     (`model-0.safetensors`, … of a cohort) and `model.json`, and with `keep_tokens` the loss of
     every token in `tokens.npz` (`tokens-0.npz`, … of a cohort). A proxy whose loss is no longer
@@ -100,7 +103,7 @@ def train(
         device: `cpu`, `cuda`, …; None takes a GPU if there is one.
 
     Raises:
-        CheckpointError: the folder holds a checkpoint of other work, or a broken one.
+        CheckpointError: the folder holds a checkpoint of other work.
         CorpusError: the corpus lacks a domain, or a domain is too short.
         TrainingError: the initial state does not fit the model.
     """
@@ -178,7 +181,7 @@ class _Run:
     def resume(self) -> None:
         """Build the cohort, from the folder's checkpoint if there is one."""
         path = self.folder / CHECKPOINT
-        tensors, meta = load_state(path) if path.exists() else ({}, {})
+        tensors, meta = self._kept(path)
         if meta and meta.get("identity") != self.identity:
             raise CheckpointError(
                 "belongs to other work (its model, recipe, data, mixture or seed differ)",
@@ -200,6 +203,19 @@ class _Run:
                 self.model.load_proxy_state(state, k)
         lines = [_curve_line(k, point) for k, curve in enumerate(self.curves) for point in curve]
         write_bytes(self.folder / CURVE, "".join(lines).encode())
+
+    def _kept(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The checkpoint at `path`; nothing where there is none or a broken one, which goes."""
+        if not path.exists():
+            return {}, {}
+        try:
+            return load_state(path)
+        except BrokenCheckpointError as error:
+            path.unlink()
+            if self.on_progress is not None:
+                note = f"{error.where}: {error.what}; it was removed, and training begins anew"
+                self.on_progress(Progress(0, self.job.steps, 0, (), 0.0, "training", note))
+            return {}, {}
 
     def _build(self) -> None:
         """The cohort's model and optimizer as they begin, and its batches from here on."""

@@ -46,6 +46,7 @@ class Progressed:
     tokens: int
     tokens_per_second: float
     phase: str = ""
+    note: str = ""  # what whoever runs the study should know
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,9 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
     except ray.exceptions.RayError as error:
         said = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
     if said["kind"] == "progress":
-        return Progressed(work.key, said["tokens"], said["tokens_per_second"], said["phase"])
+        return Progressed(
+            work.key, said["tokens"], said["tokens_per_second"], said["phase"], said["note"]
+        )
     if said["kind"] == "done":
         return Finished(work.key, [Outcome.from_json(o) for o in said["outcomes"]])
     failure = Failure(said["failure"])

@@ -38,6 +38,7 @@ class Upcycling:
         corpus: folder of the corpus.
         folder: where the MoE's weights go.
         seed: draws the routers.
+        verified: folder that remembers on which machines the corpus was compared.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Upcycling:
     corpus: str
     folder: str
     seed: int
+    verified: str
     tasks: Mapping[str, str] = field(default_factory=dict)
     weighed: tuple[str, ...] = ()
 
@@ -71,6 +73,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
     import torch
 
     from mixopt.corpus.shards import Corpus
+    from mixopt.corpus.verified import verify_once
     from mixopt.models.config import ModelConfig
     from mixopt.models.upcycling.base import upcycler_class
     from mixopt.recipe import Recipe
@@ -84,6 +87,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
             return before
         torch.set_num_threads(threads)
         corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
+        verify_once(corpus, Path(ask.verified))
         dense, shape = ModelConfig(**ask.dense), ModelConfig(**ask.model)
         length = recipe.sequence_length
         samples = {

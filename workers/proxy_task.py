@@ -71,6 +71,8 @@ class Work:
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
         keep_tokens: validation domains of which the final loss of every token stays.
+        verified: folder that remembers on which machines the corpus was compared with its
+            checksums; empty if it is not to be.
         members: of a cohort, where the result of each proxy goes, in the order of the job's
             mixtures; empty for a single training, whose result stays in `folder`.
     """
@@ -81,6 +83,7 @@ class Work:
     identity: str
     keep_weights: bool = False
     keep_tokens: tuple[str, ...] = ()
+    verified: str = ""
     members: tuple[Home, ...] = ()
 
     @property
@@ -157,7 +160,7 @@ def perform(
         if said["kind"] != "progress":
             yield said
             return
-        if time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
+        if said["note"] or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
             yield said
 
@@ -174,6 +177,8 @@ def _train(
     device: str,
     box: queue.Queue[dict[str, Any]],
 ) -> list[Outcome]:
+    from mixopt.corpus.shards import Corpus
+    from mixopt.corpus.verified import verify_once
     from proxies.job import Job
     from proxies.training import Progress, train
 
@@ -186,6 +191,8 @@ def _train(
         if micro_batches > job.recipe.micro_batches:
             recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
             job = dataclasses.replace(job, recipe=recipe)
+        if work.verified:
+            verify_once(Corpus.open(job.corpus), Path(work.verified))
         _note(work, {"attempt": attempt, "started": time.time()})
 
         def report(progress: Progress) -> None:

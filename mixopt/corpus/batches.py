@@ -68,7 +68,7 @@ class Batches:
             raise CorpusError(
                 f"a batch of {batch_sequences} sequences of {sequence_length} tokens is empty"
             )
-        self.seed, self.steps = int(seed), steps
+        self.corpus, self.seed, self.steps = corpus, int(seed), steps
         self.batch_sequences, self.sequence_length = batch_sequences, sequence_length
         self.domains = tuple(n for n, weight in mixture.as_dict().items() if weight > 0)
         self._views = {name: _view(corpus, name, sequence_length) for name in self.domains}
@@ -89,9 +89,10 @@ class Batches:
         """The batch of `step`, (B, T + 1) int64: inputs are `[:, :-1]`, labels `[:, 1:]`.
 
         Raises:
-            CorpusError: `step` is below 0 or not below `steps`.
+            CorpusError: `step` is below 0 or not below `steps`, or a token id is beyond the
+                vocabulary.
         """
-        return _copied(list(self._views.values()), *self.sequences_at(step))
+        return _copied(self.corpus, self._views, *self.sequences_at(step))
 
     def sequences_at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """What `at` reads: of each sequence its domain's place in `domains` and its own number.
@@ -166,14 +167,15 @@ class CohortBatches:
         self._cohort = tuple(cohort)
         views = {name: b.view(name) for b in self._cohort for name in b.domains}
         places = {name: place for place, name in enumerate(views)}
-        self._views = list(views.values())
+        self._views = views
         self._places = [np.array([places[name] for name in b.domains]) for b in self._cohort]
 
     def at(self, step: int) -> np.ndarray:
         """The batches of `step`, (K, B, T + 1) int64.
 
         Raises:
-            CorpusError: `step` is below 0 or not below the `steps` of one of them.
+            CorpusError: `step` is below 0 or not below the `steps` of one of them, or a token id
+                is beyond the vocabulary.
         """
         if step >= 0:
             run_together([batches.schedule for batches in self._cohort], step // STRETCH)
@@ -182,17 +184,24 @@ class CohortBatches:
             [place[d] for place, (d, _) in zip(self._places, parts, strict=True)]
         )
         sequence = np.concatenate([s for _, s in parts])
-        return _copied(self._views, domain, sequence).reshape(len(parts), len(parts[0][0]), -1)
+        copied = _copied(self._cohort[0].corpus, self._views, domain, sequence)
+        return copied.reshape(len(parts), len(parts[0][0]), -1)
 
 
-def _copied(views: Sequence[np.ndarray], domain: np.ndarray, sequence: np.ndarray) -> np.ndarray:
+def _copied(
+    corpus: Corpus, by_domain: Mapping[str, np.ndarray], domain: np.ndarray, sequence: np.ndarray
+) -> np.ndarray:
     """Sequences (n,) of domains (n,), as (n, T + 1) int64: one copy a domain."""
+    names, views = tuple(by_domain), tuple(by_domain.values())
     copied = np.empty((len(domain), views[0].shape[1]), dtype=np.int64)
     order = np.argsort(domain, kind="stable")
     bounds = np.flatnonzero(np.diff(domain[order], prepend=-1, append=-1)).tolist()
     for first, last in pairwise(bounds):
         rows = order[first:last]
         copied[rows] = views[domain[rows[0]]][sequence[rows]]
+    if copied.max() >= corpus.vocab_size:  # a broken disk or memory, since the shard was verified
+        row, _ = divmod(int(copied.argmax()), copied.shape[1])
+        corpus.check_ids(corpus.manifest.domains[names[domain[row]]].train, copied[row])
     return copied
 
 

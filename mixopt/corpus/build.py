@@ -68,6 +68,7 @@ class _Build:
         self._check_tokenized()
 
     def run(self) -> Corpus:
+        self._check_links()
         before = self._before()
         tokenizer = self._tokenizer(before)
         dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
@@ -174,13 +175,25 @@ class _Build:
                     mend="Build again when they are complete",
                 )
 
+    def _check_links(self) -> None:
+        """Refuses folders that are links: what lies behind one is not the corpus' to remove."""
+        parts = [self._out / SHARDS, self._out / FOLDER, *self._out.glob(f"{SHARDS}/*")]
+        for path in parts:
+            if path.is_symlink():
+                raise CorpusError(
+                    "is a symbolic link, and a build removes old files from the corpus' folders",
+                    where=str(path),
+                    mend="Remove the link; to use another disk, make the whole corpus folder a "
+                    "link, or build there",
+                )
+
     def _clean(self, manifest: Manifest) -> None:
         """Removes what the manifest does not name: old shards, and those of killed builds."""
         kept = {Path(record.train.path).parent for record in manifest.domains.values()}
         kept.add(Path(manifest.tokenizer.path).parent)
         for folder in [*self._out.glob(f"{SHARDS}/*/*"), *self._out.glob(f"{FOLDER}/*")]:
             if folder.relative_to(self._out) not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)  # it leaves links alone
         for folder in self._out.glob(f"{SHARDS}/*"):
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -134,6 +134,7 @@ class TokenizerRecord:
             piece of text; `approximate` if not (a normalizer changes the text, say); `average` if
             single tokens have no bytes and each counts as the corpus' mean.
         mean_bytes: bytes per token of the corpus, end-of-text tokens not counted.
+        bytes_hash: SHA-256 of the file at `bytes_path`; empty in corpora of older versions.
     """
 
     path: str
@@ -145,6 +146,7 @@ class TokenizerRecord:
     end_of_text_id: int
     token_bytes: Bytes = "exact"
     mean_bytes: float = 1.0
+    bytes_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

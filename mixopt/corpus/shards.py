@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, file_sha256
+from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, digest, file_sha256
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
+
+# A build goes by sizes: of the right size it keeps a file, whatever the file holds.
+REMAKE = (
+    "Check the disk and its memory; then delete the file and build the corpus again, which makes "
+    "it anew, or copy it again from where it is whole"
+)
 
 
 class Corpus:
@@ -64,6 +70,12 @@ class Corpus:
     def tokens(self) -> dict[str, int]:
         """Training domain → training tokens, end-of-text tokens included."""
         return {name: self.manifest.domains[name].train.tokens for name in self.domains}
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all shards on disk."""
+        width = np.dtype(self.manifest.dtype).itemsize
+        return width * sum(shard.tokens for shard in self._shards())
 
     @property
     def natural(self) -> Mixture:
@@ -123,17 +135,41 @@ class Corpus:
         return self._map(self._domain(domain, self.validation_domains).validation)
 
     def verify(self) -> None:
-        """Reads every file and compares it with its hash.
+        """Reads every file: compares it with its hash, and its tokens with the vocabulary.
 
         Raises:
-            CorpusError: a file is not the one that was built.
+            CorpusError: a file is not the one that was built, or holds ids that no token has.
         """
+        tokenizer = self.manifest.tokenizer
+        _check_hash(self.tokenizer_path, tokenizer.hash)
+        if tokenizer.bytes_hash:  # corpora that older versions built do not say
+            _check_hash(self.path / tokenizer.bytes_path, tokenizer.bytes_hash)
         for shard in self._shards():
             self._check_size(shard)
-            if file_sha256(self.path / shard.path) != shard.sha256:
-                raise _broken(self.path / shard.path, "was changed: its hash differs")
-        if file_sha256(self.tokenizer_path) != self.tokenizer_hash:
-            raise _broken(self.tokenizer_path, "was changed: its hash differs")
+            _check_hash(self.path / shard.path, shard.sha256)
+            if shard.tokens:
+                self.check_ids(shard, self._map(shard))
+
+    def state(self) -> str:
+        """Identity of the files as they lie there: differs once one was written or moved."""
+        paths = [self.path / shard.path for shard in self._shards()]
+        paths += [self.tokenizer_path, self.path / self.manifest.tokenizer.bytes_path]
+        stats = [(str(path), path.stat()) for path in paths]
+        return digest([self.hash, [(path, s.st_size, s.st_mtime_ns) for path, s in stats]])
+
+    def check_ids(self, shard: Shard, ids: np.ndarray) -> None:
+        """Check token ids that were read from `shard`.
+
+        Raises:
+            CorpusError: one lies beyond the vocabulary.
+        """
+        largest = int(ids.max())
+        if largest >= self.vocab_size:
+            raise CorpusError(
+                f"holds the token id {largest}, but the tokenizer has only {self.vocab_size} ids",
+                where=str(self.path / shard.path),
+                mend=REMAKE,
+            )
 
     def _shards(self) -> list[Shard]:
         return [s for d in self.manifest.domains.values() for s in d.shards]
@@ -164,6 +200,17 @@ class Corpus:
             raise _broken(path, "is missing") from None
         if size != expected:
             raise _broken(path, f"has {size:,} bytes, the manifest says {expected:,}")
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as problem:
+        raise CorpusError(
+            f"cannot be read: {problem.strerror}", where=str(path), mend=REMAKE
+        ) from problem
+    if found != expected:
+        raise CorpusError("was changed: its hash differs", where=str(path), mend=REMAKE)
 
 
 def _broken(path: Path, what: str) -> CorpusError:

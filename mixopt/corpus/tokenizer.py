@@ -75,6 +75,7 @@ def make_tokenizer(
         path=f"{FOLDER}/{folder.name}/tokenizer.json",
         bytes_path=f"{FOLDER}/{folder.name}/token_bytes.npy",
         hash=file_sha256(folder / "tokenizer.json"),
+        bytes_hash=file_sha256(folder / "token_bytes.npy"),
         key=key,
         vocab_size=max(vocabulary.values()) + 1,
         end_of_text=end,

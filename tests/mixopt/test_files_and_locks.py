@@ -117,6 +117,23 @@ def test_a_marker_that_is_cut_or_of_another_shape_does_not_count(text: str, tmp_
     assert markers.read(tmp_path) is None
 
 
+def test_a_marker_or_a_file_of_which_any_bit_flipped_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / markers.WEIGHTS).write_bytes(bytes(range(40)))
+    (tmp_path / markers.TOKENIZER).write_text("{}")
+    markers.write(tmp_path, {"outcomes": [{"bpb/law": 1.25}, {7: None}]})
+    assert markers.read(tmp_path)
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()
+        for place in range(len(data.rstrip())):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            said = markers.read(tmp_path)
+            assert said is None or said["outcomes"] == [{"bpb/law": 1.25}, {"7": None}], place
+        path.write_bytes(data)
+    assert markers.read(tmp_path)
+
+
 def test_a_second_holder_is_refused_naming_the_first(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE)

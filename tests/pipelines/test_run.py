@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mixopt import markers
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import FileError
 from mixopt.study import Study, load_study
@@ -253,6 +254,17 @@ def test_a_promotion_whose_stage_lost_its_weights_trains_that_stage_again(
     assert set(lines.values()) == {len(ONCE)}  # no other stage trained again
     after = json.loads((promotion / "result.json").read_text())
     assert after["after"] == before["after"]
+
+
+def test_a_promoted_model_of_which_bits_flipped_is_exported_again(copy: Path, run: Run) -> None:
+    promotion = load_study(copy).home / "promotion"
+    model = promotion / json.loads((promotion / "result.json").read_text())["model"]
+    whole = {path: path.read_bytes() for path in model.iterdir()}
+    assert {path.name for path in whole} == {markers.WEIGHTS, markers.SHAPE, markers.TOKENIZER}
+    for path, data in whole.items():
+        path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    assert run("promote", copy).code == 0
+    assert {path: path.read_bytes() for path in model.iterdir()} == whole
 
 
 def test_a_verdict_judged_again_from_the_same_basis_is_the_same_look(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixopt.errors import CheckpointError
+from mixopt.errors import BrokenCheckpointError, CheckpointError
 from proxies.checkpoint import load_state, save_state
 
 
@@ -22,6 +22,25 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert meta == {"step": 3}
     assert all(torch.equal(tensors[name], value) for name, value in state.items())
     assert tensors.keys() == state.keys()
+
+
+def test_a_flip_of_any_bit_is_found_or_harmless(tmp_path: Path) -> None:
+    path, state = tmp_path / "state.safetensors", {"a": torch.arange(9.0), "b": torch.tensor(3)}
+    save_state(path, state, {"step": 3})
+    data = path.read_bytes()
+    refused = 0
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            tensors, meta = load_state(path)
+        except BrokenCheckpointError:
+            refused += 1
+            continue
+        assert meta == {"step": 3}
+        assert all(torch.equal(tensors[name], value) for name, value in state.items())
+    assert refused > 0.9 * len(data)
 
 
 def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path) -> None:

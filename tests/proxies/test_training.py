@@ -203,16 +203,28 @@ def test_a_smaller_micro_batch_may_resume_the_same_work(corpus: Corpus, tmp_path
     assert resumed.metrics["bpb/d0"] == pytest.approx(whole.metrics["bpb/d0"], abs=0.02)
 
 
-def test_a_half_written_checkpoint_is_ignored_and_a_broken_one_named(
-    corpus: Corpus, tmp_path: Path
+def test_a_half_written_checkpoint_is_ignored(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / f".{CHECKPOINT}.123.part").write_bytes(b"half")
+    assert _result(_train(_job(corpus), tmp_path)[0]).curve
+
+
+@pytest.mark.parametrize("how", ["cut", "a flipped bit", "no checkpoint"])
+def test_after_a_broken_checkpoint_training_begins_anew_and_says_so(
+    corpus: Corpus, tmp_path: Path, how: str
 ) -> None:
     job = _job(corpus)
-    (tmp_path / f".{CHECKPOINT}.123.part").write_bytes(b"half")
-    whole = _result(_train(job, tmp_path)[0])
-    assert whole.curve
-    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=CHECKPOINT):
-        _train(job, tmp_path)
+    with pytest.raises(Interruption):
+        _train(job, tmp_path / "broken", on_progress=_stop_at(9))
+    path = tmp_path / "broken" / CHECKPOINT
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes({"cut": data[:-100], "a flipped bit": data}.get(how, b"not a checkpoint"))
+    notes: list[str] = []
+    again = _train(job, tmp_path / "broken", on_progress=lambda p: notes.append(p.note))
+    assert notes[0].startswith(f"{path}: ")
+    assert notes[0].endswith("training begins anew")
+    assert not any(notes[1:])
+    assert _result(again[0]).metrics == _result(_train(job, tmp_path / "whole")[0]).metrics
 
 
 @pytest.mark.parametrize("place", [0, 1])

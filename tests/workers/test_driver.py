@@ -151,6 +151,24 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     assert result.metrics == whole.metrics  # bit for bit
 
 
+def test_a_flipped_bit_of_a_shard_is_found_before_the_first_step(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    shutil.copytree(text_corpus.path, tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    shard = corpus.path / corpus.manifest.domains["law"].train.path
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    piece = dataclasses.replace(work(corpus, tmp_path), verified=str(tmp_path / "verified"))
+    (found,) = perform(piece, attempt=1, micro_batches=1)
+    assert found["failure"] == "bad_data"
+    assert f"{shard}: was changed" in found["message"]
+    assert "build the corpus again" in found["message"]
+    shard.write_bytes(whole)
+    (*_, last) = perform(piece, attempt=2, micro_batches=1)
+    assert last["kind"] == "done"
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_bad_data_stops_the_study_and_names_the_place(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)

@@ -38,6 +38,7 @@ def test_it_is_evaluated_in_the_precision_that_it_is_trained_in(
         corpus=str(text_corpus.path),
         folder=str(tmp_path / "moe"),
         seed=0,
+        verified=str(tmp_path / "verified"),
     )
     before = upcycle(ask, threads=1, device="cpu")["metrics"]
     state, _ = load_state(tmp_path / "moe" / "model.safetensors")

@@ -274,3 +274,33 @@ def test_a_wrong_sources_file_is_refused_with_its_line(two, tmp_path, text, what
     two.write_text(text)
     with pytest.raises(CorpusError, match=what):
         build_corpus(two, tmp_path / "out")
+
+
+@pytest.mark.parametrize("link", ["shards", "shards/a", "tokenizer"])
+def test_a_folder_that_is_a_link_is_refused_and_what_lies_behind_it_stays(two, tmp_path, link):
+    kept = tmp_path / "elsewhere" / "kept" / "file"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    path = tmp_path / "corpus" / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match="is a symbolic link") as caught:
+        build_corpus(two, tmp_path / "corpus")
+    assert caught.value.where == str(path)
+    assert kept.read_text() == "mine"
+
+
+def test_cleaning_leaves_alone_what_lies_behind_a_link(two, tmp_path):
+    kept = tmp_path / "elsewhere" / "file"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    (tmp_path / "corpus" / "shards" / "a").mkdir(parents=True)
+    (tmp_path / "corpus" / "shards" / "a" / "old").symlink_to(kept.parent)
+    build_corpus(two, tmp_path / "corpus")
+    assert kept.read_text() == "mine"
+
+
+def test_a_whole_corpus_may_be_built_behind_a_link(two, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "corpus").symlink_to(tmp_path / "elsewhere")
+    assert build_corpus(two, tmp_path / "corpus").domains == ("a", "b")

@@ -5,13 +5,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mixopt.corpus.manifest import digest
+from mixopt.corpus.batches import Batches, CohortBatches
+from mixopt.corpus.manifest import Manifest, digest, file_sha256
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
+from mixopt.mixture import Mixture
 
 
 @pytest.fixture
@@ -85,15 +88,58 @@ def test_a_shard_of_the_wrong_size_is_found_when_opening(copy, change):
     assert caught.value.where == str(shard)
 
 
-def test_a_shard_of_the_right_size_with_other_tokens_is_found_by_its_hash(copy):
-    corpus = Corpus.open(copy)
-    shard = copy / corpus.manifest.domains["code"].train.path
-    contents = bytearray(shard.read_bytes())
-    contents[100] ^= 1
-    shard.write_bytes(contents)
-    with pytest.raises(CorpusError, match="its hash differs") as caught:
+FILES = {
+    "training tokens": lambda m: m.domains["code"].train.path,
+    "validation tokens": lambda m: m.domains["notes"].validation.path,
+    "tokenizer": lambda m: m.tokenizer.path,
+    "bytes of tokens": lambda m: m.tokenizer.bytes_path,
+}
+
+
+@pytest.mark.parametrize("which", FILES)
+def test_a_flipped_bit_in_a_file_of_the_right_size_is_found_by_its_hash(copy, which):
+    path = copy / FILES[which](Corpus.open(copy).manifest)
+    contents = bytearray(path.read_bytes())
+    contents[-100] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(
+        CorpusError, match=r"its hash differs\. .* build the corpus again"
+    ) as caught:
+        Corpus.open(copy).verify()
+    assert caught.value.where == str(path)
+
+
+def write_an_id_beyond_the_vocabulary(folder):
+    """Into the first place of a training shard, which is returned."""
+    shard = folder / Corpus.open(folder).manifest.domains["code"].train.path
+    tokens = np.fromfile(shard, dtype=np.uint16)
+    tokens[0] = 40_000
+    tokens.tofile(shard)
+    return shard
+
+
+def test_ids_beyond_the_vocabulary_name_the_shard_whatever_its_hash(copy):
+    shard = write_an_id_beyond_the_vocabulary(copy)
+    manifest = Manifest.read(copy)
+    record = manifest.domains["code"]
+    told = replace(record, train=replace(record.train, sha256=file_sha256(shard)))
+    replace(manifest, domains={**manifest.domains, "code": told}).write(copy)
+    with pytest.raises(CorpusError, match=r"token id 40000, but .* only 320") as caught:
         Corpus.open(copy).verify()
     assert caught.value.where == str(shard)
+
+
+def test_a_batch_with_an_id_beyond_the_vocabulary_names_the_shard(copy):
+    shard = write_an_id_beyond_the_vocabulary(copy)
+    corpus = Corpus.open(copy)
+    whole = (len(corpus.train("code")) - 1) // 32  # sequences of an epoch
+    alone, beside = (
+        Batches(corpus, Mixture.exact({name: 1.0}), 0, whole, 32) for name in ("code", "law")
+    )
+    for batches in (alone, CohortBatches([beside, alone])):
+        with pytest.raises(CorpusError, match="holds the token id 40000") as caught:
+            batches.at(0)
+        assert caught.value.where == str(shard)
 
 
 def _drop_a_key(manifest):
