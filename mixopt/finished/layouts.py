@@ -37,6 +37,10 @@ FACTS = {
     "cost": ("cost", "train_time", "device_seconds"),
 }
 """What is known of a run besides its mixture and metrics → the columns that may hold it."""
+APART = ("params", "model", "seed", "step", "tokens")
+"""Those of them that tell rows of one name apart."""
+STEPS = ("_step", "global_step", "training_step", "iteration", "iter", "epoch")
+"""What trackers call the step of a row of a run's history."""
 HYPERPARAMETERS = frozenset(
     {
         *("lr", "learning_rate", "max_lr", "min_lr", "weight_decay", "wd", "seed", "momentum"),
@@ -138,6 +142,25 @@ def complete(sheet: Sheet, notes: list[str]) -> Sheet:
             f"complete ({column}: {listed(left_out)})."
         )
     return sheet.select(rows)
+
+
+def with_steps(sheet: Sheet, notes: list[str]) -> Sheet:
+    """`sheet`, with the count of steps as `step` where rows are a tracker's history of each run."""
+    name = next(iter(_identifiers(sheet)), None)
+    if name is None or fact(sheet, "step") is not None:
+        return sheet
+    told = [name, *(column for kind in FACTS if (column := fact(sheet, kind)) is not None)]
+    if len(sheet) < 3 * len(_distinct(sheet, told)):  # two rows of a run are a repeat, no history
+        return sheet
+    for column in sheet.columns:
+        if _last_part(column) in STEPS and len(_distinct(sheet, [*told, column])) == len(sheet):
+            notes.append(f"{sheet.path.name}: {column!r} counts the steps of each run's curve.")
+            return sheet.renamed(column, "step")
+    return sheet
+
+
+def _distinct(sheet: Sheet, columns: Sequence[str]) -> set[tuple[str, ...]]:
+    return set(zip(*(sheet.cells[column] for column in columns), strict=True))
 
 
 def fact(sheet: Sheet, kind: str) -> str | None:

@@ -94,8 +94,7 @@ def joined(
         name = layouts.identifier(left)
         names = [f"line{line}" for line in left.lines] if name is None else list(left.cells[name])
         if name is not None:
-            keys = _keys(left, name, [k for k in ("params", "model", "seed", "step", "tokens")])
-            kept = _merged(left, keys, layout.metrics, notes, "metrics")
+            kept = _merged(left, name, layouts.APART, layout.metrics, notes)
             _refuse_two_mixtures(left, _keys(left, name, ["params", "model"]), weights)
         else:
             kept = list(range(len(left)))
@@ -111,10 +110,7 @@ def joined(
     apart = [k for k in shared if k not in ("step", "tokens")]
     _refuse_two_mixtures(left, _keys(left, layout.ids[0], apart, numbers), weights)
     by_key = _ratios_by_key(left, here, layout, notes)
-    finer = [k for k in ("params", "model", "seed", "step", "tokens") if fact(right, k)]
-    kept = _merged(
-        right, _keys(right, layout.ids[1], finer, numbers), layout.metrics, notes, "metrics"
-    )
+    kept = _merged(right, layout.ids[1], layouts.APART, layout.metrics, notes, numbers)
     pairs = sorted((by_key[there[j]], j) for j in kept if there[j] in by_key)
     if not pairs:
         raise RunsError(
@@ -189,9 +185,15 @@ def _ratios_by_key(
 
 
 def _merged(
-    sheet: Sheet, keys: list[tuple[str, ...]], columns: Sequence[str], notes: list[str], what: str
+    sheet: Sheet,
+    name: str,
+    kinds: Sequence[str],
+    columns: Sequence[str],
+    notes: list[str],
+    numbers: bool = False,
 ) -> list[int]:
     """Rows without exact repetitions of a key; two rows of one key with other values clash."""
+    keys = _keys(sheet, name, kinds, numbers)
     first: dict[tuple[str, ...], int] = {}
     kept = []
     for row, key in enumerate(keys):
@@ -202,10 +204,10 @@ def _merged(
         for column in columns:
             if sheet.cells[column][row] != sheet.cells[column][other]:
                 raise RunsError(
-                    f"run {key[0]!r} has other {what} than on line {sheet.lines[other]}",
+                    f"run {key[0]!r} has other metrics than on line {sheet.lines[other]}",
                     where=sheet.where(row, column),
                     mend="Give repeats names of their own or a column `seed`, and the points of a "
-                    "curve a column `step`",
+                    "curve a column `step`" + _pivot(sheet, name, columns),
                 )
     if len(kept) < len(keys):
         count = len(keys) - len(kept)
@@ -213,6 +215,18 @@ def _merged(
             f"{sheet.path.name}: {row_count(count)} there twice with the same content: merged."
         )
     return kept
+
+
+def _pivot(sheet: Sheet, name: str, columns: Sequence[str]) -> str:
+    """Advice for a table whose rows several texts tell apart, such as a domain and a split."""
+    taken = {*layouts.reserved(sheet), name}
+    texts = [c for c in sheet.columns if c not in taken and sheet.is_text(c)]
+    if not texts:
+        return ""
+    call = (
+        f"pl.read_csv({sheet.path.name!r}).pivot(on={texts}, index={name!r}, values={[*columns]})"
+    )
+    return f". Of a row per run and {' and '.join(texts)} make a row per run, with polars: {call}"
 
 
 def _note_unmatched(sheet: Sheet, names: list[str], other: Sheet, notes: list[str]) -> None:

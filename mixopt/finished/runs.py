@@ -23,6 +23,7 @@ from mixopt.errors import RunsError
 from mixopt.finished import layouts
 from mixopt.finished.facts import Facts, run_codes
 from mixopt.finished.layouts import fact, listed, row_count
+from mixopt.finished.long_tables import find_long
 from mixopt.finished.rows import checked_weights, joined
 from mixopt.finished.sheets import Sheet, read_sheet
 from mixopt.finished.weight_columns import LOOSE
@@ -81,8 +82,7 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
             `file.csv:line: column`.
     """
     notes: list[str] = []
-    left = _finished(ratios, notes)
-    right = left if _same(ratios, metrics) else _finished(metrics, notes)
+    left, right = _sheets(ratios, metrics, notes)
     layout = layouts.detect(left, right)
     notes += layout.notes
     weights = checked_weights(left, layout.domains, notes)
@@ -130,6 +130,8 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     """
     sheet = read_sheet(path)
     notes = list(sheet.notes)
+    if not set(domains) & {layouts.domain_name(column) for column in sheet.columns}:
+        sheet = _mixtures(sheet, notes)
     columns = {layouts.domain_name(c) if layouts.exported(sheet) else c: c for c in sheet.columns}
     present = [domain for domain in domains if domain in columns]
     if not present:
@@ -165,10 +167,30 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     return Mixtures(weights, tuple(names), params, tokens, tuple(notes), name or "run")
 
 
+def _sheets(ratios: Path, metrics: Path, notes: list[str]) -> tuple[Sheet, Sheet]:
+    """The two tables with a row per run (and step); one and the same where one file holds both."""
+    left = _finished(ratios, notes)
+    one = _same(ratios, metrics)
+    right = left if one else _finished(metrics, notes)
+    wide = _mixtures(left, notes)
+    others = find_long(right)
+    if others is None or (one and wide is left):
+        return wide, right
+    measured = [column for column in others.numbers() if not one or column != others.weights()]
+    return wide, others.measures(measured, notes) if measured else right
+
+
+def _mixtures(sheet: Sheet, notes: list[str]) -> Sheet:
+    """`sheet` with a row per mixture and a column per domain, if it has a row per domain."""
+    long = find_long(sheet)
+    weights = None if long is None else long.weights()
+    return sheet if long is None or weights is None else long.mixtures(weights, notes)
+
+
 def _finished(path: Path, notes: list[str]) -> Sheet:
     sheet = read_sheet(path)
     notes += sheet.notes
-    return layouts.complete(sheet, notes)
+    return layouts.with_steps(layouts.complete(sheet, notes), notes)
 
 
 def _measured(

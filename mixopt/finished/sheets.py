@@ -39,6 +39,7 @@ class Sheet:
         lines: (n,) the line of each row in the file; the header's is 1.
         numerals: how the file writes numbers.
         notes: what was unusual about the file, a sentence each.
+        cell_lines: column → (n,) the lines of its cells, where a row comes from several.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Sheet:
     lines: list[int]
     numerals: Numerals = field(default_factory=Numerals)
     notes: list[str] = field(default_factory=list)
+    cell_lines: dict[str, list[int]] = field(default_factory=dict)
     _parsed: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -58,9 +60,15 @@ class Sheet:
         lines = [self.lines[row] for row in rows]
         return Sheet(self.path, self.columns, cells, lines, self.numerals, self.notes)
 
+    def renamed(self, column: str, name: str) -> Sheet:
+        """The sheet with `column` called `name`."""
+        columns = tuple(name if c == column else c for c in self.columns)
+        cells = {name if c == column else c: texts for c, texts in self.cells.items()}
+        return Sheet(self.path, columns, cells, self.lines, self.numerals, self.notes)
+
     def where(self, row: int, column: str = "") -> str:
         """`file.csv:line: column` of a cell."""
-        head = f"{self.path}:{self.lines[row]}"
+        head = f"{self.path}:{self.cell_lines.get(column, self.lines)[row]}"
         return f"{head}: {column}" if column else head
 
     def missing(self, column: str) -> np.ndarray:
