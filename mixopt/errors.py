@@ -75,7 +75,7 @@ class FileError(MixoptError):
     """A file cannot be written (a full or read-only disk), or one of our own cannot be read."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, whoever says so: torch has a RuntimeError for it on CPUs."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(error)

@@ -208,6 +208,21 @@ class Ledger:
         self._finish(number, TrialState.FAIL, None)
         return self.trial(number)
 
+    def hold(self, number: int, message: str) -> None:
+        """Keep trial `number` open, but let nobody run it until it is released or failed."""
+        self._refuse_finished(self.trial(number))
+        self.note(number, message)
+        self._set(number, "held", True)
+
+    def release(self, number: int) -> None:
+        """Let trial `number` run again.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        self._refuse_finished(self.trial(number))
+        self._set(number, "held", False)
+
     def note(self, number: int, message: str) -> None:
         """Keep a line about an attempt at trial `number` that will be tried again."""
         self._set(number, "message", message[-2000:])
@@ -345,4 +360,5 @@ def _trial(frozen: FrozenTrial) -> Trial:
         message=said.get("message", ""),
         attempts=said.get("attempts", 0),
         limits=None if limits is None else Limits.from_json(json.loads(limits)),
+        held=said.get("held", False),
     )

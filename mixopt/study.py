@@ -228,7 +228,7 @@ class Ray(Section):
     cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials trained as one: at most so many; `auto` measures what is fastest, no slot idle."""
     attempts: int = Field(default=4, ge=1)
-    """Attempts before a trial that loses its worker or memory counts as failed."""
+    """Attempts before a trial that lost its worker stops the study, or its memory, fails."""
 
 
 def short_task(value: Any) -> Any:

@@ -334,6 +334,7 @@ class Trial:
     message: str = ""
     attempts: int = 0
     limits: Limits | None = None
+    held: bool = False  # its worker was lost too often: a person decides whether it runs again
 
     @property
     def complete(self) -> bool:

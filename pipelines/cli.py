@@ -97,6 +97,25 @@ def status(study: StudyFile) -> None:
     show_status(study)
 
 
+TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
+
+
+@app.command()
+def retry(study: StudyFile, trial: TrialNumber) -> None:
+    """Let a trial that lost its worker too often run again."""
+    from pipelines.decide import retry_trial
+
+    retry_trial(study, trial)
+
+
+@app.command()
+def fail(study: StudyFile, trial: TrialNumber) -> None:
+    """Give a trial up: it ends without a result, and the study goes on."""
+    from pipelines.decide import fail_trial
+
+    fail_trial(study, trial)
+
+
 @app.command()
 def report(
     study: StudyFile,

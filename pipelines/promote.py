@@ -233,6 +233,8 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
     with display.phase(label, sum(costs.values()), len(works), over):
         for event in driver.run(todo, session.resources):
             match event:
+                case driver.Waiting():
+                    display.warn(event.message)
                 case driver.Progressed():
                     if event.note:
                         display.warn(f"{event.key}: {event.note}")

@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeVar
 
 from mixopt import files, locks, proposers
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import StudyError
+from mixopt.errors import StudyError, TrainingError
 from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
@@ -290,13 +290,16 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
 
     Raises:
         CorpusError: a worker met bad data.
-        TrainingError: a worker crashed.
+        TrainingError: a worker crashed, or was lost too often.
     """
     todo = [t for t in specs if not t.ended]
     cost = session.flops(session.model, session.fidelity.tokens)
     if not todo:
         session.display.skip(cost * len(specs))
         return list(specs)
+    for trial in todo:
+        if trial.held:
+            raise _held(session, [trial.number], trial.message)
     session.connect()
     cohorts = session.cohorts(todo)
     over = {str(t.number): cost for t in specs if t.ended}
@@ -314,6 +317,9 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
     by_key = {cohort.work.key: cohort for cohort in cohorts}
     halves: list[Cohort] = []
     for event in driver.run([cohort.work for cohort in cohorts], session.resources):
+        if isinstance(event, driver.Waiting):
+            display.warn(event.message)
+            continue
         cohort = by_key[event.key]
         match event:
             case driver.Started():
@@ -334,6 +340,9 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
             case driver.Failed(final=True) if _too_large(cohort, event.failure):
                 halves += session.packing.halve(cohort)
                 display.warn(f"{_named(cohort)} are out of memory together: they train in halves")
+            case driver.Failed(final=True, failure=Failure.WORKER_LOST):
+                ledger.hold(cohort.pending[0], event.message)
+                raise _held(session, cohort.pending, event.message)
             case driver.Failed(final=True):
                 for number in cohort.pending:
                     session.tracker.trial(ledger.fail(number, event.failure, event.message))
@@ -341,8 +350,20 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
             case driver.Failed():
                 for number in cohort.pending:
                     ledger.note(number, event.message)
-                display.warn(f"{_named(cohort)}: {event.failure}, trying again")
+                why = "its node was lost" if event.node_lost else event.failure
+                display.warn(f"{_named(cohort)}: {why}, trying again")
     return halves
+
+
+def _held(session: Session, numbers: Sequence[int], message: str) -> TrainingError:
+    study = session.study.path
+    named = ", ".join(map(str, numbers))
+    return TrainingError(
+        f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
+        where=str(trial_folder(session.home, numbers[0])),
+        mend=f"Remove the cause, then `mixopt retry {study} {numbers[0]}` (or `mixopt fail {study} "
+        f"{numbers[0]}` to go on without it), and run the same command again",
+    )
 
 
 def _record(session: Session, number: int, outcome: Outcome) -> None:

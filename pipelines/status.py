@@ -54,7 +54,10 @@ def show_status(path: Path) -> None:
         )
     console.print(table)
     for trial in trials:
-        if trial.state is State.RUNNING:
+        if trial.held and not trial.ended:
+            console.print(f"  trial {trial.number} held: {trial.message}", markup=False)
+            console.print(f"    mixopt retry {path} {trial.number}, or mixopt fail", markup=False)
+        elif trial.state is State.RUNNING:
             console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
         elif trial.state is State.PRUNED:
             console.print(f"  trial {trial.number} pruned: {trial.message}", markup=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import ray
 
 from mixopt.errors import StudyError
 
+NODE_ANSWERS_SECONDS = 3.0
 # Only small dictionaries pass through the object store; Ray's default would take 30 % of memory.
 LOCAL_OBJECT_STORE_BYTES = 128 * 1024**2
 
@@ -80,6 +82,30 @@ def connect(address: str | None) -> Iterator[str]:
         yield f"Ray {'started here' if starts_here else f'at {node}'}"
     finally:
         ray.shutdown()
+
+
+def node_ids() -> frozenset[str]:
+    """Ids of the nodes that Ray takes for alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return frozenset(node["NodeID"] for node in nodes if node["Alive"])
+
+
+def all_answer(ids: frozenset[str]) -> bool:
+    """Whether all nodes `ids` are alive and accept a connection; Ray notices a death later."""
+    nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    found = [nodes[i] for i in ids if i in nodes and nodes[i]["Alive"]]
+    return len(found) == len(ids) and all(
+        accepts(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in found
+    )
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether something accepts TCP connections there, asked for a few seconds at most."""
+    try:
+        socket.create_connection((host, port), timeout=NODE_ANSWERS_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def slots(resources: Resources) -> int:

@@ -7,16 +7,19 @@ It records nothing itself. One Ray task per piece of work, one retry policy per 
     diverged        final: the recipe, not the machine, is to blame; the search learns to stay away
     out of memory   again with twice the micro-batches, while the batch can still be split; whoever
                     consumes may then halve a cohort
-    worker lost     again, wherever there is room
+    worker lost     again, wherever there is room; final after `attempts` losses on living nodes.
+                    A loss with its node counts for nothing; while no node is left, the driver waits
     bad data        raised at once, naming file and line; what runs is left to its checkpoints
     crashed         raised at once, with the worker's traceback
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -24,15 +27,17 @@ from ray import ObjectRefGenerator
 
 from mixopt.errors import CorpusError, TrainingError
 from mixopt.trials import Failure, Outcome
-from workers.cluster import Resources, slots
+from workers.cluster import Resources, all_answer, node_ids, slots
 from workers.proxy_task import Work, perform
 
 WAIT_SECONDS = 1.0
+PAUSE_SECONDS = 5.0  # after a node is lost, until Ray has noticed it too
+NODES_PATIENCE_SECONDS = 600.0  # how long a study waits for nodes before it stops
 
 
 @dataclass(frozen=True)
 class Started:
-    """An attempt at `key` was handed to Ray."""
+    """A worker began an attempt at `key`."""
 
     key: str
     attempt: int
@@ -59,15 +64,23 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt at `key` failed; `final` if there will be no other."""
+    """An attempt at `key` failed, perhaps with its node; `final` if there will be no other."""
 
     key: str
     failure: Failure
     message: str
     final: bool
+    node_lost: bool = False
 
 
-Event = Started | Progressed | Finished | Failed
+@dataclass(frozen=True)
+class Waiting:
+    """No node is left that can train; `message` says so."""
+
+    message: str
+
+
+Event = Started | Progressed | Finished | Failed | Waiting
 
 
 @dataclass
@@ -75,6 +88,9 @@ class _Attempt:
     work: Work
     number: int = 0
     micro_batches: int = 1
+    failures: int = 0  # that count
+    nodes: frozenset[str] = field(default_factory=frozenset)  # where it may run; then where it does
+    pid: int = 0
 
     @classmethod
     def at(cls, work: Work) -> _Attempt:
@@ -87,17 +103,17 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
 
     Raises:
         CorpusError: a worker met bad data.
-        TrainingError: a worker crashed, or no node can hold a single trial.
+        TrainingError: a worker crashed, no node can hold a single trial, or none came back.
     """
     if not works:
         return
-    if slots(resources) < 1:
+    if node_ids() and slots(resources) < 1:
         raise TrainingError(
             f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
             where="ray.cpus_per_trial, ray.gpus_per_trial",
             mend="Ask for less per trial in the study file, or add nodes",
         )
-    task = ray.remote(perform).options(
+    task = ray.remote(_on_worker).options(
         num_returns="streaming",
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
@@ -105,13 +121,18 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
     )
     waiting = deque(_Attempt.at(work) for work in works)
     running: dict[ObjectRefGenerator, _Attempt] = {}
+    absence = _Absence()
     try:
         while waiting or running:
             # A few more than fit, so that a free slot never waits for us.
-            room = slots(resources) + 2 - len(running)
+            there = slots(resources)
+            if there < 1 and absence.begins():
+                yield Waiting(absence.message)
+            room = there + 2 - len(running) if there and not absence.pausing else 0
             for _ in range(min(room, len(waiting))):
                 attempt = waiting.popleft()
                 attempt.number += 1
+                attempt.nodes, attempt.pid = node_ids(), 0
                 stream = task.remote(
                     attempt.work,
                     attempt.number,
@@ -120,20 +141,85 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
                     resources.device,
                 )
                 running[stream] = attempt
-                yield Started(attempt.work.key, attempt.number)
+            if not running:
+                time.sleep(WAIT_SECONDS)
+                continue
             ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_SECONDS)
             for stream in ready:
                 event = _next_event(stream, running[stream], resources)
-                if isinstance(event, Progressed):
+                if isinstance(event, Started | Progressed):
+                    absence.ends()
                     yield event
                     continue
                 attempt = running.pop(stream)
+                if isinstance(event, Failed) and event.node_lost:
+                    absence.loses_a_node()
                 if isinstance(event, Failed) and not event.final:
                     waiting.append(attempt)
                 yield event
     finally:
         for stream in running:
             ray.cancel(stream, force=True)
+
+
+def _on_worker(
+    work: Work, attempt: int, micro_batches: int, threads: int, device: str
+) -> Iterator[dict[str, Any]]:
+    """`perform`, after word of where it runs."""
+    yield {"kind": "started", "node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+    yield from perform(work, attempt, micro_batches, threads, device)
+
+
+class _Absence:
+    """How long no node could train."""
+
+    message = (
+        "no node of the cluster can train now: waiting for one, "
+        f"{NODES_PATIENCE_SECONDS / 60:g} minutes at most"
+    )
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._said = False
+        self._paused_until = 0.0
+
+    @property
+    def pausing(self) -> bool:
+        """Whether a node was lost so lately that Ray may still send work to it."""
+        return time.monotonic() < self._paused_until
+
+    def begins(self) -> bool:
+        """No node is there; True if that was not said yet.
+
+        Raises:
+            TrainingError: none was there for too long.
+        """
+        self._lasts()
+        first, self._said = not self._said, True
+        return first
+
+    def loses_a_node(self) -> None:
+        """A worker was lost with its node.
+
+        Raises:
+            TrainingError: no worker was heard for too long.
+        """
+        self._paused_until = time.monotonic() + PAUSE_SECONDS
+        self._lasts()
+
+    def ends(self) -> None:
+        """A worker was heard."""
+        self._since, self._said = None, False
+
+    def _lasts(self) -> None:
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since > NODES_PATIENCE_SECONDS:
+            raise TrainingError(
+                f"no node could train for {NODES_PATIENCE_SECONDS / 60:g} minutes",
+                where="ray.address",
+                mend="What was trained is kept; start nodes and run the same command again",
+            )
 
 
 def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resources) -> Event:
@@ -150,6 +236,9 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
         said = {"kind": "failed", "failure": "crashed", "message": str(error)}
     except ray.exceptions.RayError as error:
         said = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
+    if said["kind"] == "started":
+        attempt.nodes, attempt.pid = frozenset({said["node"]}), said["pid"]
+        return Started(work.key, attempt.number)
     if said["kind"] == "progress":
         return Progressed(
             work.key, said["tokens"], said["tokens_per_second"], said["phase"], said["note"]
@@ -170,7 +259,13 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
             where=f"{work.key} in {work.folder}",
             mend="What was trained is kept; mend the cause and run the same command again",
         )
-    final = attempt.number >= resources.attempts
+    if failure is Failure.WORKER_LOST:
+        if not all_answer(attempt.nodes):
+            return Failed(work.key, failure, message, final=False, node_lost=True)
+        if attempt.pid:
+            message += f"\nIts log: session_latest/logs/worker-*-{attempt.pid}.err in Ray's folder"
+    attempt.failures += 1
+    final = attempt.failures >= resources.attempts
     if failure is Failure.OUT_OF_MEMORY:
         batch = int(work.job["recipe"]["batch_sequences"])
         attempt.micro_batches = next(

@@ -146,9 +146,7 @@ def perform(
             box.put(_failed(Failure.BAD_DATA, str(error)))
         except LedgerError as error:  # the folder's lock did not come free
             box.put(_failed(Failure.WORKER_LOST, str(error)))
-        except (
-            Exception
-        ) as error:  # every other error is told, with its traceback, and stops the study
+        except BaseException as error:  # a plug-in's SystemExit too: else the queue waits for ever
             kind = Failure.OUT_OF_MEMORY if is_out_of_memory(error) else Failure.CRASHED
             box.put(_failed(kind, traceback.format_exc()))
 

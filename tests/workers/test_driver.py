@@ -170,6 +170,30 @@ def test_a_flipped_bit_of_a_shard_is_found_before_the_first_step(
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_losses_on_a_living_node_use_up_the_attempts(text_corpus: Corpus, tmp_path: Path) -> None:
+    piece = work(text_corpus, tmp_path, "killed", steps=600)
+    thread, killed = kill_at_the_first_checkpoint(piece)
+    events = list(driver.run([piece], Resources(cpus=1, attempts=1)))
+    thread.join()
+    (failed,) = [e for e in events if isinstance(e, driver.Failed)]
+    assert (str(failed.failure), failed.final, failed.node_lost) == ("worker_lost", True, False)
+    assert f"worker-*-{killed[0]}.err" in failed.message
+
+
+def test_a_plug_in_that_exits_ends_its_task_with_its_traceback(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    class Leaving(dict[str, object]):
+        def __getitem__(self, key: str) -> object:
+            raise SystemExit(3)
+
+    piece = dataclasses.replace(work(text_corpus, tmp_path), job=Leaving())
+    (said,) = perform(piece, attempt=1, micro_batches=1)
+    assert said["failure"] == "crashed"
+    assert "SystemExit: 3" in said["message"]
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_bad_data_stops_the_study_and_names_the_place(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
     nowhere = dict(piece.job) | {"corpus": str(tmp_path / "nowhere")}

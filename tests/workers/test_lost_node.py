@@ -1,0 +1,56 @@
+"""A study outlives its nodes: a lost one costs no attempt, and without any the driver waits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixopt.corpus.shards import Corpus
+from tests.pipelines.whole_study import ROOT, environment
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+# in a process of its own: this cluster is not the one that other tests share
+LOSE_THE_ONLY_NODE = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from mixopt.corpus.shards import Corpus
+from mixopt.records import CHECKPOINT
+from tests.workers.test_driver import work
+from workers import driver
+from workers.cluster import Resources
+
+SMALL = dict(include_dashboard=False, object_store_memory=128 * 1024**2)
+cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **SMALL))
+node = cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
+ray.init(address=cluster.address, log_to_driver=False)
+piece = work(Corpus.open(sys.argv[1]), Path(sys.argv[2]), steps=600)
+for event in driver.run([piece], Resources(cpus=1, attempts=1)):
+    match event:
+        case driver.Progressed() if node and (Path(piece.folder) / CHECKPOINT).exists():
+            cluster.remove_node(node, allow_graceful=False)
+            node = None
+        case driver.Failed():
+            print("failed", event.final, event.node_lost)
+        case driver.Waiting():
+            print("waiting")
+            cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
+        case driver.Finished():
+            print("finished", event.outcomes[0].result is not None)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_lost_node_costs_no_attempt_and_the_driver_waits_for_another(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", LOSE_THE_ONLY_NODE, str(text_corpus.path), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["failed False True", "waiting", "finished True"]
