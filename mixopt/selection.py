@@ -466,8 +466,8 @@ def _gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
 
 
 def _answers(trial: Trial) -> bool:
-    """Whether a run says something about its mixture: a value, or that it diverges."""
-    return trial.complete or trial.failure is Failure.DIVERGED
+    """Whether a run is final: it has a value, it diverges, or a person has given it up."""
+    return trial.complete or trial.failure in (Failure.DIVERGED, Failure.GIVEN_UP)
 
 
 def _mean(values: Mapping[int, float], seeds: Sequence[int]) -> float:

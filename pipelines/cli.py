@@ -97,23 +97,25 @@ def status(study: StudyFile) -> None:
     show_status(study)
 
 
-TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
+TrialNumbers = Annotated[
+    list[int], typer.Argument(help="Numbers of the trials.", metavar="TRIAL...")
+]
 
 
 @app.command()
-def retry(study: StudyFile, trial: TrialNumber) -> None:
-    """Let a trial that lost its worker too often run again."""
-    from pipelines.decide import retry_trial
+def retry(study: StudyFile, trials: TrialNumbers) -> None:
+    """Let trials that lost their worker too often run again."""
+    from pipelines.decide import retry_trials
 
-    retry_trial(study, trial)
+    retry_trials(study, trials)
 
 
 @app.command()
-def fail(study: StudyFile, trial: TrialNumber) -> None:
-    """Give a trial up: it ends without a result, and the study goes on."""
-    from pipelines.decide import fail_trial
+def fail(study: StudyFile, trials: TrialNumbers) -> None:
+    """Give trials up: they end without a result, and the study goes on."""
+    from pipelines.decide import fail_trials
 
-    fail_trial(study, trial)
+    fail_trials(study, trials)
 
 
 @app.command()

@@ -1,53 +1,65 @@
-"""`mixopt retry` and `mixopt fail`: what becomes of a trial that lost its worker too often."""
+"""`mixopt retry` and `mixopt fail`: what becomes of trials that lost their worker too often."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from mixopt import locks
+from mixopt import identity, locks
 from mixopt.errors import LedgerError
 from mixopt.ledger import Ledger
 from mixopt.study import load_study
 from mixopt.trials import Failure, Trial
 
 
-def retry_trial(path: Path, number: int) -> None:
-    """Let trial `number` of the study at `path`, run again.
+def retry_trials(path: Path, numbers: Sequence[int]) -> None:
+    """Let trials `numbers` of the study at `path` run again.
 
     Raises:
-        LedgerError: there is no such open trial, or somebody works on the study.
+        LedgerError: one of them is not open, or an active driver works on the study.
     """
-    with _open(path, number) as (ledger, trial):
-        ledger.release(trial.number)
-    print(f"trial {number} runs again. Next: mixopt run {path}")
+    with _open(path, numbers) as (ledger, trials):
+        for trial in trials:
+            ledger.release(trial.number)
+    print(f"trial {_listed(numbers)} runs again. Next: mixopt run {path}")
 
 
-def fail_trial(path: Path, number: int) -> None:
-    """End trial `number` of the study at `path` without a result.
+def fail_trials(path: Path, numbers: Sequence[int]) -> None:
+    """End trials `numbers` of the study at `path` without a result.
 
     Raises:
-        LedgerError: there is no such open trial, or somebody works on the study.
+        LedgerError: one of them is not open, or an active driver works on the study.
     """
-    with _open(path, number) as (ledger, trial):
-        message = trial.message or "given up by hand"
-        ledger.fail(trial.number, Failure.WORKER_LOST, message)
-    print(f"trial {number} has failed; it counts as no score. Next: mixopt run {path}")
+    with _open(path, numbers) as (ledger, trials):
+        for trial in trials:
+            ledger.fail(trial.number, Failure.GIVEN_UP, trial.message or "given up by hand")
+    print(f"trial {_listed(numbers)} has failed and has no score. Next: mixopt run {path}")
 
 
 @contextmanager
-def _open(path: Path, number: int) -> Iterator[tuple[Ledger, Trial]]:
+def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Trial]]]:
     study = load_study(path)
+    owner = identity.read(study.home)
+    if owner is None:
+        raise LedgerError(
+            f"{study.name} has not begun", where=str(study.home), mend=f"mixopt run {path}"
+        )
+    objective = study.mixture_objective()
     with (
         locks.hold(study.home / "driver.lock", f"study {study.name}"),
-        closing(Ledger.open(study.ledger_url, study.name, study.mixture_objective())) as ledger,
+        closing(Ledger.open(study.ledger_url, study.name, objective, owner)) as ledger,
     ):
-        found = next((t for t in ledger.trials() if t.number == number), None)
-        if found is None:
-            raise LedgerError(
-                f"there is no trial {number}",
-                where=str(study.home),
-                mend=f"See which there are: mixopt status {path}",
-            )
-        yield ledger, found
+        still_open = {t.number: t for t in ledger.trials() if not t.ended}
+        for number in numbers:
+            if number not in still_open:
+                raise LedgerError(
+                    f"trial {number} is not open",
+                    where=str(study.home),
+                    mend=f"See which there are: mixopt status {path}",
+                )
+        yield ledger, [still_open[number] for number in dict.fromkeys(numbers)]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -297,9 +297,8 @@ def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Tri
     if not todo:
         session.display.skip(cost * len(specs))
         return list(specs)
-    for trial in todo:
-        if trial.held:
-            raise _held(session, [trial.number], trial.message)
+    if held := [t for t in todo if t.held]:
+        raise _held(session, [t.number for t in held], held[0].message)
     session.connect()
     cohorts = session.cohorts(todo)
     over = {str(t.number): cost for t in specs if t.ended}
@@ -341,7 +340,8 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
                 halves += session.packing.halve(cohort)
                 display.warn(f"{_named(cohort)} are out of memory together: they train in halves")
             case driver.Failed(final=True, failure=Failure.WORKER_LOST):
-                ledger.hold(cohort.pending[0], event.message)
+                for number in cohort.pending:
+                    ledger.hold(number, event.message)
                 raise _held(session, cohort.pending, event.message)
             case driver.Failed(final=True):
                 for number in cohort.pending:
@@ -357,12 +357,12 @@ def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Coh
 
 def _held(session: Session, numbers: Sequence[int], message: str) -> TrainingError:
     study = session.study.path
-    named = ", ".join(map(str, numbers))
+    named = " ".join(map(str, numbers))
     return TrainingError(
         f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
         where=str(trial_folder(session.home, numbers[0])),
-        mend=f"Remove the cause, then `mixopt retry {study} {numbers[0]}` (or `mixopt fail {study} "
-        f"{numbers[0]}` to go on without it), and run the same command again",
+        mend=f"Remove the cause, then `mixopt retry {study} {named}` (or `mixopt fail {study} "
+        f"{named}` to go on without), and run the same command again",
     )
 
 

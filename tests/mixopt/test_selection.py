@@ -207,6 +207,18 @@ def test_no_verdict_from_runs_lost_to_the_infrastructure_until_they_are_run_agai
     assert repr(verdict.arms["recommended"]) == repr(selection.reports(whole)["recommended"])
 
 
+def test_a_run_that_a_person_gave_up_is_final_and_its_seed_is_left_out() -> None:
+    selection = make(budget=16)
+    whole = play(selection, CLEAR)
+    gone = next(t for t in whole if t.spec.arm == "best observed")
+    given_up = Trial(gone.number, gone.spec, State.FAILED, failure=Failure.GIVEN_UP)
+    trials = [given_up if t.number == gone.number else t for t in whole]
+    assert selection.lost(trials) == []
+    assert selection.next_pulls(trials) == []
+    arms = selection.verdict(trials).arms
+    assert arms["best observed"].n == arms["recommended"].n - 1
+
+
 def test_no_phase_rejects_by_what_a_lost_run_left() -> None:
     selection = make(rule="successive-rejects", budget=16)
     first = selection.next_pulls([])

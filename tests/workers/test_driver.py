@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from mixopt import markers
 from mixopt.corpus.shards import Corpus
@@ -177,7 +179,10 @@ def test_losses_on_a_living_node_use_up_the_attempts(text_corpus: Corpus, tmp_pa
     thread.join()
     (failed,) = [e for e in events if isinstance(e, driver.Failed)]
     assert (str(failed.failure), failed.final, failed.node_lost) == ("worker_lost", True, False)
-    assert f"worker-*-{killed[0]}.err" in failed.message
+    (log,) = re.findall(r"session_latest/(logs/worker-\S+\.err)", failed.message)
+    assert str(killed[0]) in log
+    folder = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert list(folder.glob(log))
 
 
 def test_a_plug_in_that_exits_ends_its_task_with_its_traceback(
