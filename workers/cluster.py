@@ -29,7 +29,8 @@ class Resources:
     Attributes:
         cpus: CPU cores; also the threads that a trial may use.
         gpus: GPUs, fractions allowed.
-        attempts: attempts before a lost or too large trial counts as failed.
+        attempts: attempts before a trial that lost its worker stops the study; one that is too
+            large fails.
     """
 
     cpus: float = 1
@@ -106,6 +107,16 @@ def accepts(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def too_small(resources: Resources) -> bool:
+    """Whether nodes are there that offer CPUs, and none of them can hold a single trial.
+
+    A head node without CPUs is none of them: its workers may have been lost, or are to come.
+    """
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    offered = any(node["Alive"] and node["Resources"].get("CPU", 0) for node in nodes)
+    return offered and slots(resources) < 1
 
 
 def slots(resources: Resources) -> int:

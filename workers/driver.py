@@ -27,12 +27,11 @@ from ray import ObjectRefGenerator
 
 from mixopt.errors import CorpusError, TrainingError
 from mixopt.trials import Failure, Outcome
-from workers.cluster import Resources, all_answer, node_ids, slots
+from workers.absence import Absence
+from workers.cluster import Resources, all_answer, node_ids, slots, too_small
 from workers.proxy_task import Work, perform
 
 WAIT_SECONDS = 1.0
-PAUSE_SECONDS = 5.0  # after a node is lost, until Ray has noticed it too
-NODES_PATIENCE_SECONDS = 600.0  # how long a study waits for nodes before it stops
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
     """
     if not works:
         return
-    if node_ids() and slots(resources) < 1:
+    if too_small(resources):
         raise TrainingError(
             f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
             where="ray.cpus_per_trial, ray.gpus_per_trial",
@@ -121,7 +120,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
     )
     waiting = deque(_Attempt.at(work) for work in works)
     running: dict[ObjectRefGenerator, _Attempt] = {}
-    absence = _Absence()
+    absence = Absence()
     try:
         while waiting or running:
             # A few more than fit, so that a free slot never waits for us.
@@ -168,58 +167,6 @@ def _on_worker(
     """`perform`, after word of where it runs."""
     yield {"kind": "started", "node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
     yield from perform(work, attempt, micro_batches, threads, device)
-
-
-class _Absence:
-    """How long no node could train."""
-
-    message = (
-        "no node of the cluster can train now: waiting for one, "
-        f"{NODES_PATIENCE_SECONDS / 60:g} minutes at most"
-    )
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._said = False
-        self._paused_until = 0.0
-
-    @property
-    def pausing(self) -> bool:
-        """Whether a node was lost so lately that Ray may still send work to it."""
-        return time.monotonic() < self._paused_until
-
-    def begins(self) -> bool:
-        """No node is there; True if that was not said yet.
-
-        Raises:
-            TrainingError: none was there for too long.
-        """
-        self._lasts()
-        first, self._said = not self._said, True
-        return first
-
-    def loses_a_node(self) -> None:
-        """A worker was lost with its node.
-
-        Raises:
-            TrainingError: no worker was heard for too long.
-        """
-        self._paused_until = time.monotonic() + PAUSE_SECONDS
-        self._lasts()
-
-    def ends(self) -> None:
-        """A worker was heard."""
-        self._since, self._said = None, False
-
-    def _lasts(self) -> None:
-        now = time.monotonic()
-        self._since = self._since or now
-        if now - self._since > NODES_PATIENCE_SECONDS:
-            raise TrainingError(
-                f"no node could train for {NODES_PATIENCE_SECONDS / 60:g} minutes",
-                where="ray.address",
-                mend="What was trained is kept; start nodes and run the same command again",
-            )
 
 
 def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resources) -> Event:

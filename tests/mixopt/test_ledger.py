@@ -113,6 +113,38 @@ LIMITS = Limits(
 )
 
 
+def test_a_held_trial_stays_open_with_its_reason_until_it_is_released(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec())
+    ledger.start(0)
+    ledger.hold(0, "lost its worker 4 times")
+    ledger.close()
+    ledger = reopened(tmp_path)
+    held = ledger.trial(0)
+    assert (held.held, held.ended, held.message) == (True, False, "lost its worker 4 times")
+    ledger.release(0)
+    assert not ledger.trial(0).held
+    assert ledger.complete(0, RESULT).state is State.COMPLETE
+
+
+def test_a_held_trial_that_is_given_up_ends_without_a_score(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec())
+    ledger.hold(0, "lost its worker 4 times")
+    given_up = ledger.fail(0, Failure.GIVEN_UP, "given up by hand")
+    assert (given_up.state, given_up.failure) == (State.FAILED, Failure.GIVEN_UP)
+    assert given_up.result is None
+
+
+def test_a_finished_trial_is_neither_held_nor_released(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec())
+    ledger.complete(0, RESULT)
+    for act in (lambda: ledger.hold(0, "lost"), lambda: ledger.release(0)):
+        with pytest.raises(LedgerError, match="cannot be run again"):
+            act()
+
+
 def test_a_pruned_trial_is_no_score_and_no_failure_and_keeps_what_it_cost(tmp_path: Path) -> None:
     ledger = reopened(tmp_path)
     ledger.add(spec(), LIMITS)
