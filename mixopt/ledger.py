@@ -31,6 +31,7 @@ from mixopt.errors import LedgerError
 from mixopt.identity import Identity
 from mixopt.looks import Looks
 from mixopt.objective import Objective
+from mixopt.storage import only_driver, reason, reporting
 from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
 STATES = {
@@ -57,8 +58,9 @@ class Ledger:
         name: str,
         objective: Objective,
         owner: Identity,
+        held: contextlib.ExitStack | None = None,
     ) -> None:
-        self._storage, self._study_id = storage, study_id
+        self._storage, self._study_id, self._held = storage, study_id, held
         self.name, self.objective, self.owner = name, objective, owner
 
     @classmethod
@@ -74,18 +76,26 @@ class Ledger:
         Raises:
             LedgerError: the storage cannot be reached or used, or is another folder's.
         """
+        with contextlib.ExitStack() as held:
+            storage, study_id = cls._opened(url, name, held)
+            _check_directions(storage, study_id, name, url)
+            _bind(storage, study_id, owner, url)
+            return cls(storage, study_id, name, objective, owner, held.pop_all())
+
+    @staticmethod
+    def _opened(url: str, name: str, held: contextlib.ExitStack) -> tuple[BaseStorage, int]:
+        """The storage at `url`, held by us alone, and the id of the Optuna study `name` there."""
         with _refusing(url):
             # Checking connections before use survives a database that restarts at night.
-            storage = optuna.storages.get_storage(
-                RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
-            )
+            database = RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
+            held.callback(database.engine.dispose)
+            held.enter_context(only_driver(database, name, url))
+            storage = optuna.storages.get_storage(database)
             study = optuna.create_study(
                 storage=storage, study_name=name, direction="minimize", load_if_exists=True
             )
             study_id = storage.get_study_id_from_name(study.study_name)
-        _check_directions(storage, study_id, name, url)
-        _bind(storage, study_id, owner, url)
-        return cls(storage, study_id, name, objective, owner)
+        return reporting(storage, url), study_id
 
     @classmethod
     def read(cls, url: str, name: str, objective: Objective, owner: Identity) -> Ledger:
@@ -105,6 +115,7 @@ class Ledger:
                     skip_table_creation=True,
                 )
             )
+            storage = reporting(storage, url)
             study_id = storage.get_study_id_from_name(name)
         _check_directions(storage, study_id, name, url)
         _check_owner(storage, study_id, owner, url)
@@ -240,6 +251,8 @@ class Ledger:
     def close(self) -> None:
         """Let go of the storage's connections."""
         self._storage.remove_session()
+        if self._held is not None:
+            self._held.close()
 
     def _training(self, spec: TrialSpec) -> str:
         return spec.training_hash("", self.owner.training)
@@ -293,9 +306,11 @@ def _refusing(url: str) -> Iterator[None]:
             where=url,
             mend="For PostgreSQL: pip install 'mixopt[postgres]'",
         ) from error
+    except LedgerError:
+        raise
     except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
         raise LedgerError(
-            f"cannot open the storage: {error}",
+            f"cannot open the storage: {reason(error)}",
             where=url,
             mend="Check the study file's `ledger` and that the database can be reached",
         ) from error

@@ -14,11 +14,22 @@ if TYPE_CHECKING:
 
 USER_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
 QUERY_PASSWORD = re.compile(r"([?&](?:password|passwd|pwd|sslpassword|token|secret)=)[^&\s\"']*")
+KEY_PASSWORD = re.compile(
+    r"(\b(?:password|passwd|sslpassword)=)(?:'[^']*'|[^\s&]+)"
+)  # libpq's form
+# libpq waits for a host that is gone as long as the kernel does: minutes, without a word
+LIBPQ_PATIENCE = {"connect_timeout": "10", "tcp_user_timeout": "60000"}  # s, ms
 
 
 def masked(text: str) -> str:
     """`text` with `***` for the password of every URL in it."""
-    return QUERY_PASSWORD.sub(r"\1***", USER_PASSWORD.sub(r"\1:***@", text))
+    for pattern, shown in (
+        (USER_PASSWORD, r"\1:***@"),
+        (QUERY_PASSWORD, r"\1***"),
+        (KEY_PASSWORD, r"\1***"),
+    ):
+        text = pattern.sub(shown, text)
+    return text
 
 
 def sqlite(path: Path) -> str:
@@ -49,6 +60,8 @@ def sqlite_path(url: str) -> Path | None:
 def with_driver(url: str) -> str:
     """`url` quoted, and with the driver of the extra `postgres` if it names none.
 
+    A PostgreSQL that does not answer is given up after `LIBPQ_PATIENCE`, unless `url` sets others.
+
     Raises:
         ArgumentError: it is no database URL.
     """
@@ -57,6 +70,8 @@ def with_driver(url: str) -> str:
     parts = make_url(url)
     if parts.drivername in ("postgresql", "postgres"):
         parts = parts.set(drivername="postgresql+psycopg")
+    if parts.drivername in ("postgresql+psycopg", "postgresql+psycopg2"):
+        parts = parts.update_query_dict(LIBPQ_PATIENCE | dict(parts.query))
     return _text(parts)
 
 
