@@ -330,19 +330,14 @@ def main(*arguments: Any) -> None:
     try:
         app(*arguments)
     except MixoptError as error:
-        from pipelines.console import make_error_console
+        from pipelines.console import make_error_console, styled
 
-        make_error_console().print(f"[bold red]error[/] {_plain(error)}", soft_wrap=True)
+        message = styled(("error", "bold red"), f" {error}")
+        make_error_console().print(message, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
 
 
 if __name__ == "__main__":

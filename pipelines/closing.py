@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mixopt.records import read_promotion, read_verdict
 from mixopt.trials import State, Trial
+from pipelines.console import styled
 from pipelines.session import Session
 from pipelines.tracking import ui_command
 from pipelines.wording import (
@@ -35,7 +35,7 @@ def print_closing(session: Session, console: Console) -> None:
     """Print the tables and the commands that go on from here."""
     trials, home = session.ledger.trials(), session.home
     verdict, promotion = read_verdict(home), read_promotion(home)
-    console.rule(f"[bold]{session.study.name}", style="dim")
+    console.rule(styled((session.study.name, "bold")), style="dim")
     if verdict:
         console.print(mixtures_table(session, verdict))
         for line in verdict.get("binding", []):
@@ -162,7 +162,7 @@ def print_commands(session: Session, console: Console) -> None:
         note = "no look is left (select.looks): a further verdict cannot promote"
         rows.insert(4, ("", note))
     for what, command in rows:  # never folded, so that they can be copied
-        console.print(f"[dim]{what:<20}[/] {escape(command)}", soft_wrap=True)
+        console.print(styled((f"{what:<20}", "dim"), f" {command}"), soft_wrap=True)
 
 
 def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from pipelines.wording import duration
 
@@ -30,18 +31,27 @@ WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray j
 
 
 def make_console() -> Console:
-    """The console of every command: as wide as the terminal, 100 columns where there is none."""
-    console = Console(highlight=False, emoji=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(highlight=False, emoji=False, width=WIDTH_ELSEWHERE)
-    )
+    """The console of every command: as wide as the terminal, 100 columns where there is none.
+
+    Texts are printed as they are, for names of files, domains and runs may hold `[` and `:book:`;
+    style comes from `style=` and `rich.text.Text`.
+    """
+    console = _plain_console()
+    return console if console.is_terminal else _plain_console(width=WIDTH_ELSEWHERE)
 
 
 def make_error_console() -> Console:
-    """The console that errors go to."""
-    return Console(highlight=False, emoji=False, stderr=True)
+    """The console that errors go to; it prints texts as they are too."""
+    return _plain_console(stderr=True)
+
+
+def _plain_console(**settings: Any) -> Console:
+    return Console(markup=False, highlight=False, emoji=False, **settings)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line of texts, each as it is or with a style: `styled(("title", "bold"), ": a text")`."""
+    return Text.assemble(*parts)
 
 
 class Display:
@@ -67,13 +77,13 @@ class Display:
         self._tasks: tuple[TaskID, TaskID] | None = None
         self._rate = 0.0
 
-    def say(self, text: str, style: str | None = None) -> None:
+    def say(self, text: str | Text, style: str | None = None) -> None:
         """Print a line above the bars."""
         (self._bars.console if self._bars else self.console).print(text, style=style)
 
     def warn(self, text: str) -> None:
-        """Print a warning above the bars; brackets in it are not markup."""
-        self.say(f"[yellow]![/] {escape(text)}")
+        """Print a warning above the bars."""
+        self.say(styled(("!", "yellow"), f" {text}"))
 
     def skip(self, total: float) -> None:
         """A phase of `total` FLOPs was done before."""
@@ -94,10 +104,10 @@ class Display:
                 return
             self._bars = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("· left"),
                 TimeRemainingColumn(compact=True),

@@ -84,9 +84,7 @@ def _show(corpus: Corpus, verified: str = "") -> None:
     )
     for name, domain in corpus.manifest.domains.items():
         if domain.skipped:
-            console.print(
-                f"{name}: first skipped: {domain.first_skipped}", markup=False, soft_wrap=True
-            )
+            console.print(f"{name}: first skipped: {domain.first_skipped}", soft_wrap=True)
         if not domain.validation.tokens:
             console.print(f"{name}: no document was held out, so it has no validation loss")
 
@@ -126,10 +124,10 @@ def _progress() -> Iterator[Progress]:
     from pipelines.console import make_error_console
 
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
-        bars.TextColumn("{task.fields[amount]}", justify="right"),
+        bars.TextColumn("{task.fields[amount]}", justify="right", markup=False),
         bars.TimeRemainingColumn(),
     )
     tasks: dict[tuple[str, str], bars.TaskID] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from mixopt import files
 from mixopt.corpus.shards import Corpus
 from mixopt.errors import CorpusError
-from pipelines.console import make_console
+from pipelines.console import make_console, styled
 from pipelines.corpus import from_environment
 from pipelines.run import run_study
 
@@ -29,8 +29,11 @@ def run_demo(folder: Path) -> None:
     """
     console = make_console()
     console.print(
-        "[bold]mixopt demo[/]: which mixture of the text on this machine best prepares a small "
-        "mixture-of-experts model for package descriptions?"
+        styled(
+            ("mixopt demo", "bold"),
+            ": which mixture of the text on this machine best prepares a small "
+            "mixture-of-experts model for package descriptions?",
+        )
     )
     corpus = folder / "corpus"
     try:

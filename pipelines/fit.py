@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files, surrogates
@@ -31,7 +30,7 @@ from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
 from mixopt.trials import Fidelity, TrialTable
 from pipelines import findings
-from pipelines.console import make_console, make_error_console
+from pipelines.console import make_console, make_error_console, styled
 from pipelines.findings import Findings, plain
 from pipelines.fit_report import aligned, binding, headline, render, shown, title
 from pipelines.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
@@ -73,7 +72,7 @@ def fit_runs(
     """
     writable(out, FOLDER)
     console = make_console()
-    with make_error_console().status("reading"):
+    with make_error_console().status(styled("reading")):
         runs = read_runs(ratios, metrics)
         fitted, choice = _fit(
             runs,
@@ -85,7 +84,7 @@ def fit_runs(
             seed,
             lambda table: target_fidelity(table, params, tokens),
         )
-    with make_error_console().status(f"fitting {fitted.surrogate_name}"):
+    with make_error_console().status(styled(f"fitting {fitted.surrogate_name}")):
         found = findings.find(fitted, choice)
     written = write(out, found, priors)
     if as_json:
@@ -257,17 +256,17 @@ def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
 
 def show(console: Console, found: Findings, out: Path) -> None:
     """What was found, for a person at a terminal."""
-    console.print(f"[bold]{escape(headline(found))}[/]")
+    console.print(headline(found), style="bold")
     console.print(_mixture_table(found))
     for line in binding(found):
-        console.print(f"[yellow]binds[/] {escape(line)}")
+        console.print(styled(("binds", "yellow"), f" {line}"))
     if found.held_out is not None:
         console.print(_score_table("held-out runs", found.held_out.scores))
     if len(found.compared) > 1:
         console.print(_score_table("surrogate, by the objective", found.compared))
     for note in found.notes:
-        console.print(f"· {escape(note)}")
-    console.print(f"[bold]{escape(str(out / 'report.html'))}[/] shows all of this")
+        console.print(f"· {note}")
+    console.print(styled((str(out / "report.html"), "bold"), " shows all of this"))
 
 
 def _mixture_table(found: Findings) -> Table:
@@ -279,7 +278,7 @@ def _mixture_table(found: Findings) -> Table:
     order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
     for j in order[:MOST_ROWS]:
         weights = [f"{found.mixtures[name].weights[j]:.1%}" for name in names]
-        table.add_row(escape(found.fitted.domains[j]), *weights)
+        table.add_row(found.fitted.domains[j], *weights)
     if len(order) > MOST_ROWS:
         table.add_row(f"and {len(order) - MOST_ROWS} more", *[""] * len(names))
     table.add_row("", *[""] * len(names))
@@ -294,7 +293,7 @@ def _mixture_table(found: Findings) -> Table:
             for i, name in enumerate(found.mixtures)
             if name in names
         ]
-        table.add_row(escape(labels[j]), *cells, style="bold" if labels[j] == OBJECTIVE else None)
+        table.add_row(labels[j], *cells, style="bold" if labels[j] == OBJECTIVE else None)
     return table
 
 
@@ -309,7 +308,7 @@ def _score_table(title: str, scores: dict[str, Score]) -> Table:
     errors = aligned([score.mae for _, score in rows])
     for (name, score), error in zip(rows, errors, strict=True):
         table.add_row(
-            escape(name),
+            name,
             f"{score.spearman:.3f}",
             f"{score.r2:.3f}",
             error,

@@ -128,7 +128,7 @@ def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
             mend=f"Check that you trust its code, then add --allow-plugin {name}",
         )
     try:
-        return _fitted(record, pl.read_parquet(folder / TABLE))
+        return _fitted(record, pl.read_parquet(folder / TABLE, glob=False))
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise RunsError(
             f"does not fit {RECORD}: {problem!r}", where=str(folder / TABLE), mend=again

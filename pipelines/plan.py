@@ -17,7 +17,7 @@ from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapo
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
 from pipelines.cohorts import sizes
-from pipelines.console import make_console
+from pipelines.console import make_console, styled
 from pipelines.promote import check
 from pipelines.search import check as check_search
 from pipelines.session import study_resources
@@ -213,7 +213,7 @@ def show_plan(path: Path, slots: int) -> None:
     for column in ("step", "trainings", "tokens each", "tokens", "FLOPs", "device time", "wall"):
         table.add_column(column, justify="left" if column == "step" else "right")
     plan = steps(study, corpus)
-    with console.status("measuring the speed of this machine …"):
+    with console.status(styled("measuring the speed of this machine …")):
         room = planned_room(plan, study, slots)
         # cohorts that are handed out together differ by one at most: the larger size is timed
         kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in plan}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from rich.markup import escape
 
 from mixopt.csv_files import csv_bytes
 from mixopt.diagnostics import OBJECTIVE
@@ -19,7 +18,7 @@ from mixopt.finished.fidelity_words import said
 from mixopt.finished.runs import Mixtures, read_mixtures
 from mixopt.surrogates._torch import reproducible
 from mixopt.trials import Fidelity
-from pipelines.console import make_console, make_error_console
+from pipelines.console import make_console, make_error_console, styled
 from pipelines.findings import plain
 from pipelines.fitted import Fitted, open_fit
 from pipelines.outputs import FILE, writable, write
@@ -66,7 +65,7 @@ def predict_runs(
     writable(out, FILE)
     fitted = open_fit(folder, plugin)
     asked = read_mixtures(ratios, fitted.domains)
-    with make_error_console().status(f"fitting {fitted.surrogate_name}"):
+    with make_error_console().status(styled(f"fitting {fitted.surrogate_name}")):
         found = predict(fitted, asked)
     frame = predictions_frame(fitted, asked, found)
     write(out, csv_bytes(frame))
@@ -76,12 +75,14 @@ def predict_runs(
         return
     console = make_console()
     for note in found.notes:
-        console.print(f"· {escape(note)}")
+        console.print(f"· {note}")
     best = int(np.argmin(found.objective_mean))
     console.print(
-        f"{len(asked.names)} mixture{'s' * (len(asked.names) > 1)} predicted into "
-        f"[bold]{escape(str(out))}[/]; the lowest objective is {found.objective_mean[best]:.4f} "
-        f"(run {escape(asked.names[best])})"
+        styled(
+            f"{len(asked.names)} mixture{'s' * (len(asked.names) > 1)} predicted into ",
+            (str(out), "bold"),
+            f"; the lowest objective is {found.objective_mean[best]:.4f} (run {asked.names[best]})",
+        )
     )
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mixopt import proposers
@@ -39,7 +38,7 @@ from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.remembered import remembered
 from mixopt.trials import Fidelity, Trial, TrialSpec
-from pipelines.console import make_console, make_error_console
+from pipelines.console import make_console, make_error_console, styled
 from pipelines.findings import plain
 from pipelines.fitted import Fitted, open_fit
 from pipelines.outputs import FILE, writable, write
@@ -174,7 +173,7 @@ def show_proposal(
         waiting, said = _pending(pending, fitted, len(trials))
         trials += waiting
         notes += said
-    with make_error_console().status(f"fitting {fitted.surrogate_name}, proposing"):
+    with make_error_console().status(styled(f"fitting {fitted.surrogate_name}, proposing")):
         proposed = propose(fitted, trials, n, proposer, fitted.seed if seed is None else seed)
     if len(proposed.specs) < n:
         notes.append(f"{proposer} found only {len(proposed.specs)} mixtures to propose.")
@@ -361,7 +360,7 @@ def _show(
         header_style="bold",
     )
     console.print(
-        f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {escape(proposer)}, "
+        f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {proposer}, "
         "with the predicted objective ± the standard deviation of a run:"
     )
     values = [plus_minus(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
@@ -374,29 +373,29 @@ def _show(
     for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True)):
         style = "bold" if k == proposed.best else None
         counts = [short_count(told[k]) for told in sizes.values()]
-        table.add_row(name, values[k], *counts, escape(_mostly(spec.mixture)), style=style)
+        table.add_row(name, values[k], *counts, _mostly(spec.mixture), style=style)
     console.print(table)
     optimum = proposed.optimum
     best = proposed.names[proposed.best]
     console.print(f"{best} is expected to be best: {_held(proposed.best_binding)}", highlight=False)
     console.print(
         f"The optimum of the space: {plus_minus(optimum.mean, proposed.optimum_std)} at "
-        f"{escape(_mostly(optimum.mixture))}; {_held(optimum.binding)}"
+        f"{_mostly(optimum.mixture)}; {_held(optimum.binding)}"
     )
     if optimum.binding:
         console.print(
             f"Without constraints: {optimum.unconstrained_mean:.4f} at "
-            f"{escape(_mostly(optimum.unconstrained))}"
+            f"{_mostly(optimum.unconstrained)}"
         )
     for note in notes:
-        console.print(f"[yellow]·[/] {escape(note)}")
+        console.print(styled(("·", "yellow"), f" {note}"))
     print(out)
 
 
 def _held(binding: Sequence[str]) -> str:
     if not binding:
         return "no constraint binds."
-    return escape("held by " + "; ".join(binding) + ".")
+    return "held by " + "; ".join(binding) + "."
 
 
 def _mostly(mixture: Mixture) -> str:

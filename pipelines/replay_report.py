@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mixopt import files
@@ -22,6 +21,7 @@ from mixopt.finished.pool import Pool
 from mixopt.finished.replay import Plan, Replay
 from mixopt.finished.replay_summary import Curve, Summary, cost_grid, curve, summary
 from mixopt.trials import Fidelity
+from pipelines.console import styled
 
 FORMAT = 1  # of what --json prints
 TRAINED, RECOMMENDED = "trained", "recommended"
@@ -158,7 +158,7 @@ def print_replays(done: Replayed, console: Console) -> None:
         table.add_column(column, justify="right")
     for row in done.summaries():
         table.add_row(
-            escape(row.proposer),
+            row.proposer,
             plus_minus(row.recommended, row.recommended_error),
             plus_minus(row.trained, row.trained_error),
             f"{row.found:.0%}",
@@ -170,7 +170,7 @@ def print_replays(done: Replayed, console: Console) -> None:
     spread = float(np.std(pool.values[pool.targets]))
     console.print(
         f"Regret is the objective above that of the best of {len(pool.targets)} mixtures at the "
-        f"target ({escape(pool.names[pool.best])}: {best:.4f}; standard deviation among them "
+        f"target ({pool.names[pool.best]}: {best:.4f}; standard deviation among them "
         f"{spread:.4f}), mean ± standard error over seeds. Found: share of seeds that trained "
         "that best one.",
         style="dim",
@@ -178,12 +178,12 @@ def print_replays(done: Replayed, console: Console) -> None:
     several = len(pool.fidelities) > 1
     size = in_words(pool.target)
     console.print(
-        f"Surrogate: {escape(done.surrogate)}."
+        f"Surrogate: {done.surrogate}."
         + (f" Target: {size}; the pool has {len(pool.specs)} runs in all." if several else ""),
         style="dim",
     )
     for note in done.notes:
-        console.print(f"[yellow]·[/] {escape(note)}")
+        console.print(styled(("·", "yellow"), f" {note}"))
 
 
 def plus_minus(value: float, error: float) -> str:

@@ -41,7 +41,7 @@ from mixopt.space import MixtureSpace
 from mixopt.study import Study, digest, freeze, load_study
 from mixopt.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, TrialSpec
 from pipelines.cohorts import Cohort, Packing
-from pipelines.console import Display, make_console
+from pipelines.console import Display, make_console, styled
 from pipelines.tracking import Tracker
 from proxies.job import Job
 from workers.cluster import Resources, connect
@@ -103,7 +103,7 @@ class Session:
         """
         if not self._where:
             self._where = self._stack.enter_context(connect(self.study.ray.address))
-            self.display.say(f"[bold]{self.study.name}[/]: {self._where}")
+            self.display.say(styled((self.study.name, "bold"), f": {self._where}"))
             if self.corpus.stored_bytes > LARGE_CORPUS and not Path(self.verified).exists():
                 self.display.say(
                     f"each machine reads the corpus ({self.corpus.stored_bytes / 1e9:,.0f} GB) "

@@ -19,7 +19,7 @@ from mixopt.records import (
 )
 from mixopt.study import load_study
 from mixopt.trials import Role, State, Trial
-from pipelines.console import make_console
+from pipelines.console import make_console, styled
 from pipelines.wording import count, duration, foretold, headline
 
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
@@ -33,7 +33,8 @@ def show_status(path: Path) -> None:
     if owner is None:
         console.print(f"{study.name} has not begun. Next: mixopt run {path}")
         return
-    console.print(f"[bold]{study.name}[/] in {study.home}: {_holder(study.home / 'driver.lock')}")
+    holder = _holder(study.home / "driver.lock")
+    console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials = ledger.trials()
     ledger.close()
@@ -60,9 +61,9 @@ def show_status(path: Path) -> None:
         elif trial.state is State.RUNNING:
             console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
         elif trial.state is State.PRUNED:
-            console.print(f"  trial {trial.number} pruned: {trial.message}", markup=False)
+            console.print(f"  trial {trial.number} pruned: {trial.message}")
         elif trial.state is State.FAILED:
-            console.print(f"  trial {trial.number} {trial.failure}: {trial.message}", markup=False)
+            console.print(f"  trial {trial.number} {trial.failure}: {trial.message}")
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
     for line in (headline(trials, objective, verdict), foretold(verdict, objective)):
         if line:

@@ -17,6 +17,7 @@ from mixopt.frames import objective_value
 from mixopt.objective import Objective
 from mixopt.trials import Role, State, Trial
 from pipelines.mlflow_store import curve_metrics
+from pipelines.verbatim import verbatim, verbatim_block
 from pipelines.wording import count
 
 Metric = tuple[str, float, int, int]
@@ -88,9 +89,9 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         tags |= {f"mixopt.with.{k}": v for k, v in trial.result.environment.items()}
     if trial.failure is not None:
         tags["mixopt.failure"] = str(trial.failure)
-        tags["mlflow.note.content"] = f"**{trial.failure}**\n\n```\n{trial.message}\n```"
+        tags["mlflow.note.content"] = f"**{trial.failure}**\n\n{verbatim_block(trial.message)}"
     elif trial.state is State.PRUNED:
-        tags["mlflow.note.content"] = f"**pruned**: {trial.message}"
+        tags["mlflow.note.content"] = f"**pruned**: {verbatim(trial.message)}"
     return tags
 
 

@@ -9,6 +9,7 @@ from mixopt.frames import objective_value
 from mixopt.noise import NORMAL_90, Forecast, SeedScatter, seed_scatter_of
 from mixopt.objective import Objective
 from mixopt.trials import Role, State, Trial
+from pipelines.verbatim import verbatim
 
 AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
 ADJUSTED = "adjusted p-value"  # its one-sided p-value times the number of candidates
@@ -234,11 +235,11 @@ def markdown(
     promotion: Mapping[str, Any],
 ) -> str:
     """A page about study `name` for MLflow's description of a run."""
-    lines = [f"## {name}", "", headline(trials, objective, verdict), ""]
+    lines = [f"## {verbatim(name)}", "", verbatim(headline(trials, objective, verdict)), ""]
     said = foretold(verdict, objective)
-    lines += [said, ""] if said else []
+    lines += [verbatim(said), ""] if said else []
     lines.append(_table(verdict))
-    binding = [str(line) for line in verdict.get("binding", [])]
+    binding = [verbatim(str(line)) for line in verdict.get("binding", [])]
     if binding:
         lines += ["**Constraints that bind:** " + "; ".join(binding) + ".", ""]
     if promotion.get("after"):
@@ -254,7 +255,8 @@ def markdown(
         f"{duration(sum(c.device_seconds for c in cost))} of device time, "
         f"{sum(c.flops for c in cost):.2g} FLOPs.",
         "",
-        "**Objective:** " + " + ".join(f"{w:.3g} × `{m}`" for m, w in objective.weights.items()),
+        "**Objective:** "
+        + " + ".join(f"{w:.3g} × {verbatim(m)}" for m, w in objective.weights.items()),
     ]
     return "\n".join(lines)
 
@@ -297,7 +299,10 @@ def _table(verdict: Mapping[str, Any]) -> str:
     if not arms:
         return ""
     domains = list(dict.fromkeys(d for arm in arms for d in arm.get("mixture", {})))
-    rows = ["| | " + " | ".join(str(a["name"]) for a in arms) + " |", "|---|" + "---:|" * len(arms)]
+    rows = [
+        "| | " + " | ".join(verbatim(str(a["name"])) for a in arms) + " |",
+        "|---|" + "---:|" * len(arms),
+    ]
     measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
     rows.append(f"| **objective** {OVER_SEEDS} | " + " | ".join(measured) + " |")
     rows += [
@@ -310,7 +315,7 @@ def _table(verdict: Mapping[str, Any]) -> str:
         rows.append(f"| {interval_label(verdict)} | {cells} |")
     for domain in domains:
         weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
-        rows.append(f"| {domain} | " + " | ".join(weights) + " |")
+        rows.append(f"| {verbatim(domain)} | " + " | ".join(weights) + " |")
     return "\n".join([*rows, "", mixtures_note(verdict), ""])
 
 
@@ -323,9 +328,8 @@ def promotion_markdown(promotion: Mapping[str, Any]) -> str:
     ]
     for name, value in after.items():
         start = f"{before[name]:.4f}" if name in before else "–"
-        rows.append(
-            f"| {name} | {start} | {value:.4f} | {interval(promised(promotion, name), 4)} |"
-        )
+        proxy = interval(promised(promotion, name), 4)
+        rows.append(f"| {verbatim(name)} | {start} | {value:.4f} | {proxy} |")
     if promotion.get("predicted"):
         rows += ["", PROXY_NOTE]
     return "\n".join(rows)

@@ -24,6 +24,7 @@ from mixopt.finished.numerals import PERCENT, Numerals, is_missing
 
 DECLARED = re.compile(r'"?sep=(.)"?\r?\n')  # a first line by which Excel knows the delimiter
 DELIMITERS = (",", ";", "\t", "|")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -230,6 +231,7 @@ def _rows(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[
     rows, lines, line = [], [], 1
     try:
         for row in reader:
+            _refuse_control(row, f"{path}:{line}")
             if any(cell.strip() for cell in row):
                 rows.append([unguarded(cell.strip()) for cell in row])
                 lines.append(line)
@@ -241,6 +243,17 @@ def _rows(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[
             mend="Look for a quote that is not closed on this line",
         ) from None
     return rows, lines
+
+
+def _refuse_control(row: list[str], where: str) -> None:
+    """Names are printed: a terminal would obey such characters."""
+    for cell in row:
+        if found := CONTROL.search(cell):
+            raise RunsError(
+                f"holds the control character {found[0]!r} in {cell!r}",
+                where=where,
+                mend="Remove it",
+            )
 
 
 def _columns(head: list[str], path: Path) -> list[str]:

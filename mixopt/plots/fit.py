@@ -36,11 +36,11 @@ def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title
     shown = known[np.linspace(0, len(known) - 1, min(len(known), MOST_POINTS)).astype(int)]
     figure = predicted_against_measured(
         *(column[shown] for column in columns),
-        labels=[names[row] for row in shown.tolist()],
+        labels=[style.verbatim(names[row]) for row in shown.tolist()],
         unit="objective" if metric is None else "metric",
         scores=score_line(score),
     )
-    figure.layout.title.text = title
+    figure.layout.title.text = style.verbatim(title)
     figure.update_xaxes(title="measured")
     figure.update_yaxes(title="predicted without the run")
     return figure
@@ -89,8 +89,8 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     most = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
     figure.add_heatmap(
         z=shown[order],
-        x=[*short(effects.metrics[:-1]), effects.metrics[-1]],
-        y=[short(effects.domains)[row] for row in order],
+        x=[style.verbatim(name) for name in (*short(effects.metrics[:-1]), effects.metrics[-1])],
+        y=[style.verbatim(short(effects.domains)[row]) for row in order],
         text=text[order] if len(effects.metrics) <= 24 else None,
         texttemplate="%{text}" if len(effects.metrics) <= 24 else None,
         textfont={"size": 10},

@@ -39,7 +39,7 @@ def mixture_bars(
         label = [f"{e:.2g}×" if e >= 0.1 else "" for e in epochs] if epochs else None
         hover = "%{x}: %{y:.1%}" + ("<br>%{text} its tokens" if epochs else "")
         figure.add_bar(
-            x=mixture.domains,
+            x=[style.verbatim(domain) for domain in mixture.domains],
             y=mixture.weights,
             name=name,
             marker_color=style.colour(name, index),
@@ -291,7 +291,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
         rows=lines,
         cols=columns,
         shared_yaxes=True,
-        subplot_titles=list(domains),
+        subplot_titles=[style.verbatim(domain) for domain in domains],
         horizontal_spacing=0.04,
         vertical_spacing=0.3 / lines,
     )
@@ -342,7 +342,7 @@ def expert_loads(
     figure.add_heatmap(
         z=shares,
         x=names,
-        y=list(loads),
+        y=[style.verbatim(domain) for domain in loads],
         zmin=0,
         colorscale="Viridis",
         text=[[f"{share:.0%}" for share in row] for row in shares],
@@ -373,7 +373,7 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
         if name in before:
             figure.add_scatter(
                 x=[before[name], after[name]],
-                y=[name.removeprefix("bpb/")] * 2,
+                y=[_metric_label(name)] * 2,
                 mode="lines",
                 line={"color": style.FAINT, "width": 3},
                 showlegend=False,
@@ -389,7 +389,7 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
         if names:
             figure.add_scatter(
                 x=[values[n] for n in names],
-                y=[n.removeprefix("bpb/") for n in names],
+                y=[_metric_label(n) for n in names],
                 mode="markers",
                 name=label,
                 marker={"color": colour, "size": 11, "symbol": symbol, "line": {"width": 2}},
@@ -401,7 +401,7 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
     if names:
         figure.add_scatter(
             x=[predicted[n][0] for n in names],
-            y=[n.removeprefix("bpb/") for n in names],
+            y=[_metric_label(n) for n in names],
             mode="markers",
             name=f"{proxy}, 90 % interval of a run",
             marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
@@ -413,9 +413,13 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
             hovertemplate="%{y}: %{x:.4f}<extra>proxy, predicted</extra>",
         )
     figure.update_yaxes(type="category", categoryorder="array")
-    figure.update_yaxes(categoryarray=[n.removeprefix("bpb/") for n in reversed(order)])
+    figure.update_yaxes(categoryarray=[_metric_label(n) for n in reversed(order)])
     figure.update_layout(height=max(320, 170 + 34 * len(order)))
     return figure
+
+
+def _metric_label(metric: str) -> str:
+    return style.verbatim(metric.removeprefix("bpb/"))
 
 
 def _epochs(

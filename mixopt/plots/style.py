@@ -6,6 +6,8 @@ mixture is grey, and what was found is blue, in every figure.
 
 from __future__ import annotations
 
+import html
+
 import plotly.graph_objects as go
 
 from mixopt.objective import Objective
@@ -67,6 +69,11 @@ def figure(title: str, x: str, y: str) -> go.Figure:
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
+
+
+def verbatim(text: str) -> str:
+    """A name that is not ours as a label: Plotly would take `<b>` in it for its own."""
+    return html.escape(text, quote=False)
 
 
 def note(figure: go.Figure, text: str) -> None:
