@@ -18,9 +18,11 @@ import numpy as np
 
 from mixopt.errors import SurrogateError
 from mixopt.laws import (
+    DRIFT,
     SIZES,
     STEPS,
     Extrapolation,
+    Kind,
     extrapolate,
     mixed_correlation,
     recent,
@@ -51,7 +53,7 @@ class _Fitted:
     """The base at one fidelity, and what the laws add to what it says."""
 
     base: Surrogate
-    shared: np.ndarray  # (q,) deviation that all mixtures have in common
+    shared: np.ndarray  # (q,) deviation that is added to the base's
     noise: np.ndarray  # (q,) deviation of a run
     correlation: np.ndarray | None  # (q, q) of the metrics' errors
 
@@ -62,14 +64,24 @@ class _Fitted:
         law = raised.law
         if law is None:
             return cls(base, raised.shared, said.noise, said.correlation)
-        # foretold values scatter less than runs, for each is told by several
         part = raised.foretold.mean()
+        scatter = np.nan_to_num(said.noise)
+        # A measured noise says nothing of how foretold values scatter.
+        scatter[[metric in base.noise for metric in said.metrics]] = 0.0
+        # Like mixtures leave their laws alike: what the base does not see as scatter, it believes.
+        believed = part * np.sqrt(np.maximum(raised.own**2 - scatter**2, 0.0))
+        # foretold values scatter less than runs, for each is told by several
         noise = np.sqrt(
             (1 - part) * np.fmax(said.noise, 0.0) ** 2 + part * np.fmax(said.noise, law.noise) ** 2
         )
         own = np.eye(len(noise)) if said.correlation is None else said.correlation
-        parts = [(said.std, own), (noise[None], law.alike), (raised.shared[None], law.tied)]
-        return cls(base, raised.shared, noise, mixed_correlation(parts))
+        parts = [
+            (said.std, own),
+            (noise[None], law.alike),
+            (believed[None], law.alike),
+            (raised.shared[None], law.tied),
+        ]
+        return cls(base, np.hypot(raised.shared, believed), noise, mixed_correlation(parts))
 
 
 class NestedLaws(JointSurrogate):
@@ -81,9 +93,11 @@ class NestedLaws(JointSurrogate):
     size was trained for two token counts, one law over parameters x tokens is all there is. Trials
     of one fidelity, asked about that fidelity, are handed to `base` as they are.
 
-    The deviation holds the base's, and what the laws have in common (their exponent and their mean
-    course are not known). A run scatters by no less than runs do around the laws; what metrics'
-    errors have in common is told by the base, by runs around the laws, and by the laws.
+    The deviation holds the base's, what the laws have in common (their exponent, their mean course
+    and how far losses leave them at the target are not known), and what a mixture's own law leaves
+    open, as far as the base does not see it as scatter. A run scatters by no less than runs do
+    around the laws; what metrics' errors have in common is told by the base, by runs around the
+    laws, and by the laws.
     From 70M, 160M and two runs at 305M, the other 305M losses are met within .0095 (5Mix) and .0133
     (RedPajama); 160M x slope^r, its level from the two, .0117 and .0139 (`benchmarks/laws.py`).
 
@@ -94,6 +108,7 @@ class NestedLaws(JointSurrogate):
         objective: see `Surrogate`.
         base: registry name of the surrogate of one fidelity. Sizes as above: gp .0091 and .0131,
             effective-data .0089 and .0130 (three pairs of 305M runs).
+        drift: how far losses may leave their law at the target, see `mixopt.laws.Kind`.
     """
 
     name: ClassVar[str] = "nested-laws"
@@ -106,9 +121,10 @@ class NestedLaws(JointSurrogate):
         noise: Mapping[str, float] | None = None,
         objective: Objective | None = None,
         base: str = "effective-data",
+        drift: float = DRIFT,
     ) -> None:
         super().__init__(seed, fidelity, noise, objective)
-        self.base = base
+        self.base, self.drift = base, drift
         self._table: TrialTable | None = None
         self._target = fidelity
         self._fits: dict[tuple[int, int], _Fitted] = {}
@@ -195,7 +211,7 @@ class NestedLaws(JointSurrogate):
             )
         key = (target.params, target.tokens)
         if key not in self._fits:
-            raised = _raise(read_at(self._table, target.tokens), target, self.noise)
+            raised = _raise(read_at(self._table, target.tokens), target, self.noise, self.drift)
             noise = dict(self.noise)
             if raised.foretold.any():
                 # a foretold value is less sure than one that was run; the base has one noise for
@@ -218,7 +234,9 @@ def _most_frequent(table: TrialTable) -> Fidelity:
     return kinds[max(range(len(kinds)), key=lambda i: (counts[i], i))]
 
 
-def _raise(table: TrialTable, target: Fidelity, noise: Mapping[str, float]) -> _Raised:
+def _raise(
+    table: TrialTable, target: Fidelity, noise: Mapping[str, float], drift: float
+) -> _Raised:
     """Every mixture of `table` at the fidelity `target`."""
     measured = table.select(table.at(target))
     q = len(table.metrics)
@@ -228,10 +246,13 @@ def _raise(table: TrialTable, target: Fidelity, noise: Mapping[str, float]) -> _
     known = np.array([noise.get(metric, np.nan) for metric in table.metrics])
     kinds, mixture = np.unique(table.weights, axis=0, return_inverse=True)
     mixture = mixture.ravel()
+    steps_law, sizes_law = (dataclasses.replace(kind, drift=drift) for kind in (STEPS, SIZES))
     sizes = np.unique(table.params)
     several = [len(np.unique(table.tokens[table.params == size])) > 1 for size in sizes]
     if any(several):
-        levels, own, shared, law = _over_tokens(table, mixture, len(kinds), sizes, target, known)
+        levels, own, shared, law = _over_tokens(
+            table, mixture, len(kinds), sizes, target, known, steps_law
+        )
         axis, end = sizes, float(target.params)
     else:
         axis = np.array([size * table.tokens[table.params == size][0] for size in sizes])
@@ -242,7 +263,9 @@ def _raise(table: TrialTable, target: Fidelity, noise: Mapping[str, float]) -> _
         value = levels[0]
         own, shared = own[0], shared[0]
     else:
-        value, own, shared, over_sizes = _over_sizes(axis, levels, own, shared, end, known)
+        value, own, shared, over_sizes = _over_sizes(
+            axis, levels, own, shared, end, known, sizes_law
+        )
         law = over_sizes or law
     # what was measured at the target stands for itself, row by row
     add = ~np.isin(np.arange(len(kinds)), mixture[table.at(target)]) & np.isfinite(value).any(
@@ -282,6 +305,7 @@ def _over_tokens(
     sizes: np.ndarray,
     target: Fidelity,
     noise: np.ndarray,
+    kind: Kind,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Extrapolation | None]:
     """Every mixture at the target's tokens: (s, k, q) level, own and shared deviation by size.
 
@@ -311,7 +335,7 @@ def _over_tokens(
             table.values[rows],
             index.ravel(),
             float(target.tokens),
-            STEPS,
+            kind,
             noise,
         )
         fill = np.isin(curves, lacking)
@@ -327,6 +351,7 @@ def _over_sizes(
     shared: np.ndarray,
     end: float,
     noise: np.ndarray,
+    kind: Kind,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Extrapolation | None]:
     """Every mixture at size `end` from its `levels` (s, k, q) at sizes `axis` (s,).
 
@@ -347,7 +372,7 @@ def _over_sizes(
             mend="Train a few mixtures at another size, or give learning curves",
         )
     mixtures, index = np.unique(j, return_inverse=True)
-    said = extrapolate(axis[s], levels[s, j], index.ravel(), end, SIZES, noise)
+    said = extrapolate(axis[s], levels[s, j], index.ravel(), end, kind, noise)
     shape = levels.shape[1:]
     value, apart, common = (np.full(shape, np.nan) for _ in range(3))
     # errors of the step laws pass on, at about their size at the nearest size
