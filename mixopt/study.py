@@ -205,6 +205,17 @@ class Promote(Section):
         return together // (experts + 2)
 
 
+def without_spaces(url: str | None) -> str | None:
+    """`url`, if it holds no white space: a password could not be told from text, and be shown.
+
+    Raises:
+        ValueError: it does.
+    """
+    if url is not None and re.search(r"\s", url):
+        raise ValueError("a URL holds no spaces; write %20 for each")
+    return url
+
+
 class Mlflow(Section):
     """Where runs are shown. A view: it may be down, moved or rebuilt (`mixopt sync`)."""
 
@@ -214,6 +225,8 @@ class Mlflow(Section):
     """MLflow experiment that holds the runs."""
     enabled: bool = True
     """false shows nothing in MLflow."""
+
+    _uri_without_spaces = field_validator("uri")(without_spaces)
 
 
 class Ray(Section):
@@ -271,6 +284,7 @@ class Study(Section):
     ray: Ray = Ray()
 
     _path: Path = PrivateAttr(default=Path("study.yaml"))
+    _ledger_without_spaces = field_validator("ledger")(without_spaces)
 
     @field_validator("objective")
     @classmethod

@@ -318,7 +318,7 @@ class Tracker:
 
 
 def _problem(study: Study, error: Exception) -> MixoptError:
-    said = str(error).strip().splitlines()
+    said = urls.masked(str(error)).strip().splitlines()  # before it is cut
     return MixoptError(
         f"MLflow cannot be used: {said[0][:300].rstrip('.') if said else type(error).__name__}",
         where=tracking_uri(study),

@@ -288,6 +288,17 @@ def test_an_unreachable_ledger_does_not_give_its_password_away(tmp_path: Path) -
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_message_of_a_trial_holds_no_password_also_where_it_is_cut(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    for number, end in enumerate(("", "x" * 1990)):
+        ledger.add(spec())
+        ledger.note(number, f"cannot reach http://anna:hunter2@host/ {end}")
+        assert "hunter2" not in ledger.trial(number).message
+        assert "ter2" not in ledger.trial(number).message
+        ledger.fail(number, Failure.CRASHED, f"cannot reach http://anna:hunter2@host/ {end}")
+        assert "ter2" not in ledger.trial(number).message
+
+
 def read(path: Path, name: str = "demo") -> Ledger:
     owner = claim(path, "recipe")
     return Ledger.read(urls.sqlite(path / "ledger.db"), name, OBJECTIVE, owner)

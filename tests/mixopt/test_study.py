@@ -22,6 +22,19 @@ def study_file(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ledger: postgresql://anna:hun ter2@host/studies\n",
+        "mlflow: {uri: 'http://anna:hun ter2@host:5000'}\n",
+    ],
+)
+def test_a_url_with_spaces_is_refused_and_its_password_not_shown(tmp_path: Path, line: str) -> None:
+    with pytest.raises(StudyError, match="write %20 for each") as caught:
+        load_study(study_file(tmp_path, LEAST + line))
+    assert "ter2" not in str(caught.value)
+
+
 def test_a_study_of_three_lines_is_whole(tmp_path: Path) -> None:
     study = load_study(study_file(tmp_path, LEAST))
     assert study.home == tmp_path / "demo"
