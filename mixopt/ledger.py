@@ -1,8 +1,10 @@
 """What ran, durably: the only truth about a study's trials, kept in an Optuna storage.
 
-A trial's Optuna parameters are the mixture weights and its value is the objective, so Optuna's own
-dashboard and plots read true. Spec, metrics, cost and failure are user attributes; learning curves
-stay in the trials' folders, so the ledger stays small.
+A trial's Optuna parameters are the mixture weights and its value is the objective as it was when
+the trial ended, so Optuna's own dashboard and plots read true. mixopt never reads that value: it
+computes the objective, whose weights may change, from the metrics. Spec, metrics, cost and failure
+are user attributes; learning curves stay in the trials' folders, so the ledger stays small. What
+rounds and verdicts used are attributes of the Optuna study.
 
 States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
 when the driver died is simply run on under the same number.
@@ -31,6 +33,7 @@ from mixopt.errors import LedgerError
 from mixopt.identity import Identity
 from mixopt.looks import Looks
 from mixopt.objective import Objective
+from mixopt.rounds import Judged, Round
 from mixopt.storage import only_driver, reason, reporting
 from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
@@ -42,6 +45,7 @@ STATES = {
     TrialState.FAIL: State.FAILED,
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
+ROUND, JUDGED = "round ", "judged "  # keys of what the Optuna study keeps, before a number
 
 
 class Ledger:
@@ -247,6 +251,29 @@ class Ledger:
         """Record the looks that were taken at the study."""
         kept = json.dumps(looks.to_json())
         self._storage.set_study_user_attr(self._study_id, "looks", kept)
+
+    def rounds(self) -> dict[int, Round]:
+        """Number → the round of proposals, of those asked for since rounds are recorded."""
+        return {r.number: r for r in map(Round.from_json, self._kept(ROUND))}
+
+    def keep_round(self, asked: Round) -> None:
+        """Record a round of proposals, before its trials are added."""
+        self._keep(f"{ROUND}{asked.number}", asked.to_json())
+
+    def judged(self) -> dict[int, Judged]:
+        """Number of the look → what its verdict followed from."""
+        return {j.look: j for j in (Judged(**values) for values in self._kept(JUDGED))}
+
+    def keep_judged(self, judged: Judged) -> None:
+        """Record what a verdict follows from."""
+        self._keep(f"{JUDGED}{judged.look}", dataclasses.asdict(judged))
+
+    def _kept(self, prefix: str) -> list[dict[str, Any]]:
+        attributes = self._storage.get_study_user_attrs(self._study_id)
+        return [json.loads(attributes[key]) for key in attributes if key.startswith(prefix)]
+
+    def _keep(self, key: str, values: dict[str, Any]) -> None:
+        self._storage.set_study_user_attr(self._study_id, key, json.dumps(values))
 
     def close(self) -> None:
         """Let go of the storage's connections."""

@@ -15,6 +15,7 @@ AT_THE_END = 0.75  # of what evaluations may cost
 # How many times the tokens of other sets those have that the objective weighs: on 65k tokens the
 # difference of two of the demo's mixtures has a standard error of .004 bits per byte, on 10k of .01
 FOCUS = 4
+HARMLESS = ("micro_batches", "checkpoint_seconds")  # change memory or durability, never results
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adamw", "muon"),
     "precision": ("auto", "fp32", "bf16"),
@@ -130,6 +131,11 @@ class Recipe:
     def steps(self, tokens: int) -> int:
         """Optimizer steps that train on at least `tokens` tokens."""
         return max(1, -(-tokens // self.tokens_per_step))
+
+    def canonical(self) -> Recipe:
+        """With the defaults of `HARMLESS`: equal for recipes that give equal results."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in HARMLESS}
+        return dataclasses.replace(self, **defaults)  # type: ignore[arg-type]
 
     def affordable(self, tokens: int, sets: int, weighed: int = 0) -> Recipe:
         """This recipe with evaluations that keep within `evaluation_share` of a training.

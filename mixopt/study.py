@@ -1,7 +1,7 @@
 """The study file: one YAML that says what is searched, with what, and what is promoted.
 
 `load_study` reads and validates it; errors name the line and the mend. `freeze` binds a study's
-folder to the settings that alter its results, so that a resumed study is the same study.
+folder to the settings that alter its trainings, so that all its trials compare.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mixopt.models.upcycling import UPCYCLERS
 from mixopt.named import Registered
 from mixopt.objective import Objective
 from mixopt.pruning import FEWEST
-from mixopt.recipe import Recipe
+from mixopt.recipe import HARMLESS, Recipe
 from mixopt.registry import is_own
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
@@ -42,6 +42,8 @@ from mixopt.trials import Fidelity
 if TYPE_CHECKING:
     from mixopt.corpus.tasks import Task
 
+FROZEN = "study.json"  # in a study folder: the settings that its trainings depend on
+METRICS = "metrics"  # there: those that the objective weighs, where trainings depend on it
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
@@ -154,7 +156,7 @@ class Search(Section):
     trials: int = Field(default=16, ge=3)
     """Trials of the first swarm, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
-    """Rounds of proposals after it. May be raised later: the study then goes on."""
+    """Rounds of proposals after it. Raised later, the study goes on."""
     batch: int = Field(default=4, ge=1)
     """Trials per round."""
     proposer: Annotated[str, Registered("proposer", proposers.KNOWN)] = "bayes"
@@ -479,14 +481,24 @@ class Study(Section):
 
     def training_hash(self, corpus: Corpus) -> str:
         """Identity of all that a result depends on but mixture, fidelity and seed."""
+        recipe = dataclasses.replace(self.proxy.recipe.canonical(), **self._hashed_at_first())
         settings = {
             "model": dataclasses.asdict(self.proxy_model(corpus)),
-            "recipe": dataclasses.asdict(self.proxy.recipe),
+            "recipe": dataclasses.asdict(recipe),
             "limits": self.token_limits(corpus),
         }
         if self.tasks:
             settings["tasks"] = self.task_keys(corpus)
         return digest(settings)
+
+    def _hashed_at_first(self) -> dict[str, Any]:
+        """Harmless settings of the recipe in which a folder's hash was made, once a part of it.
+
+        The settings of folders begun since do not name them.
+        """
+        frozen = _read_frozen(self.home) or {}
+        known = {name: frozen.get(f"proxy.recipe.{name}") for name in HARMLESS}
+        return {name: value for name, value in known.items() if value is not None}
 
     def binding(self, corpus: Corpus) -> str:
         """What the study folder and its ledger are bound to: the corpus and `training_hash`."""
@@ -516,11 +528,13 @@ def _flat(values: Any, at: str = "") -> dict[str, Any]:
     return {at.removeprefix("."): values}
 
 
-# What may change between two runs of one study: where it runs and is shown, how long it searches
-# and selects, and what is promoted afterwards (a promotion's folder has its settings' hash).
+# What may change between two runs of one study, for no training depends on it: where it runs and is
+# shown, how the next round is proposed, how finalists are judged, and what is promoted afterwards
+# (a promotion's folder has its settings' hash). Of the objective the weights (see `freeze`).
 FREE = (
-    *("mlflow", "ray", "promote", "folder", "corpus", "ledger"),
-    *("search.rounds", "select.seeds", "select.looks", "space.budget"),
+    *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "select"),
+    *("search.rounds", "search.batch", "search.proposer", "search.surrogate", "space.budget"),
+    *(f"proxy.recipe.{name}" for name in HARMLESS),
 )
 
 
@@ -532,8 +546,9 @@ YOUNG = {
 }
 
 
-def _is_free(key: str) -> bool:
-    return key in FREE or key.split(".")[0] in FREE
+def may_change(key: str) -> bool:
+    """Whether the setting `key`, such as `search.batch`, may change in a study that has begun."""
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def require_begun(study: Study, first: str = "") -> None:
@@ -546,7 +561,7 @@ def require_begun(study: Study, first: str = "") -> None:
     Raises:
         StudyError: it has not begun.
     """
-    if not (study.home / "study.json").exists():
+    if not (study.home / FROZEN).exists():
         raise StudyError(
             f"study {study.name!r} has not begun: {study.home} is no folder of a study",
             where=str(study.path),
@@ -555,36 +570,79 @@ def require_begun(study: Study, first: str = "") -> None:
 
 
 def freeze(study: Study, corpus: Corpus) -> None:
-    """Bind the study's folder to the settings that alter its results, or check that it is bound.
+    """Bind the study's folder to the settings that alter its trainings, or check that it is bound.
 
     Raises:
-        StudyError: a setting that alters results differs; the difference is shown.
+        StudyError: a setting that alters trainings differs; the difference is shown.
         FileError: the settings that the folder keeps cannot be read.
     """
-    values = _flat(study.model_dump(mode="json"))
-    settings = {k: v for k, v in values.items() if not _is_free(k)}
-    settings |= {"budget": study.budget, "corpus hash": corpus.hash}
-    settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(corpus).items()}
-    if not study.tasks:
-        del settings["tasks"]  # folders begun before there were any do not name them
-    frozen = study.home / "study.json"
-    if not frozen.exists():
+    settings = _frozen_settings(study, corpus)
+    begun = _read_frozen(study.home)
+    if begun is None:
         study.home.mkdir(parents=True, exist_ok=True)
-        files.write_json(frozen, settings)
+        files.write_json(study.home / FROZEN, settings)
         return
-    before = YOUNG | files.read_json(
-        frozen,
-        files.an_object,
-        mend="Restore it, or delete it: the next run locks the study file's settings as they are",
-    )
-    bound = {k for k in settings.keys() | before.keys() if not _is_free(k)}
+    before = YOUNG | begun
+    _refuse_other_metrics(study, settings, before)
+    bound = {k for k in settings.keys() | before.keys() if not may_change(k) and k != METRICS}
     changed = [k for k in bound if settings.get(k) != before.get(k)]
     if changed:
         lines = "".join(
             f"\n  {k}: was {before.get(k)!r}, is {settings.get(k)!r}" for k in sorted(changed)
         )
         raise StudyError(
-            f"settings that alter results differ from those this study was begun with:{lines}",
+            f"settings that alter trainings differ from those this study was begun with:{lines}",
             where=str(study.path),
             mend=f"Put them back, or give the study another name ({study.home} keeps its trials)",
         )
+
+
+def _frozen_settings(study: Study, corpus: Corpus) -> dict[str, Any]:
+    """What a study folder keeps: flat settings, and what they stand for."""
+    values = _flat(study.model_dump(mode="json"))
+    settings = {k: v for k, v in values.items() if not may_change(k)}
+    settings |= {"budget": study.budget, "corpus hash": corpus.hash}
+    settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(corpus).items()}
+    if not study.tasks:
+        del settings["tasks"]  # folders begun before there were any do not name them
+    if study.proxy.recipe.evaluation_share is not None:
+        settings[METRICS] = sorted(study.mixture_objective().metrics)
+    return settings
+
+
+def _refuse_other_metrics(study: Study, settings: dict[str, Any], before: dict[str, Any]) -> None:
+    """Refuse an objective of other metrics where trainings depend on which there are.
+
+    Folders begun earlier keep the objective's weights in place of its metrics.
+
+    Raises:
+        StudyError: it weighs others than at first.
+    """
+    if METRICS not in settings:
+        return
+    weights = {k.partition(".")[2]: v for k, v in before.items() if k.startswith("objective.")}
+    first = before.get(METRICS) or (sorted(Objective(weights).metrics) if weights else None)
+    if first is not None and settings[METRICS] != first:
+        raise StudyError(
+            f"the objective weighs {', '.join(settings[METRICS])}, at first it weighed "
+            f"{', '.join(first)}: with proxy.recipe.evaluation_share, how much text of each domain "
+            "is evaluated depends on which are weighed, so that trials would not compare",
+            where=f"{study.path}: objective",
+            mend="Change weights other than 0 only, or give the study another name; a study begun "
+            "with `evaluation_share: null` may weigh other metrics later",
+        )
+
+
+def _read_frozen(home: Path) -> dict[str, Any] | None:
+    """The settings that the study folder `home` keeps; None if it was not begun.
+
+    Raises:
+        FileError: they cannot be read.
+    """
+    if not (home / FROZEN).exists():
+        return None
+    return files.read_json(
+        home / FROZEN,
+        files.an_object,
+        mend="Restore it, or delete it: the next run locks the study file's settings as they are",
+    )

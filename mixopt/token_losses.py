@@ -6,9 +6,10 @@ validation domain of the objective, the same tokens in the same order for every 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,34 @@ def write(path: Path, losses: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def kept(folder: Path) -> frozenset[str]:
+    """Metrics, such as `loss/law`, whose tokens' losses a trial's `folder` keeps.
+
+    Raises:
+        CheckpointError: the file is broken.
+    """
+    path = folder / TOKENS
+    if not path.exists():
+        return frozenset()
+    with _opened(path) as file:
+        return frozenset(file.files)
+
+
 def read(path: Path) -> dict[str, np.ndarray]:
     """What `write` wrote: metric → (t,) float32 nats of each token.
 
     Raises:
         CheckpointError: the file is absent or broken.
     """
+    with _opened(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
+        with np.load(path, allow_pickle=False) as file:
+            yield file
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"the losses of a trial's tokens cannot be read: {error}",

@@ -456,13 +456,19 @@ class TrialTable:
         Args:
             trials: of a study.
             metrics: q names.
-            foretold: whether pruned trials are rows too, with what they would have come to.
+            foretold: whether pruned trials are rows too, with what they would have come to,
+                where that is known of one of the metrics.
 
         Raises:
             SurrogateError: no trial is complete, or they are over different domains.
         """
         done = sorted(
-            (t for t in trials if t.complete or (foretold and t.expected)), key=lambda t: t.number
+            (
+                t
+                for t in trials
+                if t.complete or (foretold and not t.expected.keys().isdisjoint(metrics))
+            ),
+            key=lambda t: t.number,
         )
         if not any(t.complete for t in done):
             raise SurrogateError("no trial is complete yet", mend="Run the search first")

@@ -122,8 +122,7 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
             mend="Add `promote` to the study file",
         )
     mixture = Mixture.exact(verdict["mixture"])
-    what = [settings.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
-    folder = session.home / "promotion" / digest([*what, session.study.seed])
+    folder = _folder(session, settings, mixture)
     surrogate = str(verdict.get("surrogate") or "")
     job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
     ended = read_result(folder)
@@ -139,6 +138,22 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
 def _is_whole(model: Path, kept: Any) -> bool:
     """Whether the promoted model lies there as it was exported; `kept` is its files' checksums."""
     return bool(kept) and WEIGHTS in kept and markers.whole(model, kept)
+
+
+def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
+    """Where the promotion lives: the same whatever the recipe's harmless settings are.
+
+    Folders begun earlier are named by these too.
+    """
+
+    def named(asked: Promote) -> Path:
+        what = [asked.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
+        return session.home / "promotion" / digest([*what, session.study.seed])
+
+    earlier = named(settings)
+    if earlier.exists():
+        return earlier
+    return named(settings.model_copy(update={"recipe": settings.recipe.canonical()}))
 
 
 def check(study: Study, corpus: Corpus) -> None:

@@ -22,6 +22,7 @@ from mixopt.frames import objective_value
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.rounds import Judged, Round
 from mixopt.study import Study, require_begun
 from mixopt.trials import Role, State, Trial
 from pipelines.mlflow_store import ui_command
@@ -32,6 +33,7 @@ from pipelines.report_figures import (
     surrogate_figures,
     surrogate_quality,
 )
+from pipelines.settings_used import ROUNDS, VERDICTS, round_rows, verdict_rows
 from pipelines.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -65,6 +67,8 @@ class Told:
     promotion: dict[str, Any]
     available: dict[str, int]
     """Training tokens by domain; empty where the corpus is not at hand."""
+    rounds: Sequence[Round] = ()
+    judged: Sequence[Judged] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,14 @@ def gather(study: Study) -> Told:
     """Everything that is known about `study` now."""
     objective = study.mixture_objective()
     trials: list[Trial] = []
+    rounds: list[Round] = []
+    judged: list[Judged] = []
     owner = identity.read(study.home)
     if owner is not None:  # else nobody has worked on it yet
         ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
         try:
             trials = ledger.trials()
+            rounds, judged = list(ledger.rounds().values()), list(ledger.judged().values())
         finally:
             ledger.close()
     available: dict[str, int] = {}
@@ -134,6 +141,8 @@ def gather(study: Study) -> Told:
         records.read_verdict(study.home),
         records.read_promotion(study.home),
         available,
+        rounds,
+        judged,
     )
 
 
@@ -288,12 +297,24 @@ def _sections(told: Told, columns: Sequence[Column]) -> list[Section]:
     surrogate = _html(surrogate_figures(*known)) if known is not None else []
     scores = _scores(told, known[1] if known is not None else None)
     sections = [
-        Section("Selection", figures=_html(selection_figures(told, mixtures))),
+        Section(
+            "Selection",
+            tables=_table(VERDICTS, verdict_rows(told.judged)),
+            figures=_html(selection_figures(told, mixtures)),
+        ),
         Section("Promotion", _promotion_text(told), _stages(told), _html(promotion_figures(told))),
-        Section("Search", figures=_html(search_figures(told))),
+        Section(
+            "Search",
+            tables=_table(ROUNDS, round_rows(told.rounds)),
+            figures=_html(search_figures(told)),
+        ),
         Section("Surrogate", _surrogate_text(told), scores, surrogate),
     ]
     return [s for s in sections if s.figures or s.tables]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Table]:
+    return [Table(head, rows)] if rows else []
 
 
 def _promotion_text(told: Told) -> str:
@@ -321,7 +342,7 @@ def _stages(told: Told) -> list[Table]:
         )
         for stage in stages
     ]
-    return [Table(("stage", "kind", "tokens", "device time"), rows)] if rows else []
+    return _table(("stage", "kind", "tokens", "device time"), rows)
 
 
 def _surrogate_text(told: Told) -> str:
@@ -352,7 +373,7 @@ def _scores(told: Told, quality: OutOfFold | None) -> list[Table]:
         (name, *(_or_dash(values.get(key), _number) for key in names))
         for name, values in compared.items()
     ]
-    return tables + ([Table(("surrogate", *names), rows_compared)] if rows_compared else [])
+    return tables + _table(("surrogate", *names), rows_compared)
 
 
 def _commands(study: Study) -> list[tuple[str, str]]:

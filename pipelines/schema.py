@@ -12,7 +12,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pydantic_core import core_schema
 
 import mixopt
 from mixopt.named import OWN_PATTERN
-from mixopt.study import FREE, Study, parse_tokens, short_task
+from mixopt.study import FREE, Study, may_change, parse_tokens, short_task
 from pipelines.wording import count
 
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
@@ -136,8 +136,8 @@ else has a default. An unknown key is an error that names its line.
 # yaml-language-server: $schema=mixopt/study.schema.json
 name: first
 corpus: corpus
-objective: {{exam: 1.0, law: 0.5}}
-search: {{trials: 24, rounds: 3}}
+objective: {exam: 1.0, law: 0.5}
+search: {trials: 24, rounds: 3}
 ```
 
 The first line is for editors: with the path of `study.schema.json` they complete and check keys. It
@@ -145,31 +145,52 @@ is installed with mixopt; `python -c "import mixopt; print(mixopt.__path__[0])"`
 
 Token counts may be written `600000`, `6_000`, `600k`, `1.5M`, `20B` or `1e12`.
 
-The first run freezes all settings that alter results in `study.json` of the study folder; a later
-run with others is refused, and told which. These may change:
-{free}.
-The corpus may move, as long as its contents stay. And the tokens of the run that the mixture is for
-may not change, be they `space.budget` or `promote.tokens`: they decide how often a domain repeats.
+## What may change
+
+The first run freezes all settings that trainings depend on in `study.json` of the study folder; a
+later run with others is refused, and told which. The tables say of each key whether it may change
+once a study has begun.
+
+- Proposer, surrogate, batch and number of rounds count for the rounds that were not asked for yet.
+  A round that was interrupted goes on as it was asked for. The ledger keeps what each round and
+  each verdict used; `mixopt status` and the report show it.
+- The objective's weights may change: values are computed anew from the metrics of all trials. Which
+  metrics it weighs may change only in a study with `proxy.recipe.evaluation_share: null`, for else
+  how much text is evaluated depends on it. MixMin needs the loss of every token, and is refused
+  where trials of before it was chosen did not keep that.
+- `select` may change. A verdict by other settings, another objective or surrogate, or of more
+  trials is another look; `select.looks` is fixed by the first.
+- The corpus may move, as long as its contents stay.
+- The tokens of the run that the mixture is for may not change, be they `space.budget` or
+  `promote.tokens`: they decide how often a domain repeats.
+- Another promotion begins beside the one that was.
 """
+# What the tables say of keys of which neither yes nor no is true.
+CHANGES = {
+    "objective": "weights",
+    "corpus": "its place",
+    "space.budget": "see above",
+    "promote.tokens": "see above",
+    "select.looks": "until a verdict",
+}
 
 
 def study_page() -> str:
     """What `docs/study.md` should hold."""
     schema = study_schema()
-    names = [name for name in FREE if name != "corpus"]
-    parts = [PAGE_HEAD.format(free=", ".join(f"`{name}`" for name in names))]
-    parts += ["## Top level\n", _table(schema, schema)]
+    parts = [PAGE_HEAD, "## Top level\n", _table(schema, schema, [""])]
     for name, values in schema["properties"].items():
         section = _section(schema, values)
         if section is not None:
-            parts += [f"## {name}\n", section["description"] + "\n", _table(schema, section)]
+            parts += [f"## {name}\n", section["description"] + "\n"]
+            parts.append(_table(schema, section, [name]))
     for kind, (title, where) in SHARED.items():
         section = schema["$defs"][kind]
         parts += [
             f"## {title}\n",
             section["description"].replace("\n", " ").replace("  ", "\n\n") + "\n",
             "Held by " + ", ".join(f"`{w}`" for w in where.split(", ")) + ".\n",
-            _table(schema, section),
+            _table(schema, section, where.split(", ")),
         ]
     return "\n".join(parts)
 
@@ -180,9 +201,9 @@ def _section(schema: Schema, values: Schema) -> Schema | None:
     return schema["$defs"][refs[0].rpartition("/")[2]] if refs else None
 
 
-def _table(schema: Schema, section: Schema) -> str:
-    """The keys of `section` in Markdown, a row each."""
-    rows = ["| key | default | takes | meaning |", "|---|---|---|---|"]
+def _table(schema: Schema, section: Schema, where: Sequence[str]) -> str:
+    """The keys of `section`, which stands at `where`, in Markdown, a row each."""
+    rows = ["| key | default | takes | may change | meaning |", "|---|---|---|---|---|"]
     for name, values in section["properties"].items():
         required = name in section.get("required", ())
         default = "*required*" if required else _default(values)
@@ -190,8 +211,22 @@ def _table(schema: Schema, section: Schema) -> str:
         # a section's description is printed whole where its keys are: here its first sentence
         said = own or (_section(schema, values) or {})["description"].split("\n")[0]
         said = " ".join(said.split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {default} | {_takes(values)} | {said} |")
+        keys = [f"{place}.{name}".removeprefix(".") for place in where]
+        changes = _changes(keys)
+        rows.append(f"| `{name}` | {default} | {_takes(values)} | {changes} | {said} |")
     return "\n".join(rows) + "\n"
+
+
+def _changes(keys: Sequence[str]) -> str:
+    """Whether the setting at `keys` may change in a study that has begun, in a word or two."""
+    free = [key for key in keys if may_change(key)]
+    if len(keys) > 1 and free and len(free) < len(keys):
+        return "in " + ", ".join(f"`{key.partition('.')[0]}`" for key in free)
+    if keys[0] in CHANGES:
+        return CHANGES[keys[0]]
+    if free:
+        return "yes"
+    return "see there" if any(key.startswith(f"{keys[0]}.") for key in FREE) else "no"
 
 
 def _default(values: Schema) -> str:

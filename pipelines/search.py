@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ from mixopt.mixture import Mixture
 from mixopt.noise import Forecast
 from mixopt.objective import Objective
 from mixopt.records import read_curve, trial_folder
+from mixopt.rounds import Round
 from mixopt.study import Study
 from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Limits, Role, Trial, TrialSpec, TrialTable
@@ -81,22 +81,31 @@ def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
     return surrogate_choice(session, trials).name if name == "auto" else name
 
 
-def surrogate_factory(session: Session, trials: Sequence[Trial]) -> Callable[[], Surrogate]:
+class SurrogateFactory:
     """Makes fresh surrogates of the kind that the study asks for.
 
     `auto` compares its candidates with the first of them: designs and MixMin ask for none.
+
+    Args:
+        session: of the study.
+        trials: what the surrogates learn from.
     """
 
-    @functools.cache
-    def chosen() -> tuple[str, dict[str, float]]:
-        name = surrogate_name(session, trials)
-        return name, told_noise(session, trials, name)
+    def __init__(self, session: Session, trials: Sequence[Trial]) -> None:
+        self._session, self._trials = session, trials
+        self._told: dict[str, float] = {}
+        self.name: str | None = None
+        """Registry name of those made; None before the first."""
 
-    def fresh() -> Surrogate:
-        name, told = chosen()
-        return surrogates.make(name, seed=session.study.seed, fidelity=session.fidelity, noise=told)
-
-    return fresh
+    def __call__(self) -> Surrogate:
+        """A fresh, unfitted surrogate."""
+        if self.name is None:
+            self.name = surrogate_name(self._session, self._trials)
+            self._told = told_noise(self._session, self._trials, self.name)
+        study = self._session.study
+        return surrogates.make(
+            self.name, seed=study.seed, fidelity=self._session.fidelity, noise=self._told
+        )
 
 
 def told_noise(
@@ -159,20 +168,34 @@ def search(session: Session) -> list[Trial]:
 
     Rounds are synchronous: round r is proposed from the trials of the rounds before it, so that a
     resumed study proposes what the uninterrupted one would have.
+
+    Raises:
+        StudyError: the proposer needs what the trials so far did not keep.
     """
     study = session.study
     check(study)
+    check_kept(session)
     _run_first_swarm(session)
     for number in range(1, study.search.rounds + 1):
-        everything = search_trials(session.ledger.trials())
-        before = [t for t in everything if t.spec.round < number]
-        batch = [t for t in everything if t.spec.round == number]
-        if len(batch) < study.search.batch:
-            session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
-            specs = propose(session, before, number)
-            batch = add_missing(session, specs, pruning_limits(session, before))
-        run_trials(session, f"round {number} of {study.search.rounds}", batch)
+        run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))
     return search_trials(session.ledger.trials())
+
+
+def _batch(session: Session, number: int) -> list[Trial]:
+    """The trials of round `number`, asked for if they are not in the ledger yet."""
+    trials = search_trials(session.ledger.trials())
+    before = [t for t in trials if t.spec.round < number]
+    batch = [t for t in trials if t.spec.round == number]
+    asked = session.ledger.rounds().get(number)
+    if asked is None and batch:  # of a study begun before rounds were recorded
+        return batch
+    if asked is None:
+        session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
+        asked = propose(session, before, number)
+        session.ledger.keep_round(asked)
+    if len(batch) < len(asked.specs):
+        batch = add_missing(session, asked.specs, pruning_limits(session, before))
+    return batch
 
 
 def require_complete(session: Session) -> None:
@@ -182,9 +205,15 @@ def require_complete(session: Session) -> None:
         StudyError: some have not ended; the command that trains them is named.
     """
     study = session.study
-    asked = [len(design_specs(session)), *[study.search.batch] * study.search.rounds]
     trials = search_trials(session.ledger.trials())
-    ended = Counter(t.spec.round for t in trials if t.ended)
+    there, ended = (
+        Counter(t.spec.round for t in part) for part in (trials, [t for t in trials if t.ended])
+    )
+    rounds = session.ledger.rounds()
+    asked = [len(design_specs(session))]
+    for number in range(1, study.search.rounds + 1):
+        known = rounds.get(number)
+        asked.append(len(known.specs) if known else there[number] or study.search.batch)
     missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
     if missing:
         raise StudyError(
@@ -207,6 +236,34 @@ def check(study: Study) -> None:
             f"the proposer {name!r} needs trials that others beat as well",
             where=f"{study.path}: search.pruner",
             mend="Leave search.pruner out, or choose another proposer",
+        )
+
+
+def check_kept(session: Session) -> None:
+    """Refuse a proposer that needs what trials of before it was chosen did not keep.
+
+    Raises:
+        StudyError: a complete trial keeps no losses of the tokens that the proposer goes by.
+    """
+    study = session.study
+    needed = {f"loss/{domain}" for domain in session.kept_domains}
+    trials = search_trials(session.ledger.trials())
+    proposed = max((t.spec.round for t in trials), default=0) >= study.search.rounds
+    if not needed or proposed:
+        return
+    lacking = [
+        t.number
+        for t in trials
+        if t.complete and not needed <= token_losses.kept(trial_folder(session.home, t.number))
+    ]
+    if lacking:
+        some = ", ".join(map(str, lacking[:5])) + (", …" if len(lacking) > 5 else "")
+        raise StudyError(
+            f"the proposer {study.search.proposer!r} needs the loss of every token of "
+            f"{', '.join(session.kept_domains)}, and {len(lacking)} of {len(trials)} trials did "
+            f"not keep it ({some}): they were trained for another proposer or objective",
+            where=f"{study.path}: search.proposer",
+            mend="Choose another proposer, or begin a new study with this one",
         )
 
 
@@ -238,21 +295,28 @@ def pruning_limits(session: Session, before: Sequence[Trial]) -> Limits | None:
     return pruning.limits(curves, session.objective, pruner.chance, pruner.warmup)
 
 
-def propose(session: Session, before: Sequence[Trial], number: int) -> list[TrialSpec]:
-    """Round `number`'s specs, from the trials of the rounds before it."""
+def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
+    """Round `number`, asked for by the trials of the rounds before it and the settings of now."""
     study = session.study
     kind = proposers.find(study.search.proposer)
+    surrogate = SurrogateFactory(session, before)
     proposer = kind(
         space=session.space,
         objective=session.objective,
         fidelity=session.fidelity,
-        surrogate=surrogate_factory(session, before),
+        surrogate=surrogate,
         seed=study.seed,
         trial_seed=study.seed,
         **({"predictions": predictions(session)} if kind.needs_token_losses else {}),
     )
     specs = proposer.propose(before, study.search.batch)
-    return [dataclasses.replace(spec, round=number) for spec in specs]
+    return Round(
+        number,
+        study.search.proposer,
+        surrogate.name,
+        session.objective.weights,
+        [dataclasses.replace(spec, round=number) for spec in specs],
+    )
 
 
 def predictions(session: Session) -> Callable[[Trial], dict[str, np.ndarray]]:

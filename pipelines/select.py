@@ -15,6 +15,7 @@ from mixopt.looks import Look, Looks
 from mixopt.noise import Forecast
 from mixopt.proposers.optimum import Recommendation, recommend
 from mixopt.records import read_verdict
+from mixopt.rounds import Judged
 from mixopt.selection import NATURAL, PROJECTED, ArmReport, Selection, best_observed, finalists
 from mixopt.study import digest
 from mixopt.surrogates.base import Surrogate
@@ -68,6 +69,17 @@ def select(session: Session) -> dict[str, Any]:
         run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
     selection.check_complete(session.ledger.trials())
     session.ledger.keep_looks(looks.take(look))  # before its verdict is known
+    asked = session.study.select
+    session.ledger.keep_judged(
+        Judged(
+            look.number,
+            asked.rule,
+            asked.seeds,
+            look.confidence,
+            choice.name,
+            session.objective.weights,
+        )
+    )
     said = _verdict(session, selection, found, surrogate, choice)
     said["of"] = _basis(session, trials)
     files.write_json(session.home / VERDICT, said)

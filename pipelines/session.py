@@ -200,11 +200,16 @@ class Session:
         length = self.study.proxy.recipe.sequence_length
         return TRAINING_PER_FORWARD * model.flops_per_token(length) * tokens
 
+    @cached_property
+    def training(self) -> str:
+        """Identity of all that a trial depends on but mixture, fidelity and seed."""
+        return self.study.training_hash(self.corpus)
+
     def work(self, trial: Trial) -> Work:
         """The training that `trial` asks for, alone."""
         spec, limits = trial.spec, trial.limits
         folder = trial_folder(self.home, trial.number)
-        identity = spec.training_hash(self.corpus.hash, self.study.training_hash(self.corpus))
+        identity = spec.training_hash(self.corpus.hash, self.training)
         if limits is not None:
             identity = digest([identity, limits.to_json()])
         job = Job(

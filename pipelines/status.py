@@ -20,6 +20,7 @@ from mixopt.records import (
 from mixopt.study import load_study
 from mixopt.trials import Role, State, Trial
 from pipelines.console import make_console, styled
+from pipelines.settings_used import round_rows
 from pipelines.wording import count, duration, foretold, headline
 
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
@@ -36,7 +37,7 @@ def show_status(path: Path) -> None:
     holder = _holder(study.home / "driver.lock")
     console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
-    trials = ledger.trials()
+    trials, rounds = ledger.trials(), ledger.rounds()
     ledger.close()
     table = Table()
     for column in ("role", *SHOWN, "tokens", "device time"):
@@ -64,6 +65,9 @@ def show_status(path: Path) -> None:
             console.print(f"  trial {trial.number} pruned: {trial.message}")
         elif trial.state is State.FAILED:
             console.print(f"  trial {trial.number} {trial.failure}: {trial.message}")
+    for number, proposer, surrogate, size, weights in round_rows(list(rounds.values())):
+        by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
+        console.print(f"  round {number}: {by}, {size} trials, {weights}")
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
     for line in (headline(trials, objective, verdict), foretold(verdict, objective)):
         if line:

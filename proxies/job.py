@@ -13,11 +13,9 @@ from typing import Any
 from mixopt.errors import CheckpointError, TrainingError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
+from mixopt.recipe import HARMLESS, Recipe
 from mixopt.trials import Limits
 
-# settings of a recipe that change memory or durability, never what is computed
-HARMLESS = ("micro_batches", "checkpoint_seconds")
 PER_PROXY = ("mixtures", "seeds", "learning_rates", "identity", "limits")
 
 
@@ -155,6 +153,8 @@ class Job:
             values["initial"] = _content(Path(self.initial))
         for name in HARMLESS:
             values["recipe"].pop(name)
+        if self.recipe.evaluation_share is None:
+            values["weighed"] = ()  # then all sets are evaluated alike, whatever is weighed
         if self.limits is None:
             values.pop("limits")  # checkpoints of before there were any go on
         text = json.dumps([values, corpus_hash], sort_keys=True)

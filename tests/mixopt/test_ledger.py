@@ -16,6 +16,7 @@ from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.rounds import Judged, Round
 from mixopt.trials import (
     Cost,
     CurvePoint,
@@ -70,6 +71,20 @@ def test_everything_but_the_curve_comes_back_bit_for_bit_after_reopening(tmp_pat
     assert trial.result.cost == RESULT.cost
     assert trial.result.loads == RESULT.loads
     assert trial.result.curve == ()
+
+
+def test_what_rounds_and_verdicts_used_comes_back_after_reopening(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    rounds = {
+        10: Round(10, "bayes", "gp", {"bpb/law": 1.0}, (spec(0.1), spec(1 / 3))),
+        2: Round(2, "random", None, {"bpb/law": 0.5, "bpb/code": 0.5}, ()),
+    }
+    judged = {1: Judged(1, "repeat", 3, 0.9, "gp", {"bpb/law": 1.0})}
+    for asked in rounds.values():
+        ledger.keep_round(asked)
+    ledger.keep_judged(judged[1])
+    ledger.close()
+    assert (reopened(tmp_path).rounds(), reopened(tmp_path).judged()) == (rounds, judged)
 
 
 def test_a_finished_trial_is_neither_run_nor_recorded_again(tmp_path: Path) -> None:

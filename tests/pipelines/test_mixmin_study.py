@@ -111,7 +111,7 @@ def test_no_mixture_of_the_proxies_predicts_better_than_the_one_proposed(
 def test_a_resumed_search_proposes_the_same_again(searched: Searched) -> None:
     with open_session(searched.file) as session:
         before = [t for t in search_trials(session.ledger.trials()) if t.spec.round < 2]
-        again = propose(session, before, 2)
+        again = list(propose(session, before, 2).specs)
     assert again == [t.spec for t in searched.rounds[2]]
 
 

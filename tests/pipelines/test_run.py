@@ -299,6 +299,12 @@ def test_more_seeds_after_the_last_look_are_measured_but_promote_nothing(
         0,
     )
     assert "came before this one" in verdict["reason"]
+    with open_session(copy) as session:
+        judged = session.ledger.judged()
+    assert {look: (used.rule, used.seeds) for look, used in judged.items()} == {
+        1: ("repeat", 2),
+        2: ("repeat", 3),
+    }
 
 
 @pytest.mark.usefixtures("ray_here")
