@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from mixopt.corpus.documents import SeenDocuments, contains, document_hash, held_out
-from mixopt.corpus.files import InputFile, find
+from mixopt.corpus.files import InputFile, find_all
 from mixopt.corpus.manifest import FORMAT, Bytes, DomainRecord, Role, Shard, digest
 from mixopt.corpus.settings import DomainSettings
 from mixopt.corpus.sources import Document, OnBroken, Source, find_source, infer_source
@@ -45,6 +45,7 @@ class DomainInput:
         source: streams its documents.
         source_name: registry name of the source.
         state: identity of the input: settings, files, their sizes and states.
+        left_out: files that document the others; told of as skipped.
     """
 
     name: str
@@ -52,6 +53,7 @@ class DomainInput:
     source: Source
     source_name: str
     state: str
+    left_out: tuple[InputFile, ...] = ()
 
     @classmethod
     def of(cls, name: str, settings: DomainSettings, base: Path) -> DomainInput:
@@ -60,12 +62,13 @@ class DomainInput:
         Raises:
             CorpusError: there are none, or their format or options are not known.
         """
-        files = find(settings.files, base)
+        found = find_all(settings.files, base)
+        files = found.files
         source_name = settings.source or infer_source(files)
         source = find_source(source_name)(files, settings.text, settings.options)
         stamp = [dataclasses.astuple(file) for file in files]
         state = digest([source_name, settings.model_dump(exclude={"files"}), stamp])
-        return cls(name, settings, source, source_name, state)
+        return cls(name, settings, source, source_name, state, tuple(found.left_out))
 
     @property
     def role(self) -> Role:
@@ -157,6 +160,14 @@ def build_domain(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     work = _Work(domain, encoder, claimed, validation, dtype, temporary)
+    for file in domain.left_out:
+        work.skip(
+            CorpusError(
+                "documents the files beside it, and is left out",
+                where=file.url,
+                mend="Name it under `files` if it is to be trained on",
+            )
+        )
     for document in domain.documents(work.skip):
         work.add(document)
         if work.full:

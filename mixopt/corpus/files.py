@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import itertools
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,11 @@ from mixopt.errors import CorpusError
 BLOCK = 1 << 18  # bytes read at once
 COMPRESSED = (".gz", ".zst")
 MARKERS = frozenset({"_SUCCESS", "_metadata", "_common_metadata", "_temporary", "__MACOSX"})
+ABOUT = frozenset(
+    {*("readme", "license", "licence", "copying", "notice", "citation", "changelog", "datasheet")}
+)
+ABOUT_ENDINGS = frozenset({"", "md", "txt", "rst", "cff", "html"})
+WILD = re.compile(r"[*?\[]")
 LARGEST_WINDOW = 1 << 31  # bytes; what `zstd --ultra --long=31` writes, the format's most
 
 
@@ -44,34 +51,62 @@ class InputFile:
         return PurePosixPath(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
 
 
+@dataclass(frozen=True)
+class Found:
+    """What patterns name: the files to read, and the documentation beside them, left out."""
+
+    files: list[InputFile]
+    left_out: list[InputFile]
+
+
 def find(patterns: list[str], base: Path) -> list[InputFile]:
+    """The files to read of `find_all`."""
+    return find_all(patterns, base).files
+
+
+def find_all(patterns: list[str], base: Path) -> Found:
     """All files that the patterns name, each once, sorted by URL within a pattern.
 
+    Hidden files and writers' markers below a folder or matched by a wildcard are passed over. So is
+    what documents a folder (README, LICENSE, …) where there are other files: a dataset's card is no
+    text of it.
+
     Args:
-        patterns: paths, globs, folders (all files below but hidden ones and markers) or
-            fsspec URLs.
+        patterns: paths, globs, folders (all files below) or fsspec URLs.
         base: folder that relative paths start from.
 
     Raises:
         CorpusError: a pattern matches nothing.
     """
     found: dict[str, InputFile] = {}
+    left_out: dict[str, InputFile] = {}
     for pattern in patterns:
-        files = _match(*_spellings(pattern, base))
+        files, root = _match(pattern, base)
         if not files:
             raise CorpusError(
                 "no file matches",
                 where=pattern,
                 mend=f"Correct the path; relative ones start from {base}",
             )
-        found.update((file.url, file) for file in files)
-    return list(found.values())
+        about = [file for file in files if root and _is_documentation(file.url, root)]
+        if len(about) == len(files):
+            about = []
+        left_out.update((file.url, file) for file in about)
+        found.update((file.url, file) for file in files if file not in about)
+    return Found(list(found.values()), [f for url, f in left_out.items() if url not in found])
 
 
 def _is_housekeeping(path: str, folder: str) -> bool:
     """Whether a file below `folder` is hidden, or marks what a writer of data has done."""
     parts = PurePosixPath(path.removeprefix(folder)).parts
     return any(part.startswith(".") or part in MARKERS for part in parts)
+
+
+def _is_documentation(url: str, folder: str) -> bool:
+    """Whether a file directly in `folder` tells of what is in it."""
+    path = PurePosixPath(url)
+    first, _, ending = path.name.lower().partition(".")
+    return url.endswith(f"{folder}/{path.name}") and first in ABOUT and ending in ABOUT_ENDINGS
 
 
 def _locate(url: str) -> tuple[Any, str]:
@@ -82,26 +117,38 @@ def _locate(url: str) -> tuple[Any, str]:
     return fsspec.filesystem("file"), url
 
 
-def _spellings(pattern: str, base: Path) -> tuple[str, str]:
-    """A pattern as the name of a file, and as a glob: in it `base` is no pattern."""
-    if "://" in pattern:
-        return pattern, pattern
-    path = Path(pattern).expanduser()
-    return str(base / path), str(Path(glob.escape(str(base))) / path)
-
-
-def _match(literal: str, wild: str) -> list[InputFile]:
+def _match(pattern: str, base: Path) -> tuple[list[InputFile], str]:
+    """The files that a pattern names, and the folder that it looks through; "" for one file."""
+    literal, wild, root = _spellings(pattern, base)
     try:
         system, path = _locate(literal)
         if system.isdir(path):
-            paths = [p for p in system.find(path) if not _is_housekeeping(p, path)]
+            root = path.rstrip("/")
+            paths = [p for p in system.find(path) if not _is_housekeeping(p, root)]
         elif system.isfile(path):  # its name may hold what a glob would use
-            paths = [path]
+            root, paths = "", [path]
         else:
             paths = [p for p in system.glob(_locate(wild)[1]) if system.isfile(p)]
-        return [_describe(system, p) for p in sorted(paths)]
+            if not _is_housekeeping(path, root):  # asked for by name
+                paths = [p for p in paths if not _is_housekeeping(p, root)]
+        return [_describe(system, p) for p in sorted(paths)], root
     except (OSError, ValueError, ImportError) as error:
         raise CorpusError(f"cannot be listed: {error}", where=literal) from error
+
+
+def _spellings(pattern: str, base: Path) -> tuple[str, str, str]:
+    """A pattern as the name of a file, as a glob (in it `base` is none), and its fixed folder."""
+    if "://" in pattern:
+        return pattern, pattern, _fixed(PurePosixPath(_locate(pattern)[1]))
+    path = Path(pattern).expanduser()
+    root = str(base / _fixed(PurePosixPath(path)))
+    return str(base / path), str(Path(glob.escape(str(base))) / path), root
+
+
+def _fixed(pattern: PurePosixPath) -> str:
+    """The folders of `pattern` before its first wildcard."""
+    fixed = itertools.takewhile(lambda part: not WILD.search(part), pattern.parts[:-1])
+    return str(PurePosixPath(*fixed))
 
 
 def _describe(system: Any, path: str) -> InputFile:

@@ -140,7 +140,7 @@ def infer_source(files: Sequence[InputFile]) -> str:
     Raises:
         CorpusError: an ending is not known, or they do not agree.
     """
-    names = {}
+    names: dict[str, list[InputFile]] = {}
     for file in files:
         if file.ending not in ENDINGS:
             raise CorpusError(
@@ -148,11 +148,15 @@ def infer_source(files: Sequence[InputFile]) -> str:
                 where=file.url,
                 mend=f"Say `source:`, one of {', '.join(SOURCES)}",
             )
-        names[ENDINGS[file.ending]] = file.url
+        names.setdefault(ENDINGS[file.ending], []).append(file)
     if len(names) > 1:
+        most, *others = sorted(names, key=lambda name: -len(names[name]))
+        odd = names[others[0]][0]
+        counts = " and ".join(f"{len(names[name])} {name}" for name in (most, *others))
         raise CorpusError(
-            f"mixes the formats {', '.join(sorted(names))}",
-            where=next(iter(names.values())),
-            mend="Give each format its own domain, or say `source:`",
+            f"is {others[0]}, among files of other formats ({counts})",
+            where=odd.url,
+            mend=f"Name the files of one format, such as `*{names[most][0].ending}`, or give each "
+            "format its own domain",
         )
     return next(iter(names))

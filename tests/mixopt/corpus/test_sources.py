@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from mixopt.corpus.files import find
+from mixopt.corpus.files import find, find_all
 from mixopt.corpus.sources import Source, find_source, infer_source
 from mixopt.corpus.sources.jsonl import JsonLines
 from mixopt.corpus.sources.parquet import Parquet
@@ -220,7 +221,7 @@ def test_the_format_is_told_by_the_ending(tmp_path):
     assert found == {"a.jsonl.zst": "jsonl", "a.parquet": "parquet"}
     with pytest.raises(CorpusError, match=r"cannot tell the format by the ending '\.pdf'"):
         infer_source(find(["a.pdf"], tmp_path))
-    with pytest.raises(CorpusError, match="mixes the formats"):
+    with pytest.raises(CorpusError, match="among files of other formats"):
         infer_source(find(["a.txt", "a.bin"], tmp_path))
 
 
@@ -361,6 +362,39 @@ def test_hidden_files_and_markers_in_a_folder_are_left_out(tmp_path):
         (folder / name).write_text(name)
     assert read(Text(find([str(folder)], tmp_path))) == ["_b.txt", "data/a.txt"]
     assert read(Text(find([".home/snapshot/.a.txt.crc"], tmp_path))) == [".a.txt.crc"]
+    assert read(Text(find([".home/snapshot/*"], tmp_path))) == ["_b.txt"]
+    assert read(Text(find([".home/snapshot/**"], tmp_path))) == ["_b.txt", "data/a.txt"]
+    assert read(Text(find([".home/snapshot/.cache/*/*"], tmp_path))) == [".cache/hub/c.txt"]
+    assert read(Text(find([".home/snapshot/.*"], tmp_path))) == [".a.txt.crc"]
+
+
+@pytest.mark.parametrize("pattern", ["snap", "snap/", "snap/**"])
+def test_what_documents_a_folder_is_left_out_and_named(tmp_path, pattern):
+    for name in ("README.md", "LICENSE", "a.txt", "sub/README.md", "readme_first.txt"):
+        path = tmp_path / "snap" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    found = find_all([pattern], tmp_path)
+    assert read(Text(found.files)) == ["a.txt", "readme_first.txt", "sub/README.md"]
+    assert [Path(file.url).name for file in found.left_out] == ["LICENSE", "README.md"]
+    both = find_all([pattern, "snap/README.md"], tmp_path)
+    assert sorted(read(Text(both.files)))[0] == "README.md"
+    assert [Path(file.url).name for file in both.left_out] == ["LICENSE"]
+
+
+def test_a_folder_of_documentation_alone_is_read(tmp_path):
+    (tmp_path / "README.md").write_text("text")
+    assert read(Text(find(["."], tmp_path))) == ["text"]
+
+
+def test_a_file_of_another_format_is_named(tmp_path):
+    for name in ("a.jsonl", "b.jsonl", "infos.json.txt"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(CorpusError) as caught:
+        infer_source(find(["."], tmp_path))
+    message = str(caught.value)
+    assert "infos.json.txt: is text, among files of other formats (2 jsonl and 1 text)" in message
+    assert "`*.jsonl`" in message
 
 
 def test_a_zstandard_window_may_be_large(tmp_path):
