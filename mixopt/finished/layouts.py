@@ -25,6 +25,7 @@ IDS = (
         UNNAMED,
         "unnamed:_0",
         "sys/id",
+        "number",
     ),
 )
 """Columns that name a run; of those that both files have, the first here."""
@@ -60,7 +61,12 @@ HOUSEKEEPING = frozenset(
 """Last parts of columns that trackers write beside metrics; they measure no model."""
 SYSTEM = frozenset({"sys", "system", "monitoring", "source_code", "_wandb"})
 """First parts of columns that trackers write about the machine and themselves."""
-MLFLOW = ("params.", "metrics.")  # before names in a table of `mlflow.search_runs`
+TRACKED = (("params.", "metrics."), ("config.", "summary."), ("params_", "value"))
+"""Before settings and before results in one table: of MLflow, of W&B, of Optuna."""
+SPREAD = re.compile(
+    r"[_ .-]?(?:std_?err|std_?dev|stdev|std|sem|se|ci95|ci)(?=$|[,/ ])|__(?:MIN|MAX)$"
+)
+"""What names of columns end in that tell how exactly another one was measured."""
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
 EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
 RECORDS = frozenset(
@@ -85,7 +91,7 @@ class Layout:
     """How a pair of tables is laid out.
 
     Attributes:
-        name: `olmix`, `regmix`, `admire`, `mlflow`, or `mixopt` for a study's table of trials.
+        name: `olmix`, `regmix`, `admire`, `tracker`, or `mixopt` for a study's table of trials.
         domains: columns of the ratios that are weights.
         metrics: columns of the metrics that were measured.
         ids: the column that names the run in the ratios and in the metrics; None where the two are
@@ -186,8 +192,8 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     domains = _prefixed(ratios, EXPORTED) if exported(ratios) else _prefixed(ratios, RATIO)
     if domains:
         name = "mixopt" if exported(ratios) else "admire"
-    elif one and _prefixed(ratios, MLFLOW[0]) and _prefixed(ratios, MLFLOW[1]):
-        domains, name = _weights(ratios, _prefixed(ratios, MLFLOW[0]), notes), "mlflow"
+    elif one and (tracked := _tracked(ratios)):
+        domains, name = _weights(ratios, _prefixed(ratios, tracked[0]), notes), "tracker"
     elif one:
         domains, name = _prefixed(ratios, "train_"), "regmix"
         if domains and not set(ratios.columns) - {*domains, *reserved(ratios)}:
@@ -274,9 +280,13 @@ def _measures(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
     if exported(sheet):
         return [column for column in columns if not column.startswith(EXPORTED)]
     kept = [column for column in columns if not _is_housekeeping(column)]
-    if any(column.startswith(MLFLOW[1]) for column in kept):
-        kept = [column for column in kept if column.startswith(MLFLOW[1])]
+    results = _tracked(sheet)[1:] or ("metrics.",)
+    kept = [column for column in kept if column.startswith(results)] or kept
     others = [column for column in columns if column not in kept]
+    spreads = [column for column in kept if _is_spread(column, kept)]
+    if spreads:
+        notes.append(f"{sheet.path.name}: {listed(spreads)}: spreads of metrics, left out.")
+    kept = [column for column in kept if column not in spreads]
     if others:
         notes.append(
             f"{sheet.path.name}: {listed(others)}: a tracker's housekeeping or hyperparameters, no "
@@ -297,7 +307,21 @@ def _last_part(column: str) -> str:
 
 def _plain(column: str) -> str:
     """`column` without what trackers put around a name."""
-    return re.sub(r" \((last|min|max|mean)\)$", "", column.removeprefix(MLFLOW[1]))
+    name = re.sub(r" \((last|min|max|mean)\)$", "", column)
+    for prefix in (*(settings for settings, _ in TRACKED), "metrics.", "summary."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _is_spread(column: str, others: Sequence[str]) -> bool:
+    """Whether `column` is the standard error, deviation or extreme of another, by their names."""
+    measured = SPREAD.sub("", column)
+    return measured != column and bool({measured, f"{measured}_mean"} & set(others))
+
+
+def _tracked(sheet: Sheet) -> tuple[str, ...]:
+    """The pair of `TRACKED` with which columns of `sheet` begin; empty if there is none."""
+    return next((pair for pair in TRACKED if all(_prefixed(sheet, prefix) for prefix in pair)), ())
 
 
 def _is_housekeeping(column: str) -> bool:
@@ -308,8 +332,8 @@ def _is_housekeeping(column: str) -> bool:
 
 def _example_of_text(sheet: Sheet) -> str:
     """A cell of a column of texts, such as numbers with a unit; nothing if there is none."""
-    named = {*reserved(sheet), *_identifiers(sheet)}
-    texts = [column for column in sheet.columns if column not in named and sheet.is_text(column)]
+    name = identifier(sheet)
+    texts = [column for column in sheet.columns if column != name and sheet.is_text(column)]
     if not texts:
         return ""
     row = int(np.flatnonzero(~sheet.missing(texts[0]))[0])
@@ -339,7 +363,9 @@ def _shared(ratios: Sheet, metrics: Sheet, notes: list[str]) -> tuple[str, str]:
             raise RunsError(
                 "no column says which run a row is of",
                 where=f"{sheet.path}:1",
-                mend="Name the runs in a column `run`, alike in both files",
+                mend="Export the table of runs: this is that of a W&B panel, with a column per run"
+                if any(column.endswith(("__MIN", "__MAX")) for column in sheet.columns)
+                else "Name the runs in a column `run`, alike in both files",
             )
     both = [column for column in here if column in there]
     pair = (both[0], both[0]) if both else (here[0], there[0])
@@ -354,7 +380,7 @@ def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
         "olmix": "a column per domain, a column per metric",
         "regmix": "train_<domain> columns of weights",
         "admire": "ratio_<domain> and metric_<name> columns",
-        "mlflow": "params.<domain> and metrics.<name> columns",
+        "tracker": "a column per setting, a column per result",
         "mixopt": "mixture.<domain> columns beside a column per metric",
     }
     how = "one row per run in one file" if ids is None else f"joined on {ids[0]!r}"
@@ -363,7 +389,7 @@ def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
         "regmix": "RegMix",
         "admire": "ADMIRE",
         "mixopt": "mixopt",
-        "mlflow": "MLflow",
+        "tracker": "a tracker",
     }[name]
     return f"Read as {title}'s layout: {kinds[name]}, {how}."
 

@@ -16,6 +16,8 @@ from mixopt.finished.layouts import Layout, fact, listed, row_count
 from mixopt.finished.sheets import Sheet
 from mixopt.finished.weight_columns import EXACT, LOOSE
 
+MOST_PHASES = 20  # of a training, with weights of their own: more are counts
+
 
 def checked_weights(
     sheet: Sheet, domains: Sequence[str], notes: list[str], absent: Sequence[str] = ()
@@ -74,6 +76,8 @@ def _advice(sums: np.ndarray, absent: Sequence[str]) -> str:
             "divide each row by its sum"
         )
     phases = round(float(np.median(sums)))
+    if phases > MOST_PHASES:
+        return "These look like counts of tokens or documents: divide each row by its sum"
     if phases > 1 and (np.abs(sums - phases) <= LOOSE * phases).all():
         return (
             f"These look like {phases} phases with weights of their own: give one table each, with "

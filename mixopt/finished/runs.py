@@ -22,7 +22,7 @@ import numpy as np
 from mixopt.errors import RunsError
 from mixopt.finished import layouts
 from mixopt.finished.facts import Facts, run_codes
-from mixopt.finished.layouts import fact, listed, row_count
+from mixopt.finished.layouts import Layout, fact, listed, row_count
 from mixopt.finished.long_tables import find_long
 from mixopt.finished.rows import checked_weights, joined
 from mixopt.finished.sheets import Sheet, read_sheet
@@ -43,7 +43,7 @@ class Runs:
             are 1 where the files do not tell them; rows that share a run are its curve.
         names: (n,) the run's name of each row.
         cost: (n,) what each row cost, in the unit of the file; None if it is not told.
-        layout: `olmix`, `regmix`, `admire`, `mlflow` or `mixopt`.
+        layout: `olmix`, `regmix`, `admire`, `tracker` or `mixopt`.
         notes: what was detected, renormalised, dropped, merged or filled in, a sentence each.
     """
 
@@ -88,7 +88,8 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
     weights = checked_weights(left, layout.domains, notes)
     names, rows = joined(left, right, layout, weights, notes)
     values = np.stack([right.numbers(metric) for metric in layout.metrics], axis=1)[rows[:, 1]]
-    known, values = _measured(values, layout.metrics, names, notes, metrics)
+    metric_names, values = _no_copies(layout, weights[rows[:, 0]], values, metrics, notes)
+    known, values = _measured(values, metric_names, names, notes, metrics)
     rows, values = rows[known], values[known]
     names = [names[i] for i in np.flatnonzero(known)]
     kept = np.isfinite(values).any(axis=0)
@@ -102,7 +103,7 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
         notes.append(f"{row_count((~begun).sum())} of step 0 left out: nothing was trained yet.")
     table = TrialTable(
         domains=layout.domain_names,
-        metrics=tuple(m for m, keep in zip(layout.metrics, kept, strict=True) if keep),
+        metrics=tuple(m for m, keep in zip(metric_names, kept, strict=True) if keep),
         weights=weights,
         values=values[:, kept],
         params=params,
@@ -191,6 +192,22 @@ def _finished(path: Path, notes: list[str]) -> Sheet:
     sheet = read_sheet(path)
     notes += sheet.notes
     return layouts.with_steps(layouts.complete(sheet, notes), notes)
+
+
+def _no_copies(
+    layout: Layout, weights: np.ndarray, values: np.ndarray, path: Path, notes: list[str]
+) -> tuple[list[str], np.ndarray]:
+    """The metrics, and their `values` (n, q), without columns that repeat the domain they name."""
+    copies = [
+        metric
+        for j, metric in enumerate(layout.metrics)
+        if metric in layout.domains
+        and np.allclose(weights[:, layout.domains.index(metric)], values[:, j], rtol=0, atol=LOOSE)
+    ]
+    if copies:
+        notes.append(f"{path.name}: {listed(copies)}: the weights again, no metric, left out.")
+    kept = [j for j, metric in enumerate(layout.metrics) if metric not in copies]
+    return [layout.metrics[j] for j in kept], values[:, kept]
 
 
 def _measured(

@@ -22,8 +22,19 @@ from mixopt.csv_files import unguarded
 from mixopt.errors import RunsError
 from mixopt.finished.numerals import PERCENT, Numerals, is_missing
 
-DECLARED = re.compile(r'"?sep=(.)"?\r?\n')  # a first line by which Excel knows the delimiter
+# comments, and a line by which Excel knows the delimiter
+PREAMBLE = re.compile(r'(?:#[^,;\t|\r\n]*\r?\n)*(?:"?sep=(.)"?\r?\n)?')
 DELIMITERS = (",", ";", "\t", "|")
+OTHER_FORMATS = (
+    (b"pk\x03\x04", "a workbook or an archive"),
+    (b"\xd0\xcf\x11\xe0", "a workbook"),
+    (b"par1", "Parquet"),
+    (b"\x1f\x8b", "compressed"),
+    *((mark, "a page of HTML or XML") for mark in (b"<!doctype", b"<html", b"<?xml")),
+    (b'{"', "JSON"),
+    (b"[{", "JSON"),
+)
+"""First bytes of files that are taken for tables."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -148,12 +159,13 @@ def read_sheet(path: Path) -> Sheet:
     """
     notes: list[str] = []
     text = _text(path)
-    declared = DECLARED.match(text)
-    delimiter = declared[1] if declared else _delimiter(text, path)
+    preamble = PREAMBLE.match(text)
+    start = preamble.end() if preamble else 0
+    declared = preamble[1] if preamble else None
+    delimiter = declared or _delimiter(text[start:], path)
     if delimiter != ",":
         notes.append(f"{path.name}: cells are separated by {_said(delimiter)}.")
-    rows, lines = _rows(text[declared.end() :] if declared else text, delimiter, path)
-    lines = [line + bool(declared) for line in lines]
+    rows, lines = _rows(text[start:], delimiter, path, text[:start].count("\n"))
     if not rows:
         raise RunsError("is empty", where=str(path), mend="Give a header and a row per run")
     columns = _columns(rows[0], path)
@@ -199,6 +211,7 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as problem:
         raise RunsError(f"cannot be read: {problem.strerror}", where=str(path)) from None
+    _refuse_other_formats(data, path)
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
@@ -211,8 +224,17 @@ def _text(path: Path) -> str:
     return text
 
 
+def _refuse_other_formats(data: bytes, path: Path) -> None:
+    start = data.removeprefix(codecs.BOM_UTF8).lstrip()
+    for mark, what in OTHER_FORMATS:
+        if start.lower().startswith(mark):
+            raise RunsError(
+                f"is {what}, not CSV", where=str(path), mend="Write or save the table as CSV"
+            )
+
+
 def _delimiter(text: str, path: Path) -> str:
-    head = next(line for line in text.splitlines() if line.strip())
+    head = next((line for line in text.splitlines() if line.strip()), "")
     counts = {mark: head.count(mark) for mark in DELIMITERS}
     best = max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals: the comma
     if not counts[best]:
@@ -224,18 +246,19 @@ def _delimiter(text: str, path: Path) -> str:
     return best
 
 
-def _rows(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[int]]:
+def _rows(text: str, delimiter: str, path: Path, before: int) -> tuple[list[list[str]], list[int]]:
+    """The rows that are not empty, and the line of each, `before` lines of the file into it."""
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
-    rows, lines, line = [], [], 1
+    rows, lines, line = [], [], before + 1
     try:
         for row in reader:
             _refuse_control(row, f"{path}:{line}")
             if any(cell.strip() for cell in row):
                 rows.append([unguarded(cell.strip()) for cell in row])
                 lines.append(line)
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
     except csv.Error as problem:
         raise RunsError(
             f"cannot be split into cells: {problem}",

@@ -56,7 +56,7 @@ def test_one_table_of_mlflow_holds_both(tmp_path: Path) -> None:
     ]
     (tmp_path / "mlflow.csv").write_text(header + "".join(rows))
     runs = read_runs(tmp_path / "mlflow.csv", tmp_path / "mlflow.csv")
-    assert runs.layout == "mlflow"
+    assert runs.layout == "tracker"
     assert runs.names == ("a", "b", "c")
     assert runs.table.domains == ("params.web", "params.code")
     assert runs.table.metrics == ("metrics.loss",)
@@ -132,3 +132,74 @@ def test_a_column_without_which_rows_sum_to_one_is_named_whatever_it_is_called(
     runs = read(tmp_path, ratios, metrics)
     assert runs.table.domains == ("web", "code")
     assert any("R.csv: zeta: left out as no domain" in note for note in runs.notes)
+
+
+def test_the_trials_of_an_optuna_study(tmp_path: Path) -> None:
+    header = "number,value,datetime_start,duration,params_web,params_code,params_lr,state\n"
+    rows = [
+        f"{j},{3 - j},2025-03-02 10:00,0 days 00:01,{web},{code},0.0006,{state}\n"
+        for j, ((web, code), state) in enumerate(
+            zip([*WEIGHTS, (0.3, 0.7)], ["COMPLETE"] * 3 + ["PRUNED"], strict=True)
+        )
+    ]
+    (tmp_path / "trials.csv").write_text(header + "".join(rows))
+    runs = read_runs(tmp_path / "trials.csv", tmp_path / "trials.csv")
+    assert runs.names == ("0", "1", "2")
+    assert runs.table.domains == ("params_web", "params_code")
+    assert runs.table.metrics == ("value",)
+
+
+def test_the_table_of_a_wandb_panel_is_named_as_such(tmp_path: Path) -> None:
+    metrics = "Step,a - eval/loss,a - eval/loss__MIN,a - eval/loss__MAX\n10,3,3,3\n20,2,2,2\n"
+    assert "that of a W&B panel, with a column per run" in refused(tmp_path, metrics=metrics)
+
+
+def test_spreads_beside_metrics_are_no_metrics(tmp_path: Path) -> None:
+    metrics = 'run,"acc,none","acc_stderr,none",loss_mean,loss_std,ppl_stderr\n'
+    metrics += "".join(f"{run},0.{j + 5},0.01,{j + 2},0.1,{j + 7}\n" for j, run in enumerate("abc"))
+    runs = read(tmp_path, metrics=metrics)
+    assert runs.table.metrics == ("acc,none", "loss_mean", "ppl_stderr")
+    assert any("acc_stderr,none, loss_std: spreads of metrics" in note for note in runs.notes)
+
+
+def test_a_metric_that_repeats_the_weights_of_a_domain_is_left_out(tmp_path: Path) -> None:
+    runs = read(tmp_path, metrics="run,web,code,loss\na,0.5,3,1\nb,0.25,2,2\nc,1,4,3\n")
+    assert runs.table.metrics == ("code", "loss")  # the loss on code may be called as code is
+    assert any("web: the weights again" in note for note in runs.notes)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"PK\x03\x04\x14", "a workbook or an archive"),
+        (b"PAR1\x15", "Parquet"),
+        (b"<!DOCTYPE html><html>", "a page of HTML"),
+        (b'\xef\xbb\xbf{"run": "a", "web": 1}\n', "JSON"),
+    ],
+)
+def test_what_is_no_csv_is_named(tmp_path: Path, start: bytes, what: str) -> None:
+    (tmp_path / "R.csv").write_bytes(start)
+    with pytest.raises(RunsError, match=f"is {what}"):
+        read_runs(tmp_path / "R.csv", tmp_path / "R.csv")
+
+
+def test_comments_before_the_header_are_passed_over_and_counted(tmp_path: Path) -> None:
+    ratios = "# exported\n# in March\n" + RATIOS
+    assert read(tmp_path, ratios).table.weights.tolist() == WEIGHTS
+    assert "R.csv:5: web" in refused(tmp_path, ratios.replace("b,0.25", "b,-0.25"))
+
+
+def test_counts_of_tokens_are_to_be_divided(tmp_path: Path) -> None:
+    ratios = "run,web,code\na,5000000,5000000\nb,250000,750000\nc,1000000,0\n"
+    assert "look like counts of tokens" in refused(tmp_path, ratios)
+
+
+def test_a_mixture_in_one_cell_is_quoted(tmp_path: Path) -> None:
+    ratios = 'Name,mixture\na,"{""web"": 1}"\nb,"{""web"": 1}"\n'
+    quoted = """'{"web": 1}' in column 'mixture' of line 2 is no number"""
+    assert quoted in refused(tmp_path, ratios)
+
+
+def test_control_characters_are_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, RATIOS.replace("\nb,", "\nb\x1b[31m,"))
+    assert "R.csv:3: holds the control character '\\x1b'" in message

@@ -301,7 +301,7 @@ def test_files_that_are_no_table_say_so(tmp_path: Path, text: str, what: str) ->
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "M.csv").write_bytes(b"PAR1\xff\xfe\x00")
+    (tmp_path / "M.csv").write_bytes(b"caf\xe9,1\n")
     with pytest.raises(RunsError, match=r"M\.csv: is not text"):
         read_runs(tmp_path / "M.csv", tmp_path / "M.csv")
     with pytest.raises(RunsError, match=r"R\.csv: cannot be read: No such file"):
