@@ -376,7 +376,10 @@ def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str)
         raise LedgerError(
             f"the trials there are of another study folder than {owner.home}",
             where=url,
-            mend="Give the study a ledger of its own, or another name",
+            mend="Give the study a ledger of its own, or another name"
+            if not _in_folder(url, owner)
+            else "Restore the folder's identity.json, by which its ledger knows it, or put the "
+            "folder's own ledger back",
         )
 
 

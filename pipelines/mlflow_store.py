@@ -13,10 +13,13 @@ import os
 import re
 import shlex
 import shutil
+import sqlite3
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from mixopt import urls
 from mixopt.trials import CurvePoint
@@ -34,6 +37,7 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+ARTIFACTS = "mlartifacts"  # beside a database of our own
 BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100  # parameters, and tags, that it takes at once
 
@@ -42,6 +46,29 @@ def tracking_uri(study: Study) -> str:
     """Where the runs of `study` are shown: its own setting, MLFLOW_TRACKING_URI, or its folder."""
     chosen = study.mlflow.uri or os.environ.get("MLFLOW_TRACKING_URI")
     return chosen or urls.sqlite(study.home / "mlflow.db")
+
+
+def set_moved_aside(study: Study) -> Path | None:
+    """Set the study folder's own database aside if the folder was moved or copied since.
+
+    MLflow's database holds absolute paths: artifacts would be written to the folder's former place,
+    which may be another study's now. MLflow is a view, so a new database shows the same.
+
+    Returns:
+        What it is called now; None where it stays.
+    """
+    path, name = study.home / "mlflow.db", study.mlflow.experiment
+    if urls.sqlite_path(tracking_uri(study)) != path or not path.exists():
+        return None
+    asked = "select artifact_location from experiments where name = ?"
+    # what cannot be read is left to MLflow, which says so
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
+        found = database.execute(asked, (name,)).fetchone()
+        if found is not None and not _leads_to(str(found[0]), path.parent / ARTIFACTS):
+            aside = path.with_name(f"mlflow-{round(time.time())}.db")
+            path.rename(aside)
+            return aside
+    return None
 
 
 def ui_command(study: Study) -> str:
@@ -200,7 +227,13 @@ def _artifact_location(uri: str, home: Path) -> str | None:
     path = urls.sqlite_path(uri)
     if path is not None:
         # MLflow's default is ./mlruns below wherever the command was started
-        return (path.absolute().parent / "mlartifacts").as_uri()
+        return (path.absolute().parent / ARTIFACTS).as_uri()
     if "://" in uri and not uri.startswith(("http://", "https://", "file:", "databricks")):
-        return (home / "mlartifacts").as_uri()
+        return (home / ARTIFACTS).as_uri()
     return None
+
+
+def _leads_to(location: str, folder: Path) -> bool:
+    """Whether `location` is `folder`, by whichever path, or no folder of this machine."""
+    parts = urlsplit(location)
+    return parts.scheme != "file" or Path(unquote(parts.path)).resolve() == folder.resolve()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,14 @@ from mixopt.frames import trials_frame
 from mixopt.trials import State, Trial
 from pipelines import tracked_values as values
 from pipelines import wording
-from pipelines.mlflow_store import RunStore, curve_metrics, quiet, tracking_uri, ui_command
+from pipelines.mlflow_store import (
+    RunStore,
+    curve_metrics,
+    quiet,
+    set_moved_aside,
+    tracking_uri,
+    ui_command,
+)
 from pipelines.registered_model import register
 
 if TYPE_CHECKING:
@@ -58,6 +66,7 @@ class _Child:
     told: str
     started: int
     status: str
+    place: str
 
 
 def _shown(
@@ -90,6 +99,9 @@ class Tracker:
     def __init__(self, study: Study, owner: Identity, on_warning: Callable[[str], None]) -> None:
         self.study, self.enabled = study, study.mlflow.enabled
         self._id = owner.id  # two folders of one name may share a server
+        # A copy on another machine keeps the id if it cannot see the original there. So what is
+        # removed must have been made at this very place.
+        self._place = f"{socket.gethostname()}:{study.home.resolve()}"
         self.error: Exception | None = None
         self._on_warning, self._rest_until, self._rest = on_warning, 0.0, FIRST_REST
         self._objective = study.mixture_objective()
@@ -152,10 +164,11 @@ class Tracker:
         """Show the whole study, all that was missed and nothing twice.
 
         Works from the ledger's `trials` and the study folder alone, so also after MLflow's
-        database was deleted. Runs of trials that the ledger does not know are removed.
+        database was deleted. Runs of trials that the ledger does not know are removed if they were
+        made here.
         """
         for number in self._children.keys() - {t.number for t in trials}:
-            store.client.delete_run(self._children.pop(number).run)
+            self._remove(store, self._children.pop(number))
         for trial in trials:
             self._show(store, trial)
         verdict = records.read_verdict(self.study.home)
@@ -186,6 +199,12 @@ class Tracker:
     def _connected(self) -> RunStore:
         if self._store is not None:
             return self._store
+        aside = set_moved_aside(self.study)
+        if aside is not None:
+            self._on_warning(
+                f"the study folder was moved or copied, and MLflow's database names files at its "
+                f"former place; it is kept as {aside.name}, and a new one shows the study"
+            )
         store = RunStore.open(self.study)
         identity = {"mixopt.study": self.study.name, "mixopt.id": self._id}
         parents = store.runs({**identity, "mixopt.kind": "study"})
@@ -202,8 +221,13 @@ class Tracker:
         other = self._children.get(number)
         if other is not None:
             less, child = sorted((child, other), key=lambda c: (c.status == "FINISHED", c.told))
-            store.client.delete_run(less.run)
+            self._remove(store, less)
         self._children[number] = child
+
+    def _remove(self, store: RunStore, child: _Child) -> None:
+        """Delete a run, unless another folder or machine made it."""
+        if child.place == self._place:
+            store.client.delete_run(child.run)
 
     def _create_parent(self, store: RunStore, identity: Mapping[str, str]) -> Run:
         tags = {**identity, "mixopt.kind": "study", "mixopt.version": mixopt.__version__}
@@ -224,7 +248,7 @@ class Tracker:
         status = STATUS[trial.state]
         child = self._children.get(trial.number)
         if child is not None and child.spec != spec:  # left from another life of this folder
-            store.client.delete_run(child.run)
+            self._remove(store, child)
             child = None
         if child is not None and (child.told, child.status) == (told, status):
             return
@@ -313,6 +337,7 @@ class Tracker:
             "mixopt.study": self.study.name,
             "mixopt.id": self._id,
             "mixopt.kind": kind,
+            "mixopt.place": self._place,
             "mlflow.parentRunId": self._parent,
         }
 
@@ -334,4 +359,5 @@ def _child(run: Run) -> _Child:
         tags.get("mixopt.told", ""),
         run.info.start_time,
         run.info.status,
+        tags.get("mixopt.place", ""),
     )

@@ -219,6 +219,37 @@ def test_the_sync_of_a_copied_folder_leaves_the_runs_of_the_original(
     assert len(after - before) == 3
 
 
+def test_a_copy_on_another_machine_removes_no_run_of_the_original(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = finished_study(tmp_path, "restored", trials=7)
+    assert tracker_of(original).sync(trials_of(original))
+    before = {run.info.run_id for run in runs_of(original, "trial")}
+    # from a backup made when three trials were there, under the id of the original
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert tracker_of(original).sync(trials_of(original)[:3])
+    assert {run.info.run_id for run in runs_of(original, "trial")} == before
+
+
+def test_a_copied_folder_keeps_its_artifacts_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    original = finished_study(tmp_path / "original", "shipped", trials=7)
+    assert tracker_of(original).sync(trials_of(original))
+    before = sorted(original.home.rglob("*"))
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    copy, said = load_study(tmp_path / "copy" / "study.yaml"), list[str]()
+    for _ in range(2):
+        assert Tracker.open(copy, owner_of(copy), on_warning=said.append).sync(trials_of(copy))
+    assert sorted(original.home.rglob("*")) == before
+    assert "moved or copied" in said[0]
+    assert len(said) == 1
+    assert len(runs_of(copy, "trial")) == len(trials_of(copy))
+    assert list(copy.home.glob("mlflow-*.db"))
+    assert list(copy.home.glob("mlartifacts/*/artifacts/trials.csv"))
+
+
 def test_the_study_file_is_uploaded_without_its_passwords(database: str, tmp_path: Path) -> None:
     study = write_study(tmp_path, "secretive")
     with study.path.open("a") as file:
