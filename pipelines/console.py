@@ -60,11 +60,13 @@ class Display:
     Args:
         console: where to print.
         total: FLOPs of the whole job, as planned.
+        whole: what the bar of the whole job is called.
     """
 
-    def __init__(self, console: Console, total: float = 0.0) -> None:
+    def __init__(self, console: Console, total: float = 0.0, whole: str = "whole study") -> None:
         self.console = console
         self.total = total
+        self.whole = whole
         self._done = 0.0  # FLOPs of the phases that ended
         self._live: dict[str, float] = {}
         self._items = (0, 0)
@@ -119,7 +121,7 @@ class Display:
                 self._tasks = (
                     self._bars.add_task(label, total=total, completed=int(self._resumed), note=""),
                     self._bars.add_task(
-                        "whole study",
+                        self.whole,
                         total=max(self.total, self._done + total),
                         completed=int(self._done + self._resumed),
                         note="",

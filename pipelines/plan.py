@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -38,6 +39,7 @@ class Step:
         recipe: how they are trained.
         at_once: how many are handed out together; the next ones wait for all of them.
         proxies: whether they may train in cohorts.
+        command: the one that trains them, as `mixopt run` does too.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Step:
     recipe: Recipe
     at_once: int
     proxies: bool = False
+    command: Literal["search", "select", "promote"] = "promote"
 
     def cohorts(self, room: Room) -> list[int]:
         """Sizes of the cohorts of those that are handed out together, largest first."""
@@ -97,13 +100,15 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     swarm, selected = search.trials + search.repeats, finalists * select.seeds
 
     def trials(name: str, runs: int, at_once: int) -> Step:
-        return Step(name, runs, proxy.tokens, model, proxy.recipe, at_once, proxies=True)
+        tokens, recipe = proxy.tokens, proxy.recipe
+        return Step(name, runs, tokens, model, recipe, at_once, proxies=True, command="search")
 
+    selection = trials("selection (at most)", selected, selected)
     found = [
         trials("first swarm", swarm, swarm),
         trials("rounds", search.rounds * search.batch, search.batch),
         # Natural, uniform, the surrogate's optimum and the best observed; often two of them agree.
-        trials("selection (at most)", selected, selected),
+        dataclasses.replace(selection, command="select"),
     ]
     if study.promote is not None:
         promote = study.promote
@@ -115,6 +120,11 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
             Step("upcycled model", 1, promote.tokens, full, recipe, 1),
         ]
     return found
+
+
+def planned_flops(study: Study, corpus: Corpus, command: str) -> float:
+    """Training FLOPs of all that `mixopt search`, `select`, `promote` or `run` trains."""
+    return sum(s.flops for s in steps(study, corpus) if command in ("run", s.command))
 
 
 def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:

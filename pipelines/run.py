@@ -22,6 +22,12 @@ from pipelines.session import Session, open_session
 from pipelines.tracking import tracking_uri
 
 Step = Literal["search", "select", "promote", "run"]
+WHOLE = {
+    "search": "whole search",
+    "select": "whole selection",
+    "promote": "whole promotion",
+    "run": "whole study",
+}
 
 
 def run_study(path: Path, step: Step = "run") -> None:
@@ -34,12 +40,12 @@ def run_study(path: Path, step: Step = "run") -> None:
     if step in ("select", "promote"):
         require_begun(load_study(path), f"mixopt search {path}")
     console = make_console()
-    display = Display(console)
+    display = Display(console, whole=WHOLE[step])
     with open_session(path, display) as session:
         study = session.study
         promote.check(study, session.corpus)
         search.check(study)
-        display.total = sum(s.flops for s in plan.steps(study, session.corpus))
+        display.total = plan.planned_flops(study, session.corpus, step)
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:

@@ -21,7 +21,7 @@ from mixopt.models.upcycling import UPCYCLERS
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
 from pipelines.init import write_study_file
-from pipelines.plan import Room, Step, rate_advice, show_plan, steps
+from pipelines.plan import Room, Step, planned_flops, rate_advice, show_plan, steps
 from pipelines.promote import check
 from tests.conftest import write_sources
 from tests.pipelines.whole_study import STEP, write_study
@@ -117,6 +117,20 @@ def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
         "domain experts": (2, 10 * STEP),
         "upcycled model": (1, 20 * STEP),
     }
+
+
+def test_a_command_counts_its_own_trainings_alone(text_corpus: Corpus, tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    flops = {step.name: step.flops for step in steps(study, text_corpus)}
+    swarm, rounds, selection, *promotion = flops.values()
+    counted = {
+        command: planned_flops(study, text_corpus, command)
+        for command in ("search", "select", "promote", "run")
+    }
+    assert counted["search"] == swarm + rounds
+    assert counted["select"] == selection
+    assert counted["promote"] == sum(promotion)
+    assert counted["run"] == pytest.approx(sum(flops.values()))
 
 
 def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path) -> None:
