@@ -34,7 +34,7 @@ def hold(
 
     Raises:
         LedgerError: (or `error`) another process holds it, named with host and since when; or the
-            file cannot be written.
+            file cannot be written; or its file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,14 @@ def hold(
                         f"{what} is held by {holder(path)}", where=str(path), mend=mend
                     ) from None
                 time.sleep(0.2)
+            except OSError as problem:  # ENOTSUP, ENOLCK: network file systems without locks
+                raise error(
+                    f"{what} cannot be locked: this file system refuses `flock` "
+                    f"({problem.strerror})",
+                    where=str(path),
+                    mend="Keep this folder on a local disk, or on storage that is mounted with "
+                    "locks (NFS 4, Lustre with `-o flock`)",
+                ) from None
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))

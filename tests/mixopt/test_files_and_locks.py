@@ -1,5 +1,7 @@
 """Files are whole or absent, and locks die with their holder."""
 
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -150,3 +152,19 @@ def test_a_second_holder_is_refused_naming_the_first(tmp_path: Path) -> None:
         holder.wait()
     with locks.hold(lock, "study x", patience=5):  # the kernel freed it with its holder
         assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_named_with_what_to_do(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:  # as network file systems do; none can be mounted here
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock = tmp_path / "lock"
+    with (
+        pytest.raises(LedgerError, match=rf"{lock}: study x cannot be locked.*mounted with locks"),
+        locks.hold(lock, "study x"),
+    ):
+        pass

@@ -314,6 +314,21 @@ def test_the_message_of_a_trial_holds_no_password_also_where_it_is_cut(tmp_path:
         assert "ter2" not in ledger.trial(number).message
 
 
+def test_a_database_that_fails_while_a_study_runs_is_named_with_its_own_words(
+    tmp_path: Path,
+) -> None:
+    ledger = reopened(tmp_path)
+    ledger.add(spec())
+    (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
+    for act in (ledger.trials, lambda: ledger.start(0), lambda: ledger.add(spec())):
+        with pytest.raises(
+            LedgerError, match=r"ledger\.db: the ledger cannot be used: \S+"
+        ) as caught:
+            act()
+        assert "max length" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def read(path: Path, name: str = "demo") -> Ledger:
     owner = claim(path, "recipe")
     return Ledger.read(urls.sqlite(path / "ledger.db"), name, OBJECTIVE, owner)
