@@ -216,6 +216,7 @@ def _stages(job: Promotion) -> dict[str, Any]:
             weighed=session.weighed,
         ),
         session.resources,
+        session.display.warn,
     )
     last = job.work(
         "upcycled",

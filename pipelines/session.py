@@ -145,7 +145,8 @@ class Session:
 
             self.connect()
             model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
-            known[purpose] = settled(model, asked.recipe, self.resources).precision
+            chosen = settled(model, asked.recipe, self.resources, self.display.warn)
+            known[purpose] = chosen.precision
             files.write_json(path, known)
         return dataclasses.replace(recipe, precision=known[purpose])
 
@@ -156,7 +157,9 @@ class Session:
             from workers import measured
 
             self.connect()
-            chosen = measured.cohort(self.model, self.recipe("proxy"), self.resources)
+            chosen = measured.cohort(
+                self.model, self.recipe("proxy"), self.resources, self.display.warn
+            )
             files.write_json(path, {"proxies": chosen})
         return _settled(path, _cohort_size)
 

@@ -28,7 +28,15 @@ from ray import ObjectRefGenerator
 from mixopt.errors import CorpusError, TrainingError
 from mixopt.trials import Failure, Outcome
 from workers.absence import Absence
-from workers.cluster import Resources, all_answer, node_ids, slots, too_small
+from workers.cluster import (
+    Resources,
+    all_answer,
+    check_connection,
+    head_answers,
+    node_ids,
+    slots,
+    too_small,
+)
 from workers.proxy_task import Work, perform
 
 WAIT_SECONDS = 1.0
@@ -102,10 +110,12 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
 
     Raises:
         CorpusError: a worker met bad data.
-        TrainingError: a worker crashed, no node can hold a single trial, or none came back.
+        TrainingError: a worker crashed, no node can hold a single trial, none came back, or Ray is
+            gone.
     """
     if not works:
         return
+    check_connection()
     if too_small(resources):
         raise TrainingError(
             f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
@@ -123,6 +133,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
     absence = Absence()
     try:
         while waiting or running:
+            check_connection()
             # A few more than fit, so that a free slot never waits for us.
             there = slots(resources)
             if there < 1 and absence.begins():
@@ -157,8 +168,9 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
                     waiting.append(attempt)
                 yield event
     finally:
-        for stream in running:
-            ray.cancel(stream, force=True)
+        if head_answers():  # else Ray waits for it, and ends this process after a minute
+            for stream in running:
+                ray.cancel(stream, force=True)
 
 
 def _on_worker(

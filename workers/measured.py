@@ -7,30 +7,42 @@ side, could come to different answers, and differ by their rounding.
 from __future__ import annotations
 
 import dataclasses
-
-import ray
+from collections.abc import Callable
 
 from mixopt.models.config import ModelConfig
 from mixopt.recipe import Recipe
 from workers.cluster import Resources
+from workers.once import call
+
+Warn = Callable[[str], None]
 
 
-def settled(model: ModelConfig, recipe: Recipe, resources: Resources) -> Recipe:
-    """`recipe` with fp32 or bf16, whichever is faster for `model` on a worker of this cluster."""
-    task = ray.remote(_precision).options(
-        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
+def settled(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn) -> Recipe:
+    """`recipe` with fp32 or bf16, whichever is faster for `model` on a worker of this cluster.
+
+    Raises:
+        TrainingError: it cannot be measured; see `workers.once.call`, also for `warn`.
+    """
+    return call(
+        *(_precision, model, recipe, resources.threads, resources.device),
+        resources=resources,
+        label="measuring precisions",
+        warn=warn,
     )
-    chosen: Recipe = ray.get(task.remote(model, recipe, resources.threads, resources.device))
-    return chosen
 
 
-def cohort(model: ModelConfig, recipe: Recipe, resources: Resources) -> int:
-    """How many proxies of `model` train fastest as one on a worker of this cluster."""
-    task = ray.remote(_cohort).options(
-        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
+def cohort(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn) -> int:
+    """How many proxies of `model` train fastest as one on a worker of this cluster.
+
+    Raises:
+        TrainingError: it cannot be measured; see `workers.once.call`, also for `warn`.
+    """
+    return call(
+        *(_cohort, model, recipe, resources),
+        resources=resources,
+        label="measuring cohorts",
+        warn=warn,
     )
-    chosen: int = ray.get(task.remote(model, recipe, resources))
-    return chosen
 
 
 def _precision(model: ModelConfig, recipe: Recipe, threads: int, device: str) -> Recipe:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from mixopt import files, locks, markers
 from workers.cluster import Resources
+from workers.once import call
 from workers.proxy_task import LOCK_PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -55,13 +54,20 @@ class Upcycling:
     weighed: tuple[str, ...] = ()
 
 
-def upcycle_on_cluster(ask: Upcycling, resources: Resources) -> dict[str, Any]:
-    """Upcycle on a worker; a dictionary of `metrics` before training, and the `receipt`."""
-    task = ray.remote(upcycle).options(
-        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts
+def upcycle_on_cluster(
+    ask: Upcycling, resources: Resources, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Upcycle on a worker; a dictionary of `metrics` before training, and the `receipt`.
+
+    Raises:
+        MixoptError: it fails, or is lost too often; see `workers.once.call`, also for `warn`.
+    """
+    return call(
+        *(upcycle, ask, resources.threads, resources.device),
+        resources=resources,
+        label="upcycling",
+        warn=warn,
     )
-    said: dict[str, Any] = ray.get(task.remote(ask, resources.threads, resources.device))
-    return said
 
 
 def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from mixopt.trials import TrialResult
 from proxies.job import Job
 from proxies.training import train
 from workers import driver
-from workers.cluster import Resources
+from workers.cluster import Resources, check_address, check_connection
 from workers.proxy_task import ATTEMPTS, Work, finished, join, perform
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -69,6 +69,12 @@ def test_every_work_is_started_and_finished_once(text_corpus: Corpus, tmp_path: 
     done = [e for e in events if isinstance(e, driver.Finished)]
     assert sorted(e.key for e in done) == ["a", "b", "c"]
     assert all(e.outcomes[0].result is not None for e in done)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_cluster_that_is_there_is_connected_to() -> None:
+    check_address(ray.get_runtime_context().gcs_address)
+    check_connection()
 
 
 @pytest.mark.usefixtures("ray_here")

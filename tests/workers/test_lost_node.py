@@ -1,4 +1,7 @@
-"""A study outlives its nodes: a lost one costs no attempt, and without any the driver waits."""
+"""A study outlives its nodes: a lost one costs no attempt, and without any the driver waits.
+
+Without Ray's head it stops, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from tests.pipelines.whole_study import ROOT, environment
 pytestmark = pytest.mark.xdist_group("ray")
 
 # in a process of its own: this cluster is not the one that other tests share
-LOSE_THE_ONLY_NODE = """
+LOSE_NODE_AND_HEAD = """
 import sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 from mixopt.corpus.shards import Corpus
+from mixopt.errors import TrainingError
 from mixopt.records import CHECKPOINT
 from tests.workers.test_driver import work
 from workers import driver
@@ -43,17 +47,25 @@ for event in driver.run([piece], Resources(cpus=1, attempts=1)):
             cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
         case driver.Finished():
             print("finished", event.outcomes[0].result is not None, file=told)
+piece = work(Corpus.open(sys.argv[1]), Path(sys.argv[2]), "b", steps=60000)
+try:
+    for event in driver.run([piece], Resources(cpus=1, attempts=1)):
+        if isinstance(event, driver.Progressed):
+            cluster.head_node.kill_gcs_server(check_alive=False)
+except TrainingError as error:
+    print(error.what.split(":")[0], file=told)
 ray.shutdown()
 cluster.shutdown()
 """
 
 
-def test_a_lost_node_costs_no_attempt_and_the_driver_waits_for_another(
+def test_a_lost_node_costs_no_attempt_and_is_waited_for_and_a_lost_head_stops_the_driver(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
     events = tmp_path / "events"
     arguments = map(str, (text_corpus.path, tmp_path, events))
-    command = [sys.executable, "-c", LOSE_THE_ONLY_NODE, *arguments]
+    command = [sys.executable, "-c", LOSE_NODE_AND_HEAD, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert events.read_text().splitlines() == ["failed False True", "waiting", "finished True"]
+    node_lost = ["failed False True", "waiting", "finished True"]
+    assert events.read_text().splitlines() == [*node_lost, "Ray's head is gone"]
