@@ -7,11 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mixopt import __version__
 from pipelines.corpus import corpus_app
+from pipelines.stopping import stoppable
+
+
+class Commands(TyperGroup):
+    """The commands. Each can be stopped; typer's own way ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        with stoppable():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Find the data mixture for a mixture-of-experts language model with many small proxies, "
     "and carry it into the full upcycled run.",
     no_args_is_help=True,
@@ -335,9 +348,6 @@ def main(*arguments: Any) -> None:
         message = styled(("error", "bold red"), f" {error}")
         make_error_console().print(message, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""A command that is stopped, or finds no Ray, says so in one line; the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from mixopt import locks
+from mixopt.corpus.shards import Corpus
+from mixopt.records import CHECKPOINT
+from mixopt.study import load_study
+from pipelines.stopping import stoppable
+from tests.pipelines.held import HOLD, HeldRouter
+from tests.pipelines.whole_study import (
+    MODEL,
+    RECIPE,
+    STEP,
+    attempts,
+    finish,
+    ledger_trials,
+    start,
+    wait_for,
+    write_study,
+)
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+STOPPED = "stopped; run the same command to go on"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_after_its_clean_up(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(number)
+
+    with pytest.raises(SystemExit) as ended, stoppable():
+        work()
+    assert (ended.value.code, cleaned) == (code, [number])
+    assert capsys.readouterr().err.strip() == STOPPED
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stoppable():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_search_that_is_stopped_keeps_its_trials_and_goes_on(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    router = f"{HeldRouter.__module__}:{HeldRouter.__name__}"
+    file = write_study(
+        tmp_path / "study.yaml",
+        text_corpus.path,
+        proxy={
+            "tokens": 2000 * STEP,
+            "model": MODEL | {"router": router},
+            "recipe": RECIPE | {"checkpoint_seconds": 0.05},
+        },
+        ray={"cohort": 1},
+        mlflow={"enabled": False},
+    )
+    home, still = load_study(file).home, tmp_path / "hold"
+
+    def stop(number: signal.Signals, begun: int) -> int:
+        """Stop a search by `number` once trial 0 has begun so many times; its exit code."""
+        still.unlink(missing_ok=True)
+        driver = start("pipelines.cli", "search", file, cwd=tmp_path, **{HOLD: str(still)})
+        wait_for(lambda: len(attempts(home).get(0, ())) == begun, driver)
+        wait_for((home / "trials" / "0000" / CHECKPOINT).exists, driver)
+        still.touch()
+        driver.send_signal(number)
+        done = finish(driver)
+        assert done.stderr.strip().splitlines() == [STOPPED]
+        with locks.hold(home / "driver.lock", "the study"):  # it let go
+            return done.returncode
+
+    assert stop(signal.SIGTERM, 1) == 143
+    before = [(t.number, t.spec) for t in ledger_trials(file)]
+    assert stop(signal.SIGINT, 2) == 130
+    assert [(t.number, t.spec) for t in ledger_trials(file)] == before
+    assert not any(t.ended for t in ledger_trials(file))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(text_corpus: Corpus, tmp_path: Path) -> None:
+    file = write_study(
+        tmp_path / "study.yaml",
+        text_corpus.path,
+        ray={"address": None},
+        mlflow={"enabled": False},
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        search = start("pipelines.cli", "search", file, cwd=tmp_path, RAY_ADDRESS=address)
+        done = finish(search)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert f"RAY_ADDRESS: no Ray answers at {address}" in line
