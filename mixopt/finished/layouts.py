@@ -61,8 +61,12 @@ HOUSEKEEPING = frozenset(
 """Last parts of columns that trackers write beside metrics; they measure no model."""
 SYSTEM = frozenset({"sys", "system", "monitoring", "source_code", "_wandb"})
 """First parts of columns that trackers write about the machine and themselves."""
-TRACKED = (("params.", "metrics."), ("config.", "summary."), ("params_", "value"))
-"""Before settings and before results in one table: of MLflow, of W&B, of Optuna."""
+TRACKED = (
+    (re.compile(r"params\."), re.compile(r"metrics\.")),
+    (re.compile(r"config\."), re.compile(r"summary\.")),
+    (re.compile(r"params_"), re.compile(r"value$|values_\d")),
+)
+"""How settings and results begin in one table of MLflow, of W&B, of Optuna."""
 SPREAD = re.compile(
     r"[_ .-]?(?:std_?err|std_?dev|stdev|std|sem|se|ci95|ci)(?=$|[,/ ])|__(?:MIN|MAX)$"
 )
@@ -193,7 +197,8 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     if domains:
         name = "mixopt" if exported(ratios) else "admire"
     elif one and (tracked := _tracked(ratios)):
-        domains, name = _weights(ratios, _prefixed(ratios, tracked[0]), notes), "tracker"
+        settings = [column for column in ratios.columns if tracked[0].match(column)]
+        domains, name = _weights(ratios, settings, notes), "tracker"
     elif one:
         domains, name = _prefixed(ratios, "train_"), "regmix"
         if domains and not set(ratios.columns) - {*domains, *reserved(ratios)}:
@@ -280,8 +285,8 @@ def _measures(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
     if exported(sheet):
         return [column for column in columns if not column.startswith(EXPORTED)]
     kept = [column for column in columns if not _is_housekeeping(column)]
-    results = _tracked(sheet)[1:] or ("metrics.",)
-    kept = [column for column in kept if column.startswith(results)] or kept
+    result = (_tracked(sheet) or TRACKED[0])[1]
+    kept = [column for column in kept if result.match(column)] or kept
     others = [column for column in columns if column not in kept]
     spreads = [column for column in kept if _is_spread(column, kept)]
     if spreads:
@@ -308,9 +313,7 @@ def _last_part(column: str) -> str:
 def _plain(column: str) -> str:
     """`column` without what trackers put around a name."""
     name = re.sub(r" \((last|min|max|mean)\)$", "", column)
-    for prefix in (*(settings for settings, _ in TRACKED), "metrics.", "summary."):
-        name = name.removeprefix(prefix)
-    return name
+    return re.sub(r"^(params\.|metrics\.|config\.|summary\.|params_)", "", name)
 
 
 def _is_spread(column: str, others: Sequence[str]) -> bool:
@@ -319,9 +322,12 @@ def _is_spread(column: str, others: Sequence[str]) -> bool:
     return measured != column and bool({measured, f"{measured}_mean"} & set(others))
 
 
-def _tracked(sheet: Sheet) -> tuple[str, ...]:
-    """The pair of `TRACKED` with which columns of `sheet` begin; empty if there is none."""
-    return next((pair for pair in TRACKED if all(_prefixed(sheet, prefix) for prefix in pair)), ())
+def _tracked(sheet: Sheet) -> tuple[re.Pattern[str], re.Pattern[str]] | None:
+    """The pair of `TRACKED` that columns of `sheet` begin with; None if there is none."""
+    for pair in TRACKED:
+        if all(any(part.match(column) for column in sheet.columns) for part in pair):
+            return pair
+    return None
 
 
 def _is_housekeeping(column: str) -> bool:

@@ -203,3 +203,8 @@ def test_a_mixture_in_one_cell_is_quoted(tmp_path: Path) -> None:
 def test_control_characters_are_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, RATIOS.replace("\nb,", "\nb\x1b[31m,"))
     assert "R.csv:3: holds the control character '\\x1b'" in message
+
+
+def test_other_columns_that_begin_with_value_are_metrics_like_all(tmp_path: Path) -> None:
+    metrics = "run,params_total,value_loss,bpb\na,30,3,1\nb,31,2,2\nc,32,4,3\n"
+    assert read(tmp_path, metrics=metrics).table.metrics == ("params_total", "value_loss", "bpb")
