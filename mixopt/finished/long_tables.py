@@ -141,7 +141,7 @@ class Long:
         ]
 
     def _sums_to_one(self, column: str) -> bool:
-        values = np.nan_to_num(self.sheet.numbers(column))
+        values = np.nan_to_num(self.sheet.numbers(column), posinf=0.0, neginf=0.0)
         sums = np.array(
             [sum(values[row] for row in self._once(rows).values()) for rows in self.rows]
         )

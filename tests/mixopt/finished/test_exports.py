@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mixopt.errors import RunsError
 from mixopt.finished.runs import Runs, read_runs
@@ -208,3 +211,37 @@ def test_control_characters_are_refused(tmp_path: Path) -> None:
 def test_other_columns_that_begin_with_value_are_metrics_like_all(tmp_path: Path) -> None:
     metrics = "run,params_total,value_loss,bpb\na,30,3,1\nb,31,2,2\nc,32,4,3\n"
     assert read(tmp_path, metrics=metrics).table.metrics == ("params_total", "value_loss", "bpb")
+
+
+HEADS = (
+    *("run", "Name", "State", "step", "_step", "seed", "domain", "task", "weight", "value", "loss"),
+    *("web", "code", "lr", "tokens", "model", "params.web", "metrics.loss", "params_web", "acc"),
+    *("ratio_web", "metric_a", "mixture.web", "trial", "web/loss", "acc_stderr", ""),
+)
+CELLS = (
+    *("a", "b", "c", "0.5", "0.25", "0.75", "1", "0", "", "nan", "inf", "12%", "1,234", "60M"),
+    *("finished", "crashed", "-1", "x y", "—", "1e400", "3"),
+)
+
+
+@st.composite
+def any_table(draw: st.DrawFn) -> str:
+    """A table of a few such columns, whose cells are of a few kinds each."""
+    heads = draw(st.lists(st.sampled_from(HEADS), min_size=2, max_size=6, unique=True))
+    kinds = [draw(st.lists(st.sampled_from(CELLS), min_size=1, max_size=4)) for _ in heads]
+    rows = draw(st.lists(st.tuples(*map(st.sampled_from, kinds)), min_size=1, max_size=9))
+    return "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in (heads, *rows))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@given(ratios=any_table(), metrics=any_table(), one=st.booleans())
+def test_any_such_tables_are_read_or_refused_with_an_error_of_ours(
+    tmp_path: Path, ratios: str, metrics: str, one: bool
+) -> None:
+    (tmp_path / "R.csv").write_text(ratios)
+    (tmp_path / "M.csv").write_text(metrics)
+    try:
+        runs = read_runs(tmp_path / "R.csv", tmp_path / ("R.csv" if one else "M.csv"))
+    except RunsError:
+        return
+    assert np.allclose(runs.table.weights.sum(axis=1), 1)
