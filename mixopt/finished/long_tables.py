@@ -8,6 +8,7 @@ A table is long if the rows of a run are told apart by a column of texts that co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,7 @@ class Long:
         """What `on` holds, each once."""
         return list(dict.fromkeys(self.sheet.cells[self.on]))
 
+    @functools.cached_property
     def numbers(self) -> list[str]:
         """Columns of numbers that are neither keys nor other facts."""
         taken = {*layouts.reserved(self.sheet), *self.keys, self.on}
@@ -50,7 +52,7 @@ class Long:
 
     def weights(self) -> str | None:
         """The column with which the rows of every run sum to 1 or 100; None if there is no one."""
-        numbers = self.numbers()
+        numbers = self.numbers
         fitting = [column for column in numbers if self._sums_to_one(column)]
         if len(fitting) == 1:
             return fitting[0]
@@ -121,7 +123,7 @@ class Long:
         for row in rows:
             label = self.sheet.cells[self.on][row]
             other = found.setdefault(label, row)
-            if any(self.sheet.cells[c][row] != self.sheet.cells[c][other] for c in self.numbers()):
+            if any(self.sheet.cells[c][row] != self.sheet.cells[c][other] for c in self.numbers):
                 run = self.sheet.cells[self.keys[0]][row]
                 raise RunsError(
                     f"run {run!r} has {label!r} with other numbers than on line "

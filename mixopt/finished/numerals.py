@@ -39,6 +39,8 @@ class Numerals:
         do not separate also where all could be thousands, for so such tables are written.
         """
         digits = [_digits(text) for text in texts]
+        if not any("," in text for text in digits):  # most tables: a point, and no groups
+            return cls()
         point = any(_is_decimal(text, ".") for text in digits)
         comma = any(_is_decimal(text, ",") for text in digits)
         unclear = any(_is_group(text, ",") for text in digits)
@@ -51,18 +53,18 @@ class Numerals:
 
     def value(self, text: str) -> float:
         """The number that `text` is; NaN if it is none."""
+        if self.decimal == "." and not math.isnan(number := _float(text)):
+            return number  # nearly always
         digits = _digits(text)
         if _grouping(self.decimal, SPACES + OTHER[self.decimal]).fullmatch(digits):
             digits = re.sub(rf"[{SPACES}{OTHER[self.decimal]}]", "", digits)
-        try:
-            number = float(digits.replace(self.decimal, ".") if self.decimal == "," else digits)
-        except ValueError:
-            return math.nan
+        number = _float(digits.replace(",", ".") if self.decimal == "," else digits)
         return number / 100 if PERCENT.fullmatch(text) else number
 
     def is_unclear(self, text: str) -> bool:
         """Whether `text` may be a thousand times another number, such as `1,234`."""
-        return not self.grouped and _is_group(_digits(text), OTHER[self.decimal])
+        mark = OTHER[self.decimal]
+        return not self.grouped and mark in text and _is_group(_digits(text), mark)
 
 
 def is_missing(text: str) -> bool:
@@ -70,8 +72,15 @@ def is_missing(text: str) -> bool:
     return text.lower() in MISSING
 
 
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _digits(text: str) -> str:
-    percent = PERCENT.fullmatch(text)
+    percent = PERCENT.fullmatch(text) if "%" in text else None
     return percent[1] if percent else text
 
 

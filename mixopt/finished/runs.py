@@ -177,7 +177,7 @@ def _sheets(ratios: Path, metrics: Path, notes: list[str]) -> tuple[Sheet, Sheet
     others = find_long(right)
     if others is None or (one and wide is left):
         return wide, right
-    measured = [column for column in others.numbers() if not one or column != others.weights()]
+    measured = [column for column in others.numbers if not one or column != others.weights()]
     return wide, others.measures(measured, notes) if measured else right
 
 

@@ -189,7 +189,7 @@ def read_sheet(path: Path) -> Sheet:
     numerals = Numerals.of((text for name in columns for text in cells[name]), delimiter)
     if numerals.decimal == ",":
         notes.append(f"{path.name}: numbers are read with a decimal comma.")
-    if any(PERCENT.fullmatch(text) for name in columns for text in cells[name]):
+    if any("%" in text and PERCENT.fullmatch(text) for name in columns for text in cells[name]):
         notes.append(f"{path.name}: cells with a percent sign are read as hundredths.")
     return Sheet(path, tuple(columns), cells, lines[1:], numerals, notes)
 

@@ -106,6 +106,7 @@ def test_consoles_and_texts_on_them_are_made_where_nothing_interprets_them() -> 
         source = path.read_text()
         assert "rich.markup" not in source, path
         assert "from_markup" not in source, path
+        assert not re.search(r"\[(bold|dim|red|green|yellow)\b[^]]*\]", source), path
         assert path.name == "console.py" or not re.search(r"(?<!\w)Console\(", source), path
         for call in re.findall(r"TextColumn\([^)]*\{[^)]*\)", source):
             assert "markup=False" in call, path
