@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         FileError: it cannot be written; the file that was there is as it was.
     """
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         try:
@@ -47,10 +48,21 @@ def write_bytes(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """While the block writes `path`, or files below it: an OSError names it, and what to do.
+
+    Raises:
+        FileError: for the OSError; of a folder it names the file that the error names.
+    """
+    try:
+        yield
     except OSError as problem:
         raise FileError(
-            f"cannot be written: {problem.strerror}",
-            where=str(path),
+            f"cannot be written: {problem.strerror or problem}",
+            where=str((path.is_dir() and problem.filename) or path),
             mend=FIXES.get(problem.errno or 0, "Check that disk and folder"),
         ) from problem
 

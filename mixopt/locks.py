@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mixopt.errors import LedgerError, MixoptError
+from mixopt.files import FIXES
 
 
 @contextlib.contextmanager
@@ -40,7 +41,11 @@ def hold(
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as problem:
-        raise error(f"cannot be written: {problem.strerror}", where=str(path)) from None
+        raise error(
+            f"cannot be written: {problem.strerror}",
+            where=str(path),
+            mend=FIXES.get(problem.errno or 0, "Check that disk and folder"),
+        ) from None
     with file:
         deadline = time.monotonic() + patience
         while True:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import files, locks, markers
-from mixopt.errors import CorpusError, LedgerError, is_out_of_memory
+from mixopt.errors import CorpusError, FileError, LedgerError, is_out_of_memory
 from mixopt.records import CHECKPOINT, CURVE
 from mixopt.token_losses import TOKENS
 from mixopt.trials import Failure, Outcome
@@ -144,6 +144,8 @@ def perform(
             box.put({"kind": "done", "outcomes": [o.to_json() for o in outcomes]})
         except CorpusError as error:
             box.put(_failed(Failure.BAD_DATA, str(error)))
+        except FileError as error:  # a disk that is full needs no traceback
+            box.put(_failed(Failure.CRASHED, str(error).rstrip(".")))
         except LedgerError as error:  # the folder's lock did not come free
             box.put(_failed(Failure.WORKER_LOST, str(error)))
         except BaseException as error:  # a plug-in's SystemExit too: else the queue waits for ever

@@ -11,6 +11,7 @@ documents that it shares with an earlier domain came or went there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import mixopt
-from mixopt import locks
+from mixopt import files, locks
 from mixopt.corpus.domain import (
     SHARDS,
     DomainInput,
@@ -47,6 +48,7 @@ def build_corpus(sources: Path, out: Path, progress: Progress | None = None) -> 
 
     Raises:
         CorpusError: the sources file or a source is not valid, or another build holds `out`.
+        FileError: the disk is full or cannot be written; what was built whole is kept.
     """
     sources, out = Path(sources).absolute(), Path(out).absolute()
     settings = load_sources(sources)
@@ -69,6 +71,8 @@ class _Build:
 
     def run(self) -> Corpus:
         self._check_links()
+        for folder in [self._out / FOLDER, *self._out.glob(f"{SHARDS}/*")]:
+            _remove_begun(folder)  # of killed builds: they may fill the disk
         before = self._before()
         tokenizer = self._tokenizer(before)
         dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
@@ -102,7 +106,8 @@ class _Build:
         if before and before.tokenizer.key == settings_key(settings, self._base):
             return before.tokenizer
         inputs = digest([domain.state for domain in self._domains])
-        return make_tokenizer(settings, self._base, self._out, self._sample(), inputs)
+        with _building(self._out / FOLDER):
+            return make_tokenizer(settings, self._base, self._out, self._sample(), inputs)
 
     def _sample(self) -> Iterator[str]:
         """Text of each training domain, for the tokenizer."""
@@ -139,16 +144,17 @@ class _Build:
             key = keys[domain.name]
             record = find_built(self._out, domain.name, key, dtype)
             if record is None or record.claimed != claim_key(self._hashes(record), claimed):
-                record = build_domain(
-                    domain,
-                    key,
-                    encoder,
-                    claimed,
-                    self._settings.validation,
-                    dtype,
-                    self._out,
-                    self._progress,
-                )
+                with _building(self._out / SHARDS / domain.name):
+                    record = build_domain(
+                        domain,
+                        key,
+                        encoder,
+                        claimed,
+                        self._settings.validation,
+                        dtype,
+                        self._out,
+                        self._progress,
+                    )
             records[domain.name] = record
             claimed.append(self._hashes(record))
         return {name: records[name] for name in keys}
@@ -197,6 +203,26 @@ class _Build:
         for folder in self._out.glob(f"{SHARDS}/*"):
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """While the block builds in `folder`: a failure leaves nothing begun, and the disk's is named.
+
+    Raises:
+        FileError: the disk is full or cannot be written.
+    """
+    with files.writing(folder):
+        try:
+            yield
+        except BaseException:
+            _remove_begun(folder)
+            raise
+
+
+def _remove_begun(folder: Path) -> None:
+    for begun in folder.glob(".building-*"):
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def _with_bytes(

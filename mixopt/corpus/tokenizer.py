@@ -60,7 +60,8 @@ def make_tokenizer(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         if settings.file is None:
-            _train(settings.vocabulary, sample).save(str(temporary / "tokenizer.json"))
+            trained = _train(settings.vocabulary, sample).to_str(pretty=True)
+            (temporary / "tokenizer.json").write_text(trained, encoding="utf-8")
         else:
             shutil.copyfile(base / settings.file, temporary / "tokenizer.json")
         tokenizer = _load(temporary / "tokenizer.json", settings.file)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import threading
@@ -157,6 +158,18 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
     assert result is not None
     assert whole is not None
     assert result.metrics == whole.metrics  # bit for bit
+
+
+def test_a_full_disk_is_named_without_a_traceback(text_corpus: Corpus, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        (*_, last) = perform(work(text_corpus, tmp_path), attempt=1, micro_batches=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert last["kind"] == "failed"
+    assert f"{CHECKPOINT}: cannot be written: File too large" in last["message"]
+    assert "Traceback" not in last["message"]
 
 
 def test_a_flipped_bit_of_a_shard_is_found_before_the_first_step(

@@ -1,7 +1,9 @@
 """A build reads what changed, drops duplicates, leaks nothing, and leaves a whole corpus."""
 
+import contextlib
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tokenizers import Tokenizer
 
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
+from mixopt.errors import CorpusError, FileError
 
 HEAD = "tokenizer: {vocabulary: 300}\nvalidation: 0.2\ndomains:\n"
 
@@ -304,3 +306,40 @@ def test_a_whole_corpus_may_be_built_behind_a_link(two, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "corpus").symlink_to(tmp_path / "elsewhere")
     assert build_corpus(two, tmp_path / "corpus").domains == ("a", "b")
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """A disk that takes no larger file, as one that is full takes none."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "shards"])
+def test_a_full_disk_is_named_leaves_nothing_begun_and_the_next_build_goes_on(two, tmp_path, stage):
+    out = tmp_path / "corpus"
+    if stage == "shards":  # the tokenizer is there
+        build_corpus(two, out)
+        write(tmp_path / "a.jsonl", numbered("a", 200))
+    with (
+        files_of_at_most(1024),
+        pytest.raises(FileError, match=rf"{out}/{stage}.*: cannot be written: File too large"),
+    ):
+        build_corpus(two, out)
+    assert not list(out.rglob(".building-*"))
+    assert len(texts(build_corpus(two, out), "a", "train")) > 30
+
+
+def test_what_killed_builds_began_goes_before_the_next_one_needs_the_space(two, tmp_path):
+    out = tmp_path / "corpus"
+    for begun in (out / "shards" / "gone" / ".building-1", out / "tokenizer" / ".building-2"):
+        begun.mkdir(parents=True)
+        (begun / "train.bin").write_bytes(bytes(100))
+    write(tmp_path / "a.jsonl", [])  # so that the build ends before it cleans up
+    with pytest.raises(CorpusError):
+        build_corpus(two, out)
+    assert not list(out.rglob(".building-*"))
