@@ -4,7 +4,7 @@ A trial's Optuna parameters are the mixture weights and its value is the objecti
 the trial ended, so Optuna's own dashboard and plots read true. mixopt never reads that value: it
 computes the objective, whose weights may change, from the metrics. Spec, metrics, cost and failure
 are user attributes; learning curves stay in the trials' folders, so the ledger stays small. What
-rounds and verdicts used are attributes of the Optuna study.
+rounds and verdicts used, and who trains with whom, are attributes of the Optuna study.
 
 States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
 when the driver died is simply run on under the same number.
@@ -45,7 +45,8 @@ STATES = {
     TrialState.FAIL: State.FAILED,
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
-ROUND, JUDGED = "round ", "judged "  # keys of what the Optuna study keeps, before a number
+COHORTS = "cohorts"  # key of what the Optuna study keeps
+ROUND, JUDGED = "round ", "judged "  # keys of what it keeps, before a number
 
 
 class Ledger:
@@ -252,6 +253,17 @@ class Ledger:
         kept = json.dumps(looks.to_json())
         self._storage.set_study_user_attr(self._study_id, "looks", kept)
 
+    def cohorts(self) -> list[list[int]]:
+        """The numbers of trials that train as one, also of those alone, of all that were packed."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get(COHORTS)
+        return [] if kept is None else json.loads(kept)
+
+    def pack(self, cohorts: Sequence[Sequence[int]]) -> None:
+        """Record who trains with whom, before the first step; replaces what shares a trial."""
+        new = {number for cohort in cohorts for number in cohort}
+        before = [cohort for cohort in self.cohorts() if new.isdisjoint(cohort)]
+        self._keep(COHORTS, [*before, *map(list, cohorts)])
+
     def rounds(self) -> dict[int, Round]:
         """Number → the round of proposals, of those asked for since rounds are recorded."""
         return {r.number: r for r in map(Round.from_json, self._kept(ROUND))}
@@ -272,7 +284,7 @@ class Ledger:
         attributes = self._storage.get_study_user_attrs(self._study_id)
         return [json.loads(attributes[key]) for key in attributes if key.startswith(prefix)]
 
-    def _keep(self, key: str, values: dict[str, Any]) -> None:
+    def _keep(self, key: str, values: dict[str, Any] | list[list[int]]) -> None:
         self._storage.set_study_user_attr(self._study_id, key, json.dumps(values))
 
     def close(self) -> None:

@@ -241,7 +241,7 @@ class Ray(Section):
     gpus_per_trial: float = Field(default=0, ge=0)
     """GPUs that one training asks of Ray; a fraction lets several share one."""
     cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Trials trained as one: at most so many; `auto` measures what is fastest, no slot idle."""
+    """Trials trained as one, as packed when added: at most so many; `auto` measures the fastest."""
     attempts: int = Field(default=4, ge=1)
     """Attempts before a trial that lost its worker stops the study, or its memory, fails."""
 

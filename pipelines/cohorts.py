@@ -1,11 +1,12 @@
-"""Which trials train together: packed once, remembered in the study folder until they are done.
+"""Which trials train together: packed once, when they are added, and kept in the ledger.
 
     cohorts/0004-0007/cohort.json     its trials; beside it the checkpoint that they share
     trials/0004/                      curve and completion marker of each, as if it trained alone
 
 Rows of a cohort equal separate trainings only within rounding, and share a checkpoint. So who
-trains with whom is written down before the first step, and a study that goes on after a kill
-goes on with the same cohorts.
+trains with whom, alone too, is written down before the first step, and a study that goes on after a
+kill goes on with the same cohorts, whatever the cluster is by then. `cohort.json` follows from the
+ledger, for those who read the folder alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from mixopt import files
-from mixopt.records import CHECKPOINT, COHORT, cohort_folder, read_cohorts, trial_folder
-from mixopt.trials import Trial
+from mixopt.ledger import Ledger
+from mixopt.records import CHECKPOINT, COHORT, cohort_folder, read_cohorts
+from mixopt.trials import State, Trial
 from workers.proxy_task import Work, finished, join
 
 
@@ -45,58 +47,85 @@ class Packing:
     Args:
         home: the study folder.
         work: from a trial to its training alone.
-        trial: from a number to the trial, also one that has ended.
+        ledger: keeps who trains with whom.
     """
 
-    def __init__(
-        self, home: Path, work: Callable[[Trial], Work], trial: Callable[[int], Trial]
-    ) -> None:
-        self.home, self._work, self._trial = home, work, trial
+    def __init__(self, home: Path, work: Callable[[Trial], Work], ledger: Ledger) -> None:
+        self.home, self._work, self._ledger = home, work, ledger
 
-    def form(self, trials: Sequence[Trial], most: int, slots: int = 1) -> list[Cohort]:
-        """The cohorts of all `trials`, none of which has ended: those begun, then new ones.
+    def known(
+        self, trials: Sequence[Trial], most: int | None = None
+    ) -> tuple[list[Cohort], list[Trial]]:
+        """The cohorts that `trials` were packed in, and those of them that were not packed yet.
+
+        A cohort goes on whole, though some of it have ended, for its rows round as one. Only those
+        that a person gave up are left out, and the others begin anew.
 
         Args:
             trials: what is to be trained.
+            most: a larger cohort without steps or results does not count, if given.
+        """
+        free = {t.number: t for t in trials}
+        self._adopt(trials)
+        cohorts: list[Cohort] = []
+        for numbers in self._ledger.cohorts():
+            if free.keys().isdisjoint(numbers):
+                continue
+            members = [free.get(n) or self._ledger.trial(n) for n in numbers]
+            cohort = self._cohort(members)
+            stay = [t for t in members if not self._given_up(t)]
+            if len(stay) < len(members):
+                self._forget(cohort)
+                (cohort,) = self._remember([stay])
+            if most is not None and len(stay) > most and not self._begun(cohort):
+                self._forget(cohort)
+                continue
+            self._describe(cohort)
+            cohorts.append(cohort)
+            for number in numbers:
+                free.pop(number, None)
+        return cohorts, list(free.values())
+
+    def form(self, trials: Sequence[Trial], most: int, slots: int = 1) -> list[Cohort]:
+        """Pack `trials`, and write down who trains with whom.
+
+        Args:
+            trials: those that were not packed yet.
             most: largest cohort.
             slots: trainings that run at once. Cohorts are so small that all are busy.
         """
-        free = {t.number: t for t in trials}
-        begun: list[Cohort] = []
-        for folder, numbers in read_cohorts(self.home).items():
-            if free.keys().isdisjoint(numbers):
-                continue
-            cohort = self._cohort([free.get(n) or self._trial(n) for n in numbers])
-            if self._goes_on(cohort, free.keys() >= set(numbers) and len(numbers) <= most):
-                begun.append(cohort)
-                for number in numbers:
-                    free.pop(number, None)
-            else:
-                (folder / COHORT).unlink()
-        alone = [t for t in free.values() if self._began_alone(t)]
-        fresh = [t for t in free.values() if t not in alone]
-        packed = [self._remembered(group) for group in self._packed(fresh, most, slots)]
-        return [*begun, *(self._cohort([t]) for t in alone), *packed]
+        return self._remember(self._packed(trials, most, slots))
 
     def halve(self, cohort: Cohort) -> list[Cohort]:
         """Two cohorts of the trials of one that is too large; they begin anew."""
-        (Path(cohort.work.folder) / COHORT).unlink()
+        self._forget(cohort)
         pending = [t for t in cohort.trials if not t.ended]
         middle = -(-len(pending) // 2)
-        return [self._remembered(half) for half in (pending[:middle], pending[middle:]) if half]
+        return self._remember([half for half in (pending[:middle], pending[middle:]) if half])
 
     def _cohort(self, trials: Sequence[Trial]) -> Cohort:
         folder = cohort_folder(self.home, [t.number for t in trials])
         return Cohort(tuple(trials), join([self._work(t) for t in trials], folder))
 
-    def _remembered(self, trials: Sequence[Trial]) -> Cohort:
-        cohort = self._cohort(trials)
-        if len(trials) > 1:
-            folder = Path(cohort.work.folder)
-            # one of that name may have trained others, before somebody changed the study's cohort
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-            files.write_json(folder / COHORT, {"trials": [t.number for t in trials]})
-        return cohort
+    def _remember(self, groups: Sequence[Sequence[Trial]]) -> list[Cohort]:
+        cohorts = [self._cohort(group) for group in groups]
+        for cohort in cohorts:
+            if len(cohort.trials) > 1:
+                # one of that name may have trained others, of which some were given up
+                (Path(cohort.work.folder) / CHECKPOINT).unlink(missing_ok=True)
+        self._ledger.pack([[t.number for t in group] for group in groups])
+        for cohort in cohorts:
+            self._describe(cohort)
+        return cohorts
+
+    def _forget(self, cohort: Cohort) -> None:
+        """Take away what tells readers of the folder that its trials train together."""
+        (Path(cohort.work.folder) / COHORT).unlink(missing_ok=True)
+
+    def _describe(self, cohort: Cohort) -> None:
+        if len(cohort.trials) > 1:
+            numbers = [t.number for t in cohort.trials]
+            files.keep_json(Path(cohort.work.folder) / COHORT, {"trials": numbers})
 
     def _packed(self, trials: Sequence[Trial], most: int, slots: int) -> list[Sequence[Trial]]:
         kinds: dict[str, list[Trial]] = {}
@@ -109,14 +138,27 @@ class Packing:
             for start, end in pairwise(accumulate(sizes(len(alike), most, slots), initial=0))
         ]
 
-    def _goes_on(self, cohort: Cohort, whole: bool) -> bool:
-        """Whether a remembered cohort is trained on: it holds steps or results, or is `whole`."""
-        checkpoint = Path(cohort.work.folder) / CHECKPOINT
-        return whole or checkpoint.exists() or finished(cohort.work) is not None
+    def _adopt(self, trials: Sequence[Trial]) -> None:
+        """Take over what was begun before the ledger kept cohorts: of that the folder tells."""
+        packed = {n for cohort in self._ledger.cohorts() for n in cohort}
+        loose = {t.number: t for t in trials if t.number not in packed}
+        told = [own for own in read_cohorts(self.home).values() if packed.isdisjoint(own)]
+        begun = [own for own in told if not loose.keys().isdisjoint(own)]
+        together = {n for own in begun for n in own}
+        alone = [
+            [n] for n, t in loose.items() if n not in together and self._begun(self._cohort([t]))
+        ]
+        if begun or alone:
+            self._ledger.pack([*begun, *alone])
 
-    def _began_alone(self, trial: Trial) -> bool:
-        checkpoint = trial_folder(self.home, trial.number) / CHECKPOINT
-        return checkpoint.exists() or finished(self._work(trial)) is not None
+    def _begun(self, cohort: Cohort) -> bool:
+        """Whether it holds steps or results."""
+        checkpoint = Path(cohort.work.folder) / CHECKPOINT
+        return checkpoint.exists() or finished(cohort.work) is not None
+
+    def _given_up(self, trial: Trial) -> bool:
+        """Whether it failed by a person's word; what failed by its own training has a marker."""
+        return trial.state is State.FAILED and finished(self._work(trial)) is None
 
 
 def sizes(trials: int, most: int, slots: int = 1) -> list[int]:

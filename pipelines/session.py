@@ -10,7 +10,7 @@ Everything durable is under `study.home`:
     cohort.json       how many trials train fastest as one, settled once
     verified/         which machines compared the corpus with its checksums
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
-    cohorts/0004-0007/  which trials train as one, and their checkpoint until they end
+    cohorts/0004-0007/  trials that train as one (the ledger says which): their checkpoint
     verdict.json      what selection found, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
     tasks/            the questions of tasks as tokens
@@ -164,19 +164,25 @@ class Session:
         return _settled(path, _cohort_size)
 
     def cohorts(self, trials: Sequence[Trial]) -> list[Cohort]:
-        """Pack `trials`, none of which has ended, for the connected cluster."""
-        most = self.study.ray.cohort
-        if most != "auto":
-            return self.packing.form(trials, most)
+        """The cohorts of `trials`, none of which has ended: as they were packed, then new ones.
+
+        New ones are packed for the connected cluster.
+        """
+        asked = self.study.ray.cohort
+        known, fresh = self.packing.known(trials, None if asked == "auto" else asked)
+        if not fresh:
+            return known
+        if asked != "auto":
+            return [*known, *self.packing.form(fresh, asked)]
         slots = cluster_slots(self.resources)
-        if len(trials) <= slots and not (self.home / SETTLED_COHORT).exists():
-            return self.packing.form(trials, most=1)  # nothing to measure for
-        return self.packing.form(trials, self.largest_cohort(), slots)
+        if len(fresh) <= slots and not (self.home / SETTLED_COHORT).exists():
+            return [*known, *self.packing.form(fresh, most=1)]  # nothing to measure for
+        return [*known, *self.packing.form(fresh, self.largest_cohort(), slots)]
 
     @cached_property
     def packing(self) -> Packing:
         """Packs trials that train together."""
-        return Packing(self.home, self.work, self.ledger.trial)
+        return Packing(self.home, self.work, self.ledger)
 
     @cached_property
     def kept_domains(self) -> tuple[str, ...]:

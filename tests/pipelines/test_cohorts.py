@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
+import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 
 from mixopt import files, markers
 from mixopt.corpus.shards import Corpus
+from mixopt.identity import Identity
+from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
+from mixopt.objective import Objective
 from mixopt.recipe import Recipe
-from mixopt.records import CHECKPOINT, read_cohorts, trial_folder
-from mixopt.trials import Failure, Fidelity, Outcome, State, Trial, TrialSpec
+from mixopt.records import CHECKPOINT, COHORT, read_cohorts, trial_folder
+from mixopt.study import load_study
+from mixopt.trials import Failure, Fidelity, Outcome, Trial, TrialSpec
 from pipelines.cohorts import Cohort, Packing, sizes
+from pipelines.console import Display, make_console
+from pipelines.run import run_study
+from pipelines.search import search
 from pipelines.session import add_missing, open_session, run_trials
 from proxies.job import Job
-from tests.pipelines.whole_study import MODEL, RECIPE, STEP, write_study
+from tests.pipelines.whole_study import (
+    MODEL,
+    RECIPE,
+    STEP,
+    change,
+    ledger_trials,
+    write_study,
+)
 from workers.proxy_task import Work
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -42,15 +59,21 @@ def test_cohorts_hold_all_trials_are_nearly_equal_and_leave_no_slot_idle(
 
 
 class Swarm:
-    """Trials of a study folder, as the ledger has them, and a packing of them."""
+    """Trials of a study folder in a ledger, and a packing of them."""
 
     def __init__(self, home: Path, tokens: Iterable[int]) -> None:
-        self.home = home
-        self.trials = [
-            Trial(n, TrialSpec(UNIFORM, Fidelity("proxy", 1, count), seed=n))
-            for n, count in enumerate(tokens)
-        ]
-        self.packing = Packing(home, self.work, lambda number: self.trials[number])
+        self.home, storage = home, InMemoryStorage()
+        number = storage.create_new_study([StudyDirection.MINIMIZE])
+        self.ledger = Ledger(
+            storage, number, "swarm", Objective({"law": 1.0}), Identity(home, "id", "recipe")
+        )
+        for count in tokens:
+            self.add(count)
+        self.packing = Packing(home, self.work, self.ledger)
+
+    def add(self, tokens: int) -> None:
+        seed = len(self.ledger.trials())
+        self.ledger.add(TrialSpec(UNIFORM, Fidelity("proxy", 1, tokens), seed))
 
     def work(self, trial: Trial) -> Work:
         tokens, seed = trial.spec.fidelity.tokens, trial.spec.seed
@@ -58,11 +81,18 @@ class Swarm:
         folder = trial_folder(self.home, trial.number)
         return Work(str(trial.number), job.to_json(), str(folder), str(seed))
 
-    def form(self, most: int, slots: int = 1) -> list[Cohort]:
-        return self.packing.form([t for t in self.trials if not t.ended], most, slots)
+    def form(self, most: int, slots: int = 1, *, asked: bool = False) -> list[Cohort]:
+        """As a session does; `asked`: the study file gives the largest cohort."""
+        pending = [t for t in self.ledger.trials() if not t.ended]
+        known, fresh = self.packing.known(pending, most if asked else None)
+        return [*known, *self.packing.form(fresh, most, slots)]
+
+    def give_up(self, number: int) -> None:
+        self.ledger.fail(number, Failure.WORKER_LOST, "lost")
 
     def end(self, number: int) -> None:
-        self.trials[number] = dataclasses.replace(self.trials[number], state=State.FAILED)
+        self.mark(number)
+        self.ledger.fail(number, Failure.DIVERGED, "not finite")
 
     def mark(self, number: int) -> None:
         outcome = Outcome(None, Failure.DIVERGED, "not finite").to_json()
@@ -115,27 +145,63 @@ def test_a_cohort_that_is_done_gives_its_results_to_those_that_wait_for_them(
     assert (numbers([again]), again.pending) == ([[0, 1, 2]], (1, 2))
 
 
-def test_what_is_left_of_a_cohort_without_steps_is_packed_anew(tmp_path: Path) -> None:
+def test_a_cohort_without_steps_goes_on_whole_too(tmp_path: Path) -> None:
     swarm = Swarm(tmp_path, [100] * 6)
     swarm.form(most=3)
     swarm.end(1)
-    assert numbers(swarm.form(most=3)) == [[0, 2], [3, 4, 5]]
-    assert sorted(read_cohorts(tmp_path).values()) == [[0, 2], [3, 4, 5]]
+    again = swarm.form(most=3)
+    assert numbers(again) == [[0, 1, 2], [3, 4, 5]]
+    assert again[0].pending == (0, 2)
+
+
+def test_trials_that_were_given_up_are_left_out_and_the_others_begin_anew(tmp_path: Path) -> None:
+    swarm = Swarm(tmp_path, [100] * 6)
+    stale = [checkpoint(cohort) for cohort in swarm.form(most=3)]
+    swarm.give_up(1)
+    swarm.give_up(5)
+    assert numbers(swarm.form(most=3)) == [[0, 2], [3, 4]]
+    assert not any(path.exists() for path in stale[:1])  # 0-2 is of others now
+    assert sorted(read_cohorts(tmp_path).values()) == [[0, 2], [3, 4]]
+    assert sorted(swarm.ledger.cohorts()) == [[0, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(("most", "slots"), [(1, 1), (6, 1), (2, 3), (6, 9)])
+def test_what_was_packed_stays_so_whatever_the_cluster_is_by_then(
+    most: int, slots: int, tmp_path: Path
+) -> None:
+    swarm = Swarm(tmp_path, [100] * 6)
+    first = swarm.form(most=4, slots=2)
+    for cohort in first:
+        shutil.rmtree(cohort.work.folder)  # what the folder tells follows from the ledger
+    assert [c.work for c in swarm.form(most, slots)] == [c.work for c in first]
+    assert sorted(read_cohorts(tmp_path).values()) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_trials_that_train_alone_stay_alone_before_their_first_step_and_later_ones_are_packed(
+    tmp_path: Path,
+) -> None:
+    swarm = Swarm(tmp_path, [100] * 3)
+    swarm.form(most=4, slots=3)
+    swarm.add(100)
+    swarm.add(100)
+    assert numbers(swarm.form(most=4, slots=1)) == [[0], [1], [2], [3, 4]]
 
 
 def test_smaller_cohorts_are_for_those_that_have_not_begun(tmp_path: Path) -> None:
     swarm = Swarm(tmp_path, [100] * 6)
     checkpoint(swarm.form(most=3)[0])
-    assert numbers(swarm.form(most=1)) == [[0, 1, 2], [3], [4], [5]]
+    assert numbers(swarm.form(most=1, asked=True)) == [[0, 1, 2], [3], [4], [5]]
+    assert sorted(read_cohorts(tmp_path).values()) == [[0, 1, 2]]
+    assert numbers(swarm.form(most=3)) == [[0, 1, 2], [3], [4], [5]]
 
 
-def test_a_trial_that_has_begun_alone_ends_alone(tmp_path: Path) -> None:
-    swarm = Swarm(tmp_path, [100] * 4)
-    for cohort in swarm.form(most=1):
-        if cohort.pending == (1,):
-            checkpoint(cohort)
-    swarm.mark(2)  # and one whose result the ledger has not heard of
-    assert numbers(swarm.form(most=4)) == [[0, 3], [1], [2]]
+def test_what_was_begun_before_the_ledger_kept_cohorts_goes_on(tmp_path: Path) -> None:
+    before = Swarm(tmp_path, [100] * 6)
+    files.write_json(tmp_path / "cohorts" / "0000-0002" / COHORT, {"trials": [0, 2]})
+    files.write_bytes(trial_folder(tmp_path, 1) / CHECKPOINT, b"steps")
+    before.mark(3)  # and one whose result the ledger has not heard of
+    assert numbers(before.form(most=4)) == [[0, 2], [1], [3], [4, 5]]
+    assert sorted(before.ledger.cohorts()) == [[0, 2], [1], [3], [4, 5]]
 
 
 def test_halves_begin_anew_and_are_remembered_in_place_of_the_whole(tmp_path: Path) -> None:
@@ -146,6 +212,7 @@ def test_halves_begin_anew_and_are_remembered_in_place_of_the_whole(tmp_path: Pa
     assert numbers(halves) == [[0, 1, 2], [3, 4]]
     assert not any((Path(half.work.folder) / CHECKPOINT).exists() for half in halves)
     assert numbers(swarm.form(most=5)) == [[0, 1, 2], [3, 4]]
+    assert sorted(swarm.ledger.cohorts()) == [[0, 1, 2], [3, 4]]
     assert stale.parent not in read_cohorts(tmp_path)
 
 
@@ -172,6 +239,59 @@ def test_a_study_trains_its_trials_in_cohorts_and_records_each_alone(
         assert together.spec == alone.spec
         assert together.attempts == 1
         assert together.metrics == pytest.approx(dict(alone.metrics), abs=2e-3)
+
+
+class Interrupted(Display):
+    """A display whose user presses Ctrl-C when so many trials have ended."""
+
+    def __init__(self, ended: int) -> None:
+        super().__init__(make_console())
+        self._ended = ended
+
+    def phase(
+        self, label: str, total: float, items: int, done: dict[str, float]
+    ) -> AbstractContextManager[None]:
+        """See `Display.phase`."""
+        if self._ended == len(done):
+            raise KeyboardInterrupt
+        return super().phase(label, total, items, done)
+
+    def finished(self, key: str, flops: float) -> None:
+        """See `Display.finished`."""
+        super().finished(key, flops)
+        if self._ended == self._items[0]:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_study_resumed_on_another_cluster_trains_and_proposes_as_if_it_had_not_been_interrupted(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    whole, broken = (
+        write_study(
+            tmp_path / name / "study.yaml",
+            text_corpus.path,
+            search={"trials": 4, "repeats": 0, "batch": 1},
+            ray={"cohort": "auto", "cpus_per_trial": 0.1},  # a slot for each trial of the swarm
+            mlflow={"enabled": False},
+            promote=None,
+        )
+        for name in ("whole", "broken")
+    )
+    for file in (whole, broken):  # as if measured, which takes longer than these trainings
+        files.write_json(load_study(file).home / "cohort.json", {"proxies": 3})
+    run_study(whole, step="search")
+    for ended, cpus in ((0, 0.1), (1, 1), (2, 0.5)):
+        change(broken, "ray", cpus_per_trial=cpus)
+        with pytest.raises(KeyboardInterrupt), open_session(broken, Interrupted(ended)) as session:
+            search(session)
+        assert sum(t.ended for t in ledger_trials(broken)) == ended
+    change(broken, "ray", cpus_per_trial=1)
+    run_study(broken, step="search")
+    of_whole, of_broken = ([(t.spec, t.metrics) for t in ledger_trials(f)] for f in (whole, broken))
+    assert of_broken == of_whole  # bit for bit
+    with open_session(broken) as session:
+        assert session.ledger.cohorts() == [[number] for number in range(5)]
 
 
 @pytest.mark.usefixtures("ray_here")
