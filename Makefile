@@ -7,7 +7,7 @@ JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow lint types contracts schema constraints clean
+.PHONY: install demo test test-slow test-numerics lint types contracts schema constraints clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,18 @@ test: install lint types contracts
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# OpenBLAS chooses its kernels, torch its vector instructions, by processor. Here each has its turn.
+KERNELS := Haswell Zen $(shell grep -q avx512f /proc/cpuinfo 2>/dev/null && echo SkylakeX)
+NUMERICS = $(BIN)/python -m pytest -m 'numerics and not slow'
+
+test-numerics: install
+	@test "$(filter SkylakeX,$(KERNELS))" || echo "skipped: SkylakeX kernels, for this processor has no AVX-512"
+	set -e; for kernel in $(KERNELS); do for threads in 1 2; do \
+	  echo "OPENBLAS_CORETYPE=$$kernel OMP_NUM_THREADS=$$threads"; \
+	  OPENBLAS_CORETYPE=$$kernel OMP_NUM_THREADS=$$threads $(NUMERICS); done; done
+	ATEN_CPU_CAPABILITY=avx2 $(NUMERICS)
+	$(BIN)/python -m pytest -s -m 'numerics and slow'
 
 lint: install
 	$(BIN)/ruff check .

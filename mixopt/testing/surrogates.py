@@ -20,6 +20,12 @@ from mixopt.objective import Objective
 from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate
 from mixopt.trials import Fidelity, TrialTable
 
+# How far rounding may move a prediction: means by this share of a run's deviation, deviations by
+# this share of themselves. Orders of rows, BLAS kernels, threads and vector instructions round sums
+# differently. Measured: .006 for the effective-data law, whose search stops before it settles (.05
+# for 22 metrics of 10 mixtures), and for what is built on it; 5e-5 or less for all others.
+ROUNDING = 0.1
+
 
 def example_table(n: int = 24, noise: float = 0.01, seed: int = 0) -> TrialTable:
     """Trials over four domains whose three metrics fall with the logarithm of what helps them.
@@ -106,7 +112,7 @@ class SurrogateConformance:
         said = self.make().fit(example_table(48)).predict(test.weights)
         for j in range(3):
             assert np.corrcoef(said.mean[:, j], test.values[:, j])[0, 1] > 0.6
-        assert (_run(said).mean(axis=0) < test.values.std(axis=0)).all()
+        assert (run_std(said).mean(axis=0) < test.values.std(axis=0)).all()
 
     def test_equal_seeds_and_tables_give_equal_predictions(self) -> None:
         """Nothing depends on the clock, on global generators or on earlier fits."""
@@ -187,7 +193,7 @@ class SurrogateConformance:
         """About: from 48 trials nobody knows better."""
         test = example_table(150, noise=0.03, seed=1)
         said = self.make().fit(example_table(48, noise=0.03)).predict(test.weights)
-        inside = np.abs(said.mean - test.values) <= 1.645 * _run(said)
+        inside = np.abs(said.mean - test.values) <= 1.645 * run_std(said)
         assert 0.75 <= inside.mean() <= 0.995
 
     def test_more_trials_lower_the_error(self) -> None:
@@ -211,8 +217,8 @@ class SurrogateConformance:
         first = self.make().fit(table).predict(table.weights)
         again = self.make().fit(turned).predict(table.weights)
         assert again.metrics == turned.metrics
-        assert _apart(first.mean[:, order], again.mean) <= 0.1 * _run(first).mean()
-        np.testing.assert_allclose(_run(again), _run(first)[:, order], rtol=0.3)
+        assert _apart(first.mean[:, order], again.mean) <= 0.1 * run_std(first).mean()
+        np.testing.assert_allclose(run_std(again), run_std(first)[:, order], rtol=0.3)
 
     def test_the_order_of_trials_does_not_matter(self) -> None:
         """The same runs in another order give the same predictions, to rounding (1e-6)."""
@@ -224,7 +230,21 @@ class SurrogateConformance:
             first = self.make().fit(table).predict(table.weights)
             again = self.make().fit(mixed).predict(table.weights)
             np.testing.assert_allclose(again.mean, first.mean, rtol=1e-6)
-            np.testing.assert_allclose(_run(again), _run(first), rtol=1e-6)
+            np.testing.assert_allclose(run_std(again), run_std(first), rtol=1e-6)
+
+    def test_the_last_bits_of_the_trials_do_not_decide(self) -> None:
+        """Values that differ by a rounding are predicted alike, to `ROUNDING`."""
+        tables = [example_table()]
+        if self.surrogate.multi_fidelity:
+            tables.append(two_fidelities(12))
+        rng = np.random.default_rng(8)
+        for table in tables:
+            rounded = table.values * (1 + 1e-14 * rng.normal(size=table.values.shape))
+            first = self.make().fit(table).predict(table.weights)
+            again = self.make().fit(dataclasses.replace(table, values=rounded))
+            said = again.predict(table.weights)
+            assert (np.abs(said.mean - first.mean) <= ROUNDING * run_std(first)).all()
+            np.testing.assert_allclose(run_std(said), run_std(first), rtol=ROUNDING)
 
     def test_repeats_are_averaged_not_chased(self) -> None:
         """Four noisy runs of each of 16 mixtures teach more than one run of each."""
@@ -246,7 +266,7 @@ class SurrogateConformance:
         table = wide_table(6, idle=6)
         said = self.make().fit(table).predict(wide_table(20, idle=6, seed=3).weights)
         assert np.isfinite(said.mean).all()
-        assert (_run(said) > 0).all()
+        assert (run_std(said) > 0).all()
 
     def test_a_domain_that_was_never_varied_is_no_obstacle(self) -> None:
         """One that no trial has, and one that all have alike."""
@@ -299,7 +319,7 @@ class SurrogateConformance:
             posterior: Any = fitted.model.posterior(torch.from_numpy(new))
         order = [said.metrics.index(metric) for metric in fitted.modelled]
         np.testing.assert_allclose(
-            posterior.mean.numpy(), said.mean[:, order], atol=0.1 * _run(said).mean()
+            posterior.mean.numpy(), said.mean[:, order], atol=0.1 * run_std(said).mean()
         )
 
     def test_a_model_leaves_out_what_does_not_vary(self) -> None:
@@ -317,7 +337,7 @@ class SurrogateConformance:
         _refuses(lambda: flat.model)
 
 
-def _run(said: Prediction) -> np.ndarray:
+def run_std(said: Prediction) -> np.ndarray:
     """(n, q) deviation of one more run."""
     return np.asarray(np.hypot(said.std, np.nan_to_num(said.noise)))
 

@@ -204,6 +204,7 @@ def gone_past(table: TrialTable, beyond: int, exact: bool) -> TrialTable:
     return dataclasses.replace(curves, tokens=tokens, values=curves.values + fall[:, None])
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("kind", [Cokriging, MultitaskGP, NestedLaws])
 def test_runs_that_trained_past_the_target_count_as_they_stood_there(
