@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -565,7 +566,7 @@ def require_begun(study: Study, first: str = "") -> None:
         raise StudyError(
             f"study {study.name!r} has not begun: {study.home} is no folder of a study",
             where=str(study.path),
-            mend=f"Run `{first or f'mixopt run {study.path}'}` first",
+            mend=f"Run `{first or shlex.join(['mixopt', 'run', str(study.path)])}` first",
         )
 
 

@@ -17,6 +17,7 @@ from pipelines.tracking import ui_command
 from pipelines.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
+    command,
     count,
     duration,
     foretold,
@@ -153,16 +154,16 @@ def print_commands(session: Session, console: Console) -> None:
     rows = [
         ("open the MLflow UI", ui_command(study)),
         ("open the report", str(_short(study.home / "report.html"))),
-        ("see where it stands", f"mixopt status {file}"),
-        ("search on", f"raise search.rounds in {file}, then mixopt run {file}"),
+        ("see where it stands", command("status", file)),
+        ("search on", f"raise search.rounds in {file}, then {command('run', file)}"),
         ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
         ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
     ]
     if looks is not None and not looks.left:
         note = "no look is left (select.looks): a further verdict cannot promote"
         rows.insert(4, ("", note))
-    for what, command in rows:  # never folded, so that they can be copied
-        console.print(styled((f"{what:<20}", "dim"), f" {command}"), soft_wrap=True)
+    for what, line in rows:  # never folded, so that they can be copied
+        console.print(styled((f"{what:<20}", "dim"), f" {line}"), soft_wrap=True)
 
 
 def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:

@@ -11,6 +11,7 @@ from mixopt.errors import LedgerError
 from mixopt.ledger import Ledger
 from mixopt.study import load_study
 from mixopt.trials import Failure, Trial
+from pipelines.wording import command
 
 
 def retry_trials(path: Path, numbers: Sequence[int]) -> None:
@@ -22,7 +23,7 @@ def retry_trials(path: Path, numbers: Sequence[int]) -> None:
     with _open(path, numbers) as (ledger, trials):
         for trial in trials:
             ledger.release(trial.number)
-    print(f"trial {_listed(numbers)} runs again. Next: mixopt run {path}")
+    print(f"trial {_listed(numbers)} runs again. Next: {command('run', path)}")
 
 
 def fail_trials(path: Path, numbers: Sequence[int]) -> None:
@@ -34,7 +35,7 @@ def fail_trials(path: Path, numbers: Sequence[int]) -> None:
     with _open(path, numbers) as (ledger, trials):
         for trial in trials:
             ledger.fail(trial.number, Failure.GIVEN_UP, trial.message or "given up by hand")
-    print(f"trial {_listed(numbers)} has failed and has no score. Next: mixopt run {path}")
+    print(f"trial {_listed(numbers)} has failed and has no score. Next: {command('run', path)}")
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
     owner = identity.read(study.home)
     if owner is None:
         raise LedgerError(
-            f"{study.name} has not begun", where=str(study.home), mend=f"mixopt run {path}"
+            f"{study.name} has not begun", where=str(study.home), mend=command("run", path)
         )
     objective = study.mixture_objective()
     with (
@@ -56,7 +57,7 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
                 raise LedgerError(
                     f"trial {number} is not open",
                     where=str(study.home),
-                    mend=f"See which there are: mixopt status {path}",
+                    mend=f"See which there are: {command('status', path)}",
                 )
         yield ledger, [still_open[number] for number in dict.fromkeys(numbers)]
 

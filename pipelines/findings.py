@@ -30,12 +30,13 @@ OBSERVED = "best_observed"  # the run with the least objective at the predicted 
 class Difference:
     """How much lower the objective is at the proposed mixture than at the natural one.
 
-    `mean` and `std` are of proposed - natural; `sure` is the probability that it is below 0.
+    `mean` and `std` are of proposed - natural; `probability_lower` is the
+    surrogate's probability that it is below 0.
     """
 
     mean: float
     std: float
-    sure: float
+    probability_lower: float
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ def mixture_values(found: Findings) -> dict[str, Any]:
         "difference": {
             "mean": found.difference.mean,
             "std": found.difference.std,
-            "sure": found.difference.sure,
+            "probability_lower": found.difference.probability_lower,
         },
         "seed_scatter": None if found.scatter is None else asdict(found.scatter),
         "binding": list(found.best.binding),

@@ -27,7 +27,7 @@ MOST_FIGURES = 24  # metrics that get a figure of their own
 
 
 def headline(found: Findings) -> str:
-    """One sentence: what is proposed, by how much better, and how sure that is."""
+    """One sentence: what is proposed, by how much better, with what intervals."""
     rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
     means, stds = found.means[rows, -1], NORMAL_90 * found.stds[rows, -1]
     gap, spread = found.difference.mean, NORMAL_90 * found.difference.std
@@ -35,9 +35,14 @@ def headline(found: Findings) -> str:
         f"The proposed mixture is predicted to reach an objective of {means[1]:.4f} ± "
         f"{stds[1]:.4f} against {means[0]:.4f} ± {stds[0]:.4f} at the natural mixture: "
         f"{'lower' if gap <= 0 else 'higher'} by {abs(gap):.4f} ± {spread:.4f} "
-        f"({found.difference.sure:.1%} sure that it is lower; "
+        f"(predicted probability that it is lower: {_percent(found.difference.probability_lower)}; "
         "± is half the 90 % interval of the mean over runs)."
-    ).replace("100.0% sure", "over 99.9% sure")
+    )
+
+
+def _percent(probability: float) -> str:
+    """A predicted probability, which is never quite 1."""
+    return "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
 def render(found: Findings, folder: Path) -> str:

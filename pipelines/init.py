@@ -14,6 +14,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.recipe import Recipe
 from pipelines.console import make_console
+from pipelines.wording import command
 
 TEMPLATE = """\
 # A mixopt study: which mixture of these domains should the big run be trained on?
@@ -118,7 +119,7 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
     )
     files.write_bytes(file, text.encode())
     make_console().print(
-        f"Wrote {file}. Next:\n  mixopt plan {file}\n  mixopt run {file}", soft_wrap=True
+        f"Wrote {file}. Next:\n  {command('plan', file)}\n  {command('run', file)}", soft_wrap=True
     )
 
 

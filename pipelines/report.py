@@ -38,6 +38,7 @@ from pipelines.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
     best_trial,
+    command,
     count,
     duration,
     foretold,
@@ -378,9 +379,9 @@ def _scores(told: Told, quality: OutOfFold | None) -> list[Table]:
 
 def _commands(study: Study) -> list[tuple[str, str]]:
     return [
-        ("go on from where the study stands", f"mixopt run {study.path}"),
-        ("write this report again", f"mixopt report {study.path}"),
-        ("rebuild MLflow's view from the ledger", f"mixopt sync {study.path}"),
+        ("go on from where the study stands", command("run", study.path)),
+        ("write this report again", command("report", study.path)),
+        ("rebuild MLflow's view from the ledger", command("sync", study.path)),
         ("open MLflow", ui_command(study)),
     ]
 

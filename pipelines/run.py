@@ -20,6 +20,7 @@ from pipelines.console import Display, make_console
 from pipelines.report import write_report
 from pipelines.session import Session, open_session
 from pipelines.tracking import tracking_uri
+from pipelines.wording import command
 
 Step = Literal["search", "select", "promote", "run"]
 WHOLE = {
@@ -75,7 +76,7 @@ def _settled(session: Session) -> Mapping[str, Any]:
         raise StudyError(
             "there is no verdict on its trials, so no mixture to promote",
             where=str(session.study.path),
-            mend=f"Run `mixopt select {session.study.path}` first",
+            mend=f"Run `{command('select', session.study.path)}` first",
         )
     return verdict
 

@@ -43,6 +43,7 @@ from mixopt.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, Trial
 from pipelines.cohorts import Cohort, Packing
 from pipelines.console import Display, make_console, styled
 from pipelines.tracking import Tracker
+from pipelines.wording import command
 from proxies.job import Job
 from workers.cluster import Resources, connect
 from workers.cluster import slots as cluster_slots
@@ -375,8 +376,8 @@ def _held(session: Session, numbers: Sequence[int], message: str) -> TrainingErr
     return TrainingError(
         f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
         where=str(trial_folder(session.home, numbers[0])),
-        mend=f"Remove the cause, then `mixopt retry {study} {named}` (or `mixopt fail {study} "
-        f"{named}` to go on without), and run the same command again",
+        mend=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
+        f"`{command('fail', study, *numbers)}` to go on without), and run the same command again",
     )
 
 

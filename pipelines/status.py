@@ -21,7 +21,7 @@ from mixopt.study import load_study
 from mixopt.trials import Role, State, Trial
 from pipelines.console import make_console, styled
 from pipelines.settings_used import round_rows
-from pipelines.wording import count, duration, foretold, headline
+from pipelines.wording import command, count, duration, foretold, headline
 
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
 
@@ -32,7 +32,7 @@ def show_status(path: Path) -> None:
     console = make_console()
     owner = identity.read(study.home)
     if owner is None:
-        console.print(f"{study.name} has not begun. Next: mixopt run {path}")
+        console.print(f"{study.name} has not begun. Next: {command('run', path)}")
         return
     holder = _holder(study.home / "driver.lock")
     console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
@@ -58,7 +58,9 @@ def show_status(path: Path) -> None:
     for trial in trials:
         if trial.held and not trial.ended:
             console.print(f"  trial {trial.number} held: {trial.message}", markup=False)
-            console.print(f"    mixopt retry {path} {trial.number}, or mixopt fail", markup=False)
+            console.print(
+                f"    {command('retry', path, trial.number)}, or mixopt fail", markup=False
+            )
         elif trial.state is State.RUNNING:
             console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
         elif trial.state is State.PRUNED:

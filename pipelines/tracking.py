@@ -343,11 +343,12 @@ class Tracker:
 
 
 def _problem(study: Study, error: Exception) -> MixoptError:
+    again = wording.command("sync", study.path.name)
     said = urls.masked(str(error)).strip().splitlines()  # before it is cut
     return MixoptError(
         f"MLflow cannot be used: {said[0][:300].rstrip('.') if said else type(error).__name__}",
         where=tracking_uri(study),
-        mend=f"No trial is lost; `mixopt sync {study.path.name}` shows them once MLflow is back",
+        mend=f"No trial is lost; `{again}` shows them once MLflow is back",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from mixopt.trials import Role, State, Trial
 from pipelines.verbatim import verbatim
 
 AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
-ADJUSTED = "adjusted p-value"  # its one-sided p-value times the number of candidates
+ADJUSTED = "adjusted p-value"  # its one-sided p-value, adjusted for the number of candidates
 OVER_SEEDS = "± sd over seeds"  # of a row of measured means
 PROXY_NOTE = (
     "Proxy: predicted for one run on this mixture with a fresh seed, ± half its 90 % interval. It "
@@ -22,6 +23,11 @@ UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "
     "(search.repeats: 2 would tell)"
 )
+
+
+def command(*words: object) -> str:
+    """A command of ours, as a shell takes it whatever is in its paths."""
+    return shlex.join(["mixopt", *map(str, words)])
 
 
 def count(tokens: float) -> str:

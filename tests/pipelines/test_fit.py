@@ -39,7 +39,7 @@ def test_the_proposed_mixture_keeps_the_priors_and_beats_the_natural_one(done: P
     assert said["proposed"]["low"] < said["proposed"]["mean"] < said["proposed"]["high"]
     gap = said["proposed"]["mean"] - said["natural"]["mean"]
     assert told["difference"]["mean"] == pytest.approx(gap)
-    assert told["difference"]["sure"] > 0.9
+    assert told["difference"]["probability_lower"] > 0.9
     true = losses(mixtures.select("natural", "proposed").to_numpy().T, np.random.default_rng(), 0)
     assert true[1].mean() < true[0].mean()
 

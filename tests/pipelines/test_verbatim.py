@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pipelines.verbatim import verbatim, verbatim_block
+from pipelines.wording import command
 from tests.pipelines.made_runs import DOMAINS, Run, tables
 
 EVIL = (
@@ -59,3 +61,9 @@ def test_the_report_of_a_fit_runs_nothing_that_a_name_says(tmp_path: Path, run: 
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "\\u003cimg src=x" not in page  # as figures would write it: Plotly makes tags of labels
     assert "\\u003ca href='http://x.example" not in page
+
+
+def test_commands_that_are_told_can_be_pasted_into_a_shell() -> None:
+    told = command("retry", Path("my studies") / "a?b" / "study.yaml", 3)
+    assert shlex.split(told) == ["mixopt", "retry", "my studies/a?b/study.yaml", "3"]
+    assert command("run", "study.yaml") == "mixopt run study.yaml"
