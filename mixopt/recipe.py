@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mixopt.errors import StudyError
 
@@ -79,7 +79,7 @@ class Recipe:
     checkpoint_seconds: float = 60.0
 
     # read by pydantic when a study file holds this class; a plain dict needs no import
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "batch_sequences", "micro_batches", "evaluations"):

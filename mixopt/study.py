@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -56,7 +57,8 @@ def parse_tokens(value: Any) -> Any:
         )
         if not found:
             raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
-        return round(float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1))
+        count = float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1)
+        return round(count) if math.isfinite(count) else count  # pydantic refuses what is not
     return value
 
 
@@ -73,9 +75,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of the study file: unknown keys are errors, values never change."""
+    """A part of the study file: unknown keys are errors, numbers finite, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def _without_vocabulary(model: ModelConfig) -> ModelConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,6 +161,8 @@ class Document:
             what = message[:1].lower() + message[1:].rstrip(".")
             if not isinstance(found["input"], dict | list):
                 what += f", it is {found['input']!r}"
+            if found["type"] == "finite_number" and found["input"] == math.inf:
+                mend = "For no limit, write null where the key allows it"
         if others:
             what += f" (and {others} more problem{'s' * (others > 1)} below)"
         return self._error(what, where=self.where(place), mend=mend.rstrip("?."))

@@ -62,7 +62,9 @@ def init(
 @app.command()
 def plan(
     study: StudyFile,
-    slots: Annotated[int, typer.Option(help="Trials at once; 0: as many as cores here.")] = 0,
+    slots: Annotated[
+        int, typer.Option(min=0, help="Trials at once; 0: as many as cores here.")
+    ] = 0,
 ) -> None:
     """Say what a study will cost, and which constraints bind, before a token is spent."""
     from pipelines.plan import show_plan
@@ -175,7 +177,7 @@ def fit(
         str | None, typer.Option(help="Model size to predict for, such as 60M; else the largest.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a surrogate to finished runs: how good it is, and the mixture it proposes."""
@@ -242,7 +244,7 @@ def propose(
     pending: Annotated[
         Path | None, typer.Option(help="CSV of mixtures that are being trained already.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The fit's if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The fit's if not given.")] = None,
     allow_plugin: Annotated[
         str | None,
         typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
@@ -300,7 +302,7 @@ def replay(
         str | None, typer.Option(help="Model size of the target, such as 60M; else the largest.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens of the target.")] = None,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for a page, CSV and JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -46,7 +46,9 @@ def build(
 def from_environment(
     out: Out,
     megabytes: Annotated[float, typer.Option(help="Text per domain, at most.")] = 3.0,
-    vocabulary: Annotated[int, typer.Option(help="Tokens of the tokenizer.")] = 2048,
+    vocabulary: Annotated[
+        int, typer.Option(min=257, max=1 << 20, help="Tokens of the tokenizer.")
+    ] = 2048,
 ) -> None:
     """Build a corpus from text that mixopt's dependencies brought along."""
     from mixopt.corpus.environment import corpus_from_environment

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,9 @@ class Constraints:
         budget = space.budget_tokens if self.budget is None else _budget(self.budget)
         available = {**(space.available_tokens or {}), **available_of(self.available, domains)}
         epochs = space.max_epochs if self.max_epochs is None else self.max_epochs
-        if epochs is not None and not epochs > 0:
-            raise StudyError(f"{epochs:g} is not above 0", where="--max-epochs")
-        if self.kl is not None and not self.kl >= 0:
+        if epochs is not None and not 0 < epochs < math.inf:
+            raise StudyError(f"{epochs:g} is not a number above 0", where="--max-epochs")
+        if self.kl is not None and not 0 <= self.kl < math.inf:
             raise StudyError(f"{self.kl:g} is not a number of at least 0", where="--kl")
         if epochs is None and budget and available:
             epochs = SAFE_EPOCHS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from importlib import metadata
@@ -40,8 +41,8 @@ def corpus_from_environment(
     Raises:
         CorpusError: the folder is held by another build or cannot be written.
     """
-    if megabytes <= 0:
-        raise CorpusError(f"{megabytes} megabytes hold no text", where="megabytes")
+    if not 0 < megabytes < math.inf:
+        raise CorpusError(f"{megabytes} megabytes hold no text", where="--megabytes")
     folder = Path(out) / "sources"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,8 @@ def linear_of(text: str, domains: Sequence[str]) -> LinearConstraint:
     kept = {name: value + 0.0 for name, value in coefficients.items() if value != 0}
     if not kept:
         raise StudyError("constrains no domain", where=where, mend="Name a domain")
+    if not all(map(math.isfinite, (*kept.values(), at_most))):
+        raise StudyError("holds a number that is not finite", where=where)
     return LinearConstraint(kept, at_most + 0.0)
 
 

@@ -54,7 +54,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         wrong = {
-            "budget": not self.budget > 0,
+            "budget": not 0 < self.budget < math.inf,
             "initial": self.initial is not None and self.initial < 0,
             "free": self.free < 0,
             "batch": self.batch < 1,

@@ -59,7 +59,7 @@ class ModelConfig:
     vocab_size: int = 0
 
     # read by pydantic when a study file holds this class; a plain dict needs no import
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "experts", "experts_per_token", "expert_width"):

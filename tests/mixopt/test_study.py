@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,32 @@ def test_an_error_names_the_line_and_the_key(
         load_study(path)
     assert f"study.yaml:{line}" in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (LEAST.replace("law: 1", "law: .nan"), "objective.law"),
+        (LEAST.replace("law: 1", "law: .inf"), "objective.law"),
+        (LEAST.replace("law: 1", "law: 'nan'"), "objective.law"),
+        (LEAST + "space:\n  bounds: {law: [.nan, 1]}\n", "space.bounds.law.0"),
+        (LEAST + "space: {max_epochs: .inf}\n", "space.max_epochs"),
+        (LEAST + "space: {budget: 1e400}\n", "space.budget"),
+        (LEAST + "space: {linear: [{weights: {law: .nan}, at_most: 0.5}]}\n", "weights.law"),
+        (LEAST + "space: {linear: [{weights: {law: 1}, at_most: -.inf}]}\n", "0.at_most"),
+        (LEAST + "space: {kl_penalty: .nan}\n", "space.kl_penalty"),
+        (LEAST + "proxy: {tokens: 1e400k}\n", "proxy.tokens"),
+        (LEAST + "proxy: {recipe: {gradient_clip: .inf}}\n", "proxy.recipe.gradient_clip"),
+        (LEAST + "proxy: {model: {rope_theta: .nan}}\n", "proxy.model.rope_theta"),
+        (LEAST + "ray: {cpus_per_trial: .inf}\n", "ray.cpus_per_trial"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_with_its_line_and_key(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    with pytest.raises(StudyError, match="finite") as caught:
+        load_study(study_file(tmp_path, text))
+    assert re.search(rf"study\.yaml:\d+: \S*{re.escape(place)}: ", str(caught.value))
 
 
 def test_an_objective_without_weight_is_refused(tmp_path: Path) -> None:

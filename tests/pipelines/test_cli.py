@@ -76,6 +76,45 @@ def test_a_study_file_that_is_not_there_is_one_clean_message(
     assert list(tmp_path.iterdir()) == []
 
 
+FILES = ("--ratios", "R.csv", "--metrics", "M.csv")
+REPLAY = ("replay", *FILES, "--proposer", "random")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        (("fit", *FILES, "--out", "fit"), "--seed", "-1"),
+        (("propose", "fit", "--out", "next.csv"), "--seed", "-1"),
+        (("propose", "fit", "--out", "next.csv"), "-n", "-1"),
+        ((*REPLAY, "--budget", "4"), "--seed", "-1"),
+        ((*REPLAY, "--budget", "4"), "--seeds", "-1"),
+        ((*REPLAY, "--budget", "4"), "--jobs", "-1"),
+        ((*REPLAY, "--budget", "4"), "--batch", "-1"),
+        ((*REPLAY, "--budget", "4"), "--every", "-1"),
+        ((*REPLAY, "--budget", "4"), "--initial", "-1"),
+        ((*REPLAY, "--budget", "4"), "--free", "-1"),
+        (REPLAY, "--budget", "inf"),
+        (REPLAY, "--budget", "nan"),
+        (("plan", "study.yaml"), "--slots", "-1"),
+        (("corpus", "from-environment", "corpus"), "--megabytes", "nan"),
+        (("corpus", "from-environment", "corpus"), "--vocabulary", "-1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_read_or_written(
+    command: tuple[str, ...],
+    option: str,
+    value: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(*command, option, value)
+    assert said.code in (1, 2)
+    assert option.removeprefix("--") in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_so_it_is_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = mixopt("run", "nowhere.yaml", cwd=tmp_path)
     assert done.returncode == 1

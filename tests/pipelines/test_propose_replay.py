@@ -210,6 +210,9 @@ def test_pending_mixtures_are_not_proposed_again(fit: Path, run: Run, tmp_path: 
         (["--proposer", "bayse"], "Choose one of bayes"),
         (["-n", "0"], "Ask for at least 1"),
         (["--tokens", "lots"], "--tokens"),
+        (["--max-epochs", "inf"], "--max-epochs"),
+        (["--kl", "inf"], "--kl"),
+        (["--linear", "1e999 web <= 0.7"], "not finite"),
     ],
 )
 def test_what_cannot_be_proposed_is_one_clear_message(

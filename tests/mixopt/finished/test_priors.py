@@ -89,6 +89,12 @@ def test_bounds_availability_and_linear_constraints_all_hold(tmp_path: Path) -> 
         ("bounds: {web: [0.6, 1], code: [0.6, 1]}\n", "P.yaml", "lower bounds sum to 1.2"),
         ("bounds: {web: [0.6, 0.5]}\n", "P.yaml: web", "lies above its upper bound"),
         ("natural: {web: [\n", "P.yaml", "is not YAML"),
+        ("natural: {web: .inf}\n", "P.yaml:1: natural.web", "finite"),
+        ("natural: {web: inf}\n", "P.yaml:1: natural.web", "finite"),
+        ("linear:\n- {weights: {web: .nan}, at_most: 1}\n", "P.yaml:2: linear.0.wei", "finite"),
+        ("linear:\n- {weights: {web: 1}, at_most: .inf}\n", "P.yaml:2: linear.0.at", "finite"),
+        ("max_epochs: .inf\n", "P.yaml:1: max_epochs", "write null"),
+        ("budget: 1e400\n", "P.yaml:1: budget", "finite"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(
