@@ -68,7 +68,7 @@ def connect(address: str | None) -> Iterator[str]:
             (`RAY_ADDRESS`, then one started on this machine) or start one; else where it is.
 
     Raises:
-        StudyError: the cluster cannot be reached, or refuses our token.
+        StudyError: the cluster cannot be reached or started, or refuses our token.
     """
     if ray.is_initialized():
         yield "the Ray cluster already connected"
@@ -86,17 +86,30 @@ def connect(address: str | None) -> Iterator[str]:
                 log_to_driver=False,
             )
     except Exception as error:  # Ray raises plain ones too: "timed out during startup"
-        raise StudyError(
-            f"cannot connect to Ray at {address or 'its default address'}: {error}",
-            where="ray.address",
-            mend="Start one (`ray start --head`), set `address: local`, or give this machine the "
-            "cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)",
-        ) from error
+        raise _not_connected(address, error) from error
     try:
         node = ray.get_runtime_context().gcs_address
         yield f"Ray {'started here' if starts_here else f'at {node}'}"
     finally:
         ray.shutdown()
+
+
+def _not_connected(address: str | None, error: Exception) -> StudyError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if address == "local":
+        return StudyError(
+            f"Ray did not start on this machine: {reason}",
+            where="ray.address",
+            mend="Run the same command again, when the machine is less busy if Ray timed out; Ray "
+            "needs a writable RAY_TMPDIR with a short path, and logs to ray/session_latest/logs "
+            "there (in /tmp where it is not set)",
+        )
+    return StudyError(
+        f"cannot connect to Ray at {address or 'its default address'}: {reason}",
+        where="ray.address",
+        mend="Start one (`ray start --head`), set `address: local`, or give this machine the "
+        "cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)",
+    )
 
 
 @contextlib.contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,3 +97,16 @@ def test_a_server_of_http_2_may_be_ray() -> None:
 )
 def test_an_address_names_host_and_port(address: str, found: tuple[str, int] | None) -> None:
     assert endpoint(address) == found
+
+
+def test_a_ray_that_does_not_start_here_is_one_sentence_with_the_way_on(tmp_path: Path) -> None:
+    code = "from workers.cluster import connect\nwith connect('local'): pass"
+    long = tmp_path / ("long" * 30)  # Ray raises an OSError: a socket's path has 107 characters
+    environment = os.environ | {"RAY_TMPDIR": str(long)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mixopt.errors.StudyError: ray.address: Ray did not start on this")
+    assert "Run the same command again" in last
+    assert "ray start" not in last
