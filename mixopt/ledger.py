@@ -30,11 +30,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mixopt import urls
 from mixopt.errors import LedgerError
-from mixopt.identity import Identity
+from mixopt.identity import Identity, has_trials, is_kept, keep, missing
 from mixopt.looks import Looks
 from mixopt.objective import Objective
 from mixopt.rounds import Judged, Round
-from mixopt.storage import only_driver, reason, reporting
+from mixopt.storage import BEGIN_ANEW, damaged, only_driver, reason, reporting
 from mixopt.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
 
 STATES = {
@@ -82,15 +82,20 @@ class Ledger:
             LedgerError: the storage cannot be reached or used, or is another folder's.
         """
         with contextlib.ExitStack() as held:
-            storage, study_id = cls._opened(url, name, held)
+            storage, study_id = cls._opened(url, name, owner, held)
             _check_directions(storage, study_id, name, url)
-            _bind(storage, study_id, owner, url)
+            _check_owner(storage, study_id, owner, url)
+            if not is_kept(owner):
+                keep(owner)
+            _bind(storage, study_id, owner)
             return cls(storage, study_id, name, objective, owner, held.pop_all())
 
     @staticmethod
-    def _opened(url: str, name: str, held: contextlib.ExitStack) -> tuple[BaseStorage, int]:
+    def _opened(
+        url: str, name: str, owner: Identity, held: contextlib.ExitStack
+    ) -> tuple[BaseStorage, int]:
         """The storage at `url`, held by us alone, and the id of the Optuna study `name` there."""
-        with _refusing(url):
+        with _refusing(url, owner):
             # Checking connections before use survives a database that restarts at night.
             database = RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
             held.callback(database.engine.dispose)
@@ -112,7 +117,8 @@ class Ledger:
         Raises:
             LedgerError: it is not there, cannot be reached or used, or is another folder's.
         """
-        with _refusing(url):
+        refuse_lost(url, owner)
+        with _refusing(url, owner):
             storage = optuna.storages.get_storage(
                 RDBStorage(
                     urls.read_only(url),
@@ -121,7 +127,10 @@ class Ledger:
                 )
             )
             storage = reporting(storage, url)
-            study_id = storage.get_study_id_from_name(name)
+            try:
+                study_id = storage.get_study_id_from_name(name)
+            except KeyError as error:
+                raise _lost(url, owner, f"the ledger has no study {name!r}") from error
         _check_directions(storage, study_id, name, url)
         _check_owner(storage, study_id, owner, url)
         return cls(storage, study_id, name, objective, owner)
@@ -333,7 +342,7 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def _refusing(url: str) -> Iterator[None]:
+def _refusing(url: str, owner: Identity) -> Iterator[None]:
     """While the block opens a storage: Optuna is quiet, and whatever fails names `url`."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -348,13 +357,49 @@ def _refusing(url: str) -> Iterator[None]:
     except LedgerError:
         raise
     except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
-        raise LedgerError(
-            f"cannot open the storage: {reason(error)}",
-            where=url,
-            mend="Check the study file's `ledger` and that the database can be reached",
-        ) from error
+        raise _unusable(url, owner, error) from error
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _unusable(url: str, owner: Identity, error: Exception) -> LedgerError:
+    if urls.sqlite_path(url) is None:
+        check = "Check the study file's `ledger` and that the database can be reached"
+    elif damaged(error):
+        return _lost(url, owner, f"the ledger is damaged: {reason(error)}", "move it away")
+    elif _in_folder(url, owner):
+        check = "Check that file, its permissions and the space on its disk"
+    else:
+        check = "Check the study file's `ledger`, that file, and the space on its disk"
+    return LedgerError(f"cannot open the ledger: {reason(error)}", where=url, mend=check)
+
+
+def refuse_lost(url: str, owner: Identity) -> None:
+    """Refuse the ledger of a study that has begun where its file is missing or empty.
+
+    Called by what needs the trials it held: only a search begins a new ledger.
+
+    Raises:
+        LedgerError: it is, or it cannot be looked at.
+    """
+    path = urls.sqlite_path(url)
+    if path is None:
+        return
+    with _refusing(url, owner):
+        if not path.exists():
+            raise _lost(url, owner, "the ledger is missing")
+        if path.stat().st_size == 0:
+            raise _lost(url, owner, "the ledger is empty")
+
+
+def _lost(url: str, owner: Identity, what: str, or_else: str = "go on without it") -> LedgerError:
+    """What is wrong with a SQLite file that holds no trials any more, and what can be done."""
+    named = "" if _in_folder(url, owner) else "Check the study file's `ledger`. "
+    return LedgerError(
+        what,
+        where=str(urls.sqlite_path(url) or url),
+        mend=f"{named}Restore it from a backup, or {or_else}: {BEGIN_ANEW}",
+    )
 
 
 def _check_directions(storage: BaseStorage, study_id: int, name: str, url: str) -> None:
@@ -362,9 +407,8 @@ def _check_directions(storage: BaseStorage, study_id: int, name: str, url: str) 
         raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
 
 
-def _bind(storage: BaseStorage, study_id: int, owner: Identity, url: str) -> None:
-    """Bind an empty ledger to `owner`; refuse one that another folder or training has."""
-    _check_owner(storage, study_id, owner, url)
+def _bind(storage: BaseStorage, study_id: int, owner: Identity) -> None:
+    """Bind a ledger that is empty, or the original's of a copy, to `owner`."""
     bound = storage.get_study_user_attrs(study_id)
     wanted = {"training": owner.training, "folder": owner.id}  # the folder last: then it is bound
     if {key: bound.get(key) for key in wanted} != wanted:
@@ -385,6 +429,8 @@ def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str)
     if bound.get("folder") == owner.id or own_copy:
         return
     if "folder" in bound or storage.get_n_trials(study_id):
+        if not is_kept(owner) and (_in_folder(url, owner) or has_trials(owner.home)):
+            raise missing(owner.home)
         raise LedgerError(
             f"the trials there are of another study folder than {owner.home}",
             where=url,

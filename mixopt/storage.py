@@ -12,8 +12,10 @@ import functools
 import hashlib
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from optuna.exceptions import StorageInternalError
@@ -28,6 +30,11 @@ PATIENCE_SECONDS = 5.0  # a driver that ends lets go within a second
 # A machine that vanished says nothing: the database asks after 60 s of silence, and gives up after
 # another 60, instead of the two hours that TCP waits by itself.
 KEEPALIVES = {"tcp_keepalives_idle": 60, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 6}
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+BEGIN_ANEW = (
+    "`mixopt run` then begins a new ledger and takes up finished trials from their folders, "
+    "without training them again"
+)
 HOLDER = """
 select a.application_name, a.backend_start from pg_locks l join pg_stat_activity a using (pid)
 where l.locktype = 'advisory' and l.granted
@@ -42,11 +49,35 @@ def reporting(storage: BaseStorage, url: str) -> BaseStorage:
 
 def reason(error: BaseException) -> str:
     """What the database or its driver said, one line, from whatever was raised on top of it."""
-    while isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    original = getattr(error, "orig", None) or error
+    original = _original(error)
     lines = str(original).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(original).__name__
+
+
+def _original(error: BaseException) -> BaseException:
+    while isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    return getattr(error, "orig", None) or error
+
+
+def damaged(error: BaseException) -> bool:
+    """Whether `error` says that a SQLite file is no database, or not all of one."""
+    code = getattr(_original(error), "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+    return code in DAMAGED or "no such table" in reason(error)
+
+
+def kept_by_studies(path: Path) -> list[dict[str, Any]]:
+    """User attributes of each study in the SQLite file `path`; none where it cannot be read."""
+    if not path.is_file():
+        return []
+    with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+        storage = RDBStorage(urls.read_only(urls.sqlite(path)), skip_table_creation=True)
+        try:
+            return [dict(study.user_attrs) for study in storage.get_all_studies()]
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    return []
 
 
 @contextlib.contextmanager
@@ -114,11 +145,12 @@ def _reports(url: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        check = (
-            "Check that the database can be reached"
-            if urls.sqlite_path(url) is None
-            else "Check that file, its permissions and the space on its disk"
-        )
+        if urls.sqlite_path(url) is None:
+            check = "Check that the database can be reached"
+        elif damaged(error):
+            check = f"Restore that file from a backup, or move it away: {BEGIN_ANEW}"
+        else:
+            check = "Check that file, its permissions and the space on its disk"
         raise LedgerError(
             f"the ledger cannot be used: {reason(error)}",
             where=url,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixopt import identity, locks
 from mixopt.errors import LedgerError
-from mixopt.ledger import Ledger
+from mixopt.ledger import Ledger, refuse_lost
 from mixopt.study import load_study
 from mixopt.trials import Failure, Trial
 from pipelines.wording import command
@@ -46,6 +46,7 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
         raise LedgerError(
             f"{study.name} has not begun", where=str(study.home), mend=command("run", path)
         )
+    refuse_lost(study.ledger_url, owner)
     objective = study.mixture_objective()
     with (
         locks.hold(study.home / "driver.lock", f"study {study.name}"),

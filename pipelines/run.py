@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mixopt import files
-from mixopt.errors import LedgerError, StudyError
-from mixopt.study import load_study, require_begun
+from mixopt import files, identity
+from mixopt.errors import StudyError
+from mixopt.ledger import refuse_lost
+from mixopt.study import Study, load_study, require_begun
 from pipelines import plan, promote, search, select
 from pipelines.closing import print_closing
 from pipelines.console import Display, make_console
 from pipelines.report import write_report
 from pipelines.session import Session, open_session
-from pipelines.tracking import tracking_uri
+from pipelines.tracking import problem
 from pipelines.wording import command
 
 Step = Literal["search", "select", "promote", "run"]
@@ -39,7 +40,7 @@ def run_study(path: Path, step: Step = "run") -> None:
         MixoptError: whatever stops it; everything finished until then is kept.
     """
     if step in ("select", "promote"):
-        require_begun(load_study(path), f"mixopt search {path}")
+        _require_trials(path, first=f"mixopt search {path}")
     console = make_console()
     display = Display(console, whole=WHOLE[step])
     with open_session(path, display) as session:
@@ -56,6 +57,16 @@ def run_study(path: Path, step: Step = "run") -> None:
             raise
         _views(session)
         print_closing(session, console)
+
+
+def _require_trials(path: Path, first: str = "") -> Study:
+    """The study at `path`; refused if it has not begun, or has lost its ledger."""
+    study = load_study(path)
+    require_begun(study, first)
+    owner = identity.read(study.home)
+    if owner is not None:
+        refuse_lost(study.ledger_url, owner)
+    return study
 
 
 def _steps(session: Session, step: Step) -> None:
@@ -92,18 +103,19 @@ def sync_study(path: Path) -> None:
     """Rebuild MLflow's view of the study at `path` from its ledger and folder.
 
     Raises:
-        StudyError: it has not begun.
-        LedgerError: MLflow cannot be reached.
+        StudyError: it has not begun, or MLflow is switched off.
+        LedgerError: its ledger cannot be used.
+        MixoptError: MLflow cannot be used.
     """
-    require_begun(load_study(path))
+    if not _require_trials(path).mlflow.enabled:
+        raise StudyError(
+            "MLflow is switched off", where=f"{path}: mlflow.enabled", mend="Set it to true"
+        )
     with open_session(path) as session:
         tracker, trials = session.tracker, session.ledger.trials()
         if not (tracker.study_started() and tracker.sync(trials)):
-            raise LedgerError(
-                f"MLflow could not be brought up to date: {tracker.error}",
-                where=str(tracking_uri(session.study)),
-                mend="Check the study file's mlflow.uri and that the server can be reached",
-            )
+            assert tracker.error is not None  # it is enabled
+            raise problem(session.study, tracker.error)
         tracker.artifacts(write_report(session.study))
         session.display.say(f"MLflow shows all {len(trials)} trials of {session.study.name}")
 

@@ -11,8 +11,9 @@ import functools
 import hashlib
 import json
 import socket
+import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -22,6 +23,7 @@ from mixopt import records, urls
 from mixopt.csv_files import csv_bytes
 from mixopt.errors import MixoptError
 from mixopt.frames import trials_frame
+from mixopt.storage import damaged, reason
 from mixopt.trials import State, Trial
 from pipelines import tracked_values as values
 from pipelines import wording
@@ -239,7 +241,7 @@ class Tracker:
         self._rest = min(2 * self._rest, LONGEST_REST)
         first, self.error = self.error is None, error
         if first:
-            self._on_warning(str(_problem(self.study, error)))
+            self._on_warning(str(problem(self.study, error)))
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -342,14 +344,31 @@ class Tracker:
         }
 
 
-def _problem(study: Study, error: Exception) -> MixoptError:
+def problem(study: Study, error: Exception) -> MixoptError:
+    """What is wrong with the MLflow of `study`, in a sentence, and what helps."""
     again = wording.command("sync", study.path.name)
-    said = urls.masked(str(error)).strip().splitlines()  # before it is cut
-    return MixoptError(
-        f"MLflow cannot be used: {said[0][:300].rstrip('.') if said else type(error).__name__}",
-        where=tracking_uri(study),
-        mend=f"No trial is lost; `{again}` shows them once MLflow is back",
-    )
+    what = f"MLflow cannot be used: {urls.masked(_cause(error))[:300].rstrip('.')}"
+    own = urls.sqlite_path(tracking_uri(study))
+    if own is None or not any(map(damaged, _chain(error))):
+        fix = f"No trial is lost; `{again}` shows them once MLflow is back"
+        return MixoptError(what, where=tracking_uri(study), mend=fix)
+    fix = f"No trial is lost. Move that file away; `{again}` then rebuilds it from the ledger"
+    return MixoptError(what, where=str(own), mend=fix)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it was raised on top of, innermost last."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def _cause(error: Exception) -> str:
+    """One line of what the database, the network or the disk said; else of `error` itself."""
+    *_, root = _chain(error)
+    outside = isinstance(root, OSError | sqlite3.Error)
+    return reason(root if outside else error)
 
 
 def _child(run: Run) -> _Child:

@@ -254,6 +254,33 @@ def test_a_folder_whose_trials_were_trained_otherwise_is_refused(tmp_path: Path)
         opened(tmp_path, urls.sqlite(tmp_path / "ledger.db"), "another recipe")
 
 
+def test_a_folder_without_its_identity_takes_back_the_one_that_its_ledger_knows(
+    tmp_path: Path,
+) -> None:
+    reopened(tmp_path).add(spec())
+    before = identity.read(tmp_path)
+    (tmp_path / "identity.json").unlink()
+    assert identity.read(tmp_path) == before
+    assert not (tmp_path / "identity.json").exists()  # reading writes nothing
+    assert len(reopened(tmp_path).trials()) == 1
+    assert identity.read(tmp_path) == claim(tmp_path, "recipe") == before
+
+
+def test_a_fresh_identity_is_written_only_once_the_ledger_is_known_to_be_free(
+    tmp_path: Path,
+) -> None:
+    url, home = urls.sqlite(tmp_path / "shared.db"), tmp_path / "home"
+    opened(home, url).add(spec())
+    (home / "trials").mkdir()
+    (home / "identity.json").unlink()
+    for look in (lambda: opened(home, url), lambda: identity.read(home)):
+        with pytest.raises(LedgerError, match=r"identity\.json: this file is missing.*a backup"):
+            look()
+        assert not (home / "identity.json").exists()
+    new = opened(home, urls.sqlite(tmp_path / "new.db"))
+    assert identity.read(home) == new.owner
+
+
 @pytest.mark.parametrize("text", ['{"id": "a', "{}", '{"id": 1, "path": "/", "copied_from": ""}'])
 def test_an_identity_that_is_cut_or_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "identity.json").write_text(text)
@@ -327,6 +354,7 @@ def test_a_database_that_fails_while_a_study_runs_is_named_with_its_own_words(
             act()
         assert "max length" not in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert "Restore that file from a backup" in str(caught.value)
 
 
 def read(path: Path, name: str = "demo") -> Ledger:
@@ -357,6 +385,36 @@ def test_reading_makes_neither_a_ledger_nor_a_study_in_it(tmp_path: Path) -> Non
     with pytest.raises(LedgerError, match=r"ledger\.db"):
         read(tmp_path, "another")
     assert optuna.get_all_study_names(urls.sqlite(tmp_path / "ledger.db")) == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [(0, "empty"), (5000, "damaged: .*malformed"), (-4096, "damaged: .*malformed")],
+)
+def test_a_ledger_that_was_cut_names_its_file_and_the_way_on(
+    tmp_path: Path, keep: int, reason: str
+) -> None:
+    reopened(tmp_path).close()
+    file = tmp_path / "ledger.db"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:keep])
+    wanted = rf"^{file}: the ledger is {reason}\. Restore it from a backup, or .*`mixopt run`"
+    with pytest.raises(LedgerError, match=wanted) as caught:
+        read(tmp_path)
+    assert "study file" not in str(caught.value)  # which names no ledger
+    if keep:
+        with pytest.raises(LedgerError, match=wanted):
+            reopened(tmp_path)
+        file.rename(tmp_path / "aside.db")
+    assert reopened(tmp_path).trials() == []
+
+
+def test_a_ledger_that_the_study_file_names_is_looked_for_there_first(tmp_path: Path) -> None:
+    away, home = tmp_path / "away.db", tmp_path / "home"
+    opened(home, urls.sqlite(away))
+    away.write_bytes(b"no database" * 100)
+    with pytest.raises(LedgerError, match=r"away\.db: .*Check the study file's `ledger`.*Restore"):
+        Ledger.read(urls.sqlite(away), "demo", OBJECTIVE, claim(home, "recipe"))
 
 
 def test_a_write_that_a_kill_interrupted_is_undone_by_the_reader(tmp_path: Path) -> None:

@@ -54,11 +54,14 @@ def write_study(folder: Path, name: str = "tiny") -> Study:
 
 
 def owner_of(study: Study) -> Identity:
-    return claim(study.home, study.binding(study.open_corpus()))
+    ledger = open_ledger(study)
+    ledger.close()
+    return ledger.owner
 
 
 def open_ledger(study: Study) -> Ledger:
-    return Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner_of(study))
+    owner = claim(study.home, study.binding(study.open_corpus()))
+    return Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
 
 
 def finished_study(folder: Path, name: str = "tiny", trials: int = 14) -> Study:

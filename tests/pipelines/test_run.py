@@ -198,6 +198,39 @@ def test_a_step_before_its_turn_trains_nothing_and_names_the_command(copy: Path,
     assert ledger_trials(study) == trials
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_a_study_that_lost_its_ledger_takes_up_its_trials_from_their_folders(
+    ran: Ran, copy: Path, run: Run
+) -> None:
+    study = load_study(copy)
+    (study.home / "ledger.db").unlink()
+    for command in ("status", "report", "sync", "select", "promote"):
+        said = run(command, copy)
+        assert (said.code, "ledger.db: the ledger is missing" in said.err) == (1, True)
+        assert not (study.home / "ledger.db").exists()
+    assert run("search", copy).code == 0
+    (study.home / "verdict.json").unlink()  # else the selection is known to be over
+    assert run("select", copy).code == 0
+    assert attempts(study.home) == attempts(ran.home)  # none was trained again
+    assert [t.result for t in ledger_trials(study)] == [t.result for t in ledger_trials(ran.study)]
+    verdict = (study.home / "verdict.json").read_text()
+    assert json.loads(verdict) == json.loads((ran.home / "verdict.json").read_text())
+
+
+def test_a_folder_that_lost_its_identity_takes_it_back_from_its_ledger(
+    copy: Path, run: Run
+) -> None:
+    study = load_study(copy)
+    (study.home / "verdict.json").unlink()
+    identity = study.home / "identity.json"
+    before = json.loads(identity.read_text())
+    identity.unlink()
+    assert run("status", copy).code == 0
+    assert run("report", copy).code == 0
+    assert run("select", copy).code == 0
+    assert json.loads(identity.read_text()) == before | {"path": str(study.home.resolve())}
+
+
 @pytest.mark.parametrize("name", ["study.json", "identity.json"])
 @pytest.mark.parametrize("text", ['{"budget": ', "[]"])
 def test_a_file_of_the_folder_that_is_cut_or_of_another_shape_is_named(

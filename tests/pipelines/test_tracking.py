@@ -16,11 +16,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from mixopt.errors import MixoptError, StudyError
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.study import Study, load_study
 from mixopt.trials import Failure, State, Trial, TrialSpec
 from pipelines.mlflow_store import RunStore, metric_name
+from pipelines.run import sync_study
 from pipelines.tracking import Tracker, tracking_uri, ui_command
 from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
 
@@ -292,6 +294,32 @@ def test_mlflow_down_is_told_once_and_stops_nothing(
     assert "mixopt sync study.yaml" in message
     assert str(port) in message
     assert sum(t.complete for t in trials_of(study)) > 0
+
+
+@pytest.mark.parametrize("uri", ["", "http://127.0.0.1:9"])
+def test_sync_tells_in_one_line_why_mlflow_cannot_be_used_and_what_helps(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    study = finished_study(tmp_path, "junk", trials=7)
+    database = study.home / "mlflow.db"
+    database.write_bytes(b"no database" * 100)
+    with pytest.raises(MixoptError) as caught:
+        sync_study(study.path)
+    reason = "[Errno 111] Connection refused" if uri else "file is not a database"
+    way_on = "once MLflow is back" if uri else "rebuilds it from the ledger"
+    message = str(caught.value)
+    assert message.startswith(f"{uri or database}: MLflow cannot be used: {reason}. ")
+    assert message.endswith(f"{way_on}.")
+    assert "\n" not in message
+
+
+def test_sync_of_a_study_without_mlflow_names_the_switch(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, "off", trials=7)
+    study.path.write_text(study.path.read_text() + "mlflow: {enabled: false}\n")
+    with pytest.raises(StudyError, match=r"mlflow\.enabled: MLflow is switched off"):
+        sync_study(study.path)
 
 
 def test_a_study_without_mlflow_leaves_no_trace_of_it(tmp_path: Path) -> None:
