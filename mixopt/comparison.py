@@ -6,10 +6,13 @@ they pass too many where one mixture is noisier than the others. So a candidate'
 the larger of the pooled one and that of its own pairs, and what the largest of k such statistics
 does under equal noise is drawn once. Three guards hold where noise is unequal:
 
-- An adjusted p-value is at least the candidate's own paired one, and a little more the more
-  candidates there are, for several of them may be noisy.
+- An adjusted p-value is at least the candidate's own paired one times a factor from 1 to k. It
+  rises with the candidates, for several may be noisy, and as p falls, for a noisy baseline that few
+  seeds do not show matters most there.
 - It is at least k times that (Bonferroni) where the baseline is noisy: all differences share it.
 - It is at most `CLEAR` k times that, so that a noisy rival cannot hide a clear difference.
+
+An interval is at least Student's of the candidate's own pairs, and so holds under unequal noise.
 
 How often it passes wrongly and rightly: `python -m benchmarks.gate`.
 
@@ -26,6 +29,7 @@ import numpy as np
 DRAWS = 50_000  # of the null: at a level of .1 its p-values are known to .0013
 CLEAR = 20  # the last guard passes 1/20 of the level at most where nothing is better
 PER_RIVAL = 0.05  # by which the first guard rises with each candidate beyond two
+USUAL, FALL = 0.1, 0.25  # below p = USUAL the first guard grows as (USUAL / p)^FALL
 MOST_FREEDOM = 60  # degrees of freedom beyond which the null is drawn with so many
 
 
@@ -36,7 +40,8 @@ class Comparison:
     Attributes:
         difference: (k,) mean of candidate - baseline.
         error: (k,) its standard error.
-        half: (k,) half its two-sided 90 % interval, for one candidate by itself.
+        half: (k,) half its two-sided 90 % interval, for one candidate by itself. It leaves out 0
+            where `p` is below .05.
         p: (k,) one-sided p-value that a candidate by itself is not lower.
         adjusted_p: (k,) the same for the best of k.
     """
@@ -51,12 +56,10 @@ class Comparison:
 def compare(values: np.ndarray) -> Comparison:
     """Compare rows 1 … k of `values` (k + 1, n) with row 0; lower is better. n is at least 2."""
     found = _Layout.of(values)
-    null = _null(found.k, min(found.n - 1, MOST_FREEDOM))
-    error = np.sqrt(found.variance / found.n)
     return Comparison(
         difference=found.difference,
-        error=error,
-        half=error * null.half,
+        error=np.sqrt(found.variance / found.n),
+        half=found.half,
         p=found.p_values(found.n, adjusted=False),
         adjusted_p=found.p_values(found.n),
     )
@@ -108,6 +111,15 @@ class _Layout:
             shared=bool(shared[0]),
         )
 
+    @property
+    def half(self) -> np.ndarray:
+        """(k,) half the two-sided 90 % intervals of the differences."""
+        from scipy.stats import t
+
+        null = _null(self.k, min(self.n - 1, MOST_FREEDOM))
+        paired = float(t.ppf(0.95, df=self.n - 1)) * np.sqrt(self.own / self.n)
+        return np.asarray(np.maximum(null.half * np.sqrt(self.variance / self.n), paired))
+
     def p_values(self, n: int, adjusted: bool = True) -> np.ndarray:
         """(k,) one-sided p-values as of `n` seeds, of one candidate or of the best of all."""
         from scipy.stats import t
@@ -120,9 +132,15 @@ class _Layout:
         paired = t.sf(_over(-self.difference, np.sqrt(self.own / n)), df=n - 1)
         if not adjusted:
             return np.asarray(np.maximum(drawn, paired))
-        times = self.k if self.shared else 1 + PER_RIVAL * max(0, self.k - 2)
-        guarded = np.maximum(drawn, times * paired)
+        guarded = np.maximum(drawn, self._times(paired) * paired)
         return np.asarray(np.minimum(1.0, np.minimum(guarded, CLEAR * self.k * paired)))
+
+    def _times(self, paired: np.ndarray) -> np.ndarray:
+        """(k,) how many times its paired p-value (k,) an adjusted one is at least."""
+        if self.shared:
+            return np.full(self.k, float(self.k))
+        grown = np.maximum(1.0, USUAL / np.maximum(paired, 1e-300)) ** FALL
+        return np.asarray(np.minimum(self.k, grown * (1 + PER_RIVAL * max(0, self.k - 2))))
 
 
 def _variances(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

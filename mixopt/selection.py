@@ -251,7 +251,8 @@ class Selection:
         passing = [arm for arm in rest if self._passes(arms[arm])]
         if passing:
             best = min(passing, key=lambda arm: arms[arm].difference)
-            message = f"{self._facts(best, trials)}, at most the {self._allowed}"
+            allowed = self._allowed(arms[best].adjusted_p)
+            message = f"{self._facts(best, trials)}, at most the {allowed}"
             return Verdict(best, self.arms[best], True, message, arms)
         return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), arms)
 
@@ -269,13 +270,27 @@ class Selection:
                 f"{facts}; the {self.look.planned} {some} that the study planned (select.looks) "
                 f"came before this one, {end}. Plan more looks in a new study to go on"
             )
-        seeds = self._seeds_asked(best, trials)
-        asked = f". {seeds} seeds with this difference and scatter would pass" if seeds else ""
-        return f"{facts}, above the {self._allowed}, {end}{asked}"
+        allowed = self._allowed(arms[best].adjusted_p)
+        return f"{facts}, above the {allowed}, {end}{self._way_on(best, trials)}"
 
-    @property
-    def _allowed(self) -> str:
-        allowed = f"{self.level:.2g} allowed"
+    def _way_on(self, arm: str, trials: Sequence[Trial]) -> str:
+        """How many seeds would pass, as a further sentence; empty if none would."""
+        seeds = self._seeds_asked(arm, trials)
+        if not seeds:
+            return ""
+        would = f"{seeds} seeds with this difference and scatter would pass"
+        if self.look is not None and self.look.number >= self.look.planned:
+            return f". No look is left (select.looks); in a new study {would}"
+        return f". {would}"
+
+    def digits(self, p: float) -> int:
+        """Digits with which `p` and the level are shown, so that they are seen to differ."""
+        telling = (d for d in range(3, 9) if f"{p:.{d}g}" != f"{self.level:.{d}g}")
+        return next(telling, 3)
+
+    def _allowed(self, p: float) -> str:
+        """The largest p-value that passes, beside which `p` is shown."""
+        allowed = f"{self.level:.{self.digits(p)}g} allowed"
         if self.look is None or self.look.planned == 1:
             return allowed
         return f"{allowed} at look {self.look.number} of {self.look.planned}"
@@ -317,7 +332,7 @@ class Selection:
         return (
             f"{arm} differs from natural by {report.difference:+.4f} "
             f"(90 % interval {report.low:+.4f} to {report.high:+.4f}) over {pairs} shared seeds, "
-            f"adjusted p-value {report.adjusted_p:.3g}"
+            f"adjusted p-value {report.adjusted_p:.{self.digits(report.adjusted_p)}g}"
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
         )
 

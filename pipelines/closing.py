@@ -12,6 +12,7 @@ from rich.table import Table
 from mixopt.records import read_promotion, read_verdict
 from mixopt.trials import State, Trial
 from pipelines.console import styled
+from pipelines.select import looks_taken
 from pipelines.session import Session
 from pipelines.tracking import ui_command
 from pipelines.wording import (
@@ -150,7 +151,7 @@ def print_commands(session: Session, console: Console) -> None:
     """Print the commands that open the views, go on, and begin with one's own text."""
     study = session.study
     file = _short(study.path)
-    looks = session.ledger.looks()
+    looks = looks_taken(session)
     rows = [
         ("open the MLflow UI", ui_command(study)),
         ("open the report", str(_short(study.home / "report.html"))),

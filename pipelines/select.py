@@ -26,6 +26,7 @@ from pipelines.wording import before_selection
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
+LOOKS = "looks.json"  # in a study folder: the looks that were taken
 REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # arms that no search found
 
 
@@ -68,7 +69,7 @@ def select(session: Session) -> dict[str, Any]:
             break
         run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
     selection.check_complete(session.ledger.trials())
-    session.ledger.keep_looks(looks.take(look))  # before its verdict is known
+    keep_looks(session, looks.take(look))  # before its verdict is known
     asked = session.study.select
     session.ledger.keep_judged(
         Judged(
@@ -111,14 +112,37 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
     return digest([*asked, [(t.number, t.state) for t in trials]])
 
 
+def looks_taken(session: Session) -> Looks | None:
+    """The looks taken at the study so far; None before the first.
+
+    The ledger and the study folder each keep them, for the ledger may be moved or made anew from
+    the trials' folders. The longer record counts.
+
+    Raises:
+        FileError: the folder's record cannot be read.
+    """
+    file = session.home / LOOKS
+    kept = [session.ledger.looks()]
+    if file.exists():
+        mend = "Restore it; it says how often the study was judged"
+        kept.append(files.read_json(file, Looks.from_json, mend=mend))
+    return max((it for it in kept if it is not None), key=lambda it: len(it.taken), default=None)
+
+
+def keep_looks(session: Session, looks: Looks) -> None:
+    """Record the looks that were taken, in the study folder and the ledger."""
+    files.write_json(session.home / LOOKS, looks.to_json())
+    session.ledger.keep_looks(looks)
+
+
 def _looks(session: Session) -> Looks:
-    """The looks taken at the study so far.
+    """The looks taken at the study so far, or those that the study file plans.
 
     Raises:
         StudyError: the study file plans another number than was fixed at the first look.
     """
     planned = session.study.select.looks
-    looks = session.ledger.looks()
+    looks = looks_taken(session)
     if looks is None:
         looks = Looks(planned)
         before = read_verdict(session.home).get("of")
@@ -148,7 +172,7 @@ def _before_look(look: Look) -> str:
         )
     return (
         f"look {look.number} of {look.planned}: promotes at an adjusted p-value of at most "
-        f"{look.level:.2g}"
+        f"{look.level:.3g}"
     )
 
 

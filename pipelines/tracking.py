@@ -13,7 +13,7 @@ import json
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -107,6 +107,8 @@ class Tracker:
         self.error: Exception | None = None
         self._on_warning, self._rest_until, self._rest = on_warning, 0.0, FIRST_REST
         self._objective = study.mixture_objective()
+        weights = json.dumps(dict(self._objective.weights), sort_keys=True)
+        self._weighed = hashlib.sha256(weights.encode()).hexdigest()[:8]
         self._store: RunStore | None = None
         self._parent = ""
         self._parent_start = 0
@@ -246,7 +248,8 @@ class Tracker:
     # -- what is shown -------------------------------------------------------------------------
 
     def _show(self, store: RunStore, trial: Trial) -> None:
-        told, spec = f"{trial.state}:{trial.attempts}", trial.spec.training_hash("", "")
+        told = f"{trial.state}:{trial.attempts}:{self._weighed}"
+        spec = trial.spec.training_hash("", "")
         status = STATUS[trial.state]
         child = self._children.get(trial.number)
         if child is not None and child.spec != spec:  # left from another life of this folder
@@ -256,10 +259,13 @@ class Tracker:
             return
         if child is None:
             child = self._create_child(store, trial, spec)
+        metrics = values.trial_metrics(trial, self.study.home, self._objective, child.started)
+        if child.told and not child.told.endswith(f":{self._weighed}"):
+            metrics = restated(metrics, "objective")
         store.log(
             child.run,
             params=values.trial_params(trial),
-            metrics=values.trial_metrics(trial, self.study.home, self._objective, child.started),
+            metrics=metrics,
             tags={**values.trial_tags(trial), "mixopt.told": told},
         )
         if status in ENDED:  # last: only now is it all there
@@ -317,7 +323,14 @@ class Tracker:
         history = store.client.get_metric_history(self._parent, "best/objective")
         logged = max((point.step for point in history), default=0)
         points = values.best_so_far(trials, self._objective, self._parent_start)
-        store.log(self._parent, metrics=[point for point in points if point[2] > logged])
+        tags = store.client.get_run(self._parent).data.tags
+        if logged and tags.get("mixopt.weighed", self._weighed) != self._weighed:
+            store.log(self._parent, metrics=restated(points, "best/objective"))
+        store.log(
+            self._parent,
+            metrics=[point for point in points if point[2] > logged],
+            tags={"mixopt.weighed": self._weighed},
+        )
 
     def _upload_tables(self, store: RunStore, trials: Sequence[Trial]) -> None:
         frame = trials_frame(trials, self._objective)
@@ -369,6 +382,16 @@ def _cause(error: Exception) -> str:
     *_, root = _chain(error)
     outside = isinstance(root, OSError | sqlite3.Error)
     return reason(root if outside else error)
+
+
+def restated(metrics: Iterable[values.Metric], name: str) -> Iterator[values.Metric]:
+    """`metrics`, those called `name` at the time of now: of one step MLflow shows the latest.
+
+    The objective's weights may change while a study goes on, and its values with them.
+    """
+    now = round(time.time() * 1000)
+    for metric, value, step, stamp in metrics:
+        yield metric, value, step, now if metric == name else stamp
 
 
 def _child(run: Run) -> _Child:

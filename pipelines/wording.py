@@ -124,7 +124,7 @@ def gate_level(verdict: Mapping[str, Any], confidence: float) -> str:
     if look and not level:
         return f"All {look['of']} looks (select.looks) were used up: nothing could be promoted."
     at = f" at look {look['number']} of {look['of']}" if look and look["of"] > 1 else ""
-    return f"The gate promotes at {level:.2g} or less{at}."
+    return f"The gate promotes at {level:.3g} or less{at}."
 
 
 def p_value(arm: Mapping[str, Any]) -> str:

@@ -141,3 +141,23 @@ def test_the_seeds_asked_for_are_the_fewest_that_pass() -> None:
     assert p[1] <= 0.02 < p[0]
     assert seeds_needed(-gaps, 0.02) is None
     assert seeds_needed(gaps[:1], 0.02) is None
+
+
+def test_where_no_look_is_left_more_seeds_are_for_a_new_study() -> None:
+    values = np.zeros((len(ARMS), 3))
+    values[1] = [-3, -1, 0.5]
+    values[2:] = [[1, 2, 3]] * 3
+    for planned, way in ((1, "No look is left (select.looks); in a new study "), (2, "")):
+        at = dataclasses.replace(selection(3), look=Looks(planned).at("first", 0.9))
+        reason = at.verdict(grown(at, [], values)).reason
+        assert f". {way}" in reason
+        assert ("in a new study" in reason) == (planned == 1)
+        assert "seeds with this difference and scatter would pass" in reason
+
+
+@pytest.mark.parametrize(("p", "level"), [(0.10004, 0.1), (0.0126, 0.0125), (0.0128, 0.013)])
+def test_a_p_value_and_its_level_are_seen_to_differ(p: float, level: float) -> None:
+    at = selection(3)
+    at = dataclasses.replace(at, look=dataclasses.replace(Looks(1).at("first", 0.9), level=level))
+    digits = at.digits(p)
+    assert f"{p:.{digits}g}" != f"{level:.{digits}g}"

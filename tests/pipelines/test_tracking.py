@@ -20,7 +20,7 @@ from mixopt.errors import MixoptError, StudyError
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
 from mixopt.study import Study, load_study
-from mixopt.trials import Failure, State, Trial, TrialSpec
+from mixopt.trials import Failure, Role, State, Trial, TrialSpec
 from pipelines.mlflow_store import RunStore, metric_name
 from pipelines.run import sync_study
 from pipelines.tracking import Tracker, tracking_uri, ui_command
@@ -396,3 +396,24 @@ def test_a_server_shows_the_study_and_serves_the_model(
 
 def test_names_that_mlflow_refuses_are_mended() -> None:
     assert metric_name("bpb/C++ (web):α") == "bpb/C__ _web___"
+
+
+def test_where_weights_of_the_objective_changed_its_values_are_shown_anew(
+    database: str, tmp_path: Path
+) -> None:
+    study = finished_study(tmp_path, "reweighed")
+    trials = trials_of(study)
+    assert tracker_of(study).sync(trials)
+    study.path.write_text(study.path.read_text().replace("{descriptions: 1.0}", "{web: 1.0}"))
+    changed = load_study(study.path)
+    for _ in range(2):
+        assert tracker_of(changed).sync(trials)
+    best = min(t.metrics["bpb/web"] for t in trials if t.complete and t.spec.role != Role.SELECT)
+    [parent] = runs_of(changed, "study")
+    assert parent.data.metrics["best/objective"] == pytest.approx(best)
+    for run in runs_of(changed, "trial"):
+        trial = trials[int(run.data.tags["mixopt.trial"])]
+        if trial.complete:
+            assert run.data.metrics["objective"] == pytest.approx(trial.metrics["bpb/web"])
+            shown = client().get_metric_history(run.info.run_id, "objective")
+            assert len(shown) == 2  # then and now, each once
