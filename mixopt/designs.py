@@ -87,8 +87,9 @@ def _spaced(
             return chosen
         apart /= 4  # a small space: accept mixtures that are closer together
     raise MixtureError(
-        f"the space holds only {len(chosen)} distinct mixtures, {n} were asked for",
-        where="design",
+        f"the space holds only {len(chosen)} distinct mixture{'s' * (len(chosen) != 1)}, {n} "
+        f"{'was' if n == 1 else 'were'} asked for",
+        where="space",
         mend="Widen the bounds or ask for fewer trials",
     )
 

@@ -277,7 +277,7 @@ class MixtureSpace:
                 raise MixtureError(
                     f"its lower bound {box.lower[j]:.4g} lies above its upper bound "
                     f"{box.upper[j]:.4g}{self._why_upper(name)}",
-                    where=name,
+                    where=f"bounds.{name}",
                     mend="Lower the one or raise the other",
                 )
         if box.lower.sum() > 1 + 1e-9:
@@ -286,6 +286,7 @@ class MixtureSpace:
             )
             raise MixtureError(
                 f"the lower bounds sum to {box.lower.sum():.4g}, more than 1: {bounds}",
+                where="bounds",
                 mend="Lower some of them",
             )
         if box.upper.sum() < 1 - 1e-9:
@@ -295,10 +296,15 @@ class MixtureSpace:
             )
             raise MixtureError(
                 f"the upper bounds sum to {box.upper.sum():.4g}, less than 1: {bounds}",
+                where="bounds" if self._bounds_too_low() else "max_epochs",
                 mend="Raise some of them, allow more epochs or shrink the promoted run's budget",
             )
         if self.linear and box.minimum(np.zeros(len(self.domains))) is None:
             raise self._clash()
+
+    def _bounds_too_low(self) -> bool:
+        """Whether the upper bounds sum to less than 1 however often a domain may be seen."""
+        return sum(min(1.0, self.upper.get(name, 1.0)) for name in self.domains) < 1 - 1e-9
 
     def _clash(self) -> MixtureError:
         """Which linear constraints cannot hold: a minimal clashing set, found by leaving out."""

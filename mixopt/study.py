@@ -6,12 +6,14 @@ folder to the settings that alter its trainings, so that all its trials compare.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,7 +31,7 @@ from pydantic import (
 from mixopt import designs, files, proposers, surrogates, urls, yaml_lines
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import StudyError
+from mixopt.errors import MixtureError, StudyError
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import UPCYCLERS
@@ -37,6 +39,7 @@ from mixopt.named import Registered
 from mixopt.objective import Objective
 from mixopt.pruning import FEWEST
 from mixopt.recipe import HARMLESS, Recipe
+from mixopt.records import trial_folder
 from mixopt.registry import is_own
 from mixopt.space import LinearConstraint, MixtureSpace
 from mixopt.trials import Fidelity
@@ -334,6 +337,25 @@ class Study(Section):
         return (self._path.parent / (self.folder or self.name)).absolute()
 
     @property
+    def begun(self) -> bool:
+        """Whether the study folder holds settings or trials of it."""
+        return (self.home / FROZEN).exists() or trial_folder(self.home, 0).parent.exists()
+
+    @contextlib.contextmanager
+    def naming(self, key: str = "") -> Iterator[None]:
+        """Errors that the block raises about this study name its file and `key` too.
+
+        Raises:
+            StudyError: in place of a MixtureError or StudyError of the block.
+        """
+        try:
+            yield
+        except (MixtureError, StudyError) as error:
+            place = ".".join(part for part in (key, error.where) if part)
+            where = f"{self.path}: {place}" if place else str(self.path)
+            raise StudyError(error.what, where=where, mend=error.mend) from error
+
+    @property
     def corpus_path(self) -> Path:
         """The corpus folder, absolute."""
         return (self._path.parent / self.corpus).absolute()
@@ -389,7 +411,7 @@ class Study(Section):
         Raises:
             StudyError: one does not import, or is no part of its kind.
         """
-        try:
+        with self.naming():
             if is_own(self.search.surrogate):
                 surrogates.find(self.search.surrogate)
             if is_own(self.search.proposer):
@@ -401,9 +423,6 @@ class Study(Section):
             for model in self._models():
                 if is_own(model.router) and not model.dense:
                     model.settings.check(model)
-        except StudyError as error:
-            where = f"{self.path}: {error.where}"
-            raise StudyError(error.what, where=where, mend=error.mend) from error
 
     def _models(self) -> list[ModelConfig]:
         return [self.proxy.model, *([self.promote.model] if self.promote else [])]
@@ -442,11 +461,24 @@ class Study(Section):
         return [Task(name, here / t.path, t.limit) for name, t in self.tasks.items()]
 
     def mixture_objective(self) -> Objective:
-        """The objective over metrics."""
-        return Objective(self.objective)
+        """The objective over metrics.
+
+        Raises:
+            StudyError: the weights are no objective.
+        """
+        with self.naming():
+            return Objective(self.objective)
 
     def mixture_space(self, corpus: Corpus) -> MixtureSpace:
-        """The space that the mixture may move in, given what the corpus holds."""
+        """The space that the mixture may move in, given what the corpus holds.
+
+        Raises:
+            StudyError: no mixture satisfies the constraints.
+        """
+        with self.naming("space"):
+            return self._mixture_space(corpus)
+
+    def _mixture_space(self, corpus: Corpus) -> MixtureSpace:
         bounds = self.space.bounds
         return MixtureSpace(
             domains=corpus.domains,
@@ -481,8 +513,13 @@ class Study(Section):
         return {name: max(least, int(n * share)) for name, n in corpus.tokens.items()}
 
     def first_swarm(self, space: MixtureSpace) -> list[Mixture]:
-        """The mixtures of the design, before repeats."""
-        return designs.design(space, self.search.trials, self.seed, self.search.design)
+        """The mixtures of the design, before repeats.
+
+        Raises:
+            StudyError: the space does not hold so many.
+        """
+        with self.naming():
+            return designs.design(space, self.search.trials, self.seed, self.search.design)
 
     def training_hash(self, corpus: Corpus) -> str:
         """Identity of all that a result depends on but mixture, fidelity and seed."""
@@ -566,7 +603,7 @@ def require_begun(study: Study, first: str = "") -> None:
     Raises:
         StudyError: it has not begun.
     """
-    if not (study.home / FROZEN).exists():
+    if not study.begun:
         raise StudyError(
             f"study {study.name!r} has not begun: {study.home} is no folder of a study",
             where=str(study.path),

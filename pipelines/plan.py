@@ -17,10 +17,9 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.study import Study, load_study
+from pipelines.checks import check
 from pipelines.cohorts import sizes
 from pipelines.console import make_console, styled
-from pipelines.promote import check
-from pipelines.search import check as check_search
 from pipelines.session import study_resources
 from pipelines.wording import count, duration
 
@@ -213,10 +212,8 @@ def show_plan(path: Path, slots: int) -> None:
     study = load_study(path)
     study.import_own_parts()
     corpus = study.open_corpus()
-    space = study.mixture_space(corpus)
     check(study, corpus)
-    check_search(study)
-    study.first_swarm(space)  # says so where the space cannot hold it
+    space = study.mixture_space(corpus)
     console = make_console()
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")

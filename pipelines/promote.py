@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import files, markers
-from mixopt.corpus.shards import Corpus
 from mixopt.errors import StudyError, TrainingError
 from mixopt.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling.base import check_shapes, upcycler_class
 from mixopt.objective import Objective
 from mixopt.records import read_result
-from mixopt.study import Promote, Study, digest
+from mixopt.study import Promote, digest
 from mixopt.trials import Outcome, TrialResult
 from pipelines.search import fitted, forecast, surrogate_name
 from pipelines.session import Session
@@ -154,28 +152,6 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     if earlier.exists():
         return earlier
     return named(settings.model_copy(update={"recipe": settings.recipe.canonical()}))
-
-
-def check(study: Study, corpus: Corpus) -> None:
-    """Refuse a promotion that could not be upcycled, before anything is trained for it.
-
-    Raises:
-        StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
-            of that name.
-    """
-    if study.promote is None:
-        return
-    model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
-    try:
-        method = upcycler_class(study.promote.upcycler)()
-        check_shapes(model.as_dense(), model)
-        method.sources(corpus.domains[: model.experts], model)
-    except StudyError as error:
-        raise StudyError(
-            error.what,
-            where=f"{study.path}: promote: {error.where}",
-            mend=error.mend or "Mend it, or say `promote: null`",
-        ) from error
 
 
 def _stages(job: Promotion) -> dict[str, Any]:

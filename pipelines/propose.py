@@ -94,16 +94,22 @@ class Constraints:
             notes.append(
                 "--available constrains nothing: the budget of the run is not said (--tokens)."
             )
-        changed = dataclasses.replace(
-            space,
-            lower={**{d: b for d, b in space.lower.items() if d not in bounded}, **lower},
-            upper={**{d: b for d, b in space.upper.items() if d not in bounded}, **upper},
-            available_tokens=available or None,
-            max_epochs=epochs,
-            budget_tokens=budget,
-            linear=(*space.linear, *(linear_of(text, domains) for text in self.linear)),
-            kl_penalty=space.kl_penalty if self.kl is None else self.kl,
-        )
+        linear = (*space.linear, *(linear_of(text, domains) for text in self.linear))
+        try:
+            changed = dataclasses.replace(
+                space,
+                lower={**{d: b for d, b in space.lower.items() if d not in bounded}, **lower},
+                upper={**{d: b for d, b in space.upper.items() if d not in bounded}, **upper},
+                available_tokens=available or None,
+                max_epochs=epochs,
+                budget_tokens=budget,
+                linear=linear,
+                kl_penalty=space.kl_penalty if self.kl is None else self.kl,
+            )
+        except MixtureError as error:
+            key, _, domain = error.where.partition(".")
+            where = f"--{key.replace('_', '-')} {domain}".rstrip()
+            raise MixtureError(error.what, where=where, mend=error.mend) from error
         return changed, notes
 
 

@@ -45,8 +45,6 @@ def run_study(path: Path, step: Step = "run") -> None:
     display = Display(console, whole=WHOLE[step])
     with open_session(path, display) as session:
         study = session.study
-        promote.check(study, session.corpus)
-        search.check(study)
         display.total = plan.planned_flops(study, session.corpus, step)
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()

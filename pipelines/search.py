@@ -16,10 +16,9 @@ from mixopt.noise import Forecast
 from mixopt.objective import Objective
 from mixopt.records import read_curve, trial_folder
 from mixopt.rounds import Round
-from mixopt.study import Study
 from mixopt.surrogates.base import Surrogate, learn
 from mixopt.trials import Limits, Role, Trial, TrialSpec, TrialTable
-from pipelines.session import Session, add_missing, kept_domains, run_trials
+from pipelines.session import Session, add_missing, run_trials
 
 # Surrogates that are told the noise; to the others the repeats are rows like any. On RegMix's 1M
 # runs with noise of .3 deviations, error of 24 / 64 runs by a Gaussian process: .376 / .284
@@ -173,7 +172,6 @@ def search(session: Session) -> list[Trial]:
         StudyError: the proposer needs what the trials so far did not keep.
     """
     study = session.study
-    check(study)
     check_kept(session)
     _run_first_swarm(session)
     for number in range(1, study.search.rounds + 1):
@@ -220,22 +218,6 @@ def require_complete(session: Session) -> None:
             f"the search is not complete: {missing} of its {sum(asked)} trials have not ended",
             where=str(study.path),
             mend=f"Run `mixopt search {study.path}` first",
-        )
-
-
-def check(study: Study) -> None:
-    """Refuse a proposer that cannot work for this study, before anything is trained.
-
-    Raises:
-        StudyError: it needs trials that would be pruned, or tokens that no trial can keep.
-    """
-    kept_domains(study)
-    name = study.search.proposer
-    if study.search.pruner is not None and not proposers.find(name).survives_pruning:
-        raise StudyError(
-            f"the proposer {name!r} needs trials that others beat as well",
-            where=f"{study.path}: search.pruner",
-            mend="Leave search.pruner out, or choose another proposer",
         )
 
 
@@ -309,7 +291,8 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
         trial_seed=study.seed,
         **({"predictions": predictions(session)} if kind.needs_token_losses else {}),
     )
-    specs = proposer.propose(before, study.search.batch)
+    with study.naming():
+        specs = proposer.propose(before, study.search.batch)
     return Round(
         number,
         study.search.proposer,

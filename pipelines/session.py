@@ -28,9 +28,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mixopt import files, locks, proposers
+from mixopt import files, locks
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import StudyError, TrainingError
+from mixopt.errors import TrainingError
 from mixopt.identity import claim
 from mixopt.ledger import Ledger
 from mixopt.mixture import Mixture
@@ -39,8 +39,9 @@ from mixopt.objective import Objective
 from mixopt.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.records import trial_folder
 from mixopt.space import MixtureSpace
-from mixopt.study import Study, digest, freeze, load_study
+from mixopt.study import FROZEN, Study, digest, freeze, load_study
 from mixopt.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, TrialSpec
+from pipelines.checks import check, kept_domains
 from pipelines.cohorts import Cohort, Packing
 from pipelines.console import Display, make_console, styled
 from pipelines.tracking import Tracker
@@ -62,25 +63,6 @@ def study_resources(study: Study) -> Resources:
     """What a training of `study` asks of the cluster."""
     ray = study.ray
     return Resources(ray.cpus_per_trial, ray.gpus_per_trial, ray.attempts)
-
-
-def kept_domains(study: Study) -> tuple[str, ...]:
-    """Validation domains whose tokens' losses the trials of `study` keep for its proposer.
-
-    Raises:
-        StudyError: the proposer needs them, and the objective weighs what is no such domain.
-    """
-    if not proposers.find(study.search.proposer).needs_token_losses:
-        return ()
-    metrics = study.mixture_objective().metrics
-    for name in metrics:
-        if not name.startswith("bpb/"):
-            raise StudyError(
-                f"the proposer {study.search.proposer!r} cannot weigh {name!r}",
-                where=f"{study.path}: objective",
-                mend="It needs the tokens of validation domains; choose another proposer",
-            )
-    return tuple(name.removeprefix("bpb/") for name in metrics)
 
 
 @dataclass
@@ -251,6 +233,8 @@ class Session:
 def open_session(path: Path, display: Display | None = None) -> Iterator[Session]:
     """Open the study at `path` to work on it; nobody else can while the block runs.
 
+    A study that is refused leaves its folder as it was, so that its file can be corrected.
+
     Raises:
         StudyError: the file is not valid, or its settings differ from the folder's.
         CorpusError: the corpus is absent or broken, or a task's file is no file of questions.
@@ -260,16 +244,18 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     study = load_study(path)
     study.import_own_parts()
     corpus = study.open_corpus()
+    check(study, corpus)
+    objective, space = study.mixture_objective(), study.mixture_space(corpus)
     display = display or Display(make_console())
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
-        freeze(study, corpus)
         prepared = study.prepare_tasks(corpus, study.home / "tasks")
         tasks = {name: str(path) for name, path in prepared.items()}
-        objective = study.mixture_objective()
+        if not (study.home / FROZEN).exists():  # deleted, of trials with other settings?
+            claim(study.home, study.binding(corpus))
+        freeze(study, corpus)
         owner = claim(study.home, study.binding(corpus))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
         tracker = Tracker.open(study, owner, on_warning=display.warn)
-        space = study.mixture_space(corpus)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
             yield Session(

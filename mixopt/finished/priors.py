@@ -131,8 +131,8 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
             kl_penalty=priors.kl_penalty,
         )
     except MixoptError as problem:
-        where = f"{path}: {problem.where}" if problem.where else str(path)
-        raise RunsError(problem.what, where=where, mend=problem.mend) from None
+        key = problem.where.split(".", 1)  # a domain's name may hold dots
+        raise RunsError(problem.what, where=file.where((*top, *key)), mend=problem.mend) from None
     if space.polytope.excess(natural.array[None])[0] > 1e-6:
         notes.append("The natural mixture itself does not keep the constraints.")
     return space, notes

@@ -20,9 +20,10 @@ from mixopt.models.learning_rates import advised_peak_rate
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.recipe import Recipe
 from mixopt.study import Study, load_study
+from pipelines.checks import check_promotion
 from pipelines.init import write_study_file
 from pipelines.plan import Room, Step, planned_flops, rate_advice, show_plan, steps
-from pipelines.promote import check
+from pipelines.session import open_session
 from tests.conftest import write_sources
 from tests.pipelines.whole_study import STEP, write_study
 
@@ -192,7 +193,7 @@ def test_a_promotion_that_could_not_be_upcycled_is_refused_before_anything_is_tr
         "promote: {model: {experts: 8}}\n"
     )
     with pytest.raises(StudyError, match=r"promote: experts: 8 experts .* 3 dense models"):
-        check(load_study(file), text_corpus)
+        check_promotion(load_study(file), text_corpus)
 
 
 def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path: Path) -> None:
@@ -204,17 +205,70 @@ def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path:
     study = load_study(tmp_path / "study.yaml")
     assert study.promote is not None
     assert study.promote.model.experts == 3  # two domains and the seed
-    check(study, corpus)
+    check_promotion(study, corpus)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"search": {"surrogate": "effectiv-data"}}, "Did you mean 'effective-data'"),
-        ({"search": {"surrogate": "absent.place:Model"}}, "does not import"),
-        ({"space": {"bounds": {"law": [0.5, 0.5], "code": [0.5, 0.5]}}}, "distinct mixtures"),
-    ],
-)
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"search": {"surrogate": "effectiv-data"}}, "Did you mean 'effective-data'"),
+    ({"search": {"surrogate": "absent.place:Model"}}, "does not import"),
+    (
+        {"space": {"bounds": {"law": [0.5, 0.5], "code": [0.5, 0.5]}}},
+        r"study\.yaml: space: the space holds only 1 distinct mixture, 5 were asked",
+    ),
+    (
+        {"space": {"bounds": {"law": [0.7, 1], "code": [0.7, 1]}}},
+        r"study\.yaml: space\.bounds: the lower bounds sum to 1\.4",
+    ),
+    (
+        {"space": {"bounds": {"law": [0.9, 0.1]}}},
+        r"study\.yaml: space\.bounds\.law: its lower bound 0\.9 lies above",
+    ),
+    (
+        {"space": {"bounds": {d: [0, 0.1] for d in ("law", "code", "prose")}}},
+        r"study\.yaml: space\.bounds: the upper bounds sum to 0\.3",
+    ),
+    ({"space": {"budget": "1T"}}, r"study\.yaml: space\.max_epochs: the upper bounds sum to"),
+    (
+        {"space": {"linear": [{"weights": {"law": -1}, "at_most": -2}]}},
+        r"study\.yaml: space\.linear: no mixture within the bounds satisfies",
+    ),
+    (
+        {"objective": {"notes": 1, "bpb/notes": 1}},
+        r"study\.yaml: objective: metric 'bpb/notes' is named twice",
+    ),
+    (
+        {"search": {"proposer": "pareto", "pruner": {}}},
+        r"study\.yaml: search\.pruner: the proposer",
+    ),
+    ({"promote": {"model": {"experts": 9}}}, r"study\.yaml: promote: experts: 9 experts"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
+def test_a_study_that_is_refused_binds_no_folder_to_its_settings(
+    text_corpus: Corpus, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(MixoptError, match=said), open_session(file):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_a_study_that_was_refused_for_its_tasks_opens_once_they_are_corrected(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    tasks = tmp_path / "exam.jsonl"
+    tasks.write_text("no question\n")
+    settings = {"mlflow": {"enabled": False}, "tasks": {"exam": {"path": "exam.jsonl"}}}
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(CorpusError, match="exam"), open_session(file):
+        pass
+    tasks.write_text('{"context": "Two and two are", "continuation": " four"}\n')
+    with open_session(file) as session:
+        assert session.study.begun
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
 def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
     text_corpus: Corpus,
     tmp_path: Path,

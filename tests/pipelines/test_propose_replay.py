@@ -203,8 +203,14 @@ def test_pending_mixtures_are_not_proposed_again(fit: Path, run: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--bounds", "web=0.7:", "--bounds", "code=0.6:"], "lower bounds sum to 1.3"),
-        (["--linear", "web <= 0.1", "--linear", "web >= 0.4"], "satisfies (web ≤ 0.1)"),
+        (
+            ["--bounds", "web=0.7:", "--bounds", "code=0.6:"],
+            "--bounds: the lower bounds sum",
+        ),
+        (
+            ["--linear", "web <= 0.1", "--linear", "web >= 0.4"],
+            "satisfies (web ≤ 0.1)",
+        ),
         (["--bounds", "wed=0.1:"], "Choose from web"),
         (["--max-epochs", "2"], "max_epochs needs the available tokens"),
         (["--proposer", "bayse"], "Choose one of bayes"),

@@ -17,11 +17,12 @@ from mixopt.records import read_cohorts, read_curve, trial_folder
 from mixopt.space import MixtureSpace
 from mixopt.study import Study, load_study
 from mixopt.trials import Fidelity, Role, State, Trial, TrialSpec
+from pipelines.checks import check_search
 from pipelines.console import Display, make_console
 from pipelines.plan import show_plan
 from pipelines.report import write_report
 from pipelines.run import sync_study
-from pipelines.search import check, search
+from pipelines.search import search
 from pipelines.select import select
 from pipelines.session import never_pruned, open_session
 from pipelines.status import show_status
@@ -240,7 +241,7 @@ def test_a_proposer_that_needs_all_trials_refuses_a_pruner(
     search = {"proposer": name, "pruner": {}}
     study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, search=search))
     with pytest.raises(StudyError, match=f"search.pruner: the proposer {name!r} needs.*Leave"):
-        check(study)
+        check_search(study)
 
 
 def test_a_plan_says_that_it_may_cost_less(

@@ -244,6 +244,29 @@ def test_a_file_of_the_folder_that_is_cut_or_of_another_shape_is_named(
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("command", ["search", "select", "report"])
+def test_a_study_goes_on_without_its_settings_and_trains_nothing_again(
+    command: str, ran: Ran, copy: Path, run: Run
+) -> None:
+    study = load_study(copy)
+    trials = ledger_trials(study)
+    (study.home / "study.json").unlink()
+    assert run(command, copy).code == 0
+    assert ledger_trials(study) == trials
+    if command != "report":
+        again = json.loads((study.home / "study.json").read_text())
+        assert again == json.loads((ran.home / "study.json").read_text())
+
+
+def test_settings_that_the_trials_were_not_trained_with_are_not_kept(copy: Path, run: Run) -> None:
+    study = load_study(copy)
+    (study.home / "study.json").unlink()
+    change(copy, "proxy", recipe={**RECIPE, "learning_rate": 0.5})
+    said = run("select", copy)
+    assert (said.code, "identity.json: the trials" in said.err) == (1, True)
+    assert not (study.home / "study.json").exists()
+
+
 def test_a_measured_setting_that_is_cut_is_named(tmp_path: Path, text_corpus: Corpus) -> None:
     recipe = {**RECIPE, "precision": "auto"}
     proxy = {"tokens": 2560, "model": MODEL, "recipe": recipe}
