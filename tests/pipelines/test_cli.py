@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,24 +11,10 @@ import typer.main
 
 from pipelines.cli import app
 from tests.pipelines.made_runs import Run
-from tests.pipelines.whole_study import ROOT, environment, mixopt, succeeded
+from tests.pipelines.whole_study import environment, mixopt, succeeded
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "botorch", "lightgbm", "pandas", "polars", "scipy")
-
-
-def cpu_seconds(*arguments: str) -> float:
-    """User and system time of one run of `mixopt`: what it costs on whatever busy machine."""
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return used.ru_utime + used.ru_stime
-
-
-def test_help_answers_in_under_half_a_second() -> None:
-    assert statistics.median(cpu_seconds("--help") for _ in range(5)) < 0.5
 
 
 def test_help_loads_nothing_heavy() -> None:
