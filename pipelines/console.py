@@ -157,6 +157,6 @@ class Display:
             self._line_at = time.monotonic()
             spent = self._line_at - self._since
             speed = (now - self._resumed) / spent
-            left = duration((self._phase_total - now) / speed) if speed > 0 else "?"
+            left = duration(max(0.0, self._phase_total - now) / speed) if speed > 0 else "?"
             share = now / self._phase_total if self._phase_total else 1.0
             self.console.print(f"  {self._label}: {share:4.0%} · {note} · about {left} left")
