@@ -214,7 +214,7 @@ class Ledger:
             LedgerError: it is finished already, or the objective's metrics are not in the result.
         """
         self._keep_result(number, result)
-        self._set(number, "message", _kept(message))
+        self._set(number, "message", _shortened(message))
         for point in result.curve:
             value = self.objective.value(point.metrics)
             self._storage.set_trial_intermediate_value(self._id(number), point.step, value)
@@ -229,7 +229,7 @@ class Ledger:
         """
         self._refuse_finished(self.trial(number))
         self._set(number, "failure", str(failure))
-        self._set(number, "message", _kept(message))
+        self._set(number, "message", _shortened(message))
         self._finish(number, TrialState.FAIL, None)
         return self.trial(number)
 
@@ -250,7 +250,7 @@ class Ledger:
 
     def note(self, number: int, message: str) -> None:
         """Keep a line about an attempt at trial `number` that will be tried again."""
-        self._set(number, "message", _kept(message))
+        self._set(number, "message", _shortened(message))
 
     def looks(self) -> Looks | None:
         """The looks that were taken at the study; None before the first."""
@@ -447,7 +447,7 @@ def _in_folder(url: str, owner: Identity) -> bool:
     return path is not None and path.absolute().is_relative_to(owner.home)
 
 
-def _kept(message: str) -> str:
+def _shortened(message: str) -> str:
     """The end of `message` without passwords; cut afterwards, lest a part of one is left."""
     return urls.masked(message)[-2000:]
 

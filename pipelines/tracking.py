@@ -8,7 +8,6 @@ and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import socket
 import sqlite3
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import mixopt
 from mixopt import records, urls
+from mixopt.corpus.manifest import digest
 from mixopt.csv_files import csv_bytes
 from mixopt.errors import MixoptError
 from mixopt.frames import trials_frame
@@ -107,8 +107,7 @@ class Tracker:
         self.error: Exception | None = None
         self._on_warning, self._rest_until, self._rest = on_warning, 0.0, FIRST_REST
         self._objective = study.mixture_objective()
-        weights = json.dumps(dict(self._objective.weights), sort_keys=True)
-        self._weighed = hashlib.sha256(weights.encode()).hexdigest()[:8]
+        self._weighed = digest(dict(self._objective.weights))[:8]
         self._store: RunStore | None = None
         self._parent = ""
         self._parent_start = 0
@@ -291,9 +290,8 @@ class Tracker:
         )
 
     def _show_promotion(self, store: RunStore, result: Mapping[str, Any], folder: Path) -> None:
-        text = json.dumps(result, sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        tags = {**self._tags("promotion"), "mixopt.promotion": digest}
+        known = digest(result)[:16]
+        tags = {**self._tags("promotion"), "mixopt.promotion": known}
         runs = store.runs(tags)
         if runs and runs[0].info.status == "FINISHED":
             return
@@ -316,7 +314,7 @@ class Tracker:
         )
         for path in sorted(folder.glob("*.json")):
             store.client.log_artifact(name, str(path))
-        register(store, self.study, result, folder, name, digest)
+        register(store, self.study, result, folder, name, known)
         store.end(name, "FINISHED", end)
 
     def _show_progress(self, store: RunStore, trials: Sequence[Trial]) -> None:
