@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
 from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
 from mixopt.corpus.shards import Corpus
-from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from proxies.job import Job
-from proxies.training import Progress, train
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import Progress, train
 
 VOCABULARY = 4096
 LENGTH, SEQUENCES = 256, 8

@@ -29,16 +29,16 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.embedded import corpus_in
-from mixopt import token_losses
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
-from mixopt.mixture import Mixture
+from mixopt.io import token_losses
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.checkpoint import load_state
-from proxies.evaluation import evaluate
-from proxies.job import Job
-from proxies.training import train
+from mixopt.proxies.checkpoint import load_state
+from mixopt.proxies.evaluation import evaluate
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import train
 
 MODEL = ModelConfig(width=64, layers=2, heads=2, experts=4, experts_per_token=2, expert_width=64)
 RECIPE = Recipe(

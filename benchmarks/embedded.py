@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixopt import designs
+from mixopt.core.errors import CorpusError
+from mixopt.core.mixture import Mixture
+from mixopt.core.space import MixtureSpace
 from mixopt.corpus.environment import corpus_from_environment
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
-from mixopt.space import MixtureSpace
+from mixopt.search import designs
 
 MEGABYTES, VOCABULARY = 3.0, 2048
 

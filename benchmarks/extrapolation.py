@@ -31,9 +31,9 @@ import numpy as np
 
 from benchmarks.laws import NORMAL_90
 from benchmarks.tables import PARAMS, mixing_laws, regmix, stacked
-from mixopt.errors import SurrogateError
+from mixopt.core.errors import SurrogateError
+from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
-from mixopt.trials import Fidelity, TrialTable
 
 DRIFTS = (0.0, 0.05, 0.1, 0.12, 0.15, 0.2)
 LEAST = 0.85

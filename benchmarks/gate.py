@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import t
 
-from mixopt.comparison import compare
+from mixopt.selection.comparison import compare
 
 GAMES = 15_000
 LEVELS = (0.1, 0.05, 0.02, 0.01)

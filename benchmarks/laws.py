@@ -22,8 +22,9 @@ curves  `sizes` with the whole curves of the known runs; eight (5Mix) and two (R
         past step 30,000.
 grow    `sizes` one size below: all runs of 70M and two of 160M → the other 160M runs.
 none    `sizes` without any 305M run; `160M` is the largest size's value as it is.
-steps   Curves up to step 20,000 (2/3) and 15,000 (1/2) → step 30,000: `step-law` (`mixopt.curves`)
-        and `last value`; each size by itself, the mean over the sizes.
+steps   Curves up to step 20,000 (2/3) and 15,000 (1/2) → step 30,000: `step-law`
+        (`mixopt.surrogates.fidelity.curves`) and `last value`; each size by itself, the mean over
+        the sizes.
 
 Surrogates that are not registered are left out and named on stderr.
 """
@@ -41,12 +42,12 @@ from functools import partial
 import numpy as np
 
 from benchmarks.tables import BATCH_TOKENS, PARAMS, mixing_laws
-from mixopt.curves import forecast
-from mixopt.diagnostics import spearman
-from mixopt.errors import SurrogateError
-from mixopt.objective import Objective
+from mixopt.core.errors import SurrogateError
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import KNOWN, make
-from mixopt.trials import Fidelity, TrialTable
+from mixopt.surrogates.diagnostics import spearman
+from mixopt.surrogates.fidelity.curves import forecast
 
 FAMILIES = ("5Mix", "RedPajama")
 SIZES = ("70M", "160M", "305M")

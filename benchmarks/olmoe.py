@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
 
 TOO_SLOW = 1.5  # a variant whose second step takes this much longer than the best is dropped
 HOPELESS = 10  # or whose first one, which also warms up, does

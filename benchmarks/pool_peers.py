@@ -20,11 +20,11 @@ from botorch.models import AffineFidelityCostModel, SingleTaskGP, SingleTaskMult
 from botorch.models.transforms.outcome import Standardize
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from mixopt.errors import StudyError, SurrogateError
-from mixopt.proposers.base import Proposer
+from mixopt.core.errors import StudyError, SurrogateError
+from mixopt.core.trials import Fidelity, Trial, TrialSpec
+from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates._torch import reproducible
-from mixopt.surrogates.lightgbm import LightGBM
-from mixopt.trials import Fidelity, Trial, TrialSpec
+from mixopt.surrogates.regression.lightgbm import LightGBM
 
 FEWEST = 4  # runs at the target before a Gaussian process is fitted to them
 

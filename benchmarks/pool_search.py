@@ -25,11 +25,11 @@ import numpy as np
 
 from benchmarks.pool_peers import AdmireMES, PlainEI, RegMixTop
 from benchmarks.tables import admire, admire_cost, regmix, stacked
-from mixopt.finished.replay import MakesProposer, Plan, Pool, Replay, replay
-from mixopt.finished.replay_summary import Summary, summary
-from mixopt.objective import Objective
-from mixopt.proposers.multi_fidelity import MaxValueEntropy, MultiFidelity
-from mixopt.proposers.random import Random
+from mixopt.core.objective import Objective
+from mixopt.offline.replay import MakesProposer, Plan, Pool, Replay, replay
+from mixopt.offline.replay_summary import Summary, summary
+from mixopt.search.proposers.multi_fidelity import MaxValueEntropy, MultiFidelity
+from mixopt.search.proposers.random import Random
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate
 

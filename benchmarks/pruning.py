@@ -5,8 +5,8 @@
 
 Finished runs are replayed as a study would have run them: in an order drawn by chance, the first
 `--startup` to their end, then as many more as make a swarm of twice that, then in rounds of four;
-each group under the limits that all complete runs before it give (`mixopt.pruning`). Printed for
-every chance asked for, over `--orders` orders:
+each group under the limits that all complete runs before it give (`mixopt.search.pruning`).
+Printed for every chance asked for, over `--orders` orders:
 
     saved   share of all runs' steps that are not trained
     pruned  share of the runs after the first ones that are stopped
@@ -21,8 +21,9 @@ what was foretold of the others (`foretold`). Runs in an order by chance are not
 are better, and fewer of them are stopped.
 
 With `--calibration`, how often the end of a run lies in the 90 % interval that its last evaluation
-and eight other runs give (`inside`), and the same by the step law (`mixopt.curves`), fitted to the
-same curves together; and the share of runs that either calls hopeless.
+and eight other runs give (`inside`), and the same by the step law
+(`mixopt.surrogates.fidelity.curves`), fitted to the same curves together; and the share
+of runs that either calls hopeless.
 
 Shapes: n runs.
 """
@@ -45,18 +46,18 @@ from scipy.stats import t as student
 
 from benchmarks.embedded import corpus_in, drawn_mixtures
 from benchmarks.tables import BATCH_TOKENS, mixing_laws
-from mixopt.curves import chance_to_beat, curve_table, forecast
-from mixopt.mixture import Mixture
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.recipe import Recipe
+from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec, TrialTable
 from mixopt.models.config import ModelConfig
-from mixopt.objective import Objective
-from mixopt.pruning import NORMAL_90, limits, line
-from mixopt.recipe import Recipe
-from mixopt.study import parse_tokens
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import train
+from mixopt.search.pruning import NORMAL_90, limits, line
+from mixopt.study.settings import parse_tokens
 from mixopt.surrogates import make
 from mixopt.surrogates.base import learn
-from mixopt.trials import CurvePoint, Fidelity, TrialSpec, TrialTable
-from proxies.job import Job
-from proxies.training import train
+from mixopt.surrogates.fidelity.curves import chance_to_beat, curve_table, forecast
 
 END = 30_000  # step at which nearly all published runs stand
 PUBLISHED = (("5Mix", "160M"), ("5Mix", "305M"), ("RedPajama", "70M"), ("RedPajama", "160M"))

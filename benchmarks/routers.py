@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import ROUTERS
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.captured import make_step
-from proxies.optimizer import CohortOptimizer
-from proxies.precision import DTYPES
+from mixopt.proxies.captured import make_step
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.precision import DTYPES
 
 # a training that reads ahead must be asked for
 SETTINGS: dict[str, dict[str, Any]] = {"expert-choice": {"ablation": True}}

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from benchmarks.tables import regmix
-from mixopt.mixture import Mixture
-from mixopt.objective import Objective
-from mixopt.proposers import make as make_proposer
-from mixopt.space import LinearConstraint, MixtureSpace
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import LinearConstraint, MixtureSpace
+from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec, TrialTable
+from mixopt.search.proposers import make as make_proposer
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
-from mixopt.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec, TrialTable
 
 BATCH = 16
 

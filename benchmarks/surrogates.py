@@ -33,11 +33,11 @@ import numpy as np
 import torch
 
 from benchmarks.tables import admire, regmix, stacked
-from mixopt.diagnostics import spearman
-from mixopt.objective import Objective
+from mixopt.core.objective import Objective
+from mixopt.core.trials import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
-from mixopt.trials import TrialTable
+from mixopt.surrogates.diagnostics import spearman
 
 Row = dict[str, Any]
 Said = tuple[np.ndarray, np.ndarray | None]  # means (n, q), and deviations of a run

@@ -33,15 +33,15 @@ from typing import Any
 import olmoe
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.captured import make_step
-from proxies.memory import keep_freed_memory
-from proxies.optimizer import CohortOptimizer
-from proxies.precision import DTYPES
+from mixopt.proxies.captured import make_step
+from mixopt.proxies.memory import keep_freed_memory
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.precision import DTYPES
 
 Step = Callable[[], torch.Tensor]
 

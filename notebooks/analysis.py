@@ -29,16 +29,16 @@ from pathlib import Path
 
 import polars as pl
 
-from mixopt import identity, records
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Role, TrialTable
 from mixopt.corpus.shards import Corpus
-from mixopt.diagnostics import out_of_fold
-from mixopt.frames import trials_frame
-from mixopt.ledger import Ledger
-from mixopt.mixture import Mixture
 from mixopt.plots import study as plots
-from mixopt.study import load_study
+from mixopt.study import identity, records
+from mixopt.study.frames import trials_frame
+from mixopt.study.ledger import Ledger
+from mixopt.study.settings import load_study
 from mixopt.surrogates import make
-from mixopt.trials import Role, TrialTable
+from mixopt.surrogates.diagnostics import out_of_fold
 
 study = load_study(Path(os.environ.get("MIXOPT_STUDY", "demo/study.yaml")))
 objective = study.mixture_objective()

@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from mixopt import __version__
-from pipelines.corpus import corpus_app
-from pipelines.stopping import stoppable
+from mixopt.pipelines.corpus import corpus_app
+from mixopt.pipelines.stopping import stoppable
 
 
 class Commands(TyperGroup):
@@ -54,7 +54,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented study file for a corpus."""
-    from pipelines.init import write_study_file
+    from mixopt.pipelines.study.init import write_study_file
 
     write_study_file(file, corpus, force=force)
 
@@ -67,7 +67,7 @@ def plan(
     ] = 0,
 ) -> None:
     """Say what a study will cost, and which constraints bind, before a token is spent."""
-    from pipelines.plan import show_plan
+    from mixopt.pipelines.study.plan import show_plan
 
     show_plan(study, slots)
 
@@ -75,7 +75,7 @@ def plan(
 @app.command()
 def run(study: StudyFile) -> None:
     """Search, select and promote: the whole study, from wherever it stands."""
-    from pipelines.run import run_study
+    from mixopt.pipelines.study.run import run_study
 
     run_study(study)
 
@@ -83,7 +83,7 @@ def run(study: StudyFile) -> None:
 @app.command()
 def search(study: StudyFile) -> None:
     """Train the design and the proposer's rounds."""
-    from pipelines.run import run_study
+    from mixopt.pipelines.study.run import run_study
 
     run_study(study, step="search")
 
@@ -91,7 +91,7 @@ def search(study: StudyFile) -> None:
 @app.command()
 def select(study: StudyFile) -> None:
     """Compare the finalists with fresh seeds and decide (after the search)."""
-    from pipelines.run import run_study
+    from mixopt.pipelines.study.run import run_study
 
     run_study(study, step="select")
 
@@ -99,7 +99,7 @@ def select(study: StudyFile) -> None:
 @app.command()
 def promote(study: StudyFile) -> None:
     """Train the upcycled MoE on the selected mixture (after selection)."""
-    from pipelines.run import run_study
+    from mixopt.pipelines.study.run import run_study
 
     run_study(study, step="promote")
 
@@ -107,7 +107,7 @@ def promote(study: StudyFile) -> None:
 @app.command()
 def status(study: StudyFile) -> None:
     """Show where a study stands; safe while it runs."""
-    from pipelines.status import show_status
+    from mixopt.pipelines.study.status import show_status
 
     show_status(study)
 
@@ -120,7 +120,7 @@ TrialNumbers = Annotated[
 @app.command()
 def retry(study: StudyFile, trials: TrialNumbers) -> None:
     """Let trials that lost their worker too often run again."""
-    from pipelines.decide import retry_trials
+    from mixopt.pipelines.study.decide import retry_trials
 
     retry_trials(study, trials)
 
@@ -128,7 +128,7 @@ def retry(study: StudyFile, trials: TrialNumbers) -> None:
 @app.command()
 def fail(study: StudyFile, trials: TrialNumbers) -> None:
     """Give trials up: they end without a result, and the study goes on."""
-    from pipelines.decide import fail_trials
+    from mixopt.pipelines.study.decide import fail_trials
 
     fail_trials(study, trials)
 
@@ -141,9 +141,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the HTML report from the ledger; safe while it runs."""
-    from mixopt.study import load_study
-    from pipelines.outputs import FILE, writable
-    from pipelines.report import write_report
+    from mixopt.pipelines.offline.outputs import FILE, writable
+    from mixopt.pipelines.views.report import write_report
+    from mixopt.study.settings import load_study
 
     if out is not None:
         writable(out, FILE)
@@ -153,7 +153,7 @@ def report(
 @app.command()
 def sync(study: StudyFile) -> None:
     """Rebuild MLflow's view of a study from its ledger."""
-    from pipelines.run import sync_study
+    from mixopt.pipelines.study.run import sync_study
 
     sync_study(study)
 
@@ -181,7 +181,7 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a surrogate to finished runs: how good it is, and the mixture it proposes."""
-    from pipelines.fit import fit_runs
+    from mixopt.pipelines.offline.fit import fit_runs
 
     fit_runs(
         ratios,
@@ -209,7 +209,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict the metrics of any mixtures: 9 of 10 runs lie within mean ± 1.645 std."""
-    from pipelines.predict import predict_runs
+    from mixopt.pipelines.offline.predict import predict_runs
 
     predict_runs(folder, ratios, out, plugin=allow_plugin, as_json=as_json)
 
@@ -252,7 +252,7 @@ def propose(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Propose the next mixtures to train, from a fit of finished runs."""
-    from pipelines.propose import Constraints, show_proposal
+    from mixopt.pipelines.offline.propose import Constraints, show_proposal
 
     show_proposal(
         folder,
@@ -308,8 +308,8 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what proposers would have found on finished runs, by cost."""
-    from mixopt.finished.replay import Plan
-    from pipelines.replay import show_replay
+    from mixopt.offline.replay import Plan
+    from mixopt.pipelines.offline.replay import show_replay
 
     show_replay(
         ratios,
@@ -333,24 +333,20 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
 ) -> None:
     """Run the main job on text that is on this machine: a few minutes on two cores."""
-    from pipelines.demo import run_demo
+    from mixopt.pipelines.study.demo import run_demo
 
     run_demo(folder)
 
 
 def main(*arguments: Any) -> None:
     """The entry point: runs a command; errors of mixopt's own are printed without a traceback."""
-    from mixopt.errors import MixoptError
+    from mixopt.core.errors import MixoptError
 
     try:
         app(*arguments)
     except MixoptError as error:
-        from pipelines.console import make_error_console, styled
+        from mixopt.pipelines.views.console import make_error_console, styled
 
         message = styled(("error", "bold red"), f" {error}")
         make_error_console().print(message, soft_wrap=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

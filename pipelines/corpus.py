@@ -75,7 +75,7 @@ def describe(
 
 
 def _show(corpus: Corpus, verified: str = "") -> None:
-    from pipelines.console import make_console
+    from mixopt.pipelines.views.console import make_console
 
     console = make_console()
     console.print(corpus_table(corpus))
@@ -95,7 +95,7 @@ def corpus_table(corpus: Corpus) -> Table:
     """A corpus' domains, a row each; under 100 columns wide while names are of usual length."""
     from rich.table import Table
 
-    from pipelines.wording import count
+    from mixopt.pipelines.views.wording import count
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("domain", overflow="fold")
@@ -123,7 +123,7 @@ def _progress() -> Iterator[Progress]:
     """Bars on the terminal, one for each stage of each domain; nothing where there is none."""
     from rich import progress as bars
 
-    from pipelines.console import make_error_console
+    from mixopt.pipelines.views.console import make_error_console
 
     columns = (
         bars.TextColumn("{task.description}", markup=False),

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM end a command in one line, with the exit code that a shell expects.
 
 The handler raises KeyboardInterrupt for both: it is the one exception that Ray's calls let through
-from a signal handler. `workers.cluster.connect` keeps the handlers, for `ray.init` sets its own.
+from a signal handler. `mixopt.workers.cluster.connect` keeps the handlers, for `ray.init` sets
+its own.
 """
 
 from __future__ import annotations

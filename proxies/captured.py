@@ -13,13 +13,13 @@ import logging
 import torch
 from torch import Tensor
 
-from mixopt.errors import TrainingError, is_out_of_memory
+from mixopt.core.errors import TrainingError, is_out_of_memory
+from mixopt.core.recipe import Recipe
 from mixopt.models import grouped
 from mixopt.models.fusion import missing_compiler
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.optimizer import CohortOptimizer
-from proxies.step import Step
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.step import Step
 
 # Measured on an H200, 4 layers of width 128: 20 to 30 s to compile, and per layer of each step
 # 0.6 ms saved of 1.2 for one proxy, 4.4 of 7.1 for 32. The rest is per number of the stream.

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixopt.errors import BrokenCheckpointError, CheckpointError
-from mixopt.files import write_bytes
+from mixopt.core.errors import BrokenCheckpointError, CheckpointError
+from mixopt.io.files import write_bytes
 
 
 def save_state(

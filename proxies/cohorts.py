@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 import torch
 
-from mixopt.errors import is_out_of_memory
+from mixopt.core.errors import is_out_of_memory
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.captured import WARM_UP, make_step
-from proxies.measurements import remembered
-from proxies.optimizer import CohortOptimizer
-from proxies.precision import DTYPES, choose_precision
+from mixopt.proxies.captured import WARM_UP, make_step
+from mixopt.proxies.measurements import remembered
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.precision import DTYPES, choose_precision
 
 NEEDED_GAIN = 1.05  # twice the proxies must train this much more tokens a second to be worth it
 MOST = 256

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
 from mixopt.models.routers.base import Routing, gate_entropies, reaches_none
 from mixopt.models.transformer import Transformer
 

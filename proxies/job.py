@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import CheckpointError, TrainingError
-from mixopt.mixture import Mixture
+from mixopt.core.errors import CheckpointError, TrainingError
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import HARMLESS, Recipe
+from mixopt.core.trials import Limits
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import HARMLESS, Recipe
-from mixopt.trials import Limits
 
 PER_PROXY = ("mixtures", "seeds", "learning_rates", "identity", "limits")
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from mixopt.errors import FileError
-from mixopt.files import write_json
+from mixopt.core.errors import FileError
+from mixopt.io.files import write_json
 from mixopt.models.team import threads
 
 T = TypeVar("T", str, int)

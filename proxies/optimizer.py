@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.fusion import fused_for_any_shape
 from mixopt.models.team import current
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies import muon
+from mixopt.proxies import muon
 
 EPSILON = 1e-8
 

@@ -7,13 +7,13 @@ import time
 import torch
 from torch import Tensor
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.captured import WARM_UP, make_step
-from proxies.measurements import remembered
-from proxies.optimizer import CohortOptimizer
+from mixopt.proxies.captured import WARM_UP, make_step
+from mixopt.proxies.measurements import remembered
+from mixopt.proxies.optimizer import CohortOptimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEEDED_GAIN = 1.1  # bf16 must be this much faster to be worth its rounding

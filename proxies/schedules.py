@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixopt.recipe import Recipe
+from mixopt.core.recipe import Recipe
 
 
 def rate_share(step: int, steps: int, recipe: Recipe) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixopt.models.transformer import Transformer
-from proxies.optimizer import CohortOptimizer
+from mixopt.proxies.optimizer import CohortOptimizer
 
 
 class Step:

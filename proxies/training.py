@@ -21,28 +21,28 @@ import torch
 from torch import Tensor
 
 import mixopt
-from mixopt import token_losses
+from mixopt.core.errors import BrokenCheckpointError, CheckpointError
+from mixopt.core.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
 from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.prefetch import prefetched
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import BrokenCheckpointError, CheckpointError
-from mixopt.files import write_bytes, write_json
+from mixopt.io import token_losses
+from mixopt.io.files import write_bytes, write_json
 from mixopt.models import team
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
-from mixopt.records import CHECKPOINT, CURVE
-from mixopt.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
-from proxies.captured import make_step, worth_compiling
-from proxies.checkpoint import load_state, save_state
-from proxies.evaluation import Evaluation, evaluate
-from proxies.job import Job
-from proxies.memory import keep_freed_memory
-from proxies.optimizer import CohortOptimizer
-from proxies.precision import DTYPES, choose_precision
-from proxies.schedules import rate_share
+from mixopt.proxies.captured import make_step, worth_compiling
+from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.evaluation import Evaluation, evaluate
+from mixopt.proxies.job import Job
+from mixopt.proxies.memory import keep_freed_memory
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.precision import DTYPES, choose_precision
+from mixopt.proxies.schedules import rate_share
+from mixopt.study.records import CHECKPOINT, CURVE
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 

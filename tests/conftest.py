@@ -115,7 +115,7 @@ def text_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """Ray, started on this machine for the tests that train."""
-    from workers.cluster import connect
+    from mixopt.workers.cluster import connect
 
     with connect("local"):
         yield

@@ -19,12 +19,13 @@ import pytest
 import typer.main
 import yaml
 
-from mixopt import proposers, surrogates
-from mixopt.designs import DESIGNS
+from mixopt import surrogates
 from mixopt.models.upcycling import UPCYCLERS
-from mixopt.study import Pruner, load_study
-from pipelines import schema
-from pipelines.cli import app
+from mixopt.pipelines.cli import app
+from mixopt.pipelines.study import schema
+from mixopt.search import proposers
+from mixopt.search.designs import DESIGNS
+from mixopt.study.settings import Pruner, load_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mixopt.errors import TrainingError
+from mixopt.core.errors import TrainingError
 
 PAUSE_SECONDS = 5.0  # after a node is lost, until Ray has noticed it too
 PATIENCE_SECONDS = 600.0  # how long a study waits for nodes before it stops

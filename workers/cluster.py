@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from mixopt.errors import StudyError, TrainingError
+from mixopt.core.errors import StudyError, TrainingError
 
 NODE_ANSWERS_SECONDS = 3.0
 CLUSTER_ANSWERS_SECONDS = 5.0  # Ray itself waits 60 s for a head that is gone, 570 s for an address

@@ -25,10 +25,10 @@ from typing import Any
 import ray
 from ray import ObjectRefGenerator
 
-from mixopt.errors import CorpusError, TrainingError
-from mixopt.trials import Failure, Outcome
-from workers.absence import Absence
-from workers.cluster import (
+from mixopt.core.errors import CorpusError, TrainingError
+from mixopt.core.trials import Failure, Outcome
+from mixopt.workers.absence import Absence
+from mixopt.workers.cluster import (
     Resources,
     all_answer,
     check_connection,
@@ -37,7 +37,7 @@ from workers.cluster import (
     slots,
     too_small,
 )
-from workers.proxy_task import Work, perform
+from mixopt.workers.proxy_task import Work, perform
 
 WAIT_SECONDS = 1.0
 

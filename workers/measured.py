@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from workers.cluster import Resources
-from workers.once import call
+from mixopt.workers.cluster import Resources
+from mixopt.workers.once import call
 
 Warn = Callable[[str], None]
 
@@ -21,7 +21,7 @@ def settled(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn
     """`recipe` with fp32 or bf16, whichever is faster for `model` on a worker of this cluster.
 
     Raises:
-        TrainingError: it cannot be measured; see `workers.once.call`, also for `warn`.
+        TrainingError: it cannot be measured; see `mixopt.workers.once.call`, also for `warn`.
     """
     return call(
         *(_precision, model, recipe, resources.threads, resources.device),
@@ -35,7 +35,7 @@ def cohort(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn)
     """How many proxies of `model` train fastest as one on a worker of this cluster.
 
     Raises:
-        TrainingError: it cannot be measured; see `workers.once.call`, also for `warn`.
+        TrainingError: it cannot be measured; see `mixopt.workers.once.call`, also for `warn`.
     """
     return call(
         *(_cohort, model, recipe, resources),
@@ -48,7 +48,7 @@ def cohort(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn)
 def _precision(model: ModelConfig, recipe: Recipe, threads: int, device: str) -> Recipe:
     import torch
 
-    from proxies.precision import choose_precision
+    from mixopt.proxies.precision import choose_precision
 
     torch.set_num_threads(threads)
     faster = choose_precision(model, recipe, 1, torch.device(device))
@@ -58,7 +58,7 @@ def _precision(model: ModelConfig, recipe: Recipe, threads: int, device: str) ->
 def _cohort(model: ModelConfig, recipe: Recipe, resources: Resources) -> int:
     import torch
 
-    from proxies.cohorts import choose_cohort
+    from mixopt.proxies.cohorts import choose_cohort
 
     torch.set_num_threads(resources.threads)
     return choose_cohort(model, recipe, torch.device(resources.device), resources.gpus)

@@ -12,9 +12,9 @@ from typing import TypeVar
 import ray
 from ray import ObjectRef
 
-from mixopt.errors import MixoptError, TrainingError, is_out_of_memory
-from workers.absence import PAUSE_SECONDS, Absence
-from workers.cluster import Resources, all_answer, check_connection, node_ids, slots
+from mixopt.core.errors import MixoptError, TrainingError, is_out_of_memory
+from mixopt.workers.absence import PAUSE_SECONDS, Absence
+from mixopt.workers.cluster import Resources, all_answer, check_connection, node_ids, slots
 
 WAIT_SECONDS = 1.0
 GO_ON = "What was trained is kept; remove the cause and run the same command again"

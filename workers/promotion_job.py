@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt import files, locks, markers
-from workers.cluster import Resources
-from workers.once import call
-from workers.proxy_task import LOCK_PATIENCE_SECONDS
+from mixopt.io import files, locks, markers
+from mixopt.workers.cluster import Resources
+from mixopt.workers.once import call
+from mixopt.workers.proxy_task import LOCK_PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     import torch
 
+    from mixopt.core.recipe import Recipe
     from mixopt.corpus.shards import Corpus
     from mixopt.models.config import ModelConfig
     from mixopt.models.transformer import State
-    from mixopt.recipe import Recipe
 
 SAMPLE_SEQUENCES = 16  # per validation domain, for the receipt
 
@@ -60,7 +60,8 @@ def upcycle_on_cluster(
     """Upcycle on a worker; a dictionary of `metrics` before training, and the `receipt`.
 
     Raises:
-        MixoptError: it fails, or is lost too often; see `workers.once.call`, also for `warn`.
+        MixoptError: it fails, or is lost too often; see `mixopt.workers.once.call`, also for
+            `warn`.
     """
     return call(
         *(upcycle, ask, resources.threads, resources.device),
@@ -78,13 +79,13 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
     """
     import torch
 
+    from mixopt.core.recipe import Recipe
     from mixopt.corpus.shards import Corpus
     from mixopt.corpus.verified import verify_once
     from mixopt.models.config import ModelConfig
     from mixopt.models.upcycling.base import upcycler_class
-    from mixopt.recipe import Recipe
-    from proxies.checkpoint import load_state, save_state
-    from proxies.evaluation import validation_windows
+    from mixopt.proxies.checkpoint import load_state, save_state
+    from mixopt.proxies.evaluation import validation_windows
 
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
@@ -130,8 +131,8 @@ def _scores(
     from mixopt.corpus.questions import Questions
     from mixopt.models.team import at_work
     from mixopt.models.transformer import Transformer
-    from proxies.evaluation import evaluate
-    from proxies.precision import DTYPES, choose_precision
+    from mixopt.proxies.evaluation import evaluate
+    from mixopt.proxies.precision import DTYPES, choose_precision
 
     precision = choose_precision(shape, recipe, 1, device)
     model = Transformer(shape, compute_dtype=DTYPES[precision])

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt import files, locks, markers
-from mixopt.errors import CorpusError, FileError, LedgerError, is_out_of_memory
-from mixopt.records import CHECKPOINT, CURVE
-from mixopt.token_losses import TOKENS
-from mixopt.trials import Failure, Outcome
+from mixopt.core.errors import CorpusError, FileError, LedgerError, is_out_of_memory
+from mixopt.core.trials import Failure, Outcome
+from mixopt.io import files, locks, markers
+from mixopt.io.token_losses import TOKENS
+from mixopt.study.records import CHECKPOINT, CURVE
 
 ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_REPORTS = 1.0
@@ -66,7 +66,7 @@ class Work:
 
     Attributes:
         key: names it in events: `12`, `expert law`, `4-7` for trials 4 to 7 in one cohort.
-        job: `proxies.job.Job` as JSON-able values.
+        job: `mixopt.proxies.job.Job` as JSON-able values.
         folder: absolute path that every node sees: of lock and checkpoint.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
@@ -93,7 +93,7 @@ class Work:
 
     def shared(self) -> str:
         """Equal for works that may be joined to one."""
-        from proxies.job import Job
+        from mixopt.proxies.job import Job
 
         kept = [self.keep_weights, self.keep_tokens]
         return json.dumps([Job.from_json(self.job).shared(), *kept], sort_keys=True)
@@ -105,7 +105,7 @@ def join(works: Sequence[Work], folder: Path) -> Work:
     Raises:
         TrainingError: they differ in what a cohort must have in common.
     """
-    from proxies.job import Job
+    from mixopt.proxies.job import Job
 
     first = works[0]
     if len(works) == 1:
@@ -179,8 +179,8 @@ def _train(
 ) -> list[Outcome]:
     from mixopt.corpus.shards import Corpus
     from mixopt.corpus.verified import verify_once
-    from proxies.job import Job
-    from proxies.training import Progress, train
+    from mixopt.proxies.job import Job
+    from mixopt.proxies.training import Progress, train
 
     folder = Path(work.folder)
     with locks.hold(folder / "lock", work.key, patience=LOCK_PATIENCE_SECONDS):

@@ -17,6 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from mixopt.core.errors import CorpusError
+from mixopt.core.mixture import Mixture
 from mixopt.corpus.order import (
     STRETCH,
     CountSchedule,
@@ -26,8 +28,6 @@ from mixopt.corpus.order import (
     shuffles,
 )
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
 
 
 class Batches:

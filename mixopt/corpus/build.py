@@ -20,20 +20,13 @@ from pathlib import Path
 import numpy as np
 
 import mixopt
-from mixopt import files, locks
-from mixopt.corpus.domain import (
-    SHARDS,
-    DomainInput,
-    Progress,
-    build_domain,
-    claim_key,
-    find_built,
-)
+from mixopt.core.errors import CorpusError
+from mixopt.corpus.domain import SHARDS, DomainInput, Progress, build_domain, claim_key, find_built
 from mixopt.corpus.manifest import DomainRecord, Manifest, TokenizerRecord, digest
 from mixopt.corpus.settings import SourcesFile, load_sources
 from mixopt.corpus.shards import Corpus
 from mixopt.corpus.tokenizer import FOLDER, Encoder, make_tokenizer, settings_key
-from mixopt.errors import CorpusError
+from mixopt.io import files, locks
 
 LOCK = ".build.lock"
 

@@ -14,14 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.documents import SeenDocuments, contains, document_hash, held_out
 from mixopt.corpus.files import InputFile, find_all
 from mixopt.corpus.manifest import FORMAT, Bytes, DomainRecord, Role, Shard, digest
 from mixopt.corpus.settings import DomainSettings
 from mixopt.corpus.sources import Document, OnBroken, Source, find_source, infer_source
 from mixopt.corpus.tokenizer import Encoder
-from mixopt.errors import CorpusError
-from mixopt.files import sync_folder
+from mixopt.io.files import sync_folder
 
 SHARDS = "shards"
 RECORD = "domain.json"

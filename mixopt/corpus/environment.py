@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.documents import document_hash
 from mixopt.corpus.domain import Progress
 from mixopt.corpus.harvest import harvest, packages
 from mixopt.corpus.manifest import digest
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
-from mixopt.files import write_bytes
+from mixopt.io.files import write_bytes
 
 HARVEST = 1  # raised when the same packages would give other documents
 TARGET = "descriptions"

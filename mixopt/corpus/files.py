@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import fsspec
 import zstandard
 
-from mixopt.errors import CorpusError
+from mixopt.core.errors import CorpusError
 
 BLOCK = 1 << 18  # bytes read at once
 COMPRESSED = (".gz", ".zst")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, get_args
 
-from mixopt import files
-from mixopt.errors import CorpusError
+from mixopt.core.errors import CorpusError
+from mixopt.io import files
 
 FORMAT = 1  # raised when an older reader could misread what a newer builder writes
 MANIFEST = "manifest.json"

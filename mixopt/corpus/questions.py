@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt import files
-from mixopt.errors import CorpusError
+from mixopt.core.errors import CorpusError
+from mixopt.io import files
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mixopt import yaml_lines
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.manifest import NAME
-from mixopt.errors import CorpusError
+from mixopt.io import yaml_lines
 
 
 class _Settings(BaseModel):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mixopt.core.errors import CorpusError
+from mixopt.core.mixture import Mixture
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, digest, file_sha256
-from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
 
 # A build goes by sizes: of the right size it keeps a file, whatever the file holds.
 REMAKE = (

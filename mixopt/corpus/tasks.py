@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.manifest import digest, file_sha256
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.corpus.tokenizer import Encoder
-from mixopt.errors import CorpusError
 
 FORMAT = 1  # raised when the same file would give other questions
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.manifest import TokenizerRecord, digest, file_sha256
 from mixopt.corpus.settings import TokenizerSettings
-from mixopt.errors import CorpusError
-from mixopt.files import sync_folder
+from mixopt.io.files import sync_folder
 
 END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")

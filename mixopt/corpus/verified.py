@@ -10,8 +10,8 @@ import math
 import socket
 from pathlib import Path
 
-from mixopt import files, locks
 from mixopt.corpus.shards import Corpus
+from mixopt.io import files, locks
 
 
 def verify_once(corpus: Corpus, records: Path) -> None:

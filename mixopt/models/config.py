@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
+from mixopt.core.registry import check_name
 from mixopt.models.router_settings import SETTINGS, RouterSettings, build_settings
-from mixopt.registry import check_name
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@
 
 A GPU reads and writes its memory once per operator, and once in all where a kernel does the whole
 chain: a step of 32 proxies takes 11 ms so instead of 29 (docs/benchmarks.md). Compiling takes
-seconds per chain and shape: a training decides whether it is long enough (`proxies.captured`), and
-evaluation, whose shapes change, does without.
+seconds per chain and shape: a training decides whether it is long enough
+(`mixopt.proxies.captured`), and evaluation, whose shapes change, does without.
 """
 
 from __future__ import annotations

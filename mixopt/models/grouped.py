@@ -5,8 +5,8 @@ cohort, D width, F expert width.
 
 One product serves all experts, whatever their loads, and no size depends on where tokens go: the
 CPU never waits to learn one, and a whole step can be captured once and replayed
-(`proxies.captured`). Rows are the assignments sorted by expert, empty slots last; what products
-leave in the rows of empty slots is read by nobody.
+(`mixopt.proxies.captured`). Rows are the assignments sorted by expert, empty slots last; what
+products leave in the rows of empty slots is read by nobody.
 """
 
 from __future__ import annotations

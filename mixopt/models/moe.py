@@ -11,18 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixopt.core.registry import resolve
 from mixopt.models import grouped
 from mixopt.models.config import ModelConfig
 from mixopt.models.experts import plan, run_experts
 from mixopt.models.fusion import fused
-from mixopt.models.routers.base import (
-    Router,
-    Routing,
-    RoutingContext,
-    draw_normal,
-    router_class,
-)
-from mixopt.registry import resolve
+from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, router_class
 
 
 def moe_layer(config: ModelConfig, cohort: int, layer: int) -> MoE:

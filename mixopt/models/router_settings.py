@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
 
 if TYPE_CHECKING:
     from mixopt.models.config import ModelConfig

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixopt.errors import TrainingError
+from mixopt.core.errors import TrainingError
 from mixopt.models.attention import Attention, rotary_tables
 from mixopt.models.config import ModelConfig
 from mixopt.models.losses import cross_entropy, token_nats

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from mixopt.diagnostics import OutOfFold, Score
-from mixopt.effects import Effects
 from mixopt.plots import style
 from mixopt.plots.study import predicted_against_measured
+from mixopt.surrogates.diagnostics import OutOfFold, Score
+from mixopt.surrogates.effects import Effects
 
 MOST_POINTS = 600  # drawn per figure: more only make the page heavy
 

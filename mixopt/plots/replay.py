@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixopt.finished.replay_summary import Curve
+from mixopt.offline.replay_summary import Curve
 from mixopt.plots import style
 
 BAND = 0.15  # opacity of the band between quartiles

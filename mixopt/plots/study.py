@@ -10,12 +10,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mixopt.frames import objective_value
-from mixopt.mixture import Mixture
-from mixopt.objective import Objective
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import CurvePoint, Role, Trial
 from mixopt.plots import style
-from mixopt.selection import half_interval
-from mixopt.trials import CurvePoint, Role, Trial
+from mixopt.selection.gate import half_interval
+from mixopt.study.frames import objective_value
 
 
 def mixture_bars(

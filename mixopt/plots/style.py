@@ -10,8 +10,8 @@ import html
 
 import plotly.graph_objects as go
 
-from mixopt.objective import Objective
-from mixopt.trials import Role
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Role
 
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 PINK, SKY, RUST, YELLOW = "#CC79A7", "#56B4E9", "#D55E00", "#B79F00"

@@ -9,19 +9,19 @@ if TYPE_CHECKING:
 
 KNOWN = {
     "auto": "mixopt.surrogates.auto:Auto",
-    "bimix": "mixopt.surrogates.bimix:BiMix",
-    "cokriging": "mixopt.surrogates.cokriging:Cokriging",
-    "effective-data": "mixopt.surrogates.effective_data:EffectiveData",
-    "gp": "mixopt.surrogates.gp:GaussianProcess",
-    "lightgbm": "mixopt.surrogates.lightgbm:LightGBM",
-    "linear": "mixopt.surrogates.linear:Linear",
-    "mixing-law": "mixopt.surrogates.mixing_law:MixingLaw",
-    "mlp": "mixopt.surrogates.mlp:MLP",
-    "multi-fidelity-gp": "mixopt.surrogates.multi_fidelity_gp:MultiFidelityGP",
-    "multitask-gp": "mixopt.surrogates.multitask_gp:MultitaskGP",
-    "nested-laws": "mixopt.surrogates.nested_laws:NestedLaws",
-    "quadratic": "mixopt.surrogates.quadratic:Quadratic",
-    "stack": "mixopt.surrogates.stack:Stack",
+    "bimix": "mixopt.surrogates.regression.bimix:BiMix",
+    "cokriging": "mixopt.surrogates.fidelity.cokriging:Cokriging",
+    "effective-data": "mixopt.surrogates.gp.effective_data:EffectiveData",
+    "gp": "mixopt.surrogates.gp.gp:GaussianProcess",
+    "lightgbm": "mixopt.surrogates.regression.lightgbm:LightGBM",
+    "linear": "mixopt.surrogates.regression.linear:Linear",
+    "mixing-law": "mixopt.surrogates.regression.mixing_law:MixingLaw",
+    "mlp": "mixopt.surrogates.regression.mlp:MLP",
+    "multi-fidelity-gp": "mixopt.surrogates.fidelity.multi_fidelity_gp:MultiFidelityGP",
+    "multitask-gp": "mixopt.surrogates.fidelity.multitask_gp:MultitaskGP",
+    "nested-laws": "mixopt.surrogates.fidelity.nested_laws:NestedLaws",
+    "quadratic": "mixopt.surrogates.regression.quadratic:Quadratic",
+    "stack": "mixopt.surrogates.regression.stack:Stack",
 }
 
 
@@ -31,7 +31,7 @@ def find(name: str) -> type[Surrogate]:
     Raises:
         StudyError: there is none of that name.
     """
-    from mixopt.registry import resolve
+    from mixopt.core.registry import resolve
     from mixopt.surrogates.base import Surrogate
 
     return resolve("surrogate", name, KNOWN, Surrogate)  # type: ignore[type-abstract]

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mixopt.diagnostics import Choice, choose
-from mixopt.errors import SurrogateError
-from mixopt.objective import Objective
+from mixopt.core.errors import SurrogateError
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Prediction, Surrogate
-from mixopt.trials import Fidelity, TrialTable
+from mixopt.surrogates.diagnostics import Choice, choose
 
 
 class Auto(Surrogate):

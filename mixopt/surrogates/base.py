@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from mixopt.errors import SurrogateError
-from mixopt.objective import Objective
-from mixopt.trials import Fidelity, TrialTable
+from mixopt.core.errors import SurrogateError
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Fidelity, TrialTable
 
 if TYPE_CHECKING:
     from botorch.models.model import Model

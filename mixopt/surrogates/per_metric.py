@@ -16,6 +16,7 @@ from typing import Protocol, Self
 import numpy as np
 from scipy.stats import t as student
 
+from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     Prediction,
@@ -26,7 +27,6 @@ from mixopt.surrogates.base import (
     in_order,
     measured,
 )
-from mixopt.trials import Fidelity, TrialTable
 
 NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 TIED = 8.0  # dear trials that the correlation of cheaper ones' errors counts as

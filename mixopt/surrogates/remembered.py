@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+from mixopt.core.trials import TrialTable
 from mixopt.surrogates.base import Surrogate
-from mixopt.trials import TrialTable
 
 
 def remembered(make: Callable[[], Surrogate]) -> Callable[[], Surrogate]:

@@ -13,15 +13,15 @@ from functools import partial
 
 import numpy as np
 
-from mixopt.designs import design
-from mixopt.mixture import Mixture
-from mixopt.objective import Objective
-from mixopt.proposers.base import Proposer
-from mixopt.space import LinearConstraint, MixtureSpace
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import LinearConstraint, MixtureSpace
+from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec
+from mixopt.search.designs import design
+from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate
 from mixopt.testing.surrogates import example_values
-from mixopt.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec
 
 FIDELITY = Fidelity("tiny", 1_000_000, 10_000_000)
 OBJECTIVE = Objective({"a": 1.0, "b": 2.0, "c": 1.0})

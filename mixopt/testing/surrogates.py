@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.errors import SurrogateError
-from mixopt.mixture import Mixture
-from mixopt.objective import Objective
+from mixopt.core.errors import SurrogateError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate
-from mixopt.trials import Fidelity, TrialTable
 
 # How far rounding may move a prediction: means by this share of a run's deviation, deviations by
 # this share of themselves. Orders of rows, BLAS kernels, threads and vector instructions round sums

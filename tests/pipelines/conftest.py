@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
+from mixopt.pipelines.cli import main
 from tests.pipelines.made_runs import Run, Said, tables
 from tests.pipelines.whole_study import mixopt, succeeded
 

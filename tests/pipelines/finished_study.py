@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt import files
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Cost, CurvePoint, Failure, Fidelity, Role, TrialResult, TrialSpec
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
 from mixopt.corpus.shards import Corpus
-from mixopt.identity import Identity, claim
-from mixopt.ledger import Ledger
-from mixopt.mixture import Mixture
-from mixopt.records import trial_folder
-from mixopt.study import Study, freeze, load_study
-from mixopt.trials import Cost, CurvePoint, Failure, Fidelity, Role, TrialResult, TrialSpec
+from mixopt.io import files
+from mixopt.study.identity import Identity, claim
+from mixopt.study.ledger import Ledger
+from mixopt.study.records import trial_folder
+from mixopt.study.settings import Study, freeze, load_study
 
 TOKENS = {
     "arithmetic": 150_000,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from pipelines.cli import app
+from mixopt.pipelines.cli import app
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import environment, mixopt, succeeded
 
@@ -19,7 +19,7 @@ HEAVY = ("torch", "ray", "mlflow", "optuna", "botorch", "lightgbm", "pandas", "p
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, pipelines.cli as cli\n"
+        "import sys, mixopt.pipelines.cli as cli\n"
         "try: cli.main(['--help'])\n"
         f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
@@ -126,13 +126,13 @@ def test_a_corpus_that_is_not_there_says_how_to_make_one(run: Run, tmp_path: Pat
     assert not (tmp_path / "mine").exists()
 
 
-def test_the_module_for_ray_jobs_wants_a_study_file(tmp_path: Path) -> None:
+def test_the_module_wants_a_study_file(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.run"],
+        [sys.executable, "-m", "mixopt", "run"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
-    assert done.stderr.strip() == "usage: python -m pipelines.run STUDY.yaml"
+    assert done.returncode == 2
+    assert "Usage: python -m mixopt run" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 def mixopt(*arguments, columns=100):
     """Runs the command line as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "corpus", *map(str, arguments)],
+        [sys.executable, "-m", "mixopt", "corpus", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": str(columns)},

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mixopt import locks
 from mixopt.corpus.shards import Corpus
-from mixopt.records import CHECKPOINT
-from mixopt.study import load_study
-from pipelines.stopping import stoppable
+from mixopt.io import locks
+from mixopt.pipelines.stopping import stoppable
+from mixopt.study.records import CHECKPOINT
+from mixopt.study.settings import load_study
 from tests.pipelines.held import HOLD, HeldRouter
 from tests.pipelines.whole_study import (
     MODEL,
@@ -78,7 +78,7 @@ def test_a_search_that_is_stopped_keeps_its_trials_and_goes_on(
     def stop(number: signal.Signals, begun: int) -> int:
         """Stop a search by `number` once trial 0 has begun so many times; its exit code."""
         still.unlink(missing_ok=True)
-        driver = start("pipelines.cli", "search", file, cwd=tmp_path, **{HOLD: str(still)})
+        driver = start("mixopt", "search", file, cwd=tmp_path, **{HOLD: str(still)})
         wait_for(lambda: len(attempts(home).get(0, ())) == begun, driver)
         wait_for((home / "trials" / "0000" / CHECKPOINT).exists, driver)
         still.touch()
@@ -105,7 +105,7 @@ def test_a_cluster_that_is_not_there_is_one_line(text_corpus: Corpus, tmp_path: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        search = start("pipelines.cli", "search", file, cwd=tmp_path, RAY_ADDRESS=address)
+        search = start("mixopt", "search", file, cwd=tmp_path, RAY_ADDRESS=address)
         done = finish(search)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()

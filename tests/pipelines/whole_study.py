@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from mixopt import identity
-from mixopt.ledger import Ledger
-from mixopt.study import Study, load_study
-from mixopt.trials import Trial
-from pipelines.mlflow_store import RunStore
+from mixopt.core.trials import Trial
+from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
+from mixopt.study import identity
+from mixopt.study.ledger import Ledger
+from mixopt.study.settings import Study, load_study
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds for what takes a few on a quiet machine
@@ -106,7 +106,7 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 def mixopt(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the `mixopt` command to its end."""
-    return finish(start("pipelines.cli", *arguments, cwd=cwd))
+    return finish(start("mixopt", *arguments, cwd=cwd))
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

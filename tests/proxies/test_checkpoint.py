@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixopt.errors import BrokenCheckpointError, CheckpointError
-from proxies.checkpoint import load_state, save_state
+from mixopt.core.errors import BrokenCheckpointError, CheckpointError
+from mixopt.proxies.checkpoint import load_state, save_state
 
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:

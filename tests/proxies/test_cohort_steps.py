@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.team import team
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.optimizer import CohortOptimizer
+from mixopt.proxies.optimizer import CohortOptimizer
 
 CONFIG = ModelConfig(width=16, layers=2, heads=2, experts=4, expert_width=12, vocab_size=40)
 STEPS = 50

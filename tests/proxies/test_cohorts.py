@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from proxies import cohorts
-from proxies.cohorts import choose_cohort, tokens_per_second
+from mixopt.proxies import cohorts
+from mixopt.proxies.cohorts import choose_cohort, tokens_per_second
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -53,8 +53,8 @@ def test_the_batch_in_parts_is_measured_in_parts() -> None:
 PROGRAM = """
 import resource, torch
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from proxies import cohorts
+from mixopt.core.recipe import Recipe
+from mixopt.proxies import cohorts
 
 cohorts.NEEDED_GAIN, cohorts.SECONDS = 0.0, 0.0
 config = ModelConfig(width=16, heads=2, layers=1, vocab_size=65536)

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import Routing, RoutingContext
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.transformer import Transformer
-from proxies.evaluation import evaluate, validation_windows
+from mixopt.proxies.evaluation import evaluate, validation_windows
 
 
 def test_bits_per_byte_are_all_nats_over_all_bytes(corpus: Corpus) -> None:

@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
-from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
 from mixopt.models.routers.base import ROUTERS, Routing, RoutingContext, router_class
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.captured import CapturedStep, capturable, make_step, worth_compiling
-from proxies.cohorts import choose_cohort
-from proxies.job import Job
-from proxies.optimizer import CohortOptimizer
-from proxies.precision import choose_precision
-from proxies.step import Step
-from proxies.training import Progress, train
+from mixopt.proxies.captured import CapturedStep, capturable, make_step, worth_compiling
+from mixopt.proxies.cohorts import choose_cohort
+from mixopt.proxies.job import Job
+from mixopt.proxies.optimizer import CohortOptimizer
+from mixopt.proxies.precision import choose_precision
+from mixopt.proxies.step import Step
+from mixopt.proxies.training import Progress, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -183,8 +183,8 @@ def test_a_training_goes_on_bit_for_bit(corpus: Corpus, tmp_path: Path) -> None:
 def test_precision_and_cohort_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(sequence_length=16, batch_sequences=4)
     assert choose_precision(CONFIG, recipe, 1, GPU) in ("bf16", "fp32")
-    monkeypatch.setattr("proxies.cohorts.MOST", 4)
-    monkeypatch.setattr("proxies.cohorts.SECONDS", 0.05)
+    monkeypatch.setattr("mixopt.proxies.cohorts.MOST", 4)
+    monkeypatch.setattr("mixopt.proxies.cohorts.SECONDS", 0.05)
     assert choose_cohort(CONFIG, recipe, GPU) >= 2
 
 

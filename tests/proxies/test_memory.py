@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from proxies.memory import keep_freed_memory
+from mixopt.proxies.memory import keep_freed_memory
 
 FAULTS = """
 import resource, torch
-from proxies.memory import keep_freed_memory
+from mixopt.proxies.memory import keep_freed_memory
 torch.set_num_threads(1)
 if {kept}:
     assert keep_freed_memory()

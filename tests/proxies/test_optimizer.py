@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies import muon
-from proxies.optimizer import CohortOptimizer
+from mixopt.proxies import muon
+from mixopt.proxies.optimizer import CohortOptimizer
 
 CONFIG = ModelConfig(width=8, layers=1, heads=2, expert_width=8, vocab_size=16)
 RECIPE = Recipe(gradient_clip=0.5, weight_decay=0.2)

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from proxies import precision
-from proxies.precision import choose_precision
+from mixopt.proxies import precision
+from mixopt.proxies.precision import choose_precision
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(width=16, heads=2, vocab_size=32)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
-from mixopt.mixture import Mixture
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import ROUTERS
-from mixopt.recipe import Recipe
-from proxies.checkpoint import load_state
-from proxies.job import Job
-from proxies.training import Progress, train
+from mixopt.proxies.checkpoint import load_state
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import Progress, train
 
 RECIPE = Recipe(
     sequence_length=16,

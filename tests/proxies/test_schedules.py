@@ -1,7 +1,7 @@
 import pytest
 
-from mixopt.recipe import Recipe
-from proxies.schedules import rate_share
+from mixopt.core.recipe import Recipe
+from mixopt.proxies.schedules import rate_share
 
 
 def test_the_rate_rises_stays_and_falls_to_its_end() -> None:

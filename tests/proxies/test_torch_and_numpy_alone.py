@@ -12,7 +12,7 @@ PROGRAM = """
 import importlib.abc, sys
 from pathlib import Path
 
-ALLOWED = {"torch", "numpy", "mixopt", "proxies", "torchgen", "functorch"}
+ALLOWED = {"torch", "numpy", "mixopt", "torchgen", "functorch"}
 ALLOWED |= {"typing_extensions", "sympy", "mpmath", "filelock", "networkx", "jinja2", "fsspec"}
 refused = set()
 
@@ -28,13 +28,13 @@ class Wall(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Wall())
 from mixopt.corpus.batches import Batches
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CheckpointError
+from mixopt.core.errors import CheckpointError
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling.base import upcycler_class
-from mixopt.mixture import Mixture
-from mixopt.recipe import Recipe
-from proxies.job import Job
-from proxies.training import train
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import train
 
 upcycler_class("sparse")
 settings = dict(sequence_length=16, batch_sequences=4, evaluation_tokens=64, curve_tokens=64)

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 import torch
 
-from mixopt import token_losses
+from mixopt.core.errors import CheckpointError, TrainingError
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
+from mixopt.core.trials import Failure, Outcome, TrialResult
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CheckpointError, TrainingError
-from mixopt.mixture import Mixture
+from mixopt.io import token_losses
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from mixopt.records import CHECKPOINT, CURVE
-from mixopt.trials import Failure, Outcome, TrialResult
-from proxies.checkpoint import load_state, save_state
-from proxies.job import Job
-from proxies.training import Progress, train
+from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import Progress, train
+from mixopt.study.records import CHECKPOINT, CURVE
 
 MODEL = ModelConfig(width=16, layers=2, heads=2, expert_width=16)
 RECIPE = Recipe(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mixopt.errors import TrainingError
-from workers.absence import PAUSE_SECONDS, Absence
+from mixopt.core.errors import TrainingError
+from mixopt.workers.absence import PAUSE_SECONDS, Absence
 
 
 class Clock:

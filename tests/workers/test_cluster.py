@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mixopt.errors import StudyError
-from workers.cluster import HTTP2_SETTINGS, check_address, endpoint
+from mixopt.core.errors import StudyError
+from mixopt.workers.cluster import HTTP2_SETTINGS, check_address, endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -100,13 +100,13 @@ def test_an_address_names_host_and_port(address: str, found: tuple[str, int] | N
 
 
 def test_a_ray_that_does_not_start_here_is_one_sentence_with_the_way_on(tmp_path: Path) -> None:
-    code = "from workers.cluster import connect\nwith connect('local'): pass"
+    code = "from mixopt.workers.cluster import connect\nwith connect('local'): pass"
     long = tmp_path / ("long" * 30)  # Ray raises an OSError: a socket's path has 107 characters
     environment = os.environ | {"RAY_TMPDIR": str(long)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("mixopt.errors.StudyError: ray.address: Ray did not start on this")
+    assert last.startswith("mixopt.core.errors.StudyError: ray.address: Ray did not start on this")
     assert "Run the same command again" in last
     assert "ray start" not in last

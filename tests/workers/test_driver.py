@@ -16,20 +16,20 @@ from pathlib import Path
 import pytest
 import ray
 
-from mixopt import markers
+from mixopt.core.errors import CorpusError, TrainingError
+from mixopt.core.mixture import Mixture
+from mixopt.core.recipe import Recipe
+from mixopt.core.trials import TrialResult
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError, TrainingError
-from mixopt.mixture import Mixture
+from mixopt.io import markers
+from mixopt.io.token_losses import TOKENS
 from mixopt.models.config import ModelConfig
-from mixopt.recipe import Recipe
-from mixopt.records import CHECKPOINT, CURVE, MARKER
-from mixopt.token_losses import TOKENS
-from mixopt.trials import TrialResult
-from proxies.job import Job
-from proxies.training import train
-from workers import driver
-from workers.cluster import Resources, check_address, check_connection
-from workers.proxy_task import ATTEMPTS, Work, finished, join, perform
+from mixopt.proxies.job import Job
+from mixopt.proxies.training import train
+from mixopt.study.records import CHECKPOINT, CURVE, MARKER
+from mixopt.workers import driver
+from mixopt.workers.cluster import Resources, check_address, check_connection
+from mixopt.workers.proxy_task import ATTEMPTS, Work, finished, join, perform
 
 pytestmark = pytest.mark.xdist_group("ray")
 

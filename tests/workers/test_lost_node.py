@@ -23,11 +23,11 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import TrainingError
-from mixopt.records import CHECKPOINT
+from mixopt.core.errors import TrainingError
+from mixopt.study.records import CHECKPOINT
 from tests.workers.test_driver import work
-from workers import driver
-from workers.cluster import Resources
+from mixopt.workers import driver
+from mixopt.workers.cluster import Resources
 
 SMALL = dict(include_dashboard=False, object_store_memory=128 * 1024**2)
 cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **SMALL))

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from mixopt.errors import CorpusError, TrainingError
-from workers.cluster import Resources
-from workers.once import call
+from mixopt.core.errors import CorpusError, TrainingError
+from mixopt.workers.cluster import Resources
+from mixopt.workers.once import call
 
 pytestmark = pytest.mark.xdist_group("ray")
 

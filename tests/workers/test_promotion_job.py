@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
-from mixopt.recipe import Recipe
-from proxies.checkpoint import load_state, save_state
-from proxies.evaluation import evaluate
-from workers.promotion_job import Upcycling, upcycle
+from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.evaluation import evaluate
+from mixopt.workers.promotion_job import Upcycling, upcycle
 
 DENSE = ModelConfig(width=16, layers=1, heads=2, expert_width=16, experts=1, experts_per_token=1)
 RECIPE = Recipe(sequence_length=16, precision="bf16", evaluation_tokens=512, evaluation_share=None)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mixopt.core.errors import CorpusError, StudyError
+from mixopt.core.registry import resolve
 from mixopt.corpus.files import CountingFile, InputFile, open_counting
-from mixopt.errors import CorpusError, StudyError
-from mixopt.registry import resolve
 
 Document = str | np.ndarray
 """A text, or its token ids (n,) of any integer type, without an end-of-text token."""
@@ -42,7 +42,7 @@ class Source(ABC):
     """Streams the documents of one domain, file by file.
 
     A subclass implements `documents` and opens files with `open`, which counts what is read.
-    `mixopt.corpus.testing.SourceConformance` holds the tests that every source passes.
+    `mixopt.testing.sources.SourceConformance` holds the tests that every source passes.
 
     Args:
         files: the domain's files; all of them exist.

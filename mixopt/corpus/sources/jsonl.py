@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.files import InputFile, lines
 from mixopt.corpus.sources.base import Document, OnBroken, Source, decode
-from mixopt.errors import CorpusError
 
 SKIP = "Mend the line, or leave such out with `on_error: skip`"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.files import InputFile
 from mixopt.corpus.sources.base import Document, OnBroken, Source, decode
-from mixopt.errors import CorpusError
 
 ROWS = 256  # rows in memory at once
 TEXT = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.files import InputFile, blocks
 from mixopt.corpus.sources.base import Document, OnBroken, Source, decode
-from mixopt.errors import CorpusError
 
 
 class Text(Source):

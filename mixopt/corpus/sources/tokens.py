@@ -7,16 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixopt.corpus.files import (
-    BLOCK,
-    COMPRESSED,
-    CountingFile,
-    InputFile,
-    exists,
-    open_counting,
-)
+from mixopt.core.errors import CorpusError
+from mixopt.corpus.files import BLOCK, COMPRESSED, CountingFile, InputFile, exists, open_counting
 from mixopt.corpus.sources.base import Document, OnBroken, Source
-from mixopt.errors import CorpusError
 
 LONGEST = 1 << 20  # tokens; a longer document is cut, so that no file is held as a whole
 ENOUGH = 64  # ids from which a share of zeros means something

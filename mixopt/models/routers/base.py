@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mixopt.core.registry import resolve
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fused
 from mixopt.models.router_settings import RouterSettings, build_settings
-from mixopt.registry import resolve
 
 ROUTERS: Mapping[str, str] = {
     "adamoe": "mixopt.models.routers.adamoe:AdaMoERouter",
@@ -113,7 +113,7 @@ class Router(nn.Module, ABC):
         settings_class: its own settings, and what it weighs.
         layer_class: `package.module:Name` of the layer that it routes for.
         capturable: whether `route` is the same operators on the same shapes at every training step,
-            and no Python looks at a value: a GPU then replays the step (`proxies.captured`).
+            and no Python looks at a value: a GPU then replays the step (`mixopt.proxies.captured`).
         settings: what the study file says under `router_settings`.
         null_experts: choices that are no experts of the layer.
         choices: columns of the scores: the E experts, and the null experts after them.

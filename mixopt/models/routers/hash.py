@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.errors import TrainingError
+from mixopt.core.errors import TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import HashSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mixopt.errors import TrainingError
+from mixopt.core.errors import TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import RecurrentSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, score

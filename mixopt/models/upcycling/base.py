@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.errors import StudyError, TrainingError
+from mixopt.core.errors import StudyError, TrainingError
+from mixopt.core.registry import resolve
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
 from mixopt.models.upcycling import UPCYCLERS
-from mixopt.registry import resolve
 
 GATE_UP, DOWN, ROUTER = "feed_forward.gate_up", "feed_forward.down", "feed_forward.router."
 

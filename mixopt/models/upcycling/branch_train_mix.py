@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import State
 from mixopt.models.upcycling.base import DOWN, GATE_UP, ROUTER, Upcycler, average, check_width

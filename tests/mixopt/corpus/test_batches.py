@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixopt.core.errors import CorpusError
+from mixopt.core.mixture import Mixture
 from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.build import build_corpus
-from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
 
 T = 8
 

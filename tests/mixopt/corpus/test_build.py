@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from mixopt.core.errors import CorpusError, FileError
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError, FileError
 
 HEAD = "tokenizer: {vocabulary: 300}\nvalidation: 0.2\ndomains:\n"
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
 
 BUILD = """
 import sys

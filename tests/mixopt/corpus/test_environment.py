@@ -4,9 +4,9 @@ import ast
 
 import pytest
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus import harvest
 from mixopt.corpus.environment import corpus_from_environment
-from mixopt.errors import CorpusError
 
 DOMAINS = ("arithmetic", "docstrings", "headers", "licences", "python", "web")
 

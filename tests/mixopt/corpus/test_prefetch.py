@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.prefetch import prefetched
-from mixopt.errors import CorpusError
 
 
 def test_batches_come_in_the_order_of_their_steps():

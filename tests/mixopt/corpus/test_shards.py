@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mixopt.core.errors import CorpusError
+from mixopt.core.mixture import Mixture
 from mixopt.corpus.batches import Batches, CohortBatches
 from mixopt.corpus.manifest import Manifest, digest, file_sha256
 from mixopt.corpus.shards import Corpus
-from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
 
 
 @pytest.fixture

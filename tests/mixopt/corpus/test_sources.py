@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.files import find, find_all
 from mixopt.corpus.sources import Source, find_source, infer_source
 from mixopt.corpus.sources.jsonl import JsonLines
 from mixopt.corpus.sources.parquet import Parquet
 from mixopt.corpus.sources.text import Text
 from mixopt.corpus.sources.tokens import Tokens
-from mixopt.corpus.testing import SourceConformance
-from mixopt.errors import CorpusError
+from mixopt.testing.sources import SourceConformance
 
 
 def as_json_lines(texts):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.corpus.tasks import Task
-from mixopt.errors import CorpusError
 
 CHOICE = {"context": "the court holds that", "choices": [" the act applies", " über"], "answer": 1}
 CONTINUATION = {"context": "she walked along the", "continuation": " grey river"}

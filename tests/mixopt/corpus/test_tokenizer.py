@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.build import build_corpus
 from mixopt.corpus.settings import TokenizerSettings
 from mixopt.corpus.tokenizer import Encoder, make_tokenizer
-from mixopt.errors import CorpusError
 
 SAMPLE = ["the quick brown fox – jumps über the lazy dog 🙂\n" * 20]
 

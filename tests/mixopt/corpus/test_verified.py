@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mixopt.core.errors import CorpusError
 from mixopt.corpus.shards import Corpus
 from mixopt.corpus.verified import verify_once
-from mixopt.errors import CorpusError
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers import Routing, RoutingContext, router_class
 from mixopt.models.routers.softmax import SoftmaxRouter

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixopt.errors import StudyError, TrainingError
+from mixopt.core.errors import StudyError, TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import moe_layer
 from mixopt.models.routers import Routing, RoutingContext, router_class

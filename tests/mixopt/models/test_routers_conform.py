@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.router_settings import SETTINGS
 from mixopt.models.routers.base import ROUTERS, Router, RoutingContext

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixopt.errors import StudyError, TrainingError
+from mixopt.core.errors import StudyError, TrainingError
 from mixopt.models import attention
 from mixopt.models.attention import rotary_tables
 from mixopt.models.config import ModelConfig

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixopt.errors import StudyError
+from mixopt.core.errors import StudyError
 from mixopt.models.upcycling.base import upcycler_class
 from mixopt.models.upcycling.branch_train_mix import BranchTrainMix
 from mixopt.models.upcycling.sparse import SparseUpcycling

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.tables import DATA, regmix
-from mixopt.diagnostics import spearman
-from mixopt.objective import Objective
+from mixopt.core.objective import Objective
 from mixopt.surrogates import make
+from mixopt.surrogates.diagnostics import spearman
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The words that all rooms share: mixtures, their space, objectives, recipes, trials, errors."""

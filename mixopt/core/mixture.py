@@ -1,0 +1,93 @@
+"""A point on the simplex. Needs numpy alone; the space it may move in is `mixopt.core.space`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixopt.core.errors import MixtureError
+
+SUM_TOLERANCE = 1e-6  # how far from 1 the weights of a mixture may sum before it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Weights over named domains, each at least 0, summing to 1.
+
+    Build one with `of`, `natural`, `uniform` or `from_array`; the constructor trusts nothing and
+    validates, but does not renormalise.
+    """
+
+    domains: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.domains) != len(self.weights) or not self.domains:
+            raise MixtureError(f"{len(self.domains)} domains but {len(self.weights)} weights")
+        if len(set(self.domains)) != len(self.domains):
+            raise MixtureError(f"a domain is named twice in {list(self.domains)}")
+        for name, weight in zip(self.domains, self.weights, strict=True):
+            if not (math.isfinite(weight) and weight >= 0):
+                raise MixtureError(f"weight {weight} is not a number of at least 0", where=name)
+        total = math.fsum(self.weights)
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise MixtureError(
+                f"weights sum to {total:.6g}, not 1", mend="Use Mixture.of to renormalise them"
+            )
+
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> Mixture:
+        """The mixture proportional to `weights`, which need not sum to 1.
+
+        Raises:
+            MixtureError: a weight is negative or not finite, or all are 0.
+        """
+        total = math.fsum(weights.values())
+        if not (math.isfinite(total) and total > 0):
+            raise MixtureError(
+                f"weights sum to {total}", mend="Give at least one domain some weight"
+            )
+        return cls(tuple(weights), tuple(float(w) / total for w in weights.values()))
+
+    @classmethod
+    def exact(cls, weights: Mapping[str, float]) -> Mixture:
+        """The mixture with exactly these weights: what `as_dict` gave, bit for bit."""
+        return cls(tuple(weights), tuple(float(w) for w in weights.values()))
+
+    @classmethod
+    def natural(cls, tokens: Mapping[str, int]) -> Mixture:
+        """The natural mixture: proportional to token counts."""
+        return cls.of(tokens)
+
+    @classmethod
+    def uniform(cls, domains: Iterable[str]) -> Mixture:
+        """The same weight on every domain."""
+        return cls.of(dict.fromkeys(domains, 1.0))
+
+    @classmethod
+    def from_array(cls, domains: Iterable[str], weights: np.ndarray) -> Mixture:
+        """The mixture proportional to `weights` (m,); rounding noise below 0 is cut to 0."""
+        clean = np.where((weights < 0) & (weights > -SUM_TOLERANCE), 0.0, weights)
+        return cls.of(dict(zip(domains, clean.tolist(), strict=True)))
+
+    def as_dict(self) -> dict[str, float]:
+        """Domain → weight, in order."""
+        return dict(zip(self.domains, self.weights, strict=True))
+
+    @property
+    def array(self) -> np.ndarray:
+        """The weights, (m,) float64."""
+        return np.array(self.weights)
+
+    def __getitem__(self, domain: str) -> float:
+        return self.weights[self.domains.index(domain)]
+
+    def distance(self, other: Mixture) -> float:
+        """Hellinger distance to `other`, in [0, 1]; domains that one lacks count as weight 0."""
+        mine, theirs = self.as_dict(), other.as_dict()
+        names = mine.keys() | theirs.keys()
+        inner = sum(math.sqrt(mine.get(n, 0.0) * theirs.get(n, 0.0)) for n in names)
+        return math.sqrt(max(0.0, 1.0 - inner))

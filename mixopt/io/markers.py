@@ -1,0 +1,72 @@
+"""Completion markers: `done.json` says what a folder's work found, and which files belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixopt.io import files
+from mixopt.io.token_losses import TOKENS
+from mixopt.study.records import CURVE, MARKER
+
+WEIGHTS, SHAPE, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
+VOUCHED = (CURVE, WEIGHTS, SHAPE, TOKENIZER, TOKENS)
+
+
+def write(folder: Path, values: Mapping[str, Any]) -> None:
+    """Mark the work in `folder` complete. Written last: it vouches for the files that are there.
+
+    Args:
+        folder: of the work.
+        values: what it found, JSON-able; `files` is added (name → size in bytes and SHA-256), and
+            `sha256`, the marker's own checksum.
+    """
+    told = json.loads(json.dumps({**values, "files": described(folder)}))
+    files.write_json(folder / MARKER, {**told, "sha256": _checksum(told)})
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What the marker of `folder` says.
+
+    None where it does not count, so that the work is done again: there is none, it is not as it
+    was written, or a file that it vouches for is absent or differs.
+    """
+    try:
+        values = json.loads((folder / MARKER).read_bytes())
+        same = values.pop("sha256") == _checksum(values)
+        return values if same and whole(folder, values["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The files in `folder` that a marker vouches for: name → size in bytes and SHA-256."""
+    return {name: _described(folder / name) for name in VOUCHED if (folder / name).exists()}
+
+
+def whole(folder: Path, kept: Any) -> bool:
+    """Whether all files that `kept`, once given by `described`, names are in `folder` unchanged.
+
+    False where `kept` has another shape.
+    """
+    try:
+        return all(_fits(folder / name, about) for name, about in kept.items())
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _fits(path: Path, about: Mapping[str, Any]) -> bool:
+    return path.stat().st_size == about["bytes"] and _described(path) == about
+
+
+def _described(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": checksum}

@@ -1,0 +1,194 @@
+"""YAML files read into pydantic models, with errors that name the line and the mend."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from mixopt.core.errors import MixoptError, StudyError
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+Place = tuple[str | int, ...]  # keys and list indices from the top, as in pydantic's `loc`
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading, with the two traps of YAML 1.1 closed: `no` is text, `3e-4` is a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load(path: str | Path, model: type[M], error: type[MixoptError] = StudyError) -> M:
+    """The YAML file at `path` as a validated `model`.
+
+    Args:
+        path: the file.
+        model: what it should hold; the top of the file is its fields.
+        error: the class of the errors raised.
+
+    Raises:
+        MixoptError: of class `error`: the file cannot be read, is not YAML, names a key twice, or
+            does not fit the model; `where` is `file.yaml:line: key` of the first thing wrong.
+    """
+    return Document(path, error).validate(model)
+
+
+class Document:
+    """A YAML file with the line of every key: for checks that come after `validate`.
+
+    Attributes:
+        values: its contents as plain Python.
+    """
+
+    def __init__(self, path: str | Path, error: type[MixoptError] = StudyError) -> None:
+        self.path, self._error = str(path), error
+        self._lines: dict[Place, int] = {(): 1}
+        try:
+            loader = _Loader(Path(path).read_bytes())
+            node = loader.get_single_node()
+            if node is not None:
+                self._walk(node, ())
+            self.values: Any = {} if node is None else loader.construct_document(node)
+        except MixoptError:  # StudyError is a ValueError too
+            raise
+        except OSError as problem:
+            raise error(f"cannot be read: {problem.strerror}", where=self.path) from None
+        except yaml.MarkedYAMLError as problem:
+            mark = problem.problem_mark or problem.context_mark
+            where = f"{self.path}:{mark.line + 1}" if mark else self.path
+            raise error(
+                f"is not YAML: {problem.problem or problem.context}",
+                where=where,
+                mend="Look at the indentation, colons and quotes on this line and the one above",
+            ) from None
+        except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date that is none
+            raise error(f"is not YAML: {problem}", where=self.path) from None
+
+    def where(self, place: Place = ()) -> str:
+        """`file.yaml:line: key` of the deepest part of `place` that the file has."""
+        known = tuple(self._known(place))
+        key = ".".join(map(str, place))
+        head = f"{self.path}:{self._lines[known]}"
+        return f"{head}: {key}" if key else head
+
+    def validate(self, model: type[M]) -> M:
+        """The file as a `model`; raises as `load` does."""
+        try:
+            return model.model_validate(self.values)
+        except pydantic.ValidationError as problem:
+            found = problem.errors(include_url=False)
+            first = min(found, key=lambda e: self._lines[tuple(self._known(e["loc"]))])
+            raise self._translate(first, model, len(found) - 1) from None
+        except MixoptError as problem:  # a class of ours, used as a field, refused its values
+            place = self._place_of(problem.where)
+            where = self.where(place) if place else f"{self.path}: {problem.where}"
+            raise self._error(problem.what, where=where, mend=problem.mend) from None
+
+    def _walk(self, node: yaml.Node, place: Place) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                line = key_node.start_mark.line + 1
+                key = getattr(key_node, "value", "")
+                if not isinstance(key, str) or key == "<<":  # a merge is no key of its own
+                    continue
+                if (*place, key) in self._lines:
+                    first = self._lines[(*place, key)]
+                    raise self._error(
+                        "the key is there twice",
+                        where=f"{self.path}:{line}: {'.'.join(map(str, (*place, key)))}",
+                        mend=f"Rename or remove this one or the one on line {first}",
+                    )
+                self._lines[(*place, key)] = line
+                self._walk(value_node, (*place, key))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._lines[(*place, index)] = item.start_mark.line + 1
+                self._walk(item, (*place, index))
+
+    def _known(self, place: Place) -> Iterator[str | int]:
+        """The parts of a pydantic `loc` that are in the file: union tags drop out."""
+        known: Place = ()
+        for part in place:
+            part = part if isinstance(part, int) else str(part)
+            if (*known, part) in self._lines:
+                known = (*known, part)
+                yield part
+
+    def _place_of(self, key: str) -> Place:
+        """The only place whose last key is that of `key`, if there is just one."""
+        last = key.rsplit(".", 1)[-1]
+        places = [place for place in self._lines if place and place[-1] == last]
+        return places[0] if len(places) == 1 else ()
+
+    def _translate(self, found: Mapping[str, Any], model: type[M], others: int) -> MixoptError:
+        loc: Place = found["loc"]
+        place = tuple(self._known(loc))
+        mend = ""
+        if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            what = "there is no such key"
+            known = _keys_at(model, loc[:-1])
+            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
+            mend = f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}"
+        elif found["type"] == "missing":
+            what, place, mend = "is missing", (*place, loc[-1]), "Add it"
+        elif isinstance(ours := found.get("ctx", {}).get("error"), MixoptError):
+            what, mend = ours.what, ours.mend
+            inside = (*place, *ours.where.split(".")) if ours.where else place
+            if inside in self._lines:
+                place = inside
+            elif ours.where:
+                what = f"{ours.where}: {what}"
+        elif isinstance(ours, ValueError):
+            what = str(ours).rstrip(".")
+        else:
+            message = str(found["msg"])
+            what = message[:1].lower() + message[1:].rstrip(".")
+            if not isinstance(found["input"], dict | list):
+                what += f", it is {found['input']!r}"
+            if found["type"] == "finite_number" and found["input"] == math.inf:
+                mend = "For no limit, write null where the key allows it"
+        if others:
+            what += f" (and {others} more problem{'s' * (others > 1)} below)"
+        return self._error(what, where=self.where(place), mend=mend.rstrip("?."))
+
+
+def _keys_at(model: type[pydantic.BaseModel], place: Place) -> list[str]:
+    """Names of the fields that `model` has at `place`, from its JSON schema."""
+    schema = model.model_json_schema()
+    here = list(_alternatives(schema, schema))
+    for part in place:
+        there: list[dict[str, Any]] = []
+        for option in here:
+            found = option.get("properties", {}).get(part) or option.get(
+                "items" if isinstance(part, int) else "additionalProperties"
+            )
+            if isinstance(found, dict):
+                there.extend(_alternatives(found, schema))
+        here = there or here  # a union's tag is no key: stay
+    return sorted({name for option in here for name in option.get("properties", {})})
+
+
+def _alternatives(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The object schemas that `part` may be: references followed, unions opened."""
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]]
+    yield part
+    for union in ("anyOf", "oneOf", "allOf"):
+        for option in part.get(union, []):
+            yield from _alternatives(option, schema)

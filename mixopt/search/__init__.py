@@ -1,0 +1,1 @@
+"""Which mixtures to try next: designs, pruning, the surrogate's optimum, proposers."""

@@ -1,0 +1,1 @@
+"""Whether a candidate beats the baseline: fresh seeds, looks, the gate."""

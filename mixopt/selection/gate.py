@@ -1,0 +1,503 @@
+"""Choosing under a fixed budget: finalists, fresh seeds, and the gate before a promotion.
+
+The finalist of a search looks better than it is, for it was picked among many by noisy numbers.
+So finalists are run again with seeds that the search never used, and only these runs count.
+Equal seeds share initialization and data order, so that mixtures are compared seed by seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from mixopt.core.errors import StudyError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
+from mixopt.selection.comparison import compare, seeds_to_pass
+from mixopt.selection.looks import Look
+
+NATURAL = "natural"  # the arm that every other must beat
+PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
+MOST_SEEDS = 1000  # beyond this, no number of seeds is recommended
+SAME = 0.02  # Hellinger distance under which two finalists are one
+Rule = Literal["repeat", "successive-rejects"]
+
+
+def finalists(
+    recommended: Mixture, observed: Mixture | None, space: MixtureSpace
+) -> dict[str, Mixture]:
+    """The arms of a selection: natural, recommended, best observed, uniform, without near-doubles.
+
+    All but natural lie in `space`. Where natural does not, it is still what the others must beat,
+    and its projection is an arm too: what is promoted if none does. Of two arms that nearly agree
+    the first named here stays.
+
+    Args:
+        recommended: of the search; in the space.
+        observed: best mixture of the search; left out where it is outside the space.
+        space: with the natural mixture.
+    """
+    natural = space.natural
+    kept = {NATURAL: natural}
+    rivals: dict[str, Mixture] = {"recommended": recommended}
+    if not space.contains(natural):
+        kept[PROJECTED] = space.mixture(natural.array)
+    if observed is not None and space.contains(observed):
+        rivals["best observed"] = observed
+    uniform = Mixture.uniform(natural.domains)
+    if space.contains(uniform):
+        rivals["uniform"] = uniform
+    else:
+        rivals["projected uniform"] = space.mixture(uniform.array)
+    for name, mixture in rivals.items():
+        others = (m for n, m in kept.items() if n != NATURAL or PROJECTED not in kept)
+        if all(mixture.distance(other) >= SAME for other in others):
+            kept[name] = mixture
+    return kept
+
+
+def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | None:
+    """The mixture with the least mean objective over its complete trials; None without any."""
+    values: dict[Mixture, list[float]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        if trial.complete and all(name in trial.metrics for name in objective.metrics):
+            values.setdefault(trial.spec.mixture, []).append(objective.value(trial.metrics))
+    return min(values, key=lambda m: float(np.mean(values[m])), default=None)
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """What the selection's own runs say of one arm.
+
+    Attributes:
+        mixture: the arm.
+        mean: mean objective over its seeds; NaN if none finished.
+        sd: standard deviation over its seeds; NaN from fewer than two.
+        n: seeds that finished.
+        difference: mean of objective - natural's, over the seeds that both finished.
+        low: lower end of the difference's two-sided 90 % interval, not corrected for the number
+            of candidates; NaN from fewer than two pairs.
+        high: its upper end.
+        p: one-sided p-value that the arm is not better than natural.
+        adjusted_p: the same for the best of all candidates, for one of them is chosen by the same
+            runs; NaN from fewer than two pairs.
+
+    Where every arm finished every seed, interval and p-values are those of `comparison.compare`.
+    Else (seeds that diverged, arms that were rejected) they are of a paired t test, p multiplied
+    by the number of candidates (Bonferroni).
+    """
+
+    mixture: Mixture
+    mean: float
+    sd: float
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted_p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a selection ended.
+
+    Attributes:
+        winner: name of the promoted arm.
+        promoted: its mixture.
+        improved: whether it is another than natural.
+        reason: a sentence.
+        arms: report by arm.
+    """
+
+    winner: str
+    promoted: Mixture
+    improved: bool
+    reason: str
+    arms: Mapping[str, ArmReport]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Pulls finalists with fresh seeds until the budget ends, then judges.
+
+    Has no state: everything follows from the trials in the ledger, so that a resumed selection
+    asks for what the uninterrupted one would have.
+
+    Attributes:
+        arms: mixture by name; must hold `natural`.
+        fidelity: at which they are run.
+        objective: lower is better.
+        seeds: fresh ones, used in this order by every arm; none that the search has used.
+        confidence: that the gate asks for, in (0.5, 1).
+        budget: runs in all for `successive-rejects`; None gives every arm every seed.
+        rule: `repeat` runs every arm with every seed. `successive-rejects` (fixed-budget best
+            arm, optimal up to constants by 1605.09004) drops the worst arm after each phase and
+            spends its runs on the others; natural is never dropped, the gate needs it.
+        round: of the specs.
+        look: which of the study's looks the verdict is: the adjusted p-value of what is promoted
+            is at most its level. None is the only look, with level 1 - confidence.
+
+    Raises:
+        StudyError: there is no natural arm, a seed is named twice, or there are too few.
+    """
+
+    arms: Mapping[str, Mixture]
+    fidelity: Fidelity
+    objective: Objective
+    seeds: Sequence[int]
+    confidence: float = 0.95
+    budget: int | None = None
+    rule: Rule = "repeat"
+    round: int = 0
+    look: Look | None = None
+
+    def __post_init__(self) -> None:
+        if NATURAL not in self.arms:
+            raise StudyError(
+                "the natural mixture is not among the arms, so nothing can be beaten",
+                where="selection.arms",
+                mend="Add it under the name 'natural'",
+            )
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
+            raise StudyError(
+                f"seeds {list(self.seeds)} are not at least two different ones",
+                where="selection.seeds",
+                mend="Give two or more, better five, that differ from the search's seed",
+            )
+        if not 0.5 < self.confidence < 1:
+            raise StudyError(f"{self.confidence} is not in (0.5, 1)", where="selection.confidence")
+
+    @property
+    def level(self) -> float:
+        """The largest adjusted p-value that is promoted; 0 where no look is left."""
+        return 1 - self.confidence if self.look is None else self.look.level
+
+    @property
+    def schedule(self) -> list[int]:
+        """Pulls that every live arm has had by the end of each phase; one arm goes after each.
+
+        Successive Rejects: with K arms and n runs, n_k = ceil((n - K) / (L (K + 1 - k))),
+        L = 1/2 + sum_{i=2..K} 1/i, for k = 1 ... K - 1, at most as many as there are seeds.
+        """
+        k = len(self.arms)
+        if self.rule == "repeat" or k < 2 or self.budget is None:
+            return [len(self.seeds)]
+        log_bar = 0.5 + sum(1 / i for i in range(2, k + 1))
+        pulls = [
+            math.ceil(max(0, self.budget - k) / (log_bar * (k + 1 - phase)))
+            for phase in range(1, k)
+        ]
+        # two pulls at least: one gives no deviation, and natural is paired with all
+        return [min(max(2, n), len(self.seeds)) for n in pulls]
+
+    def next_pulls(self, trials: Sequence[Trial]) -> list[TrialSpec]:
+        """The runs to start now; empty while a phase is still running, and at the end.
+
+        Args:
+            trials: of the ledger; those of other roles or arms are ignored. A run that diverged
+                counts as pulled: its arm goes on with what it has. So does one that was lost, but
+                its phase does not end before it was run again (see `lost`).
+        """
+        live, target = self._phase(trials)
+        pulled = {(t.spec.arm, t.spec.seed) for t in self.pulls(trials)}
+        return [
+            TrialSpec(self.arms[arm], self.fidelity, seed, Role.SELECT, self.round, arm)
+            for seed in self.seeds[:target]
+            for arm in live
+            if (arm, seed) not in pulled
+        ]
+
+    def live(self, trials: Sequence[Trial]) -> list[str]:
+        """The arms not rejected so far."""
+        return self._phase(trials)[0]
+
+    def done(self, trials: Sequence[Trial]) -> bool:
+        """Whether every run has ended, so that there is nothing left to wait for."""
+        waiting = any(t.state in (State.WAITING, State.RUNNING) for t in self.pulls(trials))
+        return not waiting and not self.next_pulls(trials)
+
+    def lost(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The runs that failed for another reason than their recipe, and were not run again.
+
+        They say nothing about their mixture: a verdict without them compares what was not asked.
+        """
+        own = self.pulls(trials)
+        again = {(t.spec.arm, t.spec.seed) for t in own if _answers(t) or not t.ended}
+        last = {(t.spec.arm, t.spec.seed): t for t in own}
+        return [t for key, t in last.items() if key not in again]
+
+    def verdict(self, trials: Sequence[Trial]) -> Verdict:
+        """Promote the best of the candidates that surely beat natural; `fallback` if none does.
+
+        The gate compares every candidate that is left with natural, seed by seed (see
+        `ArmReport.adjusted_p`).
+
+        Raises:
+            StudyError: a run that was asked for has not ended or was lost to the infrastructure,
+                or every run of natural or of its projection failed.
+        """
+        self.check_complete(trials)
+        arms = self.reports(trials)
+        fallback = self.fallback
+        unbeaten = self.arms[fallback]
+        rest = [arm for arm in self.live(trials) if arm != NATURAL]
+        passing = [arm for arm in rest if self._passes(arms[arm])]
+        if passing:
+            best = min(passing, key=lambda arm: arms[arm].difference)
+            allowed = self._allowed(arms[best].adjusted_p)
+            message = f"{self._facts(best, trials)}, at most the {allowed}"
+            return Verdict(best, self.arms[best], True, message, arms)
+        return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), arms)
+
+    def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
+        """Why none of `candidates` is promoted, and what would decide it."""
+        arms, end = self.reports(trials), f"so {self.fallback} is promoted"
+        tested = [arm for arm in candidates if math.isfinite(arms[arm].p)]
+        if not tested:
+            return f"no candidate shares two finished seeds with natural, {end}"
+        best = min(tested, key=lambda arm: arms[arm].p)
+        facts = self._facts(best, trials)
+        if self.look is not None and self.level == 0:
+            some = "looks" if self.look.planned > 1 else "look"
+            return (
+                f"{facts}; the {self.look.planned} {some} that the study planned (select.looks) "
+                f"came before this one, {end}. Plan more looks in a new study to go on"
+            )
+        allowed = self._allowed(arms[best].adjusted_p)
+        return f"{facts}, above the {allowed}, {end}{self._way_on(best, trials)}"
+
+    def _way_on(self, arm: str, trials: Sequence[Trial]) -> str:
+        """How many seeds would pass, as a further sentence; empty if none would."""
+        seeds = self._seeds_asked(arm, trials)
+        if not seeds:
+            return ""
+        would = f"{seeds} seeds with this difference and scatter would pass"
+        if self.look is not None and self.look.number >= self.look.planned:
+            return f". No look is left (select.looks); in a new study {would}"
+        return f". {would}"
+
+    def digits(self, p: float) -> int:
+        """Digits with which `p` and the level are shown, so that they are seen to differ."""
+        telling = (d for d in range(3, 9) if f"{p:.{d}g}" != f"{self.level:.{d}g}")
+        return next(telling, 3)
+
+    def _allowed(self, p: float) -> str:
+        """The largest p-value that passes, beside which `p` is shown."""
+        allowed = f"{self.level:.{self.digits(p)}g} allowed"
+        if self.look is None or self.look.planned == 1:
+            return allowed
+        return f"{allowed} at look {self.look.number} of {self.look.planned}"
+
+    def _seeds_asked(self, arm: str, trials: Sequence[Trial]) -> int | None:
+        """Seeds at which the difference and scatter of `arm` would pass; None if never."""
+        values = self.values(trials)
+        layout = self._layout(values)
+        if layout is not None:
+            row = self._rows.index(arm)
+            return seeds_to_pass(layout, row, self.level, MOST_SEEDS)
+        gaps = _gaps(values[arm], values[NATURAL])
+        return seeds_needed(gaps, self.level / (len(self.arms) - 1))
+
+    @property
+    def _rows(self) -> list[str]:
+        """The arms, natural first."""
+        return [NATURAL, *(arm for arm in self.arms if arm != NATURAL)]
+
+    def _layout(self, values: Mapping[str, Mapping[int, float]]) -> np.ndarray | None:
+        """Objective (arms, seeds), natural's first; None where a run is missing."""
+        runs = [values[arm] for arm in self._rows]
+        if len(runs) < 2 or any(len(row) < len(self.seeds) for row in runs):
+            return None
+        return np.array([[row[seed] for seed in self.seeds] for row in runs])
+
+    @property
+    def fallback(self) -> str:
+        """The arm that is promoted if none beats natural: natural, or its projection."""
+        return PROJECTED if PROJECTED in self.arms else NATURAL
+
+    def _passes(self, report: ArmReport) -> bool:
+        return report.difference < 0 and report.adjusted_p <= self.level and self.level > 0
+
+    def _facts(self, arm: str, trials: Sequence[Trial]) -> str:
+        """What the paired runs of `arm` and natural show, in words."""
+        report, values = self.reports(trials)[arm], self.values(trials)
+        pairs, rivals = len(values[arm].keys() & values[NATURAL].keys()), len(self.arms) - 1
+        return (
+            f"{arm} differs from natural by {report.difference:+.4f} "
+            f"(90 % interval {report.low:+.4f} to {report.high:+.4f}) over {pairs} shared seeds, "
+            f"adjusted p-value {report.adjusted_p:.{self.digits(report.adjusted_p)}g}"
+            + (f" (for {rivals} candidates)" if rivals > 1 else "")
+        )
+
+    def check_complete(self, trials: Sequence[Trial]) -> None:
+        """Refuse to judge before every run that was asked for has an answer.
+
+        Raises:
+            StudyError: a run has not ended or was lost, or natural has no value.
+        """
+        lost = self.lost(trials)
+        if lost:
+            names = ", ".join(
+                f"{t.number} ({t.spec.arm}, seed {t.spec.seed}: {t.failure or 'failed'})"
+                for t in lost
+            )
+            raise StudyError(
+                f"no verdict: selection's runs were lost for another reason than their recipe: "
+                f"trials {names}",
+                where="selection",
+                mend="See to the cause, then run the same command again: it runs them once more",
+            )
+        if not self.done(trials):
+            raise StudyError(
+                "no verdict: runs that were asked for have not ended",
+                where="selection",
+                mend="Run `mixopt select` until they have",
+            )
+        values = self.values(trials)
+        silent = [arm for arm in dict.fromkeys((NATURAL, self.fallback)) if not values[arm]]
+        if silent:
+            raise StudyError(
+                f"no verdict: every run of the {silent[0]} mixture diverged, "
+                "so nothing can be compared",
+                where="selection",
+                mend="Lower the learning rate in a new study",
+            )
+
+    def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:
+        """What the runs so far say of each arm."""
+        values = self.values(trials)
+        found = {name: self._report(name, values) for name in self.arms}
+        layout = self._layout(values)
+        if layout is None:
+            return found
+        joint = compare(layout)
+        for row, name in enumerate(self._rows[1:]):
+            difference, half = float(joint.difference[row]), float(joint.half[row])
+            found[name] = replace(
+                found[name],
+                low=difference - half,
+                high=difference + half,
+                p=float(joint.p[row]),
+                adjusted_p=float(joint.adjusted_p[row]),
+            )
+        return found
+
+    def pulls(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those of `trials` that are runs of this selection, in ledger order."""
+        mine = [
+            t
+            for t in trials
+            if t.spec.role is Role.SELECT
+            and self.arms.get(t.spec.arm) == t.spec.mixture
+            and t.spec.fidelity == self.fidelity
+            and t.spec.seed in self.seeds
+        ]
+        return sorted(mine, key=lambda t: t.number)
+
+    def values(self, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
+        """Objective by arm and seed of the complete runs; the first where one was run twice."""
+        found: dict[str, dict[int, float]] = {name: {} for name in self.arms}
+        for trial in self.pulls(trials):
+            if trial.complete:
+                value = self.objective.value(trial.metrics)
+                found[trial.spec.arm].setdefault(trial.spec.seed, value)
+        return found
+
+    def _phase(self, trials: Sequence[Trial]) -> tuple[list[str], int]:
+        """Live arms and the pulls that each should have by now."""
+        own, values = self.pulls(trials), self.values(trials)
+        live = list(self.arms)
+        for phase, target in enumerate(self.schedule):
+            wanted = {(arm, seed) for arm in live for seed in self.seeds[:target]}
+            ended = {(t.spec.arm, t.spec.seed) for t in own if _answers(t)}
+            if not wanted <= ended or phase == len(self.schedule) - 1:
+                return live, target
+            rejectable = [arm for arm in live if arm not in (NATURAL, PROJECTED)]
+            if len(rejectable) < 2:  # the last challenger meets natural in every phase left
+                continue
+            used = self.seeds[:target]
+            live.remove(max(rejectable, key=lambda arm: _mean(values[arm], used)))
+        return live, self.schedule[-1]
+
+    def _report(self, arm: str, values: Mapping[str, Mapping[int, float]]) -> ArmReport:
+        mine, base = values[arm], values[NATURAL]
+        runs = np.array(list(mine.values()))
+        gaps = _gaps(mine, base)
+        p = _paired_p(gaps) if arm != NATURAL else math.nan
+        half = half_interval(gaps) if arm != NATURAL else math.nan
+        difference = float(gaps.mean()) if len(gaps) else math.inf
+        return ArmReport(
+            mixture=self.arms[arm],
+            mean=float(runs.mean()) if len(runs) else math.nan,
+            sd=float(runs.std(ddof=1)) if len(runs) > 1 else math.nan,
+            n=len(runs),
+            difference=difference,
+            low=difference - half,
+            high=difference + half,
+            p=p,
+            adjusted_p=min(1.0, p * (len(self.arms) - 1)) if math.isfinite(p) else math.nan,
+        )
+
+
+def half_interval(values: np.ndarray) -> float:
+    """Half the two-sided 90 % interval of the mean of `values` (n,), by Student's t.
+
+    NaN from fewer than two values.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(t.ppf(0.95, df=n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+
+
+def seeds_needed(gaps: np.ndarray, level: float) -> int | None:
+    """Pairs at which the mean and deviation of `gaps` (n,) give a one-sided p of at most `level`.
+
+    None where the mean is not below 0, from fewer than two gaps, or beyond `MOST_SEEDS`.
+    """
+    from scipy.stats import t
+
+    if len(gaps) < 2 or gaps.mean() >= 0:
+        return None
+    counts = np.arange(2, MOST_SEEDS + 1)
+    with np.errstate(divide="ignore"):
+        statistic = gaps.mean() * np.sqrt(counts) / gaps.std(ddof=1)
+    passing = counts[t.cdf(statistic, df=counts - 1) <= level]
+    return int(passing[0]) if len(passing) else None
+
+
+def _gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
+    """Differences (pairs,) of two arms over the seeds that both finished."""
+    return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
+
+
+def _answers(trial: Trial) -> bool:
+    """Whether a run is final: it has a value, it diverges, or a person has given it up."""
+    return trial.complete or trial.failure in (Failure.DIVERGED, Failure.GIVEN_UP)
+
+
+def _mean(values: Mapping[int, float], seeds: Sequence[int]) -> float:
+    """Mean over those of `seeds` that finished; infinite where none did, so that it goes first."""
+    kept = [values[seed] for seed in seeds if seed in values]
+    return float(np.mean(kept)) if kept else math.inf
+
+
+def _paired_p(gaps: np.ndarray) -> float:
+    """One-sided p-value of mean(gaps) >= 0; NaN from fewer than two."""
+    from scipy.stats import t
+
+    if len(gaps) < 2:
+        return math.nan
+    error = float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
+    if error == 0:
+        return 0.0 if gaps.mean() < 0 else 1.0
+    return float(t.cdf(gaps.mean() / error, df=len(gaps) - 1))

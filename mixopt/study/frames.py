@@ -1,0 +1,86 @@
+"""Trials as a table: one row each, for analysis, CSV and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Trial
+
+LEADING = {
+    "trial": pl.Int64,
+    "state": pl.String,
+    "role": pl.String,
+    "round": pl.Int64,
+    "arm": pl.String,
+    "seed": pl.Int64,
+    "model": pl.String,
+    "params": pl.Int64,
+    "tokens": pl.Int64,
+}
+CLOSING = {
+    "device_seconds": pl.Float64,
+    "flops": pl.Float64,
+    "attempts": pl.Int64,
+    "failure": pl.String,
+    "message": pl.String,
+}
+
+
+def trials_frame(trials: Sequence[Trial], objective: Objective | None = None) -> pl.DataFrame:
+    """A row per trial, by number.
+
+    Args:
+        trials: of one study, in any state; what a trial does not have is null.
+        objective: adds the column `objective` where the trial measured all that it needs.
+
+    Returns:
+        Columns: `trial`, `state`, `role`, `round`, `arm`, `seed`, `model`, `params`, `tokens`; a
+        column `mixture.<domain>` per domain; `objective` if asked for; a column per metric (bits
+        per byte, nats per token); `device_seconds`, `flops`, `attempts`, `failure`, `message`.
+    """
+    ordered = sorted(trials, key=lambda t: t.number)
+    # dicts keep first-seen order, so domains and metrics stand as the study names them
+    domains = list(dict.fromkeys(d for t in ordered for d in t.spec.mixture.domains))
+    metrics = list(dict.fromkeys(m for t in ordered for m in t.metrics))
+    schema: dict[str, type[pl.DataType]] = {
+        **LEADING,
+        **{f"mixture.{domain}": pl.Float64 for domain in domains},
+        **({"objective": pl.Float64} if objective is not None else {}),
+        **dict.fromkeys(metrics, pl.Float64),
+        **CLOSING,
+    }
+    rows = [_row(trial, objective) for trial in ordered]
+    return pl.DataFrame(rows, schema=schema)
+
+
+def objective_value(trial: Trial, objective: Objective) -> float | None:
+    """The objective of `trial`, or None unless it is complete with all metrics needed."""
+    if not trial.complete or any(name not in trial.metrics for name in objective.metrics):
+        return None
+    return objective.value(trial.metrics)
+
+
+def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
+    spec, cost = trial.spec, trial.result.cost if trial.result is not None else None
+    return {
+        "trial": trial.number,
+        "state": str(trial.state),
+        "role": str(spec.role),
+        "round": spec.round,
+        "arm": spec.arm or None,
+        "seed": spec.seed,
+        "model": spec.fidelity.model,
+        "params": spec.fidelity.params,
+        "tokens": spec.fidelity.tokens,
+        **{f"mixture.{d}": w for d, w in spec.mixture.as_dict().items()},
+        **({"objective": objective_value(trial, objective)} if objective is not None else {}),
+        **trial.metrics,
+        "device_seconds": cost.device_seconds if cost else None,
+        "flops": cost.flops if cost else None,
+        "attempts": trial.attempts,
+        "failure": str(trial.failure) if trial.failure else None,
+        "message": trial.message or None,
+    }

@@ -1,0 +1,472 @@
+"""What ran, durably: the only truth about a study's trials, kept in an Optuna storage.
+
+A trial's Optuna parameters are the mixture weights and its value is the objective as it was when
+the trial ended, so Optuna's own dashboard and plots read true. mixopt never reads that value: it
+computes the objective, whose weights may change, from the metrics. Spec, metrics, cost and failure
+are user attributes; learning curves stay in the trials' folders, so the ledger stays small. What
+rounds and verdicts used, and who trains with whom, are attributes of the Optuna study.
+
+States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
+when the driver died is simply run on under the same number.
+
+A ledger is bound to one study folder and to its training settings (`mixopt.study.identity`), both
+kept as user attributes of the Optuna study. Each trial keeps its training's hash, which is
+compared when it is read: another study's trials are never taken for one's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mixopt.core import urls
+from mixopt.core.errors import LedgerError
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
+from mixopt.selection.looks import Looks
+from mixopt.study.identity import Identity, has_trials, is_kept, keep, missing
+from mixopt.study.rounds import Judged, Round
+from mixopt.study.storage import BEGIN_ANEW, damaged, only_driver, reason, reporting
+
+STATES = {
+    TrialState.WAITING: State.WAITING,
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAILED,
+}
+WEIGHT = FloatDistribution(0.0, 1.0)
+COHORTS = "cohorts"  # key of what the Optuna study keeps
+ROUND, JUDGED = "round ", "judged "  # keys of what it keeps, before a number
+
+
+class Ledger:
+    """The trials of one study.
+
+    Open one with `Ledger.open`, or with `Ledger.read` to look at it. All writes are single
+    transactions of the storage; a result is written before the state that makes it count.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        study_id: int,
+        name: str,
+        objective: Objective,
+        owner: Identity,
+        held: contextlib.ExitStack | None = None,
+    ) -> None:
+        self._storage, self._study_id, self._held = storage, study_id, held
+        self.name, self.objective, self.owner = name, objective, owner
+
+    @classmethod
+    def open(cls, url: str, name: str, objective: Objective, owner: Identity) -> Ledger:
+        """The ledger of study `name` at the storage `url`, made if it is not there.
+
+        Args:
+            url: where the storage is; PostgreSQL without a named driver gets psycopg.
+            name: of the study, and of the Optuna study.
+            objective: gives the trials their values.
+            owner: the study folder that the ledger is bound to.
+
+        Raises:
+            LedgerError: the storage cannot be reached or used, or is another folder's.
+        """
+        with contextlib.ExitStack() as held:
+            storage, study_id = cls._opened(url, name, owner, held)
+            _check_directions(storage, study_id, name, url)
+            _check_owner(storage, study_id, owner, url)
+            if not is_kept(owner):
+                keep(owner)
+            _bind(storage, study_id, owner)
+            return cls(storage, study_id, name, objective, owner, held.pop_all())
+
+    @staticmethod
+    def _opened(
+        url: str, name: str, owner: Identity, held: contextlib.ExitStack
+    ) -> tuple[BaseStorage, int]:
+        """The storage at `url`, held by us alone, and the id of the Optuna study `name` there."""
+        with _refusing(url, owner):
+            # Checking connections before use survives a database that restarts at night.
+            database = RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
+            held.callback(database.engine.dispose)
+            held.enter_context(only_driver(database, name, url))
+            storage = optuna.storages.get_storage(database)
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            )
+            study_id = storage.get_study_id_from_name(study.study_name)
+        return reporting(storage, url), study_id
+
+    @classmethod
+    def read(cls, url: str, name: str, objective: Objective, owner: Identity) -> Ledger:
+        """The ledger of study `name` at `url`, to read only: nothing is made, changed or bound.
+
+        Of SQLite the file may be write-protected or on a read-only disk, and SQLite itself refuses
+        to write. Arguments as of `open`.
+
+        Raises:
+            LedgerError: it is not there, cannot be reached or used, or is another folder's.
+        """
+        refuse_lost(url, owner)
+        with _refusing(url, owner):
+            storage = optuna.storages.get_storage(
+                RDBStorage(
+                    urls.read_only(url),
+                    engine_kwargs={"pool_pre_ping": True},
+                    skip_table_creation=True,
+                )
+            )
+            storage = reporting(storage, url)
+            try:
+                study_id = storage.get_study_id_from_name(name)
+            except KeyError as error:
+                raise _lost(url, owner, f"the ledger has no study {name!r}") from error
+        _check_directions(storage, study_id, name, url)
+        _check_owner(storage, study_id, owner, url)
+        return cls(storage, study_id, name, objective, owner)
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number; results come without their curves (`trial folder/curve.jsonl`).
+
+        Raises:
+            LedgerError: one of them is of another training than the study's.
+        """
+        frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return [self._own(t) for t in sorted(frozen, key=lambda t: t.number)]
+
+    def trial(self, number: int) -> Trial:
+        """The trial with this number."""
+        return self._own(self._storage.get_trial(self._id(number)))
+
+    def add(self, spec: TrialSpec, limits: Limits | None = None) -> Trial:
+        """Record that `spec` is to be trained; the new trial is WAITING.
+
+        Args:
+            spec: what is asked for.
+            limits: beyond which it is pruned; None trains it to its end. Never changed afterwards.
+        """
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.WAITING,
+            value=None,
+            values=None,
+            datetime_start=None,
+            datetime_complete=None,
+            params=spec.mixture.as_dict(),
+            distributions=dict.fromkeys(spec.mixture.domains, WEIGHT),
+            user_attrs={
+                "spec": json.dumps(spec.to_json()),
+                "training": self._training(spec),
+                "role": str(spec.role),
+                "round": spec.round,
+                "seed": spec.seed,
+                "tokens": spec.fidelity.tokens,
+                **({"limits": json.dumps(limits.to_json())} if limits is not None else {}),
+            },
+            system_attrs={},
+            intermediate_values={},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        return self._own(self._storage.get_trial(trial_id))
+
+    def start(self, number: int) -> Trial:
+        """Count an attempt at trial `number`, which is RUNNING from now on.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        trial = self.trial(number)
+        self._refuse_finished(trial)
+        if trial.state is State.WAITING:
+            self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self._set(number, "attempts", trial.attempts + 1)
+        return dataclasses.replace(trial, state=State.RUNNING, attempts=trial.attempts + 1)
+
+    def complete(self, number: int, result: TrialResult) -> Trial:
+        """Record the result of trial `number`.
+
+        Raises:
+            LedgerError: it is finished already, or the objective's metrics are not in the result.
+        """
+        self._keep_result(number, result)
+        value = self.objective.value(result.metrics)
+        self._finish(number, TrialState.COMPLETE, [value])
+        return self.trial(number)
+
+    def prune(self, number: int, result: TrialResult, message: str) -> Trial:
+        """Record that trial `number` was stopped, with what it had spent and measured until then.
+
+        It gets no value. Its evaluations become Optuna's intermediate values, by step, so that
+        Optuna's plots and samplers take it for what it is.
+
+        Raises:
+            LedgerError: it is finished already, or the objective's metrics are not in the result.
+        """
+        self._keep_result(number, result)
+        self._set(number, "message", _shortened(message))
+        for point in result.curve:
+            value = self.objective.value(point.metrics)
+            self._storage.set_trial_intermediate_value(self._id(number), point.step, value)
+        self._finish(number, TrialState.PRUNED, None)
+        return self.trial(number)
+
+    def fail(self, number: int, failure: Failure, message: str) -> Trial:
+        """Record that trial `number` ends without a result. It never becomes a score.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        self._refuse_finished(self.trial(number))
+        self._set(number, "failure", str(failure))
+        self._set(number, "message", _shortened(message))
+        self._finish(number, TrialState.FAIL, None)
+        return self.trial(number)
+
+    def hold(self, number: int, message: str) -> None:
+        """Keep trial `number` open, but let nobody run it until it is released or failed."""
+        self._refuse_finished(self.trial(number))
+        self.note(number, message)
+        self._set(number, "held", True)
+
+    def release(self, number: int) -> None:
+        """Let trial `number` run again.
+
+        Raises:
+            LedgerError: it is finished already.
+        """
+        self._refuse_finished(self.trial(number))
+        self._set(number, "held", False)
+
+    def note(self, number: int, message: str) -> None:
+        """Keep a line about an attempt at trial `number` that will be tried again."""
+        self._set(number, "message", _shortened(message))
+
+    def looks(self) -> Looks | None:
+        """The looks that were taken at the study; None before the first."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get("looks")
+        return None if kept is None else Looks.from_json(json.loads(kept))
+
+    def keep_looks(self, looks: Looks) -> None:
+        """Record the looks that were taken at the study."""
+        kept = json.dumps(looks.to_json())
+        self._storage.set_study_user_attr(self._study_id, "looks", kept)
+
+    def cohorts(self) -> list[list[int]]:
+        """The numbers of trials that train as one, also of those alone, of all that were packed."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get(COHORTS)
+        return [] if kept is None else json.loads(kept)
+
+    def pack(self, cohorts: Sequence[Sequence[int]]) -> None:
+        """Record who trains with whom, before the first step; replaces what shares a trial."""
+        new = {number for cohort in cohorts for number in cohort}
+        before = [cohort for cohort in self.cohorts() if new.isdisjoint(cohort)]
+        self._keep(COHORTS, [*before, *map(list, cohorts)])
+
+    def rounds(self) -> dict[int, Round]:
+        """Number → the round of proposals, of those asked for since rounds are recorded."""
+        return {r.number: r for r in map(Round.from_json, self._kept(ROUND))}
+
+    def keep_round(self, asked: Round) -> None:
+        """Record a round of proposals, before its trials are added."""
+        self._keep(f"{ROUND}{asked.number}", asked.to_json())
+
+    def judged(self) -> dict[int, Judged]:
+        """Number of the look → what its verdict followed from."""
+        return {j.look: j for j in (Judged(**values) for values in self._kept(JUDGED))}
+
+    def keep_judged(self, judged: Judged) -> None:
+        """Record what a verdict follows from."""
+        self._keep(f"{JUDGED}{judged.look}", dataclasses.asdict(judged))
+
+    def _kept(self, prefix: str) -> list[dict[str, Any]]:
+        attributes = self._storage.get_study_user_attrs(self._study_id)
+        return [json.loads(attributes[key]) for key in attributes if key.startswith(prefix)]
+
+    def _keep(self, key: str, values: dict[str, Any] | list[list[int]]) -> None:
+        self._storage.set_study_user_attr(self._study_id, key, json.dumps(values))
+
+    def close(self) -> None:
+        """Let go of the storage's connections."""
+        self._storage.remove_session()
+        if self._held is not None:
+            self._held.close()
+
+    def _training(self, spec: TrialSpec) -> str:
+        return spec.training_hash("", self.owner.training)
+
+    def _own(self, frozen: FrozenTrial) -> Trial:
+        trial = _trial(frozen)
+        if frozen.user_attrs.get("training") != self._training(trial.spec):
+            raise LedgerError(
+                f"trial {trial.number} of {self.name} was not trained as this study trains",
+                mend="Give the study a ledger of its own, or another name",
+            )
+        return trial
+
+    def _keep_result(self, number: int, result: TrialResult) -> None:
+        self._refuse_finished(self.trial(number))
+        missing = [m for m in self.objective.metrics if m not in result.metrics]
+        if missing:
+            raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
+        slim = dataclasses.replace(result, curve=())
+        self._set(number, "result", json.dumps(slim.to_json()))
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._id(number), key, value)
+
+    def _finish(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        trial_id = self._id(number)
+        if self._storage.get_trial(trial_id).state == TrialState.WAITING:
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        self._storage.set_trial_state_values(trial_id, state, values)
+
+    def _refuse_finished(self, trial: Trial) -> None:
+        if trial.ended:
+            raise LedgerError(
+                f"trial {trial.number} of {self.name} is {trial.state} and cannot be run again"
+            )
+
+
+@contextlib.contextmanager
+def _refusing(url: str, owner: Identity) -> Iterator[None]:
+    """While the block opens a storage: Optuna is quiet, and whatever fails names `url`."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    except ImportError as error:
+        raise LedgerError(
+            f"the driver of this database is not installed: {error.__cause__ or error}",
+            where=url,
+            mend="For PostgreSQL: pip install 'mixopt[postgres]'",
+        ) from error
+    except LedgerError:
+        raise
+    except Exception as error:  # SQLAlchemy's many, and Optuna's; all mean the same here
+        raise _unusable(url, owner, error) from error
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _unusable(url: str, owner: Identity, error: Exception) -> LedgerError:
+    if urls.sqlite_path(url) is None:
+        check = "Check the study file's `ledger` and that the database can be reached"
+    elif damaged(error):
+        return _lost(url, owner, f"the ledger is damaged: {reason(error)}", "move it away")
+    elif _in_folder(url, owner):
+        check = "Check that file, its permissions and the space on its disk"
+    else:
+        check = "Check the study file's `ledger`, that file, and the space on its disk"
+    return LedgerError(f"cannot open the ledger: {reason(error)}", where=url, mend=check)
+
+
+def refuse_lost(url: str, owner: Identity) -> None:
+    """Refuse the ledger of a study that has begun where its file is missing or empty.
+
+    Called by what needs the trials it held: only a search begins a new ledger.
+
+    Raises:
+        LedgerError: it is, or it cannot be looked at.
+    """
+    path = urls.sqlite_path(url)
+    if path is None:
+        return
+    with _refusing(url, owner):
+        if not path.exists():
+            raise _lost(url, owner, "the ledger is missing")
+        if path.stat().st_size == 0:
+            raise _lost(url, owner, "the ledger is empty")
+
+
+def _lost(url: str, owner: Identity, what: str, or_else: str = "go on without it") -> LedgerError:
+    """What is wrong with a SQLite file that holds no trials any more, and what can be done."""
+    named = "" if _in_folder(url, owner) else "Check the study file's `ledger`. "
+    return LedgerError(
+        what,
+        where=str(urls.sqlite_path(url) or url),
+        mend=f"{named}Restore it from a backup, or {or_else}: {BEGIN_ANEW}",
+    )
+
+
+def _check_directions(storage: BaseStorage, study_id: int, name: str, url: str) -> None:
+    if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
+        raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
+
+
+def _bind(storage: BaseStorage, study_id: int, owner: Identity) -> None:
+    """Bind a ledger that is empty, or the original's of a copy, to `owner`."""
+    bound = storage.get_study_user_attrs(study_id)
+    wanted = {"training": owner.training, "folder": owner.id}  # the folder last: then it is bound
+    if {key: bound.get(key) for key in wanted} != wanted:
+        for key, value in wanted.items():
+            storage.set_study_user_attr(study_id, key, value)
+
+
+def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str) -> None:
+    """Refuse a ledger that another folder or training has."""
+    bound = storage.get_study_user_attrs(study_id)
+    if bound.get("training", owner.training) != owner.training:
+        raise LedgerError(
+            "the trials there were trained with other settings or on another corpus",
+            where=url,
+            mend="Give the study a ledger of its own, or another name",
+        )
+    own_copy = _in_folder(url, owner) and bound.get("folder") == owner.copied_from
+    if bound.get("folder") == owner.id or own_copy:
+        return
+    if "folder" in bound or storage.get_n_trials(study_id):
+        if not is_kept(owner) and (_in_folder(url, owner) or has_trials(owner.home)):
+            raise missing(owner.home)
+        raise LedgerError(
+            f"the trials there are of another study folder than {owner.home}",
+            where=url,
+            mend="Give the study a ledger of its own, or another name"
+            if not _in_folder(url, owner)
+            else "Restore the folder's identity.json, by which its ledger knows it, or put the "
+            "folder's own ledger back",
+        )
+
+
+def _in_folder(url: str, owner: Identity) -> bool:
+    """Whether the ledger is a file in the study folder, and so is copied with it."""
+    path = urls.sqlite_path(url)
+    return path is not None and path.absolute().is_relative_to(owner.home)
+
+
+def _shortened(message: str) -> str:
+    """The end of `message` without passwords; cut afterwards, lest a part of one is left."""
+    return urls.masked(message)[-2000:]
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    said = frozen.user_attrs
+    state = STATES[frozen.state]
+    result = None
+    if state in (State.COMPLETE, State.PRUNED):
+        result = TrialResult.from_json(json.loads(said["result"]))
+    limits = said.get("limits")
+    return Trial(
+        number=frozen.number,
+        spec=TrialSpec.from_json(json.loads(said["spec"])),
+        state=state,
+        result=result,
+        failure=Failure(said["failure"]) if state is State.FAILED else None,
+        message=said.get("message", ""),
+        attempts=said.get("attempts", 0),
+        limits=None if limits is None else Limits.from_json(json.loads(limits)),
+        held=said.get("held", False),
+    )

@@ -1,0 +1,84 @@
+"""What more of a domain does to each metric, as a surrogate sees it.
+
+Shapes: m domains, q metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.surrogates.base import JointSurrogate, Surrogate
+from mixopt.surrogates.diagnostics import OBJECTIVE
+
+POINTS = 0.05  # what a domain's weight is raised by: a step that a person would try
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Changes of metrics when one domain gets more at the expense of all others, proportionally.
+
+    Attributes:
+        domains: m names, the rows.
+        metrics: q names and `objective`, the columns.
+        base: (m,) weights that the domains have.
+        raised: (m,) weights that they are raised to, one at a time.
+        change: (m, q + 1) expected changes, in the metrics' own units.
+        std: (m, q + 1) standard deviations of the changes.
+    """
+
+    domains: tuple[str, ...]
+    metrics: tuple[str, ...]
+    base: np.ndarray
+    raised: np.ndarray
+    change: np.ndarray
+    std: np.ndarray
+
+
+def effects(
+    surrogate: Surrogate,
+    objective: Objective,
+    metrics: Sequence[str],
+    at: Mixture,
+    points: float = POINTS,
+) -> Effects:
+    """The effects of all domains at the mixture `at`.
+
+    The deviation of a change is that of a difference of two predictions. These err together, which
+    a surrogate with a joint posterior knows; for others the two errors are taken as independent,
+    which overstates it.
+
+    Args:
+        surrogate: fitted; predicts at its own fidelity.
+        objective: the last column.
+        metrics: q names that the surrogate predicts.
+        at: where.
+        points: by how much a weight is raised, at most up to 1.
+    """
+    base = at.array
+    m = len(base)
+    raised = np.minimum(1.0, base + points)
+    rest = np.where(base < 1, (1 - raised) / np.maximum(1 - base, 1e-300), 0.0)
+    moved = base * rest[:, None]
+    moved[np.arange(m), np.arange(m)] = raised
+    weights = np.concatenate([base[None], moved])
+    columns = [Objective({metric: 1.0}, prefix="") for metric in metrics] + [objective]
+    change, std = np.zeros((m, len(columns))), np.zeros((m, len(columns)))
+    said = surrogate.predict(weights)
+    constant = np.ptp(said.mean, axis=0) == 0
+    for j, column in enumerate(columns):
+        if j < len(metrics) and constant[said.metrics.index(metrics[j])]:
+            continue
+        if isinstance(surrogate, JointSurrogate):
+            mean, covariance = surrogate.joint(weights, column)
+            variance = np.diag(covariance)[1:] + covariance[0, 0] - 2 * covariance[0, 1:]
+        else:
+            mean, deviation = said.compose(column)
+            variance = deviation[1:] ** 2 + deviation[0] ** 2
+        change[:, j] = mean[1:] - mean[0]
+        std[:, j] = np.sqrt(np.maximum(variance, 0.0))
+    return Effects(at.domains, (*metrics, OBJECTIVE), base, raised, change, std)

@@ -1,0 +1,1 @@
+"""Surrogates that carry what cheap trainings show to dearer ones."""

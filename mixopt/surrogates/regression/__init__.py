@@ -1,0 +1,1 @@
+"""Regressions without a Gaussian process."""

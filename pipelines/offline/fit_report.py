@@ -1,0 +1,270 @@
+"""`report.html` of a fit: one page that needs no network, in the looks of a study's report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt import __version__
+from mixopt.core.mixture import Mixture
+from mixopt.offline.fidelity_words import said as fidelity_said
+from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
+from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
+from mixopt.pipelines.views.wording import count
+from mixopt.plots import fit as fit_plots
+from mixopt.plots import study as plots
+from mixopt.surrogates.diagnostics import NORMAL_90, OBJECTIVE
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST_FIGURES = 24  # metrics that get a figure of their own
+
+
+def headline(found: Findings) -> str:
+    """One sentence: what is proposed, by how much better, with what intervals."""
+    rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
+    means, stds = found.means[rows, -1], NORMAL_90 * found.stds[rows, -1]
+    gap, spread = found.difference.mean, NORMAL_90 * found.difference.std
+    return (
+        f"The proposed mixture is predicted to reach an objective of {means[1]:.4f} ± "
+        f"{stds[1]:.4f} against {means[0]:.4f} ± {stds[0]:.4f} at the natural mixture: "
+        f"{'lower' if gap <= 0 else 'higher'} by {abs(gap):.4f} ± {spread:.4f} "
+        f"(predicted probability that it is lower: {_percent(found.difference.probability_lower)}; "
+        "± is half the 90 % interval of the mean over runs)."
+    )
+
+
+def _percent(probability: float) -> str:
+    """A predicted probability, which is never quite 1."""
+    return "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+
+
+def render(found: Findings, folder: Path) -> str:
+    """The page, with plotly's code in it once."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    # autoescape: names of domains, metrics and runs are not ours
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    fitted = found.fitted
+    return environment.from_string(TEMPLATE.read_text()).render(
+        name=folder.resolve().name,
+        kind="mixopt fit",
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        headline=headline(found),
+        facts=_facts(found),
+        columns=[
+            Column(title(name), mixture, chosen=name == PROPOSED)
+            for name, mixture in shown(found).items()
+        ],
+        rows=_rows(found),
+        table_note=_table_note(found),
+        remarks=_remarks(found),
+        sections=_sections(found),
+        failures=[],
+        notes=found.notes,
+        commands=[
+            ("predict other mixtures", f"mixopt predict {folder} --ratios R.csv --out P.csv"),
+            ("the next mixtures to train", f"mixopt propose {folder} -n 16 --out next.csv"),
+        ],
+        settings_title="Settings of this fit",
+        settings=[
+            ("mixopt", __version__),
+            ("surrogate", fitted.surrogate_name),
+            ("seed", str(fitted.seed)),
+            ("fidelity", fidelity_said(fitted.target)),
+            (
+                "objective",
+                " + ".join(f"{w:.4g} × {m}" for m, w in fitted.objective.weights.items()),
+            ),
+        ],
+        plotly=get_plotlyjs(),
+    )
+
+
+def _facts(found: Findings) -> list[tuple[str, str]]:
+    fitted = found.fitted
+    facts = [
+        ("runs", count(len(set(fitted.table.runs.tolist())))),
+        ("domains", str(len(fitted.domains))),
+        ("metrics", str(len(fitted.metrics))),
+        ("surrogate", fitted.surrogate_name),
+    ]
+    if (fitted.target.params, fitted.target.tokens) != (1, 1):
+        facts.append(("predicted fidelity", fidelity_said(fitted.target)))
+    if found.held_out is not None:
+        score = found.held_out.scores[OBJECTIVE]
+        facts.append(("held-out rank correlation", f"{score.spearman:.3f}"))
+        facts.append(("held-out within 90 %", f"{score.coverage:.0%}"))
+    return facts
+
+
+def title(name: str) -> str:
+    """A mixture's name for a person."""
+    return name.replace("_", " ")
+
+
+def shown(found: Findings) -> dict[str, Mixture]:
+    """The mixtures; the unconstrained one only where constraints keep the proposed one from it."""
+    hidden = () if found.constrained else (UNCONSTRAINED,)
+    return {name: mix for name, mix in found.mixtures.items() if name not in hidden}
+
+
+def _rows(found: Findings) -> list[list[dict[str, object]]]:
+    names = list(shown(found))
+    places = [list(found.mixtures).index(name) for name in names]
+    order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
+    domains = found.fitted.domains
+    weights = [
+        {
+            "label": domains[j],
+            "cells": [f"{found.mixtures[n].weights[j]:.1%}{_epochs(found, n, j)}" for n in names],
+        }
+        for j in order
+    ]
+    labels = [*found.fitted.metrics, OBJECTIVE]
+    predicted = [
+        {
+            "label": f"{label}, predicted" if label == OBJECTIVE else label,
+            "cells": [
+                f"{found.means[i, j]:.4f} ± {NORMAL_90 * found.stds[i, j]:.4f}" for i in places
+            ],
+        }
+        for j, label in enumerate(labels)
+    ]
+    return [weights, [predicted[-1]], predicted[:-1]]
+
+
+def _epochs(found: Findings, name: str, domain: int) -> str:
+    space = found.fitted.space
+    if not (space.available_tokens and space.budget_tokens):
+        return ""
+    tokens = space.available_tokens.get(space.domains[domain])
+    if not tokens:
+        return ""
+    return f" ({found.mixtures[name].weights[domain] * space.budget_tokens / tokens:.2g}×)"
+
+
+def _table_note(found: Findings) -> str:
+    note = "Predictions ± half their 90 % interval, of the mean over runs of a mixture; "
+    note += "the objective is lower for better mixtures."
+    budget = found.fitted.space.budget_tokens
+    if budget and found.fitted.space.available_tokens:
+        note += f" In brackets: epochs over the domain in a run of {count(budget)} tokens."
+    return note
+
+
+def _remarks(found: Findings) -> list[str]:
+    if not found.constrained:
+        return []
+    remarks = []
+    if found.best.binding:
+        remarks.append(f"Constraints that bind: {'; '.join(binding(found))}.")
+    gap = found.best.mean - found.best.unconstrained_mean
+    without = "Without constraints" + " and KL penalty" * (found.best.kl_penalty > 0)
+    remarks.append(
+        f"{without} the objective is predicted {abs(gap):.4f} {'lower' if gap >= 0 else 'higher'}."
+    )
+    return remarks
+
+
+def binding(found: Findings) -> list[str]:
+    """The constraints that bind, each with what it costs where that is known."""
+    prices = found.best.prices
+    return [
+        said + (f" (costs {prices[said]:.4f})" if prices.get(said) else "")
+        for said in found.best.binding
+    ]
+
+
+def _sections(found: Findings) -> list[Section]:
+    fitted, space = found.fitted, found.fitted.space
+    quality = found.held_out
+    bars = plots.mixture_bars(
+        {title(name): mixture for name, mixture in shown(found).items()},
+        available=space.available_tokens,
+        budget=space.budget_tokens,
+    )
+    spread = np.append(
+        np.nanstd(fitted.table.values, axis=0), _std(fitted.objective.of_table(fitted.table))
+    )
+    better = [1.0 if fitted.objective.weights.get(m, 0) < 0 else -1.0 for m in fitted.metrics]
+    effects = fit_plots.effect_map(found.effects, spread, np.array([*better, -1.0]))
+    sections = [
+        Section("Weights", figures=_html([bars])),
+        Section("Effects", figures=_html([effects])),
+    ]
+    text = "Each run is predicted by a surrogate that had not seen its mixture."
+    figures = []
+    if quality is not None:
+        figures.append(fit_plots.held_out(quality, None, found.held_out_names, "objective"))
+        figures += [
+            fit_plots.held_out(quality, metric, found.held_out_names, metric)
+            for metric in quality.metrics[:MOST_FIGURES]
+        ]
+        more = len(quality.metrics) - MOST_FIGURES
+        text += f" Figures of the first {MOST_FIGURES} of {len(quality.metrics)} metrics." * (
+            more > 0
+        )
+    else:
+        text = (
+            "There are too few runs to leave some out: how good the predictions are is not known."
+        )
+    sections.append(Section("How good the predictions are", text, _tables(found), _html(figures)))
+    return sections
+
+
+def _std(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.std()) if len(known) else 0.0
+
+
+def aligned(values: Sequence[float]) -> list[str]:
+    """Numbers of one column with as many decimals as the smallest needs to show three digits.
+
+    Where they are of too many sizes for that, such as of a loss and of a perplexity, each with four
+    digits of its own.
+    """
+    known = [abs(value) for value in values if math.isfinite(value) and value != 0]
+    if not known:
+        return [f"{value:.4f}" for value in values]
+    decimals = max(4, 2 - math.floor(math.log10(min(known))))
+    if decimals > 6 or max(known) >= 100:
+        return [f"{value:.4g}" for value in values]
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def _tables(found: Findings) -> list[Table]:
+    heads = ("rank correlation", "R²", "mean error", "within 90 %", "runs")
+    tables = []
+    for title, scores in (
+        ("", found.held_out.scores if found.held_out is not None else {}),
+        ("surrogate, by the objective", found.compared),
+    ):
+        ordered = sorted(scores.items(), key=lambda item: item[0] != OBJECTIVE)
+        errors = aligned([score.mae for _, score in ordered])
+        rows = [
+            (
+                name + (" (chosen)" if title and name == found.fitted.surrogate_name else ""),
+                f"{score.spearman:.3f}",
+                f"{score.r2:.3f}",
+                error,
+                f"{score.coverage:.0%}",
+                str(score.n),
+            )
+            for (name, score), error in zip(ordered, errors, strict=True)
+        ]
+        if rows:
+            tables.append(Table((title, *heads), rows))
+    return tables
+
+
+def _html(figures: Sequence[go.Figure]) -> list[str]:
+    show = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+    return [f.to_html(full_html=False, include_plotlyjs=False, config=show) for f in figures]

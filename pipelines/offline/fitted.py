@@ -1,0 +1,263 @@
+"""What `mixopt fit` leaves in its folder, and how the commands after it open that again.
+
+`fit.json` holds all settings, `runs.parquet` the runs as they were used: a surrogate is fitted to
+these anew by whoever needs one, which gives the same surrogate, and ties no folder to a version of
+torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixopt import __version__, surrogates
+from mixopt.core.errors import RunsError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import LinearConstraint, MixtureSpace
+from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.io import files
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.base import Surrogate
+
+FORMAT = 1  # of fit.json and runs.parquet
+MADE_BY = "mixopt fit"
+RECORD, TABLE = "fit.json", "runs.parquet"
+WEIGHT, METRIC = "mixture.", "metric."  # what columns of runs.parquet begin with
+
+
+@dataclass
+class Fitted:
+    """Finished runs and all that a surrogate is fitted to them with.
+
+    Attributes:
+        table: the runs, a row each, or several where a run has a curve.
+        names: (n,) name of the run of each row.
+        cost: (n,) what each row cost; None if it was not told.
+        objective: over the metrics as the file names them; lower is better.
+        space: where mixtures may lie, with the natural mixture.
+        target: the fidelity that is predicted.
+        surrogate_name: registry name, or `package.module:Name`.
+        seed: of the surrogate and of all that follows from it.
+        layout: of the files that the runs came from.
+        notes: what a person should know of the fit, a sentence each.
+        record: `fit.json` as it was read; empty for a fit that was not saved yet.
+    """
+
+    table: TrialTable
+    names: tuple[str, ...]
+    cost: np.ndarray | None
+    objective: Objective
+    space: MixtureSpace
+    target: Fidelity
+    surrogate_name: str
+    seed: int = 0
+    layout: str = "olmix"
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The m domains, in the order of all weights."""
+        return self.table.domains
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The q metrics that are predicted."""
+        return self.table.metrics
+
+    @property
+    def natural(self) -> Mixture:
+        """The natural mixture, as the priors or the runs tell it."""
+        return self.space.natural
+
+    def make_surrogate(self) -> Surrogate:
+        """A fresh surrogate of the fit's kind and settings, not fitted."""
+        return surrogates.make(
+            self.surrogate_name, seed=self.seed, fidelity=self.target, objective=self.objective
+        )
+
+    @cached_property
+    def surrogate(self) -> Surrogate:
+        """The fitted surrogate; fitted when first asked for."""
+        with reproducible(self.seed):
+            return self.make_surrogate().fit(self.table)
+
+
+def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
+    """What `mixopt fit` left in `folder`.
+
+    Args:
+        folder: may come from elsewhere, so that it imports nothing by itself.
+        plugin: `package.module:Name` of a surrogate that the folder may name.
+
+    Raises:
+        RunsError: there is no finished fit in it, another version of mixopt wrote it, or it names
+            a surrogate that is neither mixopt's own nor `plugin`.
+    """
+    path = folder / RECORD
+    again = "Run `mixopt fit` with --out for this folder"
+    try:
+        record = json.loads(path.read_text())
+    except OSError:
+        raise RunsError("holds no fit", where=str(folder), mend=again) from None
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or record.get("made_by") != MADE_BY:
+        raise RunsError("was not written by `mixopt fit`", where=str(path), mend=again)
+    if record.get("unfinished"):
+        raise RunsError("the fit was interrupted", where=str(path), mend=again)
+    if record.get("format") != FORMAT:
+        raise RunsError(
+            f"has format {record.get('format')}, this mixopt reads {FORMAT}",
+            where=str(path),
+            mend=again,
+        )
+    name = record.get("surrogate")
+    if name not in surrogates.KNOWN and name != plugin:
+        raise RunsError(
+            f"names the surrogate {name!r}, which is not one of mixopt's own",
+            where=str(path),
+            mend=f"Check that you trust its code, then add --allow-plugin {name}",
+        )
+    try:
+        return _fitted(record, pl.read_parquet(folder / TABLE, glob=False))
+    except (OSError, pl.exceptions.PolarsError) as problem:
+        raise RunsError(
+            f"does not fit {RECORD}: {problem!r}", where=str(folder / TABLE), mend=again
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise RunsError(
+            f"holds what `mixopt fit` does not write: {problem!r}", where=str(path), mend=again
+        ) from None
+
+
+def record_of(fitted: Fitted) -> dict[str, Any]:
+    """The settings of a fit as JSON-able values: what `open_fit` needs besides the runs."""
+    space = fitted.space
+    return {
+        "made_by": MADE_BY,
+        "format": FORMAT,
+        "version": __version__,
+        "layout": fitted.layout,
+        "runs": len(set(fitted.table.runs.tolist())),
+        "rows": len(fitted.table),
+        "domains": list(fitted.domains),
+        "metrics": list(fitted.metrics),
+        "objective": dict(fitted.objective.weights),
+        "surrogate": fitted.surrogate_name,
+        "seed": fitted.seed,
+        "fidelity": {"model_params": fitted.target.params, "tokens": fitted.target.tokens},
+        "natural": fitted.natural.as_dict(),
+        "space": {
+            "lower": dict(space.lower),
+            "upper": dict(space.upper),
+            "available_tokens": dict(space.available_tokens) if space.available_tokens else None,
+            "max_epochs": space.max_epochs,
+            "budget": space.budget_tokens,
+            "linear": [
+                {"weights": dict(c.coefficients), "at_most": c.at_most} for c in space.linear
+            ],
+            "kl_penalty": space.kl_penalty,
+        },
+        "notes": list(fitted.notes),
+    }
+
+
+def table_bytes(fitted: Fitted) -> bytes:
+    """The runs as Parquet, exactly."""
+    table = fitted.table
+    columns: dict[str, Any] = {
+        "run": list(fitted.names),
+        "curve": table.runs,
+        "model_params": table.params,
+        "tokens": table.tokens,
+        "seed": table.seeds,
+    }
+    if fitted.cost is not None:
+        columns["cost"] = fitted.cost
+    columns |= {WEIGHT + name: table.weights[:, j] for j, name in enumerate(table.domains)}
+    columns |= {METRIC + name: table.values[:, j] for j, name in enumerate(table.metrics)}
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def begin(folder: Path, names: list[str]) -> None:
+    """Make `folder` ours to write `names` into.
+
+    The record says that the fit is unfinished until the new one is written last, so that a crash
+    in between leaves no mixture of two fits that looks whole.
+
+    Raises:
+        RunsError: one of `names` is there and was not written by an earlier fit.
+    """
+    path = folder / RECORD
+    ours = False
+    if path.exists():
+        try:
+            values = json.loads(path.read_text())
+            ours = isinstance(values, dict) and values.get("made_by") == MADE_BY
+        except (OSError, ValueError):
+            ours = False
+    if folder.exists() and not folder.is_dir():
+        raise RunsError("is a file", where=str(folder), mend="Name a folder with --out")
+    foreign = [name for name in names if (folder / name).exists()]
+    if foreign and not ours:
+        raise RunsError(
+            f"holds {foreign[0]} that no earlier fit wrote",
+            where=str(folder),
+            mend="Name another folder with --out, or move that file",
+        )
+    files.write_json(path, {"made_by": MADE_BY, "format": FORMAT, "unfinished": True})
+    for name in foreign:
+        if name != RECORD:
+            (folder / name).unlink()
+
+
+def _fitted(record: Mapping[str, Any], frame: pl.DataFrame) -> Fitted:
+    domains, metrics = tuple(record["domains"]), tuple(record["metrics"])
+    table = TrialTable(
+        domains=domains,
+        metrics=metrics,
+        weights=np.stack([frame[WEIGHT + name].to_numpy() for name in domains], axis=1),
+        values=np.stack([frame[METRIC + name].to_numpy() for name in metrics], axis=1),
+        params=frame["model_params"].to_numpy(),
+        tokens=frame["tokens"].to_numpy(),
+        seeds=frame["seed"].to_numpy(),
+        runs=frame["curve"].to_numpy(),
+    )
+    said = record["space"]
+    space = MixtureSpace(
+        domains,
+        Mixture.exact(record["natural"]),
+        lower=said["lower"],
+        upper=said["upper"],
+        available_tokens=said["available_tokens"],
+        max_epochs=said["max_epochs"],
+        budget_tokens=said["budget"],
+        linear=tuple(LinearConstraint(c["weights"], c["at_most"]) for c in said["linear"]),
+        kl_penalty=said["kl_penalty"],
+    )
+    fidelity = record["fidelity"]
+    return Fitted(
+        table=table,
+        names=tuple(frame["run"].to_list()),
+        cost=frame["cost"].to_numpy() if "cost" in frame.columns else None,
+        objective=Objective(record["objective"], prefix=""),
+        space=space,
+        target=Fidelity("", fidelity["model_params"], fidelity["tokens"]),
+        surrogate_name=record["surrogate"],
+        seed=record["seed"],
+        layout=record["layout"],
+        notes=tuple(record["notes"]),
+        record=record,
+    )

@@ -1,0 +1,48 @@
+"""Whether a command can write where it was told to, asked before it computes for minutes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mixopt.core.errors import FileError, RunsError
+from mixopt.io import files
+
+FILE, FOLDER = "file", "folder"
+
+
+def writable(path: Path, kind: str) -> None:
+    """Make sure that the file or folder `path` can be written; makes nothing.
+
+    Args:
+        path: where a command will write.
+        kind: `FILE` or `FOLDER`.
+
+    Raises:
+        RunsError: it is the other of the two, or lies where nothing may be written.
+    """
+    where = f"--out {path}"
+    if path.exists() and path.is_dir() != (kind == FOLDER):
+        other = "folder" if kind == FILE else "file"
+        raise RunsError(f"is a {other}", where=where, mend=f"Name a {kind}")
+    nearest = path if kind == FOLDER else path.parent
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise RunsError(f"{nearest} is a file", where=where, mend=f"Name another {kind}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunsError(
+            f"nothing can be written in {nearest}", where=where, mend=f"Name another {kind}"
+        )
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write the file `path`, whole or not at all.
+
+    Raises:
+        RunsError: that is not possible, such as on a full disk.
+    """
+    try:
+        files.write_bytes(path, data)
+    except FileError as problem:
+        raise RunsError(problem.what, where=str(path), mend="Name another file") from None

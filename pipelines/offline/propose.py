@@ -1,0 +1,416 @@
+"""`mixopt propose`: the next mixtures to train, from a fit of finished runs.
+
+    mixopt propose fit -n 16 --bounds web=0.1:0.5 --linear "web + code <= 0.7" --out next.csv
+
+The CSV is what `mixopt predict` and `mixopt fit` read as ratios: train its rows wherever you train,
+put the metrics beside them, and fit again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from mixopt.core.errors import MixtureError, StudyError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import Fidelity, Trial, TrialSpec
+from mixopt.io.csv_files import csv_bytes
+from mixopt.offline.as_trials import pending_trials, trials_of
+from mixopt.offline.constraint_words import available_of, bounds_of, linear_of
+from mixopt.offline.fidelity_words import short_count
+from mixopt.offline.priors import SAFE_EPOCHS
+from mixopt.offline.runs import read_mixtures
+from mixopt.offline.sheets import parse_count
+from mixopt.pipelines.offline.findings import plain
+from mixopt.pipelines.offline.fitted import Fitted, open_fit
+from mixopt.pipelines.offline.outputs import FILE, writable, write
+from mixopt.pipelines.offline.replay_report import plus_minus
+from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.search import proposers
+from mixopt.search.optimum import Recommendation, recommend
+from mixopt.surrogates._torch import reproducible
+from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.remembered import remembered
+
+FORMAT = 1  # of what --json prints
+ROUNDING = 1e-12  # by how much a proposed mixture may break a constraint
+SHOWN_DOMAINS = 4  # weights in a row on the terminal; the file holds all
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What the command line adds to the constraints of the fit, as it was written."""
+
+    bounds: Sequence[str] = ()
+    budget: str | None = None
+    max_epochs: float | None = None
+    available: Sequence[str] = ()
+    linear: Sequence[str] = ()
+    kl: float | None = None
+
+    def on(self, space: MixtureSpace) -> tuple[MixtureSpace, list[str]]:
+        """`space` with these laid over it, and what a person should know.
+
+        A bound or a token count given here replaces that of the fit; linear constraints are added.
+
+        Raises:
+            StudyError: one is not written as it should be.
+            MixtureError: no mixture satisfies all of them (naming what clashes).
+        """
+        domains, notes = space.domains, []
+        lower, upper = bounds_of(self.bounds, domains)
+        bounded = {*lower, *upper}
+        budget = space.budget_tokens if self.budget is None else _budget(self.budget)
+        available = {**(space.available_tokens or {}), **available_of(self.available, domains)}
+        epochs = space.max_epochs if self.max_epochs is None else self.max_epochs
+        if epochs is not None and not 0 < epochs < math.inf:
+            raise StudyError(f"{epochs:g} is not a number above 0", where="--max-epochs")
+        if self.kl is not None and not 0 <= self.kl < math.inf:
+            raise StudyError(f"{self.kl:g} is not a number of at least 0", where="--kl")
+        if epochs is None and budget and available:
+            epochs = SAFE_EPOCHS
+            notes.append(
+                f"A domain may be seen {epochs:g} times at most, which costs next to nothing; "
+                "--max-epochs changes it."
+            )
+        if self.budget is not None and not available:
+            notes.append(
+                "The budget constrains nothing: no tokens are said to be available (--available)."
+            )
+        if self.available and not budget:
+            notes.append(
+                "--available constrains nothing: the budget of the run is not said (--tokens)."
+            )
+        linear = (*space.linear, *(linear_of(text, domains) for text in self.linear))
+        try:
+            changed = dataclasses.replace(
+                space,
+                lower={**{d: b for d, b in space.lower.items() if d not in bounded}, **lower},
+                upper={**{d: b for d, b in space.upper.items() if d not in bounded}, **upper},
+                available_tokens=available or None,
+                max_epochs=epochs,
+                budget_tokens=budget,
+                linear=linear,
+                kl_penalty=space.kl_penalty if self.kl is None else self.kl,
+            )
+        except MixtureError as error:
+            key, _, domain = error.where.partition(".")
+            where = f"--{key.replace('_', '-')} {domain}".rstrip()
+            raise MixtureError(error.what, where=where, mend=error.mend) from error
+        return changed, notes
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """The next mixtures, and what the surrogate expects of them.
+
+    Attributes:
+        specs: n of them, in the order in which the proposer chose them.
+        mean: (n,) predicted objective at the target.
+        std: (n,) deviation of a run around it.
+        best: index of the least mean.
+        best_binding: constraints that hold that one, a sentence each.
+        optimum: the mixture that the surrogate holds for best, and the best without constraints.
+        optimum_std: deviation of a run around the first one's mean, as `std` is.
+    """
+
+    specs: list[TrialSpec]
+    mean: np.ndarray
+    std: np.ndarray
+    best: int
+    best_binding: list[str]
+    optimum: Recommendation
+    optimum_std: float
+
+    @property
+    def names(self) -> list[str]:
+        """Their runs: `p0001`, `p0002` and so on."""
+        return [f"p{number:04d}" for number in range(1, len(self.specs) + 1)]
+
+
+def show_proposal(
+    folder: Path,
+    n: int,
+    out: Path,
+    *,
+    constraints: Constraints = Constraints(),
+    proposer: str = "bayes",
+    pending: Path | None = None,
+    seed: int | None = None,
+    plugin: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Propose `n` mixtures, write them to `out`, and say what is expected of them.
+
+    Args:
+        folder: of `mixopt fit`.
+        n: how many.
+        out: CSV to write.
+        constraints: beyond those of the fit.
+        proposer: registry name, or `package.module:Name`.
+        pending: CSV of mixtures that are being trained and have no metrics yet.
+        seed: of the proposer; the fit's if None.
+        plugin: surrogate outside mixopt that the fit may name, `package.module:Name`.
+        as_json: print one JSON object instead of the table.
+
+    Raises:
+        MixoptError: there is no fit, the constraints clash, or no proposal can be made.
+    """
+    if n < 1:
+        raise StudyError(f"{n} mixtures are none", where="-n", mend="Ask for at least 1")
+    writable(out, FILE)
+    fitted = open_fit(folder, plugin)
+    space, notes = constraints.on(fitted.space)
+    fitted.space = space
+    trials = trials_of(fitted.table, fitted.cost)
+    if pending is not None:
+        waiting, said = _pending(pending, fitted, len(trials))
+        trials += waiting
+        notes += said
+    with make_error_console().status(styled(f"fitting {fitted.surrogate_name}, proposing")):
+        proposed = propose(fitted, trials, n, proposer, fitted.seed if seed is None else seed)
+    if len(proposed.specs) < n:
+        notes.append(f"{proposer} found only {len(proposed.specs)} mixtures to propose.")
+    write(out, _csv(proposed, fitted))
+    if as_json:
+        values = {**_said(proposed, fitted, proposer, notes), "out": str(out)}
+        print(json.dumps(plain(values), indent=1))
+    else:
+        _show(make_console(), proposed, fitted, proposer, notes, out)
+
+
+def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: int) -> Proposed:
+    """What proposer `name` asks for next; every mixture in the space to rounding.
+
+    Args:
+        fitted: the runs and the space.
+        trials: the runs as trials, and those that are pending.
+        n: how many.
+        name: registry name of the proposer, or `package.module:Name`.
+        seed: of the proposer.
+
+    Raises:
+        StudyError: there is no such proposer.
+        MixtureError: the space holds too few mixtures, or the proposer left it.
+        SurrogateError: there are too few runs to fit.
+    """
+    space, objective = fitted.space, fitted.objective
+    fresh = remembered(fitted.make_surrogate)
+    with reproducible(fitted.seed):
+        surrogate = fresh().fit(fitted.table)  # which the proposer need not repeat
+    maker = proposers.make(
+        name,
+        space=space,
+        objective=objective,
+        fidelity=fitted.target,
+        surrogate=fresh,
+        seed=seed,
+    )
+    specs = [
+        dataclasses.replace(spec, mixture=exact(space, spec.mixture, name))
+        for spec in maker.propose(trials, n)
+    ]
+    weights = np.array([spec.mixture.weights for spec in specs])
+    mean, std = expected(surrogate, objective, weights)
+    best = int(np.argmin(mean))
+    optimum = recommend(surrogate, objective, space, fitted.seed)
+    _, optimum_std = expected(surrogate, objective, optimum.mixture.array[None])
+    return Proposed(
+        specs=specs,
+        mean=mean,
+        std=std,
+        best=best,
+        best_binding=space.binding(specs[best].mixture),
+        optimum=optimum,
+        optimum_std=float(optimum_std[0]),
+    )
+
+
+def exact(space: MixtureSpace, mixture: Mixture, proposer: str) -> Mixture:
+    """`mixture` moved into `space` by no more than the rounding that it may lie outside.
+
+    Raises:
+        MixtureError: it lies farther outside.
+    """
+    box = space.polytope
+    if not space.contains(mixture):
+        over = float(box.excess(mixture.array[None])[0])
+        raise MixtureError(f"a mixture breaks a constraint by {over:.2g}", where=proposer)
+    if box.excess(mixture.array[None])[0] <= ROUNDING:
+        return mixture
+    inside = box.project(mixture.array[None], ROUNDING)[0]
+    if box.excess(inside[None])[0] > ROUNDING:
+        raise MixtureError("a mixture could not be moved into the space", where=proposer)
+    return Mixture(space.domains, tuple(inside.tolist()))
+
+
+def expected(
+    surrogate: Surrogate, objective: Objective, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted objective (n,) of `weights` (n, m), and the deviation of a run around it."""
+    said = surrogate.predict(weights)
+    spread = np.hypot(said.std, np.nan_to_num(said.noise))
+    return objective.compose(said.mean, spread, said.metrics, said.correlation)
+
+
+def _pending(path: Path, fitted: Fitted, first: int) -> tuple[list[Trial], list[str]]:
+    found = read_mixtures(path, fitted.domains)
+    size = (
+        np.full(len(found.weights), fitted.target.params) if found.params is None else found.params
+    )
+    length = (
+        np.full(len(found.weights), fitted.target.tokens) if found.tokens is None else found.tokens
+    )
+    fidelities = [
+        Fidelity("", round(p), round(t))
+        for p, t in zip(size.tolist(), length.tolist(), strict=True)
+    ]
+    waiting = pending_trials(fitted.domains, found.weights, fidelities, first)
+    return waiting, [*found.notes, f"{len(waiting)} mixtures are pending and not proposed again."]
+
+
+def _budget(text: str) -> int:
+    value = parse_count(text)
+    if not value:
+        raise StudyError(
+            f"{text!r} is not a count of tokens", where="--tokens", mend="Write 20B or 2e10"
+        )
+    return round(value)
+
+
+def _sized(proposed: Proposed, fitted: Fitted) -> dict[str, list[int]]:
+    """The columns of fidelity that the file needs: those that the runs told, or that differ."""
+    chosen = [spec.fidelity for spec in proposed.specs]
+    columns = {
+        "model_params": ([f.params for f in chosen], fitted.table.params),
+        "tokens": ([f.tokens for f in chosen], fitted.table.tokens),
+    }
+    return {
+        name: values
+        for name, (values, measured) in columns.items()
+        if not (measured == 1).all() or set(values) != {1}
+    }
+
+
+def _csv(proposed: Proposed, fitted: Fitted) -> bytes:
+    weights = np.array([spec.mixture.weights for spec in proposed.specs])
+    columns: dict[str, Any] = {"run": proposed.names}
+    # all digits, so that what is feasible here is feasible when it is read again
+    columns |= {name: weights[:, j] for j, name in enumerate(fitted.domains)}
+    columns |= _sized(proposed, fitted)
+    return csv_bytes(pl.DataFrame(columns))
+
+
+def _said(
+    proposed: Proposed, fitted: Fitted, proposer: str, notes: Sequence[str]
+) -> dict[str, Any]:
+    optimum = proposed.optimum
+    sizes = _sized(proposed, fitted)
+    return {
+        "format": FORMAT,
+        "proposer": proposer,
+        "surrogate": fitted.surrogate_name,
+        "seed": fitted.seed,
+        "objective": dict(fitted.objective.weights),
+        "mixtures": [
+            {
+                "run": name,
+                "mixture": spec.mixture.as_dict(),
+                **{column: values[k] for column, values in sizes.items()},
+                "objective_mean": float(proposed.mean[k]),
+                "objective_std": float(proposed.std[k]),
+            }
+            for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True))
+        ],
+        "best": proposed.names[proposed.best],
+        "best_binding": proposed.best_binding,
+        "optimum": {
+            "mixture": optimum.mixture.as_dict(),
+            "objective_mean": optimum.mean,
+            "objective_std": proposed.optimum_std,
+            "interval": list(optimum.interval),
+            "binding": list(optimum.binding),
+            "prices": dict(optimum.prices),
+            "kl": optimum.kl,
+            "unconstrained": optimum.unconstrained.as_dict(),
+            "unconstrained_mean": optimum.unconstrained_mean,
+        },
+        "notes": list(notes),
+    }
+
+
+def _show(
+    console: Console,
+    proposed: Proposed,
+    fitted: Fitted,
+    proposer: str,
+    notes: Sequence[str],
+    out: Path,
+) -> None:
+    sizes = _sized(proposed, fitted)
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    console.print(
+        f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {proposer}, "
+        "with the predicted objective ± the standard deviation of a run:"
+    )
+    values = [plus_minus(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
+    widest = max(len("objective"), *map(len, values))
+    table.add_column("run", min_width=len(proposed.names[-1]))
+    table.add_column("objective", justify="right", min_width=widest)
+    for column in sizes:
+        table.add_column(column, justify="right", min_width=len(column))
+    table.add_column("mostly", no_wrap=True, overflow="ellipsis")
+    for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True)):
+        style = "bold" if k == proposed.best else None
+        counts = [short_count(told[k]) for told in sizes.values()]
+        table.add_row(name, values[k], *counts, _mostly(spec.mixture), style=style)
+    console.print(table)
+    optimum = proposed.optimum
+    best = proposed.names[proposed.best]
+    console.print(f"{best} is expected to be best: {_held(proposed.best_binding)}", highlight=False)
+    console.print(
+        f"The optimum of the space: {plus_minus(optimum.mean, proposed.optimum_std)} at "
+        f"{_mostly(optimum.mixture)}; {_held(optimum.binding)}"
+    )
+    if optimum.binding:
+        console.print(
+            f"Without constraints: {optimum.unconstrained_mean:.4f} at "
+            f"{_mostly(optimum.unconstrained)}"
+        )
+    for note in notes:
+        console.print(styled(("·", "yellow"), f" {note}"))
+    print(out)
+
+
+def _held(binding: Sequence[str]) -> str:
+    if not binding:
+        return "no constraint binds."
+    return "held by " + "; ".join(binding) + "."
+
+
+def _mostly(mixture: Mixture) -> str:
+    """The largest weights, without what all names begin with (`train_the_pile_`)."""
+    first, last = min(mixture.domains), max(mixture.domains)
+    pairs = zip(first, last, strict=False)
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    at = 1 + max(first.rfind(sign, 0, alike) for sign in "_/:.")
+    order = sorted(mixture.as_dict().items(), key=lambda item: -item[1])
+    shown = [f"{name[at:]} {weight:.0%}" for name, weight in order if weight >= 0.005]
+    return ", ".join(shown[:SHOWN_DOMAINS]) + (" …" if len(shown) > SHOWN_DOMAINS else "")

@@ -1,0 +1,232 @@
+"""What replays showed, told: one JSON object, a table, a folder with a page and CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from mixopt.core.trials import Fidelity
+from mixopt.io import files
+from mixopt.io.csv_files import csv_bytes
+from mixopt.offline.fidelity_words import said as in_words
+from mixopt.offline.pool import Pool
+from mixopt.offline.replay import Plan, Replay
+from mixopt.offline.replay_summary import Curve, Summary, cost_grid, curve, summary
+from mixopt.pipelines.views.console import styled
+
+FORMAT = 1  # of what --json prints
+TRAINED, RECOMMENDED = "trained", "recommended"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """All replays of one call."""
+
+    pool: Pool
+    plan: Plan
+    surrogate: str
+    cost_unit: str
+    notes: tuple[str, ...]
+    replays: dict[str, list[Replay]]
+
+    def summaries(self) -> list[Summary]:
+        """One per proposer, in the order they were asked for."""
+        return [summary(found) for found in self.replays.values()]
+
+    def curves(self, what: str) -> dict[str, Curve]:
+        """Regret of what was `trained` or `recommended`, by proposer, on common costs."""
+        grid = cost_grid([replay for found in self.replays.values() for replay in found])
+        return {name: curve(found, what, grid) for name, found in self.replays.items()}
+
+
+def said(done: Replayed) -> dict[str, Any]:
+    """Everything as JSON-able values, NaN as null: what `--json` prints."""
+    pool, plan = done.pool, done.plan
+    best = pool.specs[pool.best]
+    trained, recommended = done.curves(TRAINED), done.curves(RECOMMENDED)
+    values: dict[str, Any] = _no_nan(
+        {
+            "format": FORMAT,
+            "objective": dict(pool.objective.weights),
+            "target": _fidelity(pool.target),
+            "pool": {
+                "runs": len(pool.specs),
+                "targets": len(pool.targets),
+                "fidelities": [_fidelity(fidelity) for fidelity in pool.fidelities],
+                "best": {
+                    "run": pool.names[pool.best],
+                    "objective": pool.values[pool.best],
+                    "mixture": best.mixture.as_dict(),
+                },
+                "spread": float(np.std(pool.values[pool.targets])),
+                "cost": float(pool.costs[np.isfinite(pool.costs)].sum()),
+            },
+            "cost_unit": done.cost_unit,
+            "budget": plan.budget,
+            "initial": plan.initial,
+            "free": plan.free,
+            "batch": plan.batch,
+            "every": plan.every,
+            "surrogate": done.surrogate,
+            "notes": list(done.notes),
+            "proposers": {
+                name: {
+                    "summary": {
+                        key: value
+                        for key, value in dataclasses.asdict(summary(found)).items()
+                        if key != "proposer"
+                    },
+                    "curve": {
+                        "cost": trained[name].cost,
+                        TRAINED: _columns(trained[name]),
+                        RECOMMENDED: _columns(recommended[name]),
+                    },
+                    "seeds": [_seed(pool, replay) for replay in found],
+                }
+                for name, found in done.replays.items()
+            },
+        }
+    )
+    return values
+
+
+def _fidelity(fidelity: Fidelity) -> dict[str, int]:
+    return {"model_params": fidelity.params, "tokens": fidelity.tokens}
+
+
+def _columns(found: Curve) -> dict[str, Any]:
+    columns = dataclasses.asdict(found)
+    del columns["cost"]
+    return columns
+
+
+def _seed(pool: Pool, replay: Replay) -> dict[str, Any]:
+    def run(candidate: int | None) -> str | None:
+        return None if candidate is None else pool.names[candidate]
+
+    columns = ("cost", "runs", TRAINED, RECOMMENDED)
+    return {
+        "seed": replay.seed,
+        "until_best": replay.until_best,
+        "trained_run": run(replay.trained),
+        "recommended_run": run(replay.recommended),
+        "drawn": replay.drawn,
+        "emptied": replay.emptied,
+        "order": [pool.names[candidate] for candidate in replay.order],
+        "points": {name: [getattr(p, name) for p in replay.points] for name in columns},
+    }
+
+
+def _no_nan(value: Any) -> Any:
+    """`value` with arrays as lists, and None for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _no_nan(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _no_nan(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_no_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def report_text(done: Replayed) -> str:
+    """The JSON object of `said`, on one line."""
+    return json.dumps(said(done), allow_nan=False)
+
+
+def print_replays(done: Replayed, console: Console) -> None:
+    """A row per proposer, what it is measured in, and what there is to know."""
+    pool, plan = done.pool, done.plan
+    seeds = max(len(found) for found in done.replays.values())
+    table = Table(
+        title=f"Regret at a budget of {plan.budget:g} ({done.cost_unit}), over {seeds} "
+        f"seed{'s' * (seeds > 1)}",
+        title_justify="left",
+    )
+    table.add_column("proposer")
+    for column in ("recommended", "best trained", "found", "cost until found", "spent"):
+        table.add_column(column, justify="right")
+    for row in done.summaries():
+        table.add_row(
+            row.proposer,
+            plus_minus(row.recommended, row.recommended_error),
+            plus_minus(row.trained, row.trained_error),
+            f"{row.found:.0%}",
+            _until(row),
+            f"{row.cost:.4g}",
+        )
+    console.print(table)
+    best = pool.values[pool.best]
+    spread = float(np.std(pool.values[pool.targets]))
+    console.print(
+        f"Regret is the objective above that of the best of {len(pool.targets)} mixtures at the "
+        f"target ({pool.names[pool.best]}: {best:.4f}; standard deviation among them "
+        f"{spread:.4f}), mean ± standard error over seeds. Found: share of seeds that trained "
+        "that best one.",
+        style="dim",
+    )
+    several = len(pool.fidelities) > 1
+    size = in_words(pool.target)
+    console.print(
+        f"Surrogate: {done.surrogate}."
+        + (f" Target: {size}; the pool has {len(pool.specs)} runs in all." if several else ""),
+        style="dim",
+    )
+    for note in done.notes:
+        console.print(styled(("·", "yellow"), f" {note}"))
+
+
+def plus_minus(value: float, error: float) -> str:
+    """`value ± error` with as many digits as the error bears; `–` where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    if not math.isfinite(error):
+        return f"{value:.4g}"
+    if error == 0:
+        return f"{value:.4g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def write_replays(folder: Path, done: Replayed) -> list[Path]:
+    """`replay.json`, `curves.csv` and `replay.html` in `folder`, each whole or not at all."""
+    from mixopt.plots.replay import regret_by_cost
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("proposer", "regret", "cost")}
+    columns |= {name: [] for name in _columns(next(iter(done.curves(TRAINED).values())))}
+    for what in (RECOMMENDED, TRAINED):
+        for name, found in done.curves(what).items():
+            columns["proposer"] += [name] * len(found.cost)
+            columns["regret"] += [what] * len(found.cost)
+            columns["cost"] += found.cost.tolist()
+            for key, values in _columns(found).items():
+                columns[key] += values.tolist()
+    frame = pl.DataFrame(columns).fill_nan(None)
+    figure = regret_by_cost(done.curves(RECOMMENDED), done.curves(TRAINED), done.cost_unit)
+    page = figure.to_html(include_plotlyjs=True, full_html=True)
+    written = {
+        "replay.json": (report_text(done) + "\n").encode(),
+        "curves.csv": csv_bytes(frame),
+        "replay.html": page.encode(),
+    }
+    for name, data in written.items():
+        files.write_bytes(folder / name, data)
+    return [folder / name for name in written]
+
+
+def _until(row: Summary) -> str:
+    if row.until_best is not None:
+        return plus_minus(row.until_best, row.until_best_error or math.nan)
+    if row.until_best_median is not None:
+        return f"median {row.until_best_median:.4g}"
+    return "–"

@@ -1,0 +1,85 @@
+"""What a study is refused for, before its folder keeps its settings or anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mixopt.core.errors import StudyError
+from mixopt.corpus.shards import Corpus
+from mixopt.search import proposers
+from mixopt.study.settings import Study
+
+
+def check(study: Study, corpus: Corpus) -> None:
+    """Refuse a study that could not be run to its end.
+
+    The design is made only before the study begins: it depends on nothing that may change later.
+
+    Raises:
+        StudyError: naming the study file and the key.
+    """
+    study.mixture_objective()
+    space = study.mixture_space(corpus)
+    check_search(study)
+    check_promotion(study, corpus)
+    if not study.begun:
+        study.first_swarm(space)
+
+
+def kept_domains(study: Study) -> tuple[str, ...]:
+    """Validation domains whose tokens' losses the trials of `study` keep for its proposer.
+
+    Raises:
+        StudyError: the proposer needs them, and the objective weighs what is no such domain.
+    """
+    if not proposers.find(study.search.proposer).needs_token_losses:
+        return ()
+    metrics = study.mixture_objective().metrics
+    for name in metrics:
+        if not name.startswith("bpb/"):
+            raise StudyError(
+                f"the proposer {study.search.proposer!r} cannot weigh {name!r}",
+                where=f"{study.path}: objective",
+                mend="It needs the tokens of validation domains; choose another proposer",
+            )
+    return tuple(name.removeprefix("bpb/") for name in metrics)
+
+
+def check_search(study: Study) -> None:
+    """Refuse a proposer that cannot work for this study.
+
+    Raises:
+        StudyError: it needs trials that would be pruned, or tokens that no trial can keep.
+    """
+    kept_domains(study)
+    name = study.search.proposer
+    if study.search.pruner is not None and not proposers.find(name).survives_pruning:
+        raise StudyError(
+            f"the proposer {name!r} needs trials that others beat as well",
+            where=f"{study.path}: search.pruner",
+            mend="Leave search.pruner out, or choose another proposer",
+        )
+
+
+def check_promotion(study: Study, corpus: Corpus) -> None:
+    """Refuse a promotion that could not be upcycled.
+
+    Raises:
+        StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
+            of that name.
+    """
+    from mixopt.models.upcycling.base import check_shapes, upcycler_class  # imports torch
+
+    if study.promote is None:
+        return
+    model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
+    try:
+        method = upcycler_class(study.promote.upcycler)()
+        check_shapes(model.as_dense(), model)
+        method.sources(corpus.domains[: model.experts], model)
+    except StudyError as error:
+        raise StudyError(
+            error.what,
+            where=f"{study.path}: promote: {error.where}",
+            mend=error.mend or "Mend it, or say `promote: null`",
+        ) from error

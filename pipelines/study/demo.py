@@ -1,0 +1,49 @@
+"""`mixopt demo`: the main job, end to end, on text that every machine with mixopt has.
+
+Package descriptions are the target; Python, docstrings, C headers, licences, web files and
+generated arithmetic are what a mixture can be made of. Which mixture is best for the target is not
+known beforehand: that is what the proxies find out.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from mixopt.core.errors import CorpusError
+from mixopt.corpus.shards import Corpus
+from mixopt.io import files
+from mixopt.pipelines.corpus import from_environment
+from mixopt.pipelines.study.run import run_study
+from mixopt.pipelines.views.console import make_console, styled
+
+MEGABYTES = 3.0  # per domain
+VOCABULARY = 2048
+
+
+def run_demo(folder: Path) -> None:
+    """Gather the corpus, write the study file, run the study; what is done stays done.
+
+    Raises:
+        MixoptError: whatever stops the study.
+    """
+    console = make_console()
+    console.print(
+        styled(
+            ("mixopt demo", "bold"),
+            ": which mixture of the text on this machine best prepares a small "
+            "mixture-of-experts model for package descriptions?",
+        )
+    )
+    corpus = folder / "corpus"
+    try:
+        Corpus.open(corpus)  # an older gathering is kept: other packages would be other text
+    except CorpusError:
+        from_environment(corpus, MEGABYTES, VOCABULARY)
+    study = folder / "study.yaml"
+    if not study.exists():
+        template = (
+            resources.files("mixopt.pipelines.study").joinpath("demo_study.yaml").read_bytes()
+        )
+        files.write_bytes(study, template)
+    run_study(study)

@@ -1,0 +1,284 @@
+"""`mixopt plan`: what a study will cost, before a token is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.table import Table
+
+from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
+from mixopt.corpus.shards import Corpus
+from mixopt.models.config import ModelConfig
+from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
+from mixopt.pipelines.study.checks import check
+from mixopt.pipelines.study.cohorts import sizes
+from mixopt.pipelines.study.session import study_resources
+from mixopt.pipelines.views.console import make_console, styled
+from mixopt.pipelines.views.wording import count, duration
+from mixopt.study.settings import Study, load_study
+
+PROBE_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the study: `runs` trainings of `tokens` tokens each.
+
+    Attributes:
+        name: what it is called.
+        runs: how many trainings.
+        tokens: training tokens of each.
+        model: their shape.
+        recipe: how they are trained.
+        at_once: how many are handed out together; the next ones wait for all of them.
+        proxies: whether they may train in cohorts.
+        command: the one that trains them, as `mixopt run` does too.
+    """
+
+    name: str
+    runs: int
+    tokens: int
+    model: ModelConfig
+    recipe: Recipe
+    at_once: int
+    proxies: bool = False
+    command: Literal["search", "select", "promote"] = "promote"
+
+    def cohorts(self, room: Room) -> list[int]:
+        """Sizes of the cohorts of those that are handed out together, largest first."""
+        return room.cohorts(self.at_once) if self.proxies else [1] * self.at_once
+
+    def device_seconds(self, speed: float) -> float:
+        """Time that devices train, at `speed` tokens per second of a cohort."""
+        return self.runs * self.tokens / speed
+
+    def wall_seconds(self, room: Room, speed: float) -> float:
+        """Time until the last training ends: a wave lasts as long as its largest cohort."""
+        waves = self.cohorts(room)[:: room.slots]
+        rounds = self.runs // self.at_once
+        return rounds * sum(waves) * self.tokens / speed
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of the step."""
+        per_token = self.model.flops_per_token(self.recipe.sequence_length)
+        return TRAINING_PER_FORWARD * per_token * self.tokens * self.runs
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a plan's trainings run.
+
+    Attributes:
+        slots: trainings at once.
+        most: largest cohort.
+        busy: whether cohorts are so small that no slot is idle.
+    """
+
+    slots: int
+    most: int = 1
+    busy: bool = True
+
+    def cohorts(self, trials: int) -> list[int]:
+        """Sizes of the cohorts of so many trials."""
+        return sizes(trials, self.most, self.slots if self.busy else 1)
+
+
+def steps(study: Study, corpus: Corpus) -> list[Step]:
+    """The study's steps with their trainings, as the study file asks for them."""
+    proxy, search, select = study.proxy, study.search, study.select
+    model = study.proxy_model(corpus)
+    space = study.mixture_space(corpus)
+    finalists = 4 if space.contains(space.natural) else 5  # outside, its projection runs as well
+    swarm, selected = search.trials + search.repeats, finalists * select.seeds
+
+    def trials(name: str, runs: int, at_once: int) -> Step:
+        tokens, recipe = proxy.tokens, proxy.recipe
+        return Step(name, runs, tokens, model, recipe, at_once, proxies=True, command="search")
+
+    selection = trials("selection (at most)", selected, selected)
+    found = [
+        trials("first swarm", swarm, swarm),
+        trials("rounds", search.rounds * search.batch, search.batch),
+        # Natural, uniform, the surrogate's optimum and the best observed; often two of them agree.
+        dataclasses.replace(selection, command="select"),
+    ]
+    if study.promote is not None:
+        promote = study.promote
+        full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
+        dense, recipe, experts = full.as_dense(), promote.recipe, full.experts
+        found += [
+            Step("dense seed model", 1, promote.seed_tokens, dense, recipe, 1),
+            Step("domain experts", experts, promote.expert_tokens, dense, recipe, experts),
+            Step("upcycled model", 1, promote.tokens, full, recipe, 1),
+        ]
+    return found
+
+
+def planned_flops(study: Study, corpus: Corpus, command: str) -> float:
+    """Training FLOPs of all that `mixopt search`, `select`, `promote` or `run` trains."""
+    return sum(s.flops for s in steps(study, corpus) if command in ("run", s.command))
+
+
+def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
+    """How this machine would pack the trials of `plan`; `cohort: auto` is measured here."""
+    if study.ray.cohort != "auto":
+        return Room(slots, study.ray.cohort, busy=False)
+    trials = [step for step in plan if step.proxies]
+    if all(step.at_once <= slots for step in trials):
+        return Room(slots)
+    import torch
+
+    from mixopt.proxies.cohorts import choose_cohort
+    from mixopt.proxies.precision import choose_precision
+
+    model, recipe, resources = trials[0].model, trials[0].recipe, study_resources(study)
+    device, threads = torch.device(resources.device), torch.get_num_threads()
+    torch.set_num_threads(resources.threads)
+    precision = choose_precision(model, recipe, 1, device)
+    settled = dataclasses.replace(recipe, precision="bf16" if precision == "bf16" else "fp32")
+    most = choose_cohort(model, settled, device, resources.gpus)
+    torch.set_num_threads(threads)
+    return Room(slots, most)
+
+
+def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> float:
+    """Training tokens per second of `cohort` such trainings as one, by running a little here."""
+    from mixopt.proxies.job import Job
+    from mixopt.proxies.training import Progress, train
+
+    recipe = dataclasses.replace(step.recipe, evaluations=1, evaluation_tokens=1, curve_tokens=1)
+    job = Job(
+        model=step.model,
+        recipe=recipe,
+        corpus=str(study.corpus_path),
+        mixtures=(corpus.natural,) * cohort,
+        seeds=tuple(range(cohort)),
+        tokens=PROBE_STEPS * recipe.tokens_per_step,
+    )
+    seen: list[float] = []
+
+    def report(progress: Progress) -> None:
+        seen.append(progress.tokens_per_second)
+
+    resources = study_resources(study)
+    with tempfile.TemporaryDirectory() as folder:
+        train(job, Path(folder), report, threads=resources.threads, device=resources.device)
+    return seen[-1]
+
+
+def _cores(study: Study) -> str:
+    threads = study_resources(study).threads
+    return "one core" if threads == 1 else f"{threads} cores"
+
+
+def rate_advice(plan: Sequence[Step]) -> list[str]:
+    """The learning rate that a published law advises for each of the plan's shapes."""
+    lines: dict[tuple[ModelConfig, float], str] = {}
+    for step in (s for s in plan if not is_extrapolated(s.model)):
+        rate, asked = advised_peak_rate(step.model), step.recipe.learning_rate
+        lines.setdefault(
+            (step.model, asked),
+            f"Learning rate, {step.name}: {asked:.2g} is asked for; the joint MoE law (2502.05172) "
+            f"would take {rate:.2g}.",
+        )
+    said = list(lines.values())
+    if any(is_extrapolated(step.model) for step in plan):
+        said.append(
+            "Learning rates: the joint MoE law (2502.05172) has no advice for models of less than "
+            f"{count(SMALLEST)} active parameters."
+        )
+    return said
+
+
+def _evaluation(study: Study) -> str:
+    share = study.proxy.recipe.evaluation_share
+    return "it has no limit" if share is None else f"of proxies about {share:.0%} more"
+
+
+def show_plan(path: Path, slots: int) -> None:
+    """Print the study's steps, their cost and time, and the constraints that bind.
+
+    Args:
+        path: the study file.
+        slots: trainings at once; 0 for as many as this machine has cores.
+    """
+    study = load_study(path)
+    study.import_own_parts()
+    corpus = study.open_corpus()
+    check(study, corpus)
+    space = study.mixture_space(corpus)
+    console = make_console()
+    slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
+    table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
+    for column in ("step", "trainings", "tokens each", "tokens", "FLOPs", "device time", "wall"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    plan = steps(study, corpus)
+    with console.status(styled("measuring the speed of this machine …")):
+        room = planned_room(plan, study, slots)
+        # cohorts that are handed out together differ by one at most: the larger size is timed
+        kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in plan}
+        speeds = {
+            kind: measured_speed(
+                next(s for s in plan if kinds[s.name] == kind), kind[1], study, corpus
+            )
+            for kind in dict.fromkeys(kinds.values())
+        }
+    device, wall = 0.0, 0.0
+    for step in plan:
+        speed = speeds[kinds[step.name]]
+        spent, lasts = step.device_seconds(speed), step.wall_seconds(room, speed)
+        device, wall = device + spent, wall + lasts
+        table.add_row(
+            step.name,
+            str(step.runs),
+            count(step.tokens),
+            count(step.runs * step.tokens),
+            count(step.flops),
+            duration(spent),
+            duration(lasts),
+        )
+    table.add_section()
+    table.add_row(
+        "in all",
+        str(sum(s.runs for s in plan)),
+        "",
+        count(sum(s.runs * s.tokens for s in plan)),
+        count(sum(s.flops for s in plan)),
+        duration(device),
+        duration(wall),
+    )
+    console.print(table)
+    console.print(
+        f"Times are for {_cores(study)} of this machine ({PROBE_STEPS} steps measured just now; "
+        f"evaluation not counted: {_evaluation(study)}).",
+        style="dim",
+    )
+    if study.search.pruner is not None:
+        console.print(
+            "Trials that are pruned cost less than this; the first swarm waits for the first "
+            f"{study.search.pruner.startup_trials} (search.pruner).",
+            style="dim",
+        )
+    largest = max(cohort for _, cohort in kinds.values())
+    if largest > 1:
+        console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
+    for line in rate_advice(plan):
+        console.print(line, style="dim")
+    console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
+    capped = [name for name, cap in space.caps.items() if cap < 1]
+    for name in capped:
+        console.print(
+            f"  {name}: at most {space.caps[name]:.1%} ({count(corpus.tokens[name])} tokens)"
+        )
+    if not capped:
+        console.print("  No domain is too small for it: only the study's own bounds bind.")
+    natural = space.binding(space.natural)
+    for line in natural if not space.contains(space.natural) else []:
+        console.print(f"  The natural mixture is outside: {line}")

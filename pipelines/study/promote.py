@@ -1,0 +1,349 @@
+"""Promotion: a dense seed model, domain experts branched from it, upcycled and trained as one MoE.
+
+    natural mixture ──► seed (dense) ──┬─► expert: law ───┐
+                                       ├─► expert: code ──┼─► upcycle ──► train on the mixture
+                                       └─► expert: web ───┘
+
+Every stage is an idempotent piece of work with a folder of its own; the folder of a promotion
+carries the hash of its settings, so a changed promotion begins anew beside the old one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixopt.core.errors import StudyError, TrainingError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Outcome, TrialResult
+from mixopt.io import files, markers
+from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
+from mixopt.models.config import ModelConfig
+from mixopt.pipelines.study.search import fitted, forecast, surrogate_name
+from mixopt.pipelines.study.session import Session
+from mixopt.proxies.job import Job
+from mixopt.study.records import read_result
+from mixopt.study.settings import Promote, digest
+from mixopt.workers.proxy_task import Work, finished
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A promotion that is decided: the mixture, the settings, and where it happens.
+
+    Attributes:
+        session: the open study.
+        settings: the study file's `promote`.
+        mixture: what the upcycled model is trained on.
+        method: the name of the mixture's arm: found, natural, …
+        folder: holds a folder per stage.
+        surrogate: registry name of the verdict's; empty where it does not say.
+    """
+
+    session: Session
+    settings: Promote
+    mixture: Mixture
+    method: str
+    folder: Path
+    surrogate: str = ""
+
+    @property
+    def model(self) -> ModelConfig:
+        """Shape of the upcycled model."""
+        size = self.session.corpus.vocab_size
+        return dataclasses.replace(self.settings.model, vocab_size=size)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The domains that get an expert: those of the largest weight in the mixture."""
+        order = sorted(self.mixture.domains, key=lambda d: -self.mixture[d])
+        return tuple(order[: self.model.experts])
+
+    def work(
+        self,
+        name: str,
+        model: ModelConfig,
+        mixture: Mixture,
+        tokens: int,
+        seed: int,
+        initial: Path | None = None,
+    ) -> Work:
+        """A training of this promotion."""
+        folder = self.folder / name.replace(" ", "-")
+        job = Job(
+            model=model,
+            recipe=self.session.recipe("promote"),
+            corpus=str(self.session.study.corpus_path),
+            mixtures=(mixture,),
+            seeds=(self.session.study.seed + seed,),
+            tokens=tokens,
+            initial=None if initial is None else str(initial),
+            identity=self.folder.name,
+            tasks=self.session.tasks,
+            weighed=self.session.weighed,
+        )
+        return Work(
+            name,
+            job.to_json(),
+            str(folder),
+            self.folder.name,
+            keep_weights=True,
+            verified=self.session.verified,
+        )
+
+
+def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the promotion that `verdict` asks for, or what is left of it.
+
+    A promotion that ended keeps its result, with what was predicted then of a proxy: a search that
+    goes on afterwards does not make a second one of it.
+
+    Returns:
+        The content of `promotion/result.json`.
+
+    Raises:
+        StudyError: the study asks for none.
+        TrainingError: a stage failed for good; the ones before it are kept.
+    """
+    settings = session.study.promote
+    if settings is None:
+        raise StudyError(
+            "the study asks for no promotion",
+            where=str(session.study.path),
+            mend="Add `promote` to the study file",
+        )
+    mixture = Mixture.exact(verdict["mixture"])
+    folder = _folder(session, settings, mixture)
+    surrogate = str(verdict.get("surrogate") or "")
+    job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
+    ended = read_result(folder)
+    if not (ended and _is_whole(folder.parent / ended["model"], ended.get("files"))):
+        ended = _stages(job)
+        files.write_json(folder / RESULT, ended)
+    # another round of search may find the same mixture as another arm
+    result = ended | {"mixture_name": job.method}
+    files.write_json(session.home / "promotion" / RESULT, result)
+    return result
+
+
+def _is_whole(model: Path, kept: Any) -> bool:
+    """Whether the promoted model lies there as it was exported; `kept` is its files' checksums."""
+    return bool(kept) and WEIGHTS in kept and markers.whole(model, kept)
+
+
+def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
+    """Where the promotion lives: the same whatever the recipe's harmless settings are.
+
+    Folders begun earlier are named by these too.
+    """
+
+    def named(asked: Promote) -> Path:
+        what = [asked.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
+        return session.home / "promotion" / digest([*what, session.study.seed])
+
+    earlier = named(settings)
+    if earlier.exists():
+        return earlier
+    return named(settings.model_copy(update={"recipe": settings.recipe.canonical()}))
+
+
+def _stages(job: Promotion) -> dict[str, Any]:
+    from mixopt.workers import promotion_job
+
+    session, settings = job.session, job.settings
+    shape, natural = job.model.as_dense(), session.corpus.natural
+    seed_work = job.work("seed", shape, natural, settings.seed_tokens, 0)
+    stages = {"seed": _train(session, "dense seed model", [seed_work])[0]}
+    start = Path(seed_work.folder) / "model.safetensors"
+    works = []
+    for number, domain in enumerate(job.experts, 1):
+        alone = Mixture.exact({d: float(d == domain) for d in session.corpus.domains})
+        works.append(
+            job.work(f"expert {domain}", shape, alone, settings.expert_tokens, number, start)
+        )
+    trained = _train(session, "domain experts", works)
+    stages |= {work.key: result for work, result in zip(works, trained, strict=True)}
+
+    session.connect()
+    session.display.say(f"upcycling {len(works)} experts: {settings.upcycler}")
+    upcycled = promotion_job.upcycle_on_cluster(
+        promotion_job.Upcycling(
+            method=settings.upcycler,
+            seed_model=str(start),
+            expert_models={
+                domain: str(Path(work.folder) / "model.safetensors")
+                for domain, work in zip(job.experts, works, strict=True)
+            },
+            dense=dataclasses.asdict(shape),
+            model=dataclasses.asdict(job.model),
+            recipe=dataclasses.asdict(session.recipe("promote")),
+            corpus=str(session.study.corpus_path),
+            folder=str(job.folder / "upcycled"),
+            seed=session.study.seed,
+            verified=session.verified,
+            tasks=session.tasks,
+            weighed=session.weighed,
+        ),
+        session.resources,
+        session.display.warn,
+    )
+    last = job.work(
+        "upcycled",
+        job.model,
+        job.mixture,
+        settings.tokens,
+        len(works) + 1,
+        job.folder / "upcycled" / "model.safetensors",
+    )
+    last = dataclasses.replace(last, folder=str(job.folder / "moe"))
+    stages["upcycled"] = _train(session, "upcycled model", [last])[0]
+    return _result(job, stages, upcycled, Path(last.folder))
+
+
+def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialResult]:
+    """Train `works` on the cluster; what is finished already comes from its marker."""
+    from mixopt.workers import driver
+
+    display = session.display
+    costs = {}
+    for work in works:
+        job = Job.from_json(work.job)
+        costs[work.key] = session.flops(job.model, job.tokens)
+    before = {work.key: finished(work) for work in works}
+    outcomes: dict[str, Outcome] = {key: done[0] for key, done in before.items() if done}
+    todo = [work for work in works if work.key not in outcomes]
+    if todo:
+        session.connect()
+    over = {key: costs[key] for key in outcomes}
+    with display.phase(label, sum(costs.values()), len(works), over):
+        for event in driver.run(todo, session.resources):
+            match event:
+                case driver.Waiting():
+                    display.warn(event.message)
+                case driver.Progressed():
+                    if event.note:
+                        display.warn(f"{event.key}: {event.note}")
+                    share = event.tokens / int(_by_key(works, event.key).job["tokens"])
+                    flops = costs[event.key] * share
+                    display.progress(event.key, flops, event.tokens_per_second)
+                case driver.Finished():
+                    outcomes[event.key] = event.outcomes[0]
+                    display.finished(event.key, costs[event.key])
+                case driver.Failed():
+                    display.warn(f"{event.key}: {event.failure}")
+                    if event.final:
+                        raise TrainingError(
+                            f"failed for good: {event.message}",
+                            where=f"{label}, {event.key}",
+                            mend="Mend the cause and run the same command again",
+                        )
+                case driver.Started():
+                    pass
+    found = []
+    for work in works:
+        outcome = outcomes[work.key]
+        if outcome.result is None:
+            raise TrainingError(
+                f"{outcome.failure}: {outcome.message}",
+                where=f"{label}, {work.key}",
+                mend="Lower promote.recipe.learning_rate; what was trained before it is kept",
+            )
+        found.append(outcome.result)
+    return found
+
+
+def _by_key(works: Sequence[Work], key: str) -> Work:
+    return next(work for work in works if work.key == key)
+
+
+def _result(
+    job: Promotion, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    last = stages["upcycled"]
+    model = _export(job, folder)
+    return {
+        "id": job.folder.name,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "method": job.settings.upcycler,
+        "mixture_name": job.method,
+        "mixture": job.mixture.as_dict(),
+        "tokens": sum(result.cost.tokens for result in stages.values()),
+        "device_seconds": sum(result.cost.device_seconds for result in stages.values()),
+        "stages": [
+            {
+                "name": name,
+                "kind": {"seed": "seed", "upcycled": "moe"}.get(name, "expert"),
+                "tokens": result.cost.tokens,
+                "device_seconds": result.cost.device_seconds,
+                "metrics": dict(result.metrics),
+            }
+            for name, result in stages.items()
+        ],
+        "seed": dict(stages["seed"].metrics),
+        "before": dict(upcycled["metrics"]),
+        "after": dict(last.metrics),
+        **predicted(job),
+        "loads": {domain: list(load) for domain, load in last.loads.items()},
+        "entropies": dict(last.entropies),
+        "dropped": dict(last.dropped),
+        "expert_names": list(job.experts),
+        "receipt": upcycled["receipt"],
+        "curve": [dataclasses.asdict(point) for point in last.curve],
+        "files": markers.described(model),
+        "model": str(model.relative_to(job.folder.parent)),  # a study's folder may move
+        "model_params": job.model.total_params(),
+        "active_params": job.model.active_params(),
+    }
+
+
+def _export(job: Promotion, trained: Path) -> Path:
+    """The folder with what is needed to use the model: weights, shape, tokenizer."""
+    model = job.folder / "model"
+    for source in (trained / WEIGHTS, trained / SHAPE):
+        files.write_bytes(model / source.name, source.read_bytes())
+    files.write_bytes(model / TOKENIZER, job.session.corpus.tokenizer_path.read_bytes())
+    return model
+
+
+def predicted(job: Promotion) -> dict[str, dict[str, Any]]:
+    """What the verdict's surrogate predicts of a proxy on the mixture, per domain and task.
+
+    At the proxies' size and tokens: not a prediction of the promoted run, which is another model at
+    another budget. That needs proxies of several sizes.
+
+    Returns:
+        `predicted`: mean and deviation, for the search's seed; `predicted_interval`: the central
+        90 % of one run with a fresh seed; `predicted_of`: active parameters and tokens of the
+        proxy.
+    """
+    session = job.session
+    metrics = (
+        *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
+        *(f"task/{name}" for name in session.tasks),
+    )
+    trials = session.ledger.trials()
+    name = job.surrogate or surrogate_name(session, trials)
+    weighed = session.objective.metrics
+    found: dict[str, tuple[float, float]] = {}
+    for part in (weighed, tuple(m for m in metrics if m not in weighed)):
+        if part:
+            prediction = fitted(session, trials, name, part).predict(job.mixture.array[None])
+            pairs = zip(prediction.mean[0].tolist(), prediction.std[0].tolist(), strict=True)
+            found |= dict(zip(prediction.metrics, pairs, strict=True))
+    intervals = {
+        metric: forecast(session, trials, Objective({metric: 1.0}), job.mixture, pair).within(1)
+        for metric, pair in found.items()
+    }
+    proxy = session.fidelity
+    return {
+        "predicted": found,
+        "predicted_interval": intervals,
+        "predicted_of": {"params": proxy.params, "tokens": proxy.tokens},
+    }

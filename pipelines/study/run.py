@@ -1,0 +1,118 @@
+"""`mixopt run STUDY.yaml`: search, select, promote, from wherever the study stands.
+
+The same as a Ray job:
+    ray job submit --working-dir . -- python -m mixopt run STUDY.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mixopt.core.errors import StudyError
+from mixopt.io import files
+from mixopt.pipelines.study import plan, promote, search, select
+from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.views.closing import print_closing
+from mixopt.pipelines.views.console import Display, make_console
+from mixopt.pipelines.views.mlflow.tracking import problem
+from mixopt.pipelines.views.report import write_report
+from mixopt.pipelines.views.wording import command
+from mixopt.study import identity
+from mixopt.study.ledger import refuse_lost
+from mixopt.study.settings import Study, load_study, require_begun
+
+Step = Literal["search", "select", "promote", "run"]
+WHOLE = {
+    "search": "whole search",
+    "select": "whole selection",
+    "promote": "whole promotion",
+    "run": "whole study",
+}
+
+
+def run_study(path: Path, step: Step = "run") -> None:
+    """Run one step of the study at `path`, or with `run` all of them, doing only what is not done.
+
+    Raises:
+        StudyError: it is not the step's turn; the command that comes first is named.
+        MixoptError: whatever stops it; everything finished until then is kept.
+    """
+    if step in ("select", "promote"):
+        _require_trials(path, first=f"mixopt search {path}")
+    console = make_console()
+    display = Display(console, whole=WHOLE[step])
+    with open_session(path, display) as session:
+        study = session.study
+        display.total = plan.planned_flops(study, session.corpus, step)
+        # MLflow's database is made and migrated here, before any worker exists.
+        session.tracker.study_started()
+        try:
+            _steps(session, step)
+        except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
+            session.tracker.study_ended(failed=True)
+            raise
+        _views(session)
+        print_closing(session, console)
+
+
+def _require_trials(path: Path, first: str = "") -> Study:
+    """The study at `path`; refused if it has not begun, or has lost its ledger."""
+    study = load_study(path)
+    require_begun(study, first)
+    owner = identity.read(study.home)
+    if owner is not None:
+        refuse_lost(study.ledger_url, owner)
+    return study
+
+
+def _steps(session: Session, step: Step) -> None:
+    if step in ("search", "run"):
+        search.search(session)
+    if step == "search":
+        return
+    search.require_complete(session)
+    verdict = _settled(session) if step == "promote" else select.select(session)
+    files.keep_json(session.home / "mixture.json", verdict["mixture"])
+    if step == "promote" or (step == "run" and session.study.promote is not None):
+        promote.promote(session, verdict)
+
+
+def _settled(session: Session) -> Mapping[str, Any]:
+    verdict = select.settled(session)
+    if not verdict:
+        raise StudyError(
+            "there is no verdict on its trials, so no mixture to promote",
+            where=str(session.study.path),
+            mend=f"Run `{command('select', session.study.path)}` first",
+        )
+    return verdict
+
+
+def _views(session: Session) -> None:
+    """Bring MLflow up to date with the ledger, and write the report."""
+    session.tracker.sync(session.ledger.trials())
+    report = write_report(session.study)
+    session.tracker.artifacts(report)
+
+
+def sync_study(path: Path) -> None:
+    """Rebuild MLflow's view of the study at `path` from its ledger and folder.
+
+    Raises:
+        StudyError: it has not begun, or MLflow is switched off.
+        LedgerError: its ledger cannot be used.
+        MixoptError: MLflow cannot be used.
+    """
+    if not _require_trials(path).mlflow.enabled:
+        raise StudyError(
+            "MLflow is switched off", where=f"{path}: mlflow.enabled", mend="Set it to true"
+        )
+    with open_session(path) as session:
+        tracker, trials = session.tracker, session.ledger.trials()
+        if not (tracker.study_started() and tracker.sync(trials)):
+            assert tracker.error is not None  # it is enabled
+            raise problem(session.study, tracker.error)
+        tracker.artifacts(write_report(session.study))
+        session.display.say(f"MLflow shows all {len(trials)} trials of {session.study.name}")

@@ -1,0 +1,319 @@
+"""The search: a first swarm, then rounds of proposals, every trial in the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mixopt import surrogates
+from mixopt.core.errors import StudyError
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Limits, Role, Trial, TrialSpec, TrialTable
+from mixopt.io import token_losses
+from mixopt.pipelines.study.session import Session, add_missing, run_trials
+from mixopt.search import proposers, pruning
+from mixopt.study.records import read_curve, trial_folder
+from mixopt.study.rounds import Round
+from mixopt.surrogates import diagnostics, noise
+from mixopt.surrogates.base import Surrogate, learn
+from mixopt.surrogates.diagnostics import Choice
+from mixopt.surrogates.noise import Forecast
+
+# Surrogates that are told the noise; to the others the repeats are rows like any. On RegMix's 1M
+# runs with noise of .3 deviations, error of 24 / 64 runs by a Gaussian process: .376 / .284
+# deviations learning it, .333 / .228 told it from two repeats (13 metrics), .322 / .221 told the
+# truth; one metric alone .339 / .265, .320 / .233. With noise of .1: .259 / .160, .255 / .162. The
+# effective-data law shares its noise among metrics already: .149 / .165 / .160 at .1, 24 runs.
+TOLD_NOISE = ("gp",)
+SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
+
+
+def design_specs(session: Session) -> list[TrialSpec]:
+    """The first swarm: the design at the study's seed, then the natural mixture's repeats."""
+    study, fidelity = session.study, session.fidelity
+    specs = [
+        TrialSpec(mixture, fidelity, study.seed, Role.DESIGN)
+        for mixture in study.first_swarm(session.space)
+    ]
+    natural = specs[0].mixture
+    for repeat in range(1, study.search.repeats + 1):
+        specs.append(TrialSpec(natural, fidelity, study.seed + repeat, Role.REPEAT))
+    return specs
+
+
+def search_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that the search may learn from.
+
+    Selection's are kept out, so that a search that is made longer afterwards proposes what it would
+    have proposed at once, and so that the gate's seeds stay fresh.
+    """
+    return [t for t in trials if t.spec.role in SEARCH_ROLES]
+
+
+def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
+    """The surrogate that the study asks for, with its held-out scores on `trials`.
+
+    `auto` takes the one that foretells held-out trials best; with a pruner, of those that learn
+    from pruned trials: where 71 to 92 % of published runs were pruned, a Gaussian process without
+    these recommended mixtures .003 to .014 nats worse than the best, with them at most .0002.
+    """
+    name = session.study.search.surrogate
+    names: tuple[str, ...] | None = None if name == "auto" else (name,)
+    if name == "auto" and session.study.search.pruner is not None:
+        names = tuple(n for n in diagnostics.CANDIDATES if surrogates.make(n).heeds_doubt)
+    return diagnostics.choose(
+        TrialTable.of(search_trials(trials), session.objective.metrics),
+        session.objective,
+        seed=session.study.seed,
+        names=names,
+        fidelity=session.fidelity,
+    )
+
+
+def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
+    """Registry name of the surrogate that the study asks for, without scores nobody reads.
+
+    Only `auto` costs fits.
+    """
+    name = session.study.search.surrogate
+    return surrogate_choice(session, trials).name if name == "auto" else name
+
+
+class SurrogateFactory:
+    """Makes fresh surrogates of the kind that the study asks for.
+
+    `auto` compares its candidates with the first of them: designs and MixMin ask for none.
+
+    Args:
+        session: of the study.
+        trials: what the surrogates learn from.
+    """
+
+    def __init__(self, session: Session, trials: Sequence[Trial]) -> None:
+        self._session, self._trials = session, trials
+        self._told: dict[str, float] = {}
+        self.name: str | None = None
+        """Registry name of those made; None before the first."""
+
+    def __call__(self) -> Surrogate:
+        """A fresh, unfitted surrogate."""
+        if self.name is None:
+            self.name = surrogate_name(self._session, self._trials)
+            self._told = told_noise(self._session, self._trials, self.name)
+        study = self._session.study
+        return surrogates.make(
+            self.name, seed=study.seed, fidelity=self._session.fidelity, noise=self._told
+        )
+
+
+def told_noise(
+    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
+) -> dict[str, float]:
+    """By metric, the deviation of a run as repeats show it, for surrogates that it helps.
+
+    Of the objective's metrics, or of those named.
+    """
+    if name not in TOLD_NOISE:
+        return {}
+    names = session.objective.metrics if metrics is None else metrics
+    return dict(noise.measure(TrialTable.of(search_trials(trials), names)).std)
+
+
+def fitted(
+    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
+) -> Surrogate:
+    """The surrogate `name` of the search's trials, with measured noise, pruned rows included.
+
+    Of the objective's metrics it is what a verdict follows from. Others may be named; of a pruned
+    trial nothing is known of these, so that they are learned from complete ones.
+    """
+    names = session.objective.metrics if metrics is None else metrics
+    pruned = set(names) <= set(session.objective.metrics)
+    table = TrialTable.of(search_trials(trials), names, foretold=pruned)
+    surrogate: Surrogate = surrogates.make(
+        name,
+        seed=session.study.seed,
+        fidelity=session.fidelity,
+        noise=told_noise(session, trials, name, names),
+    )
+    return learn(surrogate, table)
+
+
+def forecast(
+    session: Session,
+    trials: Sequence[Trial],
+    objective: Objective,
+    mixture: Mixture,
+    said: tuple[float, float],
+) -> Forecast:
+    """What runs of `mixture` with fresh seeds will give, where a surrogate `said` mean and std.
+
+    Args:
+        session: for the fidelity.
+        trials: whose repeats tell the scatter over seeds, selection's too where it has run.
+        objective: what was predicted.
+        mixture: where.
+        said: from the search's trials, which share a seed but for repeats.
+    """
+    searched = noise.runs_by_mixture(search_trials(trials), objective, session.fidelity)
+    own = searched.get(noise.mixture_key(mixture.weights), {})
+    scatter = noise.seed_scatter_of(trials, objective, session.fidelity)
+    return Forecast(*said, seeds=max(1, len(own)), scatter=scatter)
+
+
+def search(session: Session) -> list[Trial]:
+    """Run the design and all rounds, or what is left of them; returns the search's trials.
+
+    Rounds are synchronous: round r is proposed from the trials of the rounds before it, so that a
+    resumed study proposes what the uninterrupted one would have.
+
+    Raises:
+        StudyError: the proposer needs what the trials so far did not keep.
+    """
+    study = session.study
+    check_kept(session)
+    _run_first_swarm(session)
+    for number in range(1, study.search.rounds + 1):
+        run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))
+    return search_trials(session.ledger.trials())
+
+
+def _batch(session: Session, number: int) -> list[Trial]:
+    """The trials of round `number`, asked for if they are not in the ledger yet."""
+    trials = search_trials(session.ledger.trials())
+    before = [t for t in trials if t.spec.round < number]
+    batch = [t for t in trials if t.spec.round == number]
+    asked = session.ledger.rounds().get(number)
+    if asked is None and batch:  # of a study begun before rounds were recorded
+        return batch
+    if asked is None:
+        session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
+        asked = propose(session, before, number)
+        session.ledger.keep_round(asked)
+    if len(batch) < len(asked.specs):
+        batch = add_missing(session, asked.specs, pruning_limits(session, before))
+    return batch
+
+
+def require_complete(session: Session) -> None:
+    """Refuse what comes after the search while trials of it are missing.
+
+    Raises:
+        StudyError: some have not ended; the command that trains them is named.
+    """
+    study = session.study
+    trials = search_trials(session.ledger.trials())
+    there, ended = (
+        Counter(t.spec.round for t in part) for part in (trials, [t for t in trials if t.ended])
+    )
+    rounds = session.ledger.rounds()
+    asked = [len(design_specs(session))]
+    for number in range(1, study.search.rounds + 1):
+        known = rounds.get(number)
+        asked.append(len(known.specs) if known else there[number] or study.search.batch)
+    missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
+    if missing:
+        raise StudyError(
+            f"the search is not complete: {missing} of its {sum(asked)} trials have not ended",
+            where=str(study.path),
+            mend=f"Run `mixopt search {study.path}` first",
+        )
+
+
+def check_kept(session: Session) -> None:
+    """Refuse a proposer that needs what trials of before it was chosen did not keep.
+
+    Raises:
+        StudyError: a complete trial keeps no losses of the tokens that the proposer goes by.
+    """
+    study = session.study
+    needed = {f"loss/{domain}" for domain in session.kept_domains}
+    trials = search_trials(session.ledger.trials())
+    proposed = max((t.spec.round for t in trials), default=0) >= study.search.rounds
+    if not needed or proposed:
+        return
+    lacking = [
+        t.number
+        for t in trials
+        if t.complete and not needed <= token_losses.kept(trial_folder(session.home, t.number))
+    ]
+    if lacking:
+        some = ", ".join(map(str, lacking[:5])) + (", …" if len(lacking) > 5 else "")
+        raise StudyError(
+            f"the proposer {study.search.proposer!r} needs the loss of every token of "
+            f"{', '.join(session.kept_domains)}, and {len(lacking)} of {len(trials)} trials did "
+            f"not keep it ({some}): they were trained for another proposer or objective",
+            where=f"{study.path}: search.proposer",
+            mend="Choose another proposer, or begin a new study with this one",
+        )
+
+
+def _run_first_swarm(session: Session) -> None:
+    """Train the design and its repeats; with a pruner a first part goes before the rest.
+
+    The limits of the rest follow from that part alone, and are written down with each trial.
+    """
+    specs, pruner = design_specs(session), session.study.search.pruner
+    first = len(specs) if pruner is None else pruner.startup_trials
+    if first >= len(specs):
+        run_trials(session, "first swarm", add_missing(session, specs))
+        return
+    done = run_trials(session, "first swarm, startup", add_missing(session, specs[:first]))
+    rest = add_missing(session, specs[first:], pruning_limits(session, done))
+    run_trials(session, "first swarm", rest)
+
+
+def pruning_limits(session: Session, before: Sequence[Trial]) -> Limits | None:
+    """Beyond what trials are to be pruned that are asked for once `before` have ended.
+
+    None where the study prunes nothing, or too few of them are complete to know.
+    """
+    pruner = session.study.search.pruner
+    if pruner is None:
+        return None
+    done = [t for t in before if t.complete and t.spec.fidelity == session.fidelity]
+    curves = [read_curve(session.home, trial) for trial in done]
+    return pruning.limits(curves, session.objective, pruner.chance, pruner.warmup)
+
+
+def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
+    """Round `number`, asked for by the trials of the rounds before it and the settings of now."""
+    study = session.study
+    kind = proposers.find(study.search.proposer)
+    surrogate = SurrogateFactory(session, before)
+    proposer = kind(
+        space=session.space,
+        objective=session.objective,
+        fidelity=session.fidelity,
+        surrogate=surrogate,
+        seed=study.seed,
+        trial_seed=study.seed,
+        **({"predictions": predictions(session)} if kind.needs_token_losses else {}),
+    )
+    with study.naming():
+        specs = proposer.propose(before, study.search.batch)
+    return Round(
+        number,
+        study.search.proposer,
+        surrogate.name,
+        session.objective.weights,
+        [dataclasses.replace(spec, round=number) for spec in specs],
+    )
+
+
+def predictions(session: Session) -> Callable[[Trial], dict[str, np.ndarray]]:
+    """From a complete trial to what its folder keeps: metric → (t,) log-probabilities of tokens.
+
+    The function raises a CheckpointError where the folder has lost them.
+    """
+
+    def of(trial: Trial) -> dict[str, np.ndarray]:
+        kept = token_losses.read(trial_folder(session.home, trial.number) / token_losses.TOKENS)
+        # a token that is certain may cost a rounding error less than nothing
+        return {f"bpb/{d}": np.minimum(-kept[f"loss/{d}"], 0.0) for d in session.kept_domains}
+
+    return of

@@ -1,0 +1,108 @@
+"""`mixopt status`: where a study stands, read without disturbing whoever works on it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.table import Table
+
+from mixopt.core.trials import Role, State, Trial
+from mixopt.io import locks
+from mixopt.pipelines.views.console import make_console, styled
+from mixopt.pipelines.views.settings_used import round_rows
+from mixopt.pipelines.views.wording import command, count, duration, foretold, headline
+from mixopt.study import identity
+from mixopt.study.ledger import Ledger
+from mixopt.study.records import (
+    CHECKPOINT,
+    read_curve,
+    read_promotion,
+    read_verdict,
+    training_folder,
+)
+from mixopt.study.settings import load_study
+
+SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
+
+
+def show_status(path: Path) -> None:
+    """Print the state of the study at `path`: who runs it, its trials, what was found."""
+    study = load_study(path)
+    console = make_console()
+    owner = identity.read(study.home)
+    if owner is None:
+        console.print(f"{study.name} has not begun. Next: {command('run', path)}")
+        return
+    holder = _holder(study.home / "driver.lock")
+    console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
+    ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
+    trials, rounds = ledger.trials(), ledger.rounds()
+    ledger.close()
+    table = Table()
+    for column in ("role", *SHOWN, "tokens", "device time"):
+        table.add_column(column, justify="left" if column == "role" else "right")
+    for role in Role:
+        mine = [t for t in trials if t.spec.role is role]
+        if not mine:
+            continue
+        states = Counter(t.state for t in mine)
+        cost = [t.result.cost for t in mine if t.result is not None]
+        table.add_row(
+            str(role),
+            *(str(states[s]) for s in SHOWN),
+            count(sum(c.tokens for c in cost)),
+            duration(sum(c.device_seconds for c in cost)),
+        )
+    console.print(table)
+    for trial in trials:
+        if trial.held and not trial.ended:
+            console.print(f"  trial {trial.number} held: {trial.message}", markup=False)
+            console.print(
+                f"    {command('retry', path, trial.number)}, or mixopt fail", markup=False
+            )
+        elif trial.state is State.RUNNING:
+            console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
+        elif trial.state is State.PRUNED:
+            console.print(f"  trial {trial.number} pruned: {trial.message}")
+        elif trial.state is State.FAILED:
+            console.print(f"  trial {trial.number} {trial.failure}: {trial.message}")
+    for number, proposer, surrogate, size, weights in round_rows(list(rounds.values())):
+        by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
+        console.print(f"  round {number}: {by}, {size} trials, {weights}")
+    objective, verdict = study.mixture_objective(), read_verdict(study.home)
+    for line in (headline(trials, objective, verdict), foretold(verdict, objective)):
+        if line:
+            console.print(line)
+    promotion = read_promotion(study.home)
+    if promotion:
+        model = study.home / "promotion" / promotion["model"]
+        console.print(f"Promoted by {promotion['method']} to {model}", soft_wrap=True)
+
+
+def _holder(lock: Path) -> str:
+    """Who holds the study's lock now, found without taking it."""
+    import fcntl
+
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return "nobody works on it now"
+    except BlockingIOError:
+        return f"{locks.holder(lock)} works on it"
+    except OSError:
+        return "nobody works on it now"
+
+
+def _progress(home: Path, trial: Trial) -> str:
+    curve = read_curve(home, trial)
+    done = count(curve[-1].tokens) if curve else "0"
+    age = ""
+    folder, proxy = training_folder(home, trial.number)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        age = f", checkpoint {duration(time.time() - checkpoint.stat().st_mtime)} old"
+    if proxy >= 0:
+        age += f", in cohort {folder.name}"
+    return f"{done} of {count(trial.spec.fidelity.tokens)} tokens evaluated{age}"

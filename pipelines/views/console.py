@@ -1,0 +1,162 @@
+"""What a person sees while a study runs: two bars on a terminal, a line now and then elsewhere.
+
+Progress is counted in FLOPs, so that a dense expert's token and a promoted model's token weigh what
+they cost, and the time left follows from what the machine does now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from mixopt.pipelines.views.wording import duration
+
+SECONDS_BETWEEN_LINES = 20.0
+WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray job's
+
+
+def make_console() -> Console:
+    """The console of every command: as wide as the terminal, 100 columns where there is none.
+
+    Texts are printed as they are, for names of files, domains and runs may hold `[` and `:book:`;
+    style comes from `style=` and `rich.text.Text`.
+    """
+    console = _plain_console()
+    return console if console.is_terminal else _plain_console(width=WIDTH_ELSEWHERE)
+
+
+def make_error_console() -> Console:
+    """The console that errors go to; it prints texts as they are too."""
+    return _plain_console(stderr=True)
+
+
+def _plain_console(**settings: Any) -> Console:
+    return Console(markup=False, highlight=False, emoji=False, **settings)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line of texts, each as it is or with a style: `styled(("title", "bold"), ": a text")`."""
+    return Text.assemble(*parts)
+
+
+class Display:
+    """Shows the phases of a study. Use `with display.phase(...)` and report FLOPs by key.
+
+    Args:
+        console: where to print.
+        total: FLOPs of the whole job, as planned.
+        whole: what the bar of the whole job is called.
+    """
+
+    def __init__(self, console: Console, total: float = 0.0, whole: str = "whole study") -> None:
+        self.console = console
+        self.total = total
+        self.whole = whole
+        self._done = 0.0  # FLOPs of the phases that ended
+        self._live: dict[str, float] = {}
+        self._items = (0, 0)
+        self._label = ""
+        self._phase_total = 0.0
+        self._resumed = 0.0
+        self._since = time.monotonic()
+        self._line_at = 0.0
+        self._bars: Progress | None = None
+        self._tasks: tuple[TaskID, TaskID] | None = None
+        self._rate = 0.0
+
+    def say(self, text: str | Text, style: str | None = None) -> None:
+        """Print a line above the bars."""
+        (self._bars.console if self._bars else self.console).print(text, style=style)
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the bars."""
+        self.say(styled(("!", "yellow"), f" {text}"))
+
+    def skip(self, total: float) -> None:
+        """A phase of `total` FLOPs was done before."""
+        self._done += total
+
+    @contextlib.contextmanager
+    def phase(self, label: str, total: float, items: int, done: dict[str, float]) -> Iterator[None]:
+        """Show a phase of `total` FLOPs in `items` pieces, `done` of them finished before."""
+        self._label, self._phase_total = label, total
+        self._live = dict(done)
+        self._items = (len(done), items)
+        self._resumed = sum(done.values())
+        self._since, self._line_at = time.monotonic(), time.monotonic()
+        try:
+            if not self.console.is_terminal:
+                self.console.print(f"{label}: {items - len(done)} of {items} to train")
+                yield
+                return
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeElapsedColumn(),
+                TextColumn("· left"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+                speed_estimate_period=45,
+            )
+            with self._bars:
+                self._tasks = (
+                    self._bars.add_task(label, total=total, completed=int(self._resumed), note=""),
+                    self._bars.add_task(
+                        self.whole,
+                        total=max(self.total, self._done + total),
+                        completed=int(self._done + self._resumed),
+                        note="",
+                    ),
+                )
+                self._draw()
+                yield
+        finally:
+            self._bars, self._tasks = None, None
+            self._done += total
+
+    def progress(self, key: str, flops: float, rate: float = 0.0) -> None:
+        """Piece `key` has done `flops` FLOPs so far, at `rate` tokens per second."""
+        self._live[key] = flops
+        self._rate = rate or self._rate
+        self._draw()
+
+    def finished(self, key: str, flops: float) -> None:
+        """Piece `key` is done."""
+        self._live[key] = flops
+        self._items = (self._items[0] + 1, self._items[1])
+        self._draw()
+
+    def _draw(self) -> None:
+        now = sum(self._live.values())
+        note = f"{self._items[0]}/{self._items[1]}"
+        if self._rate:
+            note += f" · {self._rate:,.0f} tok/s each"
+        if self._bars is not None and self._tasks is not None:
+            self._bars.update(self._tasks[0], completed=now, note=note)
+            self._bars.update(self._tasks[1], completed=self._done + now)
+        elif time.monotonic() - self._line_at >= SECONDS_BETWEEN_LINES:
+            self._line_at = time.monotonic()
+            spent = self._line_at - self._since
+            speed = (now - self._resumed) / spent
+            left = duration(max(0.0, self._phase_total - now) / speed) if speed > 0 else "?"
+            share = now / self._phase_total if self._phase_total else 1.0
+            self.console.print(f"  {self._label}: {share:4.0%} · {note} · about {left} left")

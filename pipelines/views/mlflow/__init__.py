@@ -1,0 +1,1 @@
+"""MLflow's view of a study, rebuilt from the ledger."""

@@ -1,0 +1,183 @@
+"""Trials, verdicts and promotions as what MLflow shows of them. Pure, but for files' times.
+
+A metric is (name, value, step, milliseconds since 1970). All four are functions of what is shown,
+never of when it is shown: MLflow then recognises what it has already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Role, State, Trial
+from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
+from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
+from mixopt.pipelines.views.wording import count
+from mixopt.study import records
+from mixopt.study.frames import objective_value
+
+Metric = tuple[str, float, int, int]
+GATE = ("difference", "difference_low", "difference_high", "adjusted_p")
+PREDICTED = ("predicted_mean", "predicted_std", "predicted_low", "predicted_high", "inside")
+
+
+def weights(mixture: Mapping[str, float]) -> dict[str, str]:
+    """A mixture as parameters."""
+    return {f"mixture.{domain}": f"{weight:.6f}" for domain, weight in mixture.items()}
+
+
+def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) -> Iterator[Metric]:
+    """Learning curve, final metrics, cost and routing of `trial`, whose run began at `start`.
+
+    A curve's metrics are `curve/<metric>`, all on the same text; the final ones, which may be on
+    more, are `<metric>`.
+    Per validation domain, `router/peak_load` is the largest share that an expert has of the
+    assignments, by an even share: 1 is balanced, the number of experts is all on one.
+    """
+    curve = records.read_curve(home, trial)
+    yield from curve_metrics(curve, start)
+    if trial.result is None or not curve:
+        return
+    cost, last = trial.result.cost, curve[-1].tokens
+    end = start + round(curve[-1].seconds * 1000)
+    for name, final in trial.metrics.items() if trial.complete else ():
+        yield name, final, last, end
+    yield "cost/device_seconds", cost.device_seconds, last, end
+    yield "cost/tokens", cost.tokens, last, end
+    yield "cost/flops", cost.flops, last, end
+    for domain, load in trial.result.loads.items():
+        yield f"router/peak_load/{domain}", max(load) * len(load), last, end
+    for domain, entropy in trial.result.entropies.items():
+        yield f"router/entropy/{domain}", entropy, last, end
+    for domain, share in trial.result.dropped.items():
+        yield f"router/dropped/{domain}", share, last, end
+    value = objective_value(trial, objective)
+    if value is not None:
+        yield "objective", value, last, end
+
+
+def trial_params(trial: Trial) -> dict[str, Any]:
+    """What was asked for, as parameters: they never change."""
+    spec, fidelity = trial.spec, trial.spec.fidelity
+    return {
+        **weights(spec.mixture.as_dict()),
+        "model": fidelity.model,
+        "active_params": fidelity.params,
+        "tokens": fidelity.tokens,
+        "seed": spec.seed,
+        "round": spec.round,
+        "role": spec.role,
+        **({"arm": spec.arm} if spec.arm else {}),
+    }
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """Where `trial` stands, and what to filter runs by."""
+    spec, fidelity = trial.spec, trial.spec.fidelity
+    tags = {
+        "mixopt.state": str(trial.state),
+        "mixopt.role": str(spec.role),
+        "mixopt.round": str(spec.round),
+        "mixopt.fidelity": f"{fidelity.model}, {count(fidelity.tokens)} tokens",
+        "mixopt.attempts": str(trial.attempts),
+    }
+    if trial.result is not None:
+        tags |= {f"mixopt.with.{k}": v for k, v in trial.result.environment.items()}
+    if trial.failure is not None:
+        tags["mixopt.failure"] = str(trial.failure)
+        tags["mlflow.note.content"] = f"**{trial.failure}**\n\n{verbatim_block(trial.message)}"
+    elif trial.state is State.PRUNED:
+        tags["mlflow.note.content"] = f"**pruned**: {verbatim(trial.message)}"
+    return tags
+
+
+def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
+    """The arms' statistics and the promoted mixture of a `verdict.json`.
+
+    `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
+    `adjusted_p` its p-value times the number of candidates. `predicted_low` and `predicted_high`
+    hold 90 % for the mean over the arm's fresh seeds; `inside` is 1 where the measured mean lies
+    between them.
+    """
+    found = [
+        (f"selection/{arm['name']}/{key}", arm.get(key))
+        for arm in verdict.get("arms", [])
+        for key in ("mean", "std", "n", *GATE, *PREDICTED)
+    ]
+    scatter = verdict.get("seed_scatter") or {}
+    found += [(f"selection/seed_scatter/{key}", scatter.get(key)) for key in ("std", "freedom")]
+    found += [(f"mixture/{d}", w) for d, w in verdict.get("mixture", {}).items()]
+    found.append(("selection/confidence", verdict.get("confidence")))
+    for name, value in found:
+        if value is not None and math.isfinite(value):
+            yield name, float(value), 0, stamp
+
+
+def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
+    """Metrics and costs of a promotion's `result.json`; `proxy_predicted…` is of a proxy's run."""
+    spent = int((result.get("predicted_of") or {}).get("tokens", 0))
+    tokens = int(result.get("tokens") or 0)
+    for when, step in (("seed", 0), ("before", 0), ("after", tokens)):
+        for name, value in (result.get(when) or {}).items():
+            yield f"{when}/{name}", value, step, stamp
+    for name, (mean, std) in (result.get("predicted") or {}).items():
+        yield f"proxy_predicted/{name}", mean, spent, stamp
+        yield f"proxy_predicted_std/{name}", std, spent, stamp
+    for name, (low, high) in (result.get("predicted_interval") or {}).items():
+        yield f"proxy_predicted_low/{name}", low, spent, stamp
+        yield f"proxy_predicted_high/{name}", high, spent, stamp
+    for stage in result.get("stages", []):
+        for key in ("tokens", "device_seconds"):
+            if stage.get(key) is not None:
+                yield f"cost/{stage['name']}/{key}", float(stage[key]), 0, stamp
+
+
+def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> list[Metric]:
+    """Best objective and summed cost after each trial of the search, up to the first unfinished.
+
+    Only such a prefix never changes any more, so that no step is shown twice with two values. What
+    pruned trials cost is in the sums of the next complete one.
+    """
+    points: list[Metric] = []
+    best, tokens, seconds, step = math.inf, 0, 0.0, 0
+    for trial in sorted(trials, key=lambda t: t.number):
+        if not trial.ended:
+            break
+        if trial.result is None or trial.spec.role is Role.SELECT:
+            continue
+        tokens += trial.result.cost.tokens
+        seconds += trial.result.cost.device_seconds
+        value = objective_value(trial, objective)
+        if value is None:
+            continue
+        step, best = step + 1, min(best, value)
+        stamp = start + step
+        points += [
+            ("best/objective", best, step, stamp),
+            ("best/tokens", tokens, step, stamp),
+            ("best/device_seconds", seconds, step, stamp),
+        ]
+    return points
+
+
+def changed(path: Path) -> int:
+    """When `path` was written, milliseconds since 1970; 0 if it is not there."""
+    return round(path.stat().st_mtime * 1000) if path.exists() else 0
+
+
+def text(value: Any) -> str:
+    """A setting as a parameter's text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def finite(table: Any) -> Any:
+    """JSON has no NaN; browsers refuse what Python writes for it."""
+    if isinstance(table, dict):
+        return {key: finite(value) for key, value in table.items()}
+    if isinstance(table, list):
+        return [finite(value) for value in table]
+    return None if isinstance(table, float) and not math.isfinite(table) else table

@@ -1,0 +1,114 @@
+"""The report's figures, section by section: those that there is something to draw in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mixopt import surrogates
+from mixopt.core.errors import MixoptError
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Role, State, TrialTable
+from mixopt.pipelines.views.wording import best_trial, proxy_label
+from mixopt.plots import study as plots
+from mixopt.study import records
+from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from mixopt.pipelines.views.report import Told
+
+
+def selection_figures(told: Told, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
+    """The mixtures side by side, and what the arms showed."""
+    found = []
+    if mixtures:
+        found.append(
+            plots.mixture_bars(mixtures, available=told.available, budget=told.study.budget)
+        )
+    if told.verdict.get("arms"):
+        found.append(plots.arms(told.verdict, told.objective))
+    return found
+
+
+def search_figures(told: Told) -> list[go.Figure]:
+    """Progress against both costs, learning curves, and what each domain does."""
+    done = [t for t in told.trials if t.complete]
+    if not done:
+        return []
+    stopped = [t for t in told.trials if t.state is State.PRUNED]
+    curves = {
+        f"trial {t.number}": records.read_curve(told.study.home, t)
+        for t in (*done, *stopped)
+        if t.spec.role is not Role.SELECT
+    }
+    highlight = {}
+    best = best_trial(done, told.objective)
+    if best is not None:
+        highlight[f"trial {best.number}"] = "best observed"
+    natural = Mixture.natural(told.available) if told.available else None
+    for trial in done:
+        same = natural is not None and trial.spec.mixture.domains == natural.domains
+        if same and natural is not None and trial.spec.mixture.distance(natural) < 1e-3:
+            highlight.setdefault(f"trial {trial.number}", "natural")
+            break
+    return [
+        plots.best_so_far(told.trials, told.objective, "tokens"),
+        plots.best_so_far(told.trials, told.objective, "device_seconds"),
+        plots.learning_curves(curves, told.objective, highlight=highlight),
+        plots.objective_by_weight(done, told.objective),
+    ]
+
+
+def promotion_figures(told: Told) -> list[go.Figure]:
+    """Each domain before and after, and which expert reads what."""
+    found = []
+    if told.promotion.get("after"):
+        found.append(plots.before_and_after(told.promotion, proxy=proxy_label(told.promotion)))
+    if told.promotion.get("loads"):
+        found.append(
+            plots.expert_loads(told.promotion["loads"], told.promotion.get("expert_names"))
+        )
+    return found
+
+
+def surrogate_quality(told: Told) -> tuple[str, OutOfFold] | None:
+    """The surrogate's name, and what it says of trials that it was not fitted to.
+
+    None while there are too few trials. `auto` stands for the Gaussian process until the selection
+    has told which one was better: trying both here would take as long as the search's own fit.
+    """
+    searched = [t for t in told.trials if t.complete and t.spec.role is not Role.SELECT]
+    if not searched:
+        return None
+    [(usual, _)] = Counter(t.spec.fidelity for t in searched).most_common(1)
+    trials = [t for t in searched if t.spec.fidelity == usual]
+    name = str(told.verdict.get("surrogate") or told.study.search.surrogate)
+    name = "gp" if name == "auto" else name
+    with contextlib.suppress(MixoptError):
+        table = TrialTable.of(trials, told.objective.metrics)
+        seed = told.study.seed
+        quality = out_of_fold(
+            table, told.objective, lambda: surrogates.make(name, seed=seed), seed=seed
+        )
+        return name, quality
+    return None
+
+
+def surrogate_figures(name: str, quality: OutOfFold) -> list[go.Figure]:
+    """The objective as it was foretold, against what was measured."""
+    score = quality.scores[OBJECTIVE]
+    return [
+        plots.predicted_against_measured(
+            quality.objective_observed,
+            quality.objective_mean,
+            quality.objective_std,
+            scores=(
+                f"{name}, {score.n} trials: rank correlation {score.spearman:.2f}, "
+                f"R² {score.r2:.2f}, {score.coverage:.0%} within the 90 % interval"
+            ),
+        )
+    ]

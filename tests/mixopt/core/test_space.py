@@ -1,0 +1,242 @@
+"""A mixture space samples, projects and explains itself, however tight it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from mixopt.core.errors import MixtureError
+from mixopt.core.mixture import Mixture
+from mixopt.core.space import LinearConstraint, MixtureSpace
+
+
+def named(m: int) -> tuple[str, ...]:
+    return tuple(f"d{i}" for i in range(m))
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> MixtureSpace:
+    """Feasible spaces of 2 to 20 domains, from wide to a single point, some with linear cuts."""
+    m = draw(st.integers(2, 20))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    inside = rng.dirichlet(np.full(m, draw(st.sampled_from([0.3, 1.0, 10.0]))))
+    width = draw(st.sampled_from([0.0, 0.01, 0.1, 1.0]))
+    lower = np.maximum(0, inside - width * rng.random(m))
+    upper = np.minimum(1, inside + width * rng.random(m))
+    rows = rng.normal(size=(draw(st.integers(0, 3)), m))
+    linear = [
+        LinearConstraint(dict(zip(named(m), row.tolist(), strict=True)), float(row @ inside) + 0.01)
+        for row in rows
+    ]
+    names = named(m)
+    return MixtureSpace(
+        names,
+        Mixture.from_array(names, rng.dirichlet(np.ones(m))),
+        lower=dict(zip(names, lower.tolist(), strict=True)),
+        upper=dict(zip(names, upper.tolist(), strict=True)),
+        linear=linear,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_every_sample_projection_and_vertex_is_feasible(space: MixtureSpace, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    m = len(space.domains)
+    for points in (
+        space.sample_dirichlet(16, rng, strength=np.geomspace(0.1, 50, 16), temperature=0.5),
+        space.sample_sobol(16, seed % 1000),
+        space.project(rng.normal(size=(4, m))),
+        space.vertices(),
+    ):
+        assert len(points) >= 1
+        assert space.polytope.excess(points).max() < 1e-8
+
+
+@settings(max_examples=25, deadline=None)
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_the_projection_is_the_nearest_feasible_point(space: MixtureSpace, seed: int) -> None:
+    # p is nearest to x exactly when (x - p)·(z - p) <= 0 for every feasible z
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0.1, 0.5, len(space.domains))
+    p = space.project(x)
+    others = np.concatenate([space.vertices(), space.sample_sobol(32, 0)])
+    assert ((others - p) @ (x - p)).max() < 1e-7
+
+
+@settings(max_examples=30, deadline=None)
+@given(spaces())
+def test_feasible_points_are_their_own_projection(space: MixtureSpace) -> None:
+    points = space.sample_sobol(8, 0)
+    np.testing.assert_allclose(space.project(points), points, atol=1e-9)
+
+
+def test_the_projection_agrees_with_a_general_solver() -> None:
+    names = named(4)
+    space = MixtureSpace(
+        names,
+        Mixture.uniform(names),
+        lower={"d0": 0.1},
+        upper={"d1": 0.3},
+        linear=[LinearConstraint({"d2": 1.0, "d3": 2.0}, 0.6)],
+    )
+    x = np.array([-0.2, 0.9, 0.3, 0.8])
+    box = space.polytope
+    slow = minimize(
+        lambda r: ((r - x) ** 2).sum(),
+        np.full(4, 0.25),
+        method="SLSQP",
+        bounds=list(zip(box.lower, box.upper, strict=True)),
+        constraints=[
+            {"type": "eq", "fun": lambda r: r.sum() - 1},
+            {"type": "ineq", "fun": lambda r: box.limits - box.matrix @ r},
+        ],
+        options={"ftol": 1e-14},
+    )
+    np.testing.assert_allclose(space.project(x), slow.x, atol=1e-6)
+
+
+def test_vertices_of_the_whole_simplex_are_the_single_domains() -> None:
+    space = MixtureSpace(named(3), Mixture.of({"d0": 5, "d1": 3, "d2": 2}))
+    np.testing.assert_allclose(space.vertices(), np.eye(3), atol=1e-12)
+
+
+def test_dirichlet_draws_centre_on_the_natural_mixture() -> None:
+    natural = Mixture.of({"d0": 6, "d1": 3, "d2": 1})
+    draws = MixtureSpace(named(3), natural).sample_dirichlet(
+        20_000, np.random.default_rng(0), strength=2.0
+    )
+    np.testing.assert_allclose(draws.mean(axis=0), natural.array, atol=0.01)
+    # the variance of a Dirichlet with sum of alpha 2
+    np.testing.assert_allclose(
+        draws.var(axis=0), natural.array * (1 - natural.array) / 3, atol=0.01
+    )
+
+
+def test_tiny_strengths_give_single_domains_and_no_nan() -> None:
+    space = MixtureSpace(named(5), Mixture.of(dict(zip(named(5), [1, 1, 1, 1, 0], strict=True))))
+    draws = space.sample_dirichlet(500, np.random.default_rng(0), strength=1e-3)
+    assert np.isfinite(draws).all()
+    assert (draws.max(axis=1) > 0.99).mean() > 0.9
+    assert draws[:, 4].max() < 1e-6
+
+
+def availability() -> MixtureSpace:
+    return MixtureSpace(
+        ("code", "docstrings", "web"),
+        Mixture.of({"code": 5, "docstrings": 1, "web": 20}),
+        lower={"web": 0.1},
+        upper={"code": 0.9},
+        available_tokens={"code": 5_000_000, "docstrings": 1_200_000, "web": 20_000_000},
+        max_epochs=4,
+        budget_tokens=9_600_000,
+        linear=[LinearConstraint({"code": 1, "docstrings": 1}, 0.85)],
+    )
+
+
+def test_availability_bounds_a_domain_by_its_epochs() -> None:
+    assert availability().polytope.upper == pytest.approx([0.9, 0.5, 1.0])
+
+
+def test_binding_constraints_are_told_as_sentences() -> None:
+    mixture = Mixture.of({"code": 0.35, "docstrings": 0.5, "web": 0.15})
+    assert availability().binding(mixture) == [
+        "docstrings: at its upper bound 0.50 (4 epochs of 1.2M tokens)",
+        "code + docstrings ≤ 0.85: reached",
+    ]
+    low = Mixture.of({"code": 0.6, "docstrings": 0.3, "web": 0.1})
+    assert availability().binding(low)[0] == "web: at its lower bound 0.10"
+    assert availability().binding(Mixture.of({"code": 0.3, "docstrings": 0, "web": 0.7})) == []
+
+
+def test_a_space_contains_its_own_and_nothing_else() -> None:
+    space = availability()
+    assert space.contains(Mixture.of({"code": 0.3, "docstrings": 0.2, "web": 0.5}))
+    assert not space.contains(Mixture.of({"code": 0.2, "docstrings": 0.6, "web": 0.2}))
+    assert not space.contains(Mixture.of({"web": 0.5, "code": 0.3, "docstrings": 0.2}))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"lower": {"d0": 0.6, "d1": 0.5}}, "lower bounds sum to 1.1.*d0 0.6, d1 0.5"),
+        ({"upper": dict.fromkeys(named(3), 0.2)}, "upper bounds sum to 0.6"),
+        ({"lower": {"d0": 0.6}, "upper": {"d0": 0.5}}, "d0: its lower bound 0.6 lies above"),
+        ({"upper": {"d9": 0.5}}, "no domain is called 'd9'"),
+        ({"max_epochs": 4.0}, "needs the available tokens"),
+        (
+            {
+                "available_tokens": dict.fromkeys(named(3), 1_000_000),
+                "max_epochs": 2,
+                "budget_tokens": 10_000_000,
+            },
+            "upper bounds sum to 0.6.*2 epochs of 1M tokens",
+        ),
+        (
+            {
+                "linear": [
+                    LinearConstraint({"d0": 1}, 0.9),
+                    LinearConstraint({"d1": 1, "d2": 1}, 0.2),
+                    LinearConstraint({"d0": 1, "d2": 1}, 0.7),
+                ]
+            },
+            r"satisfies \(d1 \+ d2 ≤ 0.2\) and \(d0 \+ d2 ≤ 0.7\)",
+        ),
+    ],
+)
+def test_an_impossible_space_names_what_clashes(limits: dict[str, object], told: str) -> None:
+    with pytest.raises(MixtureError, match=told):
+        MixtureSpace(named(3), Mixture.uniform(named(3)), **limits)  # type: ignore[arg-type]
+
+
+def test_mixtures_import_with_numpy_alone() -> None:
+    check = "import sys, mixopt.core.mixture, mixopt.core.trials; assert 'scipy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_kl_to_natural_is_that_of_the_textbook() -> None:
+    natural = Mixture.of({"a": 2, "b": 1, "c": 1})
+    space = MixtureSpace(natural.domains, natural, kl_penalty=0.5)
+    weights = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    assert space.kl(weights) == pytest.approx([0.0, np.log(2), np.log(2)])
+    assert space.penalty(weights) == pytest.approx([0.0, np.log(2) / 2, np.log(2) / 2])
+
+
+def test_a_domain_that_natural_lacks_is_infinitely_far() -> None:
+    natural = Mixture.exact({"a": 1.0, "b": 0.0})
+    space = MixtureSpace(natural.domains, natural)
+    assert space.kl(np.array([[1.0, 0.0], [0.9, 0.1]])).tolist() == [0.0, np.inf]
+    assert space.penalty(np.array([[0.9, 0.1]])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("penalty", [-0.1, float("nan"), float("inf")])
+def test_a_penalty_that_is_none_is_refused(penalty: float) -> None:
+    with pytest.raises(MixtureError, match="kl_penalty"):
+        MixtureSpace(("a", "b"), Mixture.uniform("ab"), kl_penalty=penalty)
+
+
+def test_what_holds_a_mixture_can_be_lifted_one_by_one() -> None:
+    tokens = {"a": 100, "b": 200, "c": 700, "d": 500}
+    space = MixtureSpace(
+        tuple(tokens),
+        Mixture.natural(tokens),
+        lower={"b": 0.2},
+        upper={"c": 0.4},
+        available_tokens=tokens,
+        max_epochs=2,
+        budget_tokens=1000,
+        linear=[LinearConstraint({"c": 1.0, "d": 1.0}, 0.6)],
+    )
+    mixture = Mixture.exact({"a": 0.2, "b": 0.2, "c": 0.4, "d": 0.2})
+    held = dict(space.held_by(mixture))
+    assert list(held) == space.binding(mixture)
+    assert len(held) == 4
+    for said, wider in held.items():
+        assert said not in wider.binding(mixture)
+        assert set(wider.binding(mixture)) == set(held) - {said}

@@ -1,0 +1,163 @@
+"""Figures hold the numbers they are given, and nothing to draw is no error."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import (
+    Cost,
+    CurvePoint,
+    Fidelity,
+    Role,
+    State,
+    Trial,
+    TrialResult,
+    TrialSpec,
+)
+from mixopt.plots import study as plots
+
+OBJECTIVE = Objective({"law": 1.0})
+VALUES = (1.9, 1.7, 1.8, 1.6)
+ARMS = {
+    "arms": [
+        {"name": "found", "mean": 1.6, "std": 0.0163, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
+        {"name": "natural", "mean": 1.8, "std": 0.0163, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
+        {"name": "stopped early", "mean": None},
+    ]
+}
+
+
+def trial(number: int, value: float, role: Role = Role.DESIGN) -> Trial:
+    mixture = Mixture.of({"law": 1 + number, "code": 4 - number})
+    result = TrialResult({"bpb/law": value}, (), Cost(100, 2.0, 1e6))
+    spec = TrialSpec(mixture, Fidelity("proxy", 10, 100), 0, role)
+    return Trial(number, spec, State.COMPLETE, result)
+
+
+TRIALS = [trial(number, value) for number, value in enumerate(VALUES)]
+
+
+def named(figure: go.Figure, name: str) -> go.Scatter:
+    return next(t for t in figure.data if t.name == name)
+
+
+@pytest.mark.parametrize(("against", "step"), [("tokens", 100), ("device_seconds", 2.0)])
+def test_best_so_far_never_rises_and_sums_the_cost(against: str, step: float) -> None:
+    selected = trial(3, 1.0, Role.SELECT)
+    line = named(plots.best_so_far([*TRIALS, selected], OBJECTIVE, against), "best so far")
+    assert list(line.y) == [1.9, 1.7, 1.7, 1.6]
+    assert list(line.x) == [step * i for i in range(1, 5)]
+
+
+def test_what_a_pruned_trial_cost_counts_but_it_is_no_point() -> None:
+    pruned = dataclasses.replace(trial(1, 0.5), state=State.PRUNED)
+    line = named(plots.best_so_far([TRIALS[0], pruned, *TRIALS[2:]], OBJECTIVE), "best so far")
+    assert list(line.y) == [1.9, 1.8, 1.6]
+    assert list(line.x) == [100, 300, 400]
+
+
+def test_epochs_stand_above_the_bars_where_tokens_and_budget_are_known() -> None:
+    mixtures = {"natural": Mixture.of({"law": 0.25, "code": 0.75})}
+    known = plots.mixture_bars(mixtures, available={"law": 100, "code": 300}, budget=800)
+    assert list(known.data[0].text) == ["2×", "2×"]
+    assert plots.mixture_bars(mixtures).data[0].text is None
+
+
+def test_an_arm_that_was_not_measured_is_not_drawn() -> None:
+    means = [t for t in plots.arms(ARMS, OBJECTIVE).data if t.name == "mean, 90 % interval"]
+    assert [list(t.y) for t in means] == [["found"], ["natural"]]
+
+
+def test_the_interval_of_a_mean_over_seeds_is_students() -> None:
+    mean = named(plots.arms(ARMS, OBJECTIVE), "mean, 90 % interval")
+    # t of 3 degrees of freedom at .95 (any table), for a deviation of .01633 over 4 seeds
+    assert mean.error_x.array[0] == pytest.approx(2.3534 * 0.01633 / 2, rel=1e-3)
+
+
+def test_one_seed_has_no_interval() -> None:
+    once = {"name": "found", "mean": 1.6, "std": None, "n": 1, "values": [1.6]}
+    mean = named(plots.arms({"arms": [once]}, OBJECTIVE), "mean, 90 % interval")
+    assert (mean.error_x.array[0], "±" in mean.hovertemplate) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "half"),
+    [({"predicted_low": 1.5, "predicted_high": 1.7}, 0.1), ({}, 1.645 * 0.01)],
+)
+def test_a_predicted_arm_has_the_interval_that_counts_seeds(
+    more: dict[str, float], half: float
+) -> None:
+    arm = {"name": "found", "mean": 1.6, "predicted_mean": 1.6, "predicted_std": 0.01} | more
+    drawn = named(plots.arms({"arms": [arm]}, OBJECTIVE), "predicted before, 90 % interval")
+    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "half"),
+    [({"predicted_interval": {"bpb/law": [1.5, 1.7]}}, 0.1), ({}, 1.645 * 0.01)],
+)
+def test_a_promoted_metric_has_the_interval_that_counts_seeds(
+    more: dict[str, object], half: float
+) -> None:
+    promotion = {"after": {"bpb/law": 1.6}, "predicted": {"bpb/law": [1.6, 0.01]}} | more
+    drawn = named(
+        plots.before_and_after(promotion, proxy="proxy of 4 parameters"),
+        "proxy of 4 parameters, 90 % interval of a run",
+    )
+    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
+
+
+def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
+    figure = plots.predicted_against_measured(
+        np.array([1.0, np.nan, 2.0]), np.array([1.1, 1.5, 1.9]), np.array([0.1, 0.1, 0.1])
+    )
+    assert list(figure.data[1].x) == [1.0, 2.0]
+
+
+def test_each_domain_has_a_panel_with_every_trial() -> None:
+    figure = plots.objective_by_weight(TRIALS, OBJECTIVE)
+    assert [a.text for a in figure.layout.annotations] == ["law", "code"]
+    assert [len(t.x) for t in figure.data] == [4, 4]
+
+
+def test_highlighted_curves_are_drawn_over_the_others() -> None:
+    curve = [CurvePoint(1, 50, {"bpb/law": 2.0}), CurvePoint(2, 100, {"bpb/law": 1.8})]
+    figure = plots.learning_curves({"a": curve, "b": curve}, OBJECTIVE, highlight={"a": "best"})
+    assert [t.name for t in figure.data] == ["other trials", "best"]
+
+
+def test_no_line_joins_evaluations_on_two_texts() -> None:
+    end = CurvePoint(2, 100, {"bpb/law": 1.5}, on_curve_text={"bpb/law": 1.8})
+    figure = plots.learning_curves({"a": [CurvePoint(1, 50, {"bpb/law": 2.0}), end]}, OBJECTIVE)
+    line, result = figure.data
+    assert list(line.y) == [2.0, 1.8]
+    assert (list(result.y), result.mode) == ([1.5], "markers")
+    assert result.name == "final evaluation, on more text"
+
+
+def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
+    figure = plots.expert_loads({"law": [0.9, 0.1], "code": [0.2, 0.8]}, ["law"])
+    assert list(figure.data[0].x) == ["law", "expert 1"]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: plots.best_so_far([], OBJECTIVE),
+        lambda: plots.objective_by_weight([], OBJECTIVE),
+        lambda: plots.learning_curves({}, OBJECTIVE),
+        lambda: plots.arms({}, OBJECTIVE),
+        lambda: plots.before_and_after({}),
+        lambda: plots.expert_loads({}),
+        lambda: plots.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),
+    ],
+)
+def test_nothing_to_draw_is_an_empty_figure(figure: object) -> None:
+    assert callable(figure)
+    assert figure().to_json()

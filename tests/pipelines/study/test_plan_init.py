@@ -1,0 +1,289 @@
+"""`mixopt init` writes a study file that means what it shows; `mixopt plan` prices it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mixopt import surrogates
+from mixopt.core.errors import CorpusError, MixoptError, StudyError
+from mixopt.core.recipe import Recipe
+from mixopt.corpus.build import build_corpus
+from mixopt.corpus.shards import Corpus
+from mixopt.models.config import ModelConfig
+from mixopt.models.learning_rates import advised_peak_rate
+from mixopt.models.upcycling import UPCYCLERS
+from mixopt.pipelines.study.checks import check_promotion
+from mixopt.pipelines.study.init import write_study_file
+from mixopt.pipelines.study.plan import Room, Step, planned_flops, rate_advice, show_plan, steps
+from mixopt.pipelines.study.session import open_session
+from mixopt.search import proposers
+from mixopt.search.designs import DESIGNS
+from mixopt.study.settings import Study, load_study
+from tests.conftest import write_sources
+from tests.pipelines.whole_study import STEP, write_study
+
+OWN = {"name", "corpus", "objective"}  # what no default can know
+
+
+@pytest.fixture
+def begun(text_corpus: Corpus, tmp_path: Path) -> Path:
+    """A study file as `mixopt init` leaves it."""
+    write_study_file(tmp_path / "mine.yaml", text_corpus.path)
+    return tmp_path / "mine.yaml"
+
+
+def leaves(values: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dictionaries, dotted, with its value."""
+    if not isinstance(values, dict) or not values:
+        yield at.removeprefix("."), values
+        return
+    for key, value in values.items():
+        yield from leaves(value, f"{at}.{key}")
+
+
+def at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def test_init_writes_a_valid_study_of_the_corpus(begun: Path, text_corpus: Corpus) -> None:
+    study = load_study(begun)
+    assert study.name == "mine"
+    assert study.objective == dict.fromkeys(text_corpus.targets, 1.0)
+    assert study.open_corpus().hash == text_corpus.hash
+
+
+def test_every_value_that_init_shows_is_the_default(begun: Path) -> None:
+    shown = yaml.safe_load(begun.read_text())
+    bare = Study(**{key: shown[key] for key in OWN}).model_dump(mode="json")
+    read = load_study(begun).model_dump(mode="json")
+    keys = [key for key, _ in leaves(shown) if key.split(".")[0] not in OWN]
+    assert len(keys) > 30
+    assert {key: at(read, key) for key in keys} == {key: at(bare, key) for key in keys}
+    assert read == bare  # and what it leaves out is not altered by what it shows
+
+
+def test_the_keys_that_init_only_mentions_are_valid_too(begun: Path) -> None:
+    text = begun.read_text()
+    assert "  # budget: 20B" in text
+    begun.write_text(
+        text.replace("  # budget: 20B", "  budget: 300k")
+        .replace("bounds: {}", "bounds: {law: [0.05, 0.6]}")
+        .replace("linear: []", "linear: [{weights: {law: 1, prose: 1}, at_most: 0.7}]")
+    )
+    study = load_study(begun)
+    assert study.budget == 300_000
+    assert study.mixture_space(study.open_corpus()).domains == ("law", "code", "prose")
+
+
+def test_init_replaces_no_file_unless_told_to(begun: Path, text_corpus: Corpus) -> None:
+    begun.write_text("mine")
+    with pytest.raises(StudyError, match=r"mine\.yaml.*--force"):
+        write_study_file(begun, text_corpus.path)
+    assert begun.read_text() == "mine"
+    write_study_file(begun, text_corpus.path, force=True)
+    assert load_study(begun).name == "mine"
+
+
+def test_init_wants_a_corpus(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="mixopt corpus build"):
+        write_study_file(tmp_path / "mine.yaml", tmp_path / "nowhere")
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_init_names_a_corpus_beside_it_by_its_relative_path(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus").symlink_to(text_corpus.path)
+    write_study_file(tmp_path / "mine.yaml", tmp_path / "corpus")
+    assert "\ncorpus: corpus " in (tmp_path / "mine.yaml").read_text()
+
+
+def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    plan = {step.name: (step.runs, step.tokens) for step in steps(study, text_corpus)}
+    assert plan == {
+        "first swarm": (6, 20 * STEP),
+        "rounds": (2, 20 * STEP),
+        "selection (at most)": (8, 20 * STEP),
+        "dense seed model": (1, 20 * STEP),
+        "domain experts": (2, 10 * STEP),
+        "upcycled model": (1, 20 * STEP),
+    }
+
+
+def test_a_command_counts_its_own_trainings_alone(text_corpus: Corpus, tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    flops = {step.name: step.flops for step in steps(study, text_corpus)}
+    swarm, rounds, selection, *promotion = flops.values()
+    counted = {
+        command: planned_flops(study, text_corpus, command)
+        for command in ("search", "select", "promote", "run")
+    }
+    assert counted["search"] == swarm + rounds
+    assert counted["select"] == selection
+    assert counted["promote"] == sum(promotion)
+    assert counted["run"] == pytest.approx(sum(flops.values()))
+
+
+def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path) -> None:
+    search = {"trials": 8, "repeats": 2, "rounds": 3, "batch": 4}
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, search=search))
+    plan = {step.name: step for step in steps(study, text_corpus)}
+    swarm, rounds, seed = (plan[n] for n in ("first swarm", "rounds", "dense seed model"))
+    alone, packed, asked = Room(slots=2), Room(slots=2, most=4), Room(2, most=4, busy=False)
+    assert [room.cohorts(10) for room in (packed, asked)] == [[3, 3, 2, 2], [4, 3, 3]]
+    each = swarm.tokens / 100  # seconds of a training alone at 100 tokens per second
+    assert swarm.wall_seconds(alone, 100) == pytest.approx(5 * each)
+    assert swarm.wall_seconds(packed, 100) == pytest.approx((3 + 2) * each)
+    assert swarm.wall_seconds(packed, 200) == pytest.approx((3 + 2) * each / 2)
+    # each round waits for the one before: 2 + 2 proposals, three times, on two slots
+    assert rounds.wall_seconds(packed, 100) == pytest.approx(3 * 2 * each)
+    assert rounds.device_seconds(100) == pytest.approx(12 * each)
+    assert seed.cohorts(packed) == [1]
+
+
+def test_only_models_that_the_law_of_rates_speaks_of_are_advised() -> None:
+    large = ModelConfig(width=1024, layers=12, heads=16, experts=8, expert_width=2048)
+    steps = [Step(name, 1, 100, large, Recipe(), 1) for name in ("first swarm", "rounds")]
+    (once,) = rate_advice(steps)
+    assert once.startswith("Learning rate, first swarm: 0.01 is asked for")
+    assert f"would take {advised_peak_rate(large):.2g}" in once
+    small = Step("dense seed model", 1, 100, ModelConfig(), Recipe(), 1)
+    assert "no advice" in rate_advice([*steps, small])[1]
+
+
+def test_a_plan_says_how_large_its_cohorts_are(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, ray={"cohort": 4})
+    show_plan(file, slots=2)
+    assert "cohorts of up to 4" in capsys.readouterr().out
+
+
+def test_a_plan_names_the_domains_that_are_too_small(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = text_corpus.tokens["code"]
+    file = write_study(
+        tmp_path / "study.yaml", text_corpus.path, space={"budget": 8 * tokens, "max_epochs": 2}
+    )
+    show_plan(file, slots=2)
+    said = capsys.readouterr().out
+    assert "code: at most 25.0%" in said
+    assert "2 trainings at once" in said
+    assert "(2502.05172) has no advice for models of less than 10M" in " ".join(said.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # nothing was begun
+
+
+def test_a_promotion_that_could_not_be_upcycled_is_refused_before_anything_is_trained(
+    tmp_path: Path, text_corpus: Corpus
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"name: s\ncorpus: {text_corpus.path}\nobjective: {{notes: 1}}\n"
+        "promote: {model: {experts: 8}}\n"
+    )
+    with pytest.raises(StudyError, match=r"promote: experts: 8 experts .* 3 dense models"):
+        check_promotion(load_study(file), text_corpus)
+
+
+def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path: Path) -> None:
+    sources = write_sources(tmp_path / "text")
+    kept = [row for row in sources.read_text().splitlines() if "prose" not in row]
+    sources.write_text("\n".join(kept) + "\n")
+    corpus = build_corpus(sources, tmp_path / "corpus")
+    write_study_file(tmp_path / "study.yaml", tmp_path / "corpus")
+    study = load_study(tmp_path / "study.yaml")
+    assert study.promote is not None
+    assert study.promote.model.experts == 3  # two domains and the seed
+    check_promotion(study, corpus)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"search": {"surrogate": "effectiv-data"}}, "Did you mean 'effective-data'"),
+    ({"search": {"surrogate": "absent.place:Model"}}, "does not import"),
+    (
+        {"space": {"bounds": {"law": [0.5, 0.5], "code": [0.5, 0.5]}}},
+        r"study\.yaml: space: the space holds only 1 distinct mixture, 5 were asked",
+    ),
+    (
+        {"space": {"bounds": {"law": [0.7, 1], "code": [0.7, 1]}}},
+        r"study\.yaml: space\.bounds: the lower bounds sum to 1\.4",
+    ),
+    (
+        {"space": {"bounds": {"law": [0.9, 0.1]}}},
+        r"study\.yaml: space\.bounds\.law: its lower bound 0\.9 lies above",
+    ),
+    (
+        {"space": {"bounds": {d: [0, 0.1] for d in ("law", "code", "prose")}}},
+        r"study\.yaml: space\.bounds: the upper bounds sum to 0\.3",
+    ),
+    ({"space": {"budget": "1T"}}, r"study\.yaml: space\.max_epochs: the upper bounds sum to"),
+    (
+        {"space": {"linear": [{"weights": {"law": -1}, "at_most": -2}]}},
+        r"study\.yaml: space\.linear: no mixture within the bounds satisfies",
+    ),
+    (
+        {"objective": {"notes": 1, "bpb/notes": 1}},
+        r"study\.yaml: objective: metric 'bpb/notes' is named twice",
+    ),
+    (
+        {"search": {"proposer": "pareto", "pruner": {}}},
+        r"study\.yaml: search\.pruner: the proposer",
+    ),
+    ({"promote": {"model": {"experts": 9}}}, r"study\.yaml: promote: experts: 9 experts"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
+def test_a_study_that_is_refused_binds_no_folder_to_its_settings(
+    text_corpus: Corpus, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(MixoptError, match=said), open_session(file):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_a_study_that_was_refused_for_its_tasks_opens_once_they_are_corrected(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    tasks = tmp_path / "exam.jsonl"
+    tasks.write_text("no question\n")
+    settings = {"mlflow": {"enabled": False}, "tasks": {"exam": {"path": "exam.jsonl"}}}
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(CorpusError, match="exam"), open_session(file):
+        pass
+    tasks.write_text('{"context": "Two and two are", "continuation": " four"}\n')
+    with open_session(file) as session:
+        assert session.study.begun
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
+def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
+    text_corpus: Corpus,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    said: str,
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    with pytest.raises(MixoptError, match=said):
+        show_plan(file, slots=2)
+    assert capsys.readouterr().out == ""
+
+
+def test_init_lists_every_registered_part(begun: Path) -> None:
+    words = set(re.findall(r"[\w-]+", begun.read_text()))
+    for known in (surrogates.KNOWN, proposers.KNOWN, DESIGNS, UPCYCLERS):
+        assert set(known) <= words

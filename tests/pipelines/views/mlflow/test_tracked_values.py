@@ -1,0 +1,112 @@
+"""What a trial shows of its routing."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.trials import Cost, CurvePoint, Fidelity, State, Trial, TrialResult, TrialSpec
+from mixopt.pipelines.views.mlflow.tracked_values import (
+    best_so_far,
+    promotion_finals,
+    trial_metrics,
+    trial_tags,
+    verdict_metrics,
+)
+from mixopt.study.records import trial_folder
+
+
+def trial(**routing: object) -> Trial:
+    metrics = {"bpb/law": 2.0}
+    result = TrialResult(metrics, (CurvePoint(8, 512, metrics),), Cost(512, 3.0, 1e9), **routing)
+    spec = TrialSpec(Mixture.of({"law": 1}), Fidelity("proxy", 10, 512), 0)
+    return Trial(0, spec, State.COMPLETE, TrialResult.from_json(result.to_json()))
+
+
+def shown(one: Trial, home: Path) -> dict[str, float]:
+    return {name: value for name, value, _, _ in trial_metrics(one, home, Objective({"law": 1}), 0)}
+
+
+def test_routing_is_shown_per_domain(tmp_path: Path) -> None:
+    routing = {
+        "loads": {"law": (0.5, 0.25, 0.25, 0.0)},
+        "entropies": {"law": 0.6},
+        "dropped": {"law": 0.01},
+    }
+    found = shown(trial(**routing), tmp_path)
+    assert found["router/peak_load/law"] == pytest.approx(2.0)
+    assert found["router/entropy/law"] == 0.6
+    assert found["router/dropped/law"] == 0.01
+
+
+def test_a_curve_is_of_one_text_and_the_result_stands_beside_it(tmp_path: Path) -> None:
+    curve = trial_folder(tmp_path, 0) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    way = {"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}}
+    end = {"step": 8, "tokens": 512, "metrics": {"bpb/law": 2.0}, "on_curve_text": {"bpb/law": 2.4}}
+    curve.write_text("\n".join(map(json.dumps, (way, end))))
+    told = list(trial_metrics(trial(), tmp_path, Objective({"law": 1}), 0))
+    assert [m[1] for m in told if m[0] == "curve/bpb/law"] == [2.5, 2.4]
+    assert [m[1] for m in told if m[0] == "bpb/law"] == [2.0]
+
+
+def test_a_pruned_trial_shows_its_curve_and_cost_and_no_objective(tmp_path: Path) -> None:
+    pruned = dataclasses.replace(trial(), state=State.PRUNED, message="it would hardly win")
+    curve = trial_folder(tmp_path, 0) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    curve.write_text('{"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}, "seconds": 1.0}\n')
+    found = shown(pruned, tmp_path)
+    assert found["curve/bpb/law"] == 2.5
+    assert "bpb/law" not in found  # a result on the way is none at the end
+    assert found["cost/tokens"] == 512
+    assert "objective" not in found
+    tags = trial_tags(pruned)
+    assert tags["mixopt.state"] == "pruned"
+    assert "mixopt.failure" not in tags
+    assert tags["mlflow.note.content"] == "**pruned**: it would hardly win"
+
+
+def test_the_cost_of_pruned_trials_is_in_the_sums() -> None:
+    one, other = trial(), dataclasses.replace(trial(), number=2)
+    pruned = dataclasses.replace(trial(), number=1, state=State.PRUNED)
+    points = best_so_far([one, pruned, other], Objective({"law": 1}), 0)
+    assert [(v, step) for name, v, step, _ in points if name == "best/tokens"] == [
+        (512, 1),
+        (3 * 512, 2),
+    ]
+
+
+def test_a_dense_model_shows_none(tmp_path: Path) -> None:
+    assert not [name for name in shown(trial(), tmp_path) if name.startswith("router/")]
+
+
+def test_a_verdict_shows_what_was_foretold_and_whether_it_held() -> None:
+    arm = {"name": "natural", "mean": 2.0, "predicted_low": 1.9, "predicted_high": 2.2}
+    verdict = {
+        "arms": [arm | {"inside": True}],
+        "seed_scatter": {"std": 0.03, "freedom": 4.5, "runs": 6},
+    }
+    found = {name: value for name, value, _, _ in verdict_metrics(verdict, 0)}
+    assert found["selection/natural/predicted_low"] == 1.9
+    assert found["selection/natural/predicted_high"] == 2.2
+    assert found["selection/natural/inside"] == 1.0
+    assert found["selection/seed_scatter/std"] == 0.03
+    assert found["selection/seed_scatter/freedom"] == 4.5
+
+
+def test_a_verdict_without_repeats_shows_none_of_it() -> None:
+    verdict = {"arms": [{"name": "natural", "mean": 2.0, "inside": None}], "seed_scatter": None}
+    assert [name for name, *_ in verdict_metrics(verdict, 0)] == ["selection/natural/mean"]
+
+
+def test_a_promotion_shows_the_interval_of_a_run() -> None:
+    result = {
+        "predicted": {"bpb/law": [2.0, 0.01]},
+        "predicted_interval": {"bpb/law": [1.9, 2.1]},
+    }
+    found = {name: value for name, value, _, _ in promotion_finals(result, 0)}
+    assert found["proxy_predicted_low/bpb/law"] == 1.9
+    assert found["proxy_predicted_high/bpb/law"] == 2.1

@@ -1,0 +1,113 @@
+"""The report opens anywhere, at any stage of a study, and says in words what was found."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mixopt.io import files
+from mixopt.pipelines.study.status import show_status
+from mixopt.pipelines.views.report import gather, render, write_report
+from mixopt.study import records
+from mixopt.study.settings import Study
+from tests.pipelines.finished_study import finished_study, write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return finished_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def page(study: Study) -> str:
+    return write_report(study).read_text()
+
+
+def without_scripts(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_needs_no_network(page: str) -> None:
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
+    assert page.count("plotly.js v") == 1  # inlined, and only once
+
+
+def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study: Study) -> None:
+    arms = {arm["name"]: arm for arm in records.read_verdict(study.home)["arms"]}
+    lead = re.search(r'<p class="lead">(.*?)</p>', page)
+    assert lead is not None
+    assert lead[1].startswith("The found mixture is promoted")
+    assert f"{arms['found']['mean']:.4f}" in lead[1]
+    assert f"{arms['natural']['mean']:.4f}" in lead[1]
+
+
+def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == [
+        "The mixtures",
+        "Selection",
+        "Promotion",
+        "Search",
+        "Surrogate",
+        "Failed trials",
+        "To go on",
+        "Settings and versions",
+    ]
+    text = without_scripts(page)
+    assert "50.0% (3.3×)" in text  # weight and implied epochs of the found mixture
+    assert "4 epochs of 90k tokens" in text
+    assert "mixopt sync" in text
+
+
+def test_looking_at_a_study_writes_nothing_into_its_folder(study: Study, tmp_path: Path) -> None:
+    def files_there() -> dict[Path, tuple[int, bytes]]:
+        there = [path for path in study.home.rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in there}
+
+    write_report(study)  # as the driver does
+    before = files_there()
+    show_status(study.path)
+    page = write_report(study, tmp_path / "page.html")
+    assert page.read_text().rstrip().endswith("</html>")
+    assert files_there() == before
+
+
+def test_what_comes_from_outside_is_escaped(page: str) -> None:
+    assert "&lt;nan&gt;" in page
+    assert "<nan>" not in without_scripts(page)
+
+
+def test_a_study_without_trials_has_a_report(tmp_path: Path) -> None:
+    page = write_report(write_study(tmp_path)).read_text()
+    assert "0 of 0 trials are complete" in page
+
+
+def test_a_study_without_a_verdict_reports_its_search(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trials=7)
+    (study.home / "verdict.json").unlink()
+    (study.home / "promotion" / "result.json").unlink()
+    page = write_report(study).read_text()
+    assert "Nothing is selected yet" in page
+    assert "best observed" in page
+    assert "<h2>Promotion</h2>" not in page
+
+
+def test_a_natural_mixture_that_stays_is_explained(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trials=7)
+    verdict = records.read_verdict(study.home)
+    verdict |= {"promoted": "natural", "reason": "the found mixture is better with only 71 %"}
+    files.write_json(study.home / "verdict.json", verdict)
+    page = write_report(study).read_text()
+    assert "The natural mixture is promoted: the found mixture is better with only 71 %." in page
+
+
+def test_a_report_is_written_without_the_corpus_and_from_a_torn_promotion(tmp_path: Path) -> None:
+    study = finished_study(tmp_path, trials=7)
+    study.corpus_path.rename(tmp_path / "elsewhere")
+    (study.home / "promotion" / "result.json").write_text('{"method": "branch')
+    told = gather(study)
+    assert told.available == {}
+    assert told.promotion == {}
+    assert "epochs over the domain" not in without_scripts(render(told))
