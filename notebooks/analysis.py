@@ -32,6 +32,7 @@ import polars as pl
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Role, TrialTable
 from mixopt.corpus.shards import Corpus
+from mixopt.io import trial_files
 from mixopt.plots import study as plots
 from mixopt.study import identity, records
 from mixopt.study.frames import trials_frame
@@ -78,7 +79,7 @@ plots.best_so_far(trials, objective)
 
 # %%
 told = [t for t in trials if t.result is not None]  # complete, or pruned on the way
-curves = {f"trial {t.number}": records.read_curve(study.home, t) for t in told}
+curves = {f"trial {t.number}": trial_files.read_curve(study.home, t) for t in told}
 done = frame.filter(pl.col("role") != "select").drop_nulls("objective").sort("objective")
 best = f"trial {done['trial'][0]}"
 plots.learning_curves(curves, objective, highlight={best: "best observed"})

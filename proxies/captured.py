@@ -85,7 +85,7 @@ class CapturedStep(Step):
         self._ids_KBT: Tensor | None = None
         self._nats_K: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(self._device)
 
     @property
     def replayed(self) -> bool:

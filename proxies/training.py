@@ -29,6 +29,7 @@ from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.io import token_losses
 from mixopt.io.files import write_bytes, write_json
+from mixopt.io.trial_files import CHECKPOINT, CURVE
 from mixopt.models import team
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
@@ -42,7 +43,6 @@ from mixopt.proxies.memory import keep_freed_memory
 from mixopt.proxies.optimizer import CohortOptimizer
 from mixopt.proxies.precision import DTYPES, choose_precision
 from mixopt.proxies.schedules import rate_share
-from mixopt.study.records import CHECKPOINT, CURVE
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 

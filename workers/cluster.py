@@ -162,7 +162,7 @@ def check_address(address: str | None) -> None:
 def _names_of(host: str) -> list[str]:
     """Hosts to ask; Ray takes this machine's address for `localhost`."""
     if host in ("localhost", "127.0.0.1"):
-        return [host, ray.util.get_node_ip_address()]  # type: ignore[no-untyped-call]
+        return [host, ray.util.get_node_ip_address()]
     return [host]
 
 
@@ -201,7 +201,7 @@ def check_connection() -> None:
     """
     context = ray.get_runtime_context()
     _insist("Ray's head", endpoint(context.gcs_address))
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
+    for node in ray.nodes():
         if node["NodeID"] == context.get_node_id():
             here = (node["NodeManagerAddress"], node["NodeManagerPort"])
             _insist("Ray on the driver's machine", here)
@@ -234,13 +234,13 @@ def _answers_soon(host: str, port: int) -> bool:
 
 def node_ids() -> frozenset[str]:
     """Ids of the nodes that Ray takes for alive."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()
     return frozenset(node["NodeID"] for node in nodes if node["Alive"])
 
 
 def all_answer(ids: frozenset[str]) -> bool:
     """Whether all nodes `ids` are alive and accept a connection; Ray notices a death later."""
-    nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    nodes = {node["NodeID"]: node for node in ray.nodes()}
     found = [nodes[i] for i in ids if i in nodes and nodes[i]["Alive"]]
     return len(found) == len(ids) and all(
         accepts(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in found
@@ -261,7 +261,7 @@ def too_small(resources: Resources) -> bool:
 
     A head node without CPUs is none of them: its workers may have been lost, or are to come.
     """
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()
     offered = any(node["Alive"] and node["Resources"].get("CPU", 0) for node in nodes)
     return offered and slots(resources) < 1
 
@@ -269,7 +269,7 @@ def too_small(resources: Resources) -> bool:
 def slots(resources: Resources) -> int:
     """How many trials fit on the cluster at once, as it is now."""
     total = 0
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
+    for node in ray.nodes():
         if not node["Alive"]:
             continue
         has = node["Resources"]

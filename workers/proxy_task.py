@@ -26,7 +26,7 @@ from mixopt.core.errors import CorpusError, FileError, LedgerError, is_out_of_me
 from mixopt.core.trials import Failure, Outcome
 from mixopt.io import files, locks, markers
 from mixopt.io.token_losses import TOKENS
-from mixopt.study.records import CHECKPOINT, CURVE
+from mixopt.io.trial_files import CHECKPOINT, CURVE
 
 ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_REPORTS = 1.0

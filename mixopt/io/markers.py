@@ -10,7 +10,7 @@ from typing import Any
 
 from mixopt.io import files
 from mixopt.io.token_losses import TOKENS
-from mixopt.study.records import CURVE, MARKER
+from mixopt.io.trial_files import CURVE, MARKER
 
 WEIGHTS, SHAPE, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 VOUCHED = (CURVE, WEIGHTS, SHAPE, TOKENIZER, TOKENS)

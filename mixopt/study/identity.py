@@ -14,7 +14,7 @@ from typing import Any
 
 from mixopt.core.errors import LedgerError
 from mixopt.io import files
-from mixopt.study.records import trial_folder
+from mixopt.io.trial_files import trial_folder
 from mixopt.study.storage import BEGIN_ANEW, kept_by_studies
 
 FILE = "identity.json"

@@ -40,12 +40,12 @@ from mixopt.core.trials import Fidelity
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files, yaml_lines
+from mixopt.io.trial_files import trial_folder
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.search import designs, proposers
 from mixopt.search.pruning import FEWEST
 from mixopt.study.named import Registered
-from mixopt.study.records import trial_folder
 
 if TYPE_CHECKING:
     from mixopt.corpus.tasks import Task

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mixopt.core.trials import State, Trial
 from mixopt.io import files
+from mixopt.io.trial_files import CHECKPOINT, COHORT, cohort_folder, read_cohorts
 from mixopt.study.ledger import Ledger
-from mixopt.study.records import CHECKPOINT, COHORT, cohort_folder, read_cohorts
 from mixopt.workers.proxy_task import Work, finished, join
 
 

@@ -14,9 +14,9 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Limits, Role, Trial, TrialSpec, TrialTable
 from mixopt.io import token_losses
+from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.session import Session, add_missing, run_trials
 from mixopt.search import proposers, pruning
-from mixopt.study.records import read_curve, trial_folder
 from mixopt.study.rounds import Round
 from mixopt.surrogates import diagnostics, noise
 from mixopt.surrogates.base import Surrogate, learn

@@ -36,6 +36,7 @@ from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, TrialSpec
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files, locks
+from mixopt.io.trial_files import trial_folder
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.checks import check, kept_domains
 from mixopt.pipelines.study.cohorts import Cohort, Packing
@@ -45,7 +46,6 @@ from mixopt.pipelines.views.wording import command
 from mixopt.proxies.job import Job
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
-from mixopt.study.records import trial_folder
 from mixopt.study.settings import FROZEN, Study, digest, freeze, load_study
 from mixopt.workers.cluster import Resources, connect
 from mixopt.workers.cluster import slots as cluster_slots

@@ -11,9 +11,9 @@ from mixopt import surrogates
 from mixopt.core.errors import MixoptError
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Role, State, TrialTable
+from mixopt.io import trial_files
 from mixopt.pipelines.views.wording import best_trial, proxy_label
 from mixopt.plots import study as plots
-from mixopt.study import records
 from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def search_figures(told: Told) -> list[go.Figure]:
         return []
     stopped = [t for t in told.trials if t.state is State.PRUNED]
     curves = {
-        f"trial {t.number}": records.read_curve(told.study.home, t)
+        f"trial {t.number}": trial_files.read_curve(told.study.home, t)
         for t in (*done, *stopped)
         if t.spec.role is not Role.SELECT
     }

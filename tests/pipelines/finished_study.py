@@ -17,9 +17,9 @@ from mixopt.core.trials import Cost, CurvePoint, Failure, Fidelity, Role, TrialR
 from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecord, file_sha256
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
+from mixopt.io.trial_files import trial_folder
 from mixopt.study.identity import Identity, claim
 from mixopt.study.ledger import Ledger
-from mixopt.study.records import trial_folder
 from mixopt.study.settings import Study, freeze, load_study
 
 TOKENS = {

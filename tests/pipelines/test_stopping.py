@@ -10,8 +10,8 @@ import pytest
 
 from mixopt.corpus.shards import Corpus
 from mixopt.io import locks
+from mixopt.io.trial_files import CHECKPOINT
 from mixopt.pipelines.stopping import stoppable
-from mixopt.study.records import CHECKPOINT
 from mixopt.study.settings import load_study
 from tests.pipelines.held import HOLD, HeldRouter
 from tests.pipelines.whole_study import (

@@ -12,12 +12,12 @@ from mixopt.core.recipe import Recipe
 from mixopt.core.trials import Failure, Outcome, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import token_losses
+from mixopt.io.trial_files import CHECKPOINT, CURVE
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.checkpoint import load_state, save_state
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import Progress, train
-from mixopt.study.records import CHECKPOINT, CURVE
 
 MODEL = ModelConfig(width=16, layers=2, heads=2, expert_width=16)
 RECIPE = Recipe(

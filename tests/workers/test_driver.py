@@ -23,10 +23,10 @@ from mixopt.core.trials import TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
 from mixopt.io.token_losses import TOKENS
+from mixopt.io.trial_files import CHECKPOINT, CURVE, MARKER
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.study.records import CHECKPOINT, CURVE, MARKER
 from mixopt.workers import driver
 from mixopt.workers.cluster import Resources, check_address, check_connection
 from mixopt.workers.proxy_task import ATTEMPTS, Work, finished, join, perform

@@ -24,7 +24,7 @@ import ray
 from ray.cluster_utils import Cluster
 from mixopt.corpus.shards import Corpus
 from mixopt.core.errors import TrainingError
-from mixopt.study.records import CHECKPOINT
+from mixopt.io.trial_files import CHECKPOINT
 from tests.workers.test_driver import work
 from mixopt.workers import driver
 from mixopt.workers.cluster import Resources

@@ -14,10 +14,10 @@ from typing import Any
 
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
+from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.pipelines.views.wording import count
-from mixopt.study import records
 from mixopt.study.frames import objective_value
 
 Metric = tuple[str, float, int, int]
@@ -38,7 +38,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
     Per validation domain, `router/peak_load` is the largest share that an expert has of the
     assignments, by an even share: 1 is balanced, the number of experts is all on one.
     """
-    curve = records.read_curve(home, trial)
+    curve = trial_files.read_curve(home, trial)
     yield from curve_metrics(curve, start)
     if trial.result is None or not curve:
         return

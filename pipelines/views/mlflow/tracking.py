@@ -22,6 +22,7 @@ from mixopt.core import urls
 from mixopt.core.errors import MixoptError
 from mixopt.core.trials import State, Trial
 from mixopt.corpus.manifest import digest
+from mixopt.io import trial_files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.pipelines.views import wording
 from mixopt.pipelines.views.mlflow import tracked_values as values
@@ -269,15 +270,16 @@ class Tracker:
             tags={**values.trial_tags(trial), "mixopt.told": told},
         )
         if status in ENDED:  # last: only now is it all there
-            end = records.finished_at(self.study.home, trial.number) or time.time()
+            end = trial_files.finished_at(self.study.home, trial.number) or time.time()
             store.end(child.run, status, max(end, child.started / 1000))
         elif child.status != status:
             store.client.update_run(child.run, status=status)
         self._children[trial.number] = replace(child, told=told, status=status)
 
     def _create_child(self, store: RunStore, trial: Trial, spec: str) -> _Child:
-        end = records.finished_at(self.study.home, trial.number) or time.time()
-        curve = records.read_curve(self.study.home, trial)  # of a cohort longer than its own cost
+        end = trial_files.finished_at(self.study.home, trial.number) or time.time()
+        # of a cohort longer than its own cost
+        curve = trial_files.read_curve(self.study.home, trial)
         spent = curve[-1].seconds if curve else 0.0
         tags = {**self._tags("trial"), "mixopt.trial": str(trial.number), "mixopt.spec": spec}
         return _child(store.create(f"trial {trial.number:04d}", tags, end - spent))
@@ -308,7 +310,7 @@ class Tracker:
                 **{key: result[key] for key in facts if result.get(key) is not None},
             },
             metrics=[
-                *curve_metrics(records.curve_points(result.get("curve", [])), start),
+                *curve_metrics(trial_files.curve_points(result.get("curve", [])), start),
                 *values.promotion_finals(result, round(end * 1000)),
             ],
             tags={"mlflow.note.content": wording.promotion_markdown(result)},

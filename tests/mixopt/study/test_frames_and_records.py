@@ -21,6 +21,7 @@ from mixopt.core.trials import (
     TrialResult,
     TrialSpec,
 )
+from mixopt.io import trial_files
 from mixopt.study import records
 from mixopt.study.frames import trials_frame
 
@@ -51,7 +52,7 @@ def test_a_frame_of_no_trials_still_has_its_columns() -> None:
 
 
 def write_curve(home: Path, lines: list[str]) -> None:
-    folder = records.trial_folder(home, DONE.number)
+    folder = trial_files.trial_folder(home, DONE.number)
     folder.mkdir(parents=True)
     (folder / "curve.jsonl").write_text("\n".join(lines))
 
@@ -64,24 +65,24 @@ def test_a_curve_keeps_the_later_of_two_lines_for_a_step_and_drops_a_torn_one(
     tmp_path: Path,
 ) -> None:
     write_curve(tmp_path, [point(1, 9.0), point(1, 2.0), point(2, 1.8), '{"step": 3, "tok'])
-    curve = records.read_curve(tmp_path, DONE)
+    curve = trial_files.read_curve(tmp_path, DONE)
     assert [p.metrics["bpb/law"] for p in curve] == [2.0, 1.8, 1.5]
     assert curve[-1].tokens == 300
 
 
 def test_a_curve_ends_with_the_final_metrics_not_beside_them(tmp_path: Path) -> None:
     write_curve(tmp_path, [point(1, 2.0), point(3, 1.51)])
-    assert records.read_curve(tmp_path, DONE)[-1] == CurvePoint(3, 300, {"bpb/law": 1.5})
-    assert len(records.read_curve(tmp_path, DONE)) == 2
+    assert trial_files.read_curve(tmp_path, DONE)[-1] == CurvePoint(3, 300, {"bpb/law": 1.5})
+    assert len(trial_files.read_curve(tmp_path, DONE)) == 2
 
 
 def test_the_end_of_a_curve_keeps_what_compares_with_the_points_before(tmp_path: Path) -> None:
     last = json.loads(point(3, 1.51)) | {"on_curve_text": {"bpb/law": 1.7}}
     write_curve(tmp_path, [point(1, 2.0), json.dumps(last)])
-    curve = records.read_curve(tmp_path, DONE)
+    curve = trial_files.read_curve(tmp_path, DONE)
     assert curve[-1].metrics == {"bpb/law": 1.5}
     assert [p.comparable["bpb/law"] for p in curve] == [2.0, 1.7]
-    again = records.curve_points([dataclasses.asdict(p) for p in curve])
+    again = trial_files.curve_points([dataclasses.asdict(p) for p in curve])
     assert again == curve
 
 
@@ -89,18 +90,18 @@ def test_a_trial_that_trains_in_a_cohort_shows_its_own_part_of_the_cohorts_curve
     tmp_path: Path,
 ) -> None:
     running = dataclasses.replace(FAILED, number=5, state=State.RUNNING)
-    folder = records.cohort_folder(tmp_path, [3, 5])
+    folder = trial_files.cohort_folder(tmp_path, [3, 5])
     folder.mkdir(parents=True)
-    (folder / records.COHORT).write_text('{"trials": [3, 5]}')
+    (folder / trial_files.COHORT).write_text('{"trials": [3, 5]}')
     lines = [json.loads(point(step, step + k)) | {"proxy": k} for step in (1, 2) for k in (0, 1)]
-    (folder / records.CURVE).write_text("\n".join(map(json.dumps, lines)))
-    assert records.training_folder(tmp_path, 5) == (folder, 1)
-    assert [p.metrics["bpb/law"] for p in records.read_curve(tmp_path, running)] == [2.0, 3.0]
-    assert records.read_curve(tmp_path, dataclasses.replace(running, number=4)) == []
-    own = records.trial_folder(tmp_path, 5)  # once it has ended
+    (folder / trial_files.CURVE).write_text("\n".join(map(json.dumps, lines)))
+    assert trial_files.training_folder(tmp_path, 5) == (folder, 1)
+    assert [p.metrics["bpb/law"] for p in trial_files.read_curve(tmp_path, running)] == [2.0, 3.0]
+    assert trial_files.read_curve(tmp_path, dataclasses.replace(running, number=4)) == []
+    own = trial_files.trial_folder(tmp_path, 5)  # once it has ended
     own.mkdir(parents=True)
-    (own / records.CURVE).write_text(json.dumps(lines[1]))
-    assert len(records.read_curve(tmp_path, running)) == 1
+    (own / trial_files.CURVE).write_text(json.dumps(lines[1]))
+    assert len(trial_files.read_curve(tmp_path, running)) == 1
 
 
 def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:
@@ -108,8 +109,8 @@ def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:
     assert records.read_verdict(tmp_path) == {}
     assert records.read_promotion(tmp_path) == {}
     assert records.read_settings(tmp_path) == {}
-    assert records.finished_at(tmp_path, 0) is None
-    assert records.read_curve(tmp_path, FAILED) == []
+    assert trial_files.finished_at(tmp_path, 0) is None
+    assert trial_files.read_curve(tmp_path, FAILED) == []
 
 
 @pytest.mark.parametrize(

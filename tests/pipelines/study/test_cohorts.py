@@ -19,6 +19,7 @@ from mixopt.core.recipe import Recipe
 from mixopt.core.trials import Failure, Fidelity, Outcome, Trial, TrialSpec
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files, markers
+from mixopt.io.trial_files import CHECKPOINT, COHORT, read_cohorts, trial_folder
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.cohorts import Cohort, Packing, sizes
 from mixopt.pipelines.study.run import run_study
@@ -28,7 +29,6 @@ from mixopt.pipelines.views.console import Display, make_console
 from mixopt.proxies.job import Job
 from mixopt.study.identity import Identity
 from mixopt.study.ledger import Ledger
-from mixopt.study.records import CHECKPOINT, COHORT, read_cohorts, trial_folder
 from mixopt.study.settings import load_study
 from mixopt.workers.proxy_task import Work
 from tests.pipelines.whole_study import MODEL, RECIPE, STEP, change, ledger_trials, write_study

@@ -14,8 +14,8 @@ import pytest
 from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Failure, State, TrialSpec
 from mixopt.corpus.shards import Corpus
+from mixopt.io.trial_files import CHECKPOINT
 from mixopt.pipelines.study.session import add_missing, open_session, run_trials
-from mixopt.study.records import CHECKPOINT
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import RECIPE, STEP, write_study
 

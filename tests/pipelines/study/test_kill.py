@@ -18,8 +18,8 @@ import pytest
 from mixopt.core.errors import CheckpointError
 from mixopt.core.trials import State, Trial
 from mixopt.corpus.shards import Corpus
+from mixopt.io.trial_files import CHECKPOINT, read_cohorts, trial_folder
 from mixopt.proxies.checkpoint import load_state
-from mixopt.study.records import CHECKPOINT, read_cohorts, trial_folder
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.held import HOLD, HeldRouter
 from tests.pipelines.whole_study import (

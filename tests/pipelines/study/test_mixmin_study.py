@@ -14,10 +14,10 @@ from mixopt.core.errors import CheckpointError
 from mixopt.core.trials import Role, State, Trial
 from mixopt.corpus.shards import Corpus
 from mixopt.io import token_losses
+from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.search import propose, search_trials
 from mixopt.pipelines.study.session import open_session
-from mixopt.study.records import trial_folder
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.whole_study import ledger_trials, write_study
 

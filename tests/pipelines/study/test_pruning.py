@@ -14,6 +14,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Role, State, Trial, TrialSpec
 from mixopt.corpus.shards import Corpus
+from mixopt.io.trial_files import read_cohorts, read_curve, trial_folder
 from mixopt.pipelines.study.checks import check_search
 from mixopt.pipelines.study.plan import show_plan
 from mixopt.pipelines.study.run import sync_study
@@ -25,7 +26,6 @@ from mixopt.pipelines.views.console import Display, make_console
 from mixopt.pipelines.views.report import write_report
 from mixopt.proxies.checkpoint import load_state
 from mixopt.search.designs import design
-from mixopt.study.records import read_cohorts, read_curve, trial_folder
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.study.test_kill import kill
 from tests.pipelines.whole_study import (

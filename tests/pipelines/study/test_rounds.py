@@ -14,10 +14,10 @@ import yaml
 from mixopt.core.trials import State
 from mixopt.corpus.shards import Corpus
 from mixopt.io.token_losses import kept
+from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.search import propose, require_complete, search_trials
 from mixopt.pipelines.study.session import open_session
-from mixopt.study.records import trial_folder
 from mixopt.study.rounds import Round
 from mixopt.study.settings import load_study
 from tests.pipelines.made_runs import Run

@@ -9,6 +9,7 @@ import pytest
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, CurvePoint, Fidelity, State, Trial, TrialResult, TrialSpec
+from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.views.mlflow.tracked_values import (
     best_so_far,
     promotion_finals,
@@ -16,7 +17,6 @@ from mixopt.pipelines.views.mlflow.tracked_values import (
     trial_tags,
     verdict_metrics,
 )
-from mixopt.study.records import trial_folder
 
 
 def trial(**routing: object) -> Trial:
