@@ -25,7 +25,7 @@ for name, module in list(sys.modules.items()):
     if file.is_relative_to(pathlib.Path(mixopt.__file__).resolve().parents[1]):
         names.setdefault(file, []).append(name)
 print({str(path): found for path, found in names.items() if len(set(found)) > 1})
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"proxies", "workers", "pipelines"}))
+print(sorted({"proxies", "workers", "pipelines"} & set(sys.modules)))
 """
 
 

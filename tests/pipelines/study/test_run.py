@@ -38,6 +38,7 @@ from tests.pipelines.whole_study import (
 
 pytestmark = pytest.mark.xdist_group("ray")
 
+NOT_OURS = ("core", "io", "pipelines", "proxies", "study", "workers")  # beside the study file
 TRIALS = 5 + 1 + 2  # design, repeat, one round; selection's come on top
 
 
@@ -58,6 +59,9 @@ class Ran:
 def ran(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The study `tiny`, run with the documented module; no test changes it."""
     file = write_study(tmp_path_factory.mktemp("study") / "tiny.yaml", text_corpus.path)
+    for name in NOT_OURS:
+        (file.parent / name).mkdir()
+        (file.parent / name / "__init__.py").write_text("raise SystemError('not for mixopt')")
     done = succeeded(finish(start("mixopt", "run", file.name, cwd=file.parent)))
     return Ran(file, load_study(file), done)
 
@@ -94,6 +98,11 @@ def test_every_trial_of_the_ledger_was_completed_once(ran: Ran) -> None:
     told = attempts(ran.home)
     assert sorted(told) == [t.number for t in trials]
     assert all([list(line) for line in lines] == ONCE for lines in told.values())
+
+
+def test_a_users_own_packages_are_not_taken_for_ours(ran: Ran) -> None:
+    assert [(ran.file.parent / name / "__init__.py").exists() for name in NOT_OURS] == [True] * 6
+    assert "not for mixopt" not in ran.done.stdout + ran.done.stderr
 
 
 ONCE = [["attempt", "started"], ["attempt", "completed"]]
