@@ -34,7 +34,7 @@ class Peer(Proposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """Not what it is for."""
-        raise StudyError(f"{self.name} only picks from a pool", mend="Use it in a replay")
+        raise StudyError(f"{self.name} only picks from a pool", hint="Use it in a replay")
 
     def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
         """The `n` of `pool` with the greatest score; see `Proposer.pick`."""

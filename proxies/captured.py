@@ -56,7 +56,7 @@ def worth_compiling(model: Transformer, recipe: Recipe, steps: int) -> bool:
             raise TrainingError(
                 f"compiling for a GPU needs {missing}",
                 where="compile",
-                mend="Install it, or set compile to auto",
+                hint="Install it, or set compile to auto",
             )
         return True
     if missing:

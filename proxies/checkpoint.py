@@ -48,19 +48,19 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         meta = json.loads(said)
     except OSError as error:
         raise CheckpointError(
-            f"cannot be read: {error}", where=str(path), mend="Check the disk and its permissions"
+            f"cannot be read: {error}", where=str(path), hint="Check the disk and its permissions"
         ) from error
     except (SafetensorError, ValueError) as error:
         raise BrokenCheckpointError(
             f"is cut or broken: {error}",
             where=str(path),
-            mend="Delete it to start afresh, and check the disk",
+            hint="Delete it to start afresh, and check the disk",
         ) from error
     if header.get("sha256", "") not in ("", _checksum(tensors, said)):  # "": another program's file
         raise BrokenCheckpointError(
             "was changed after it was written: its checksum does not fit its contents",
             where=str(path),
-            mend="Delete it to start afresh, and check the disk",
+            hint="Delete it to start afresh, and check the disk",
         )
     return tensors, meta
 
@@ -81,7 +81,7 @@ def _safetensors() -> ModuleType:
     except ImportError as error:
         raise CheckpointError(
             "weights and checkpoints need safetensors, which is not installed",
-            mend="pip install safetensors, or train with checkpoint_seconds = inf and without "
+            hint="pip install safetensors, or train with checkpoint_seconds = inf and without "
             "keeping weights",
         ) from error
     return safetensors.torch

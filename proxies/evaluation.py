@@ -116,7 +116,7 @@ def validation_windows(
         raise CorpusError(
             f"has {len(stream)} validation tokens, fewer than one window of {length + 1}",
             where=domain,
-            mend="Give the domain more validation text, or shorten the sequences",
+            hint="Give the domain more validation text, or shorten the sequences",
         )
     taken = min(there, max(1, tokens // length))
     starts = np.arange(taken) * there // taken * length

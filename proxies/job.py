@@ -169,5 +169,5 @@ def _content(path: Path) -> str:
         raise CheckpointError(
             f"the initial state cannot be read: {error.strerror}",
             where=str(path),
-            mend="Run the stage that makes it again",
+            hint="Run the stage that makes it again",
         ) from error

@@ -186,7 +186,7 @@ class _Run:
             raise CheckpointError(
                 "belongs to other work (its model, recipe, data, mixture or seed differ)",
                 where=str(path),
-                mend="Delete it, and this training begins anew; or give it a folder of its own",
+                hint="Delete it, and this training begins anew; or give it a folder of its own",
             )
         self.precision = meta.get("precision") or choose_precision(
             self.config, self.recipe, self.job.cohort, self.device

@@ -119,9 +119,9 @@ def test_the_file_tree_lists_every_module_and_nothing_stale() -> None:
 
 
 def test_the_page_and_schema_of_the_study_file_are_current() -> None:
-    mend = "run `make schema` and commit what it writes"
-    assert schema.PAGE_FILE.read_text() == schema.study_page(), mend
-    assert schema.SCHEMA_FILE.read_text() == schema.schema_text(), mend
+    hint = "run `make schema` and commit what it writes"
+    assert schema.PAGE_FILE.read_text() == schema.study_page(), hint
+    assert schema.SCHEMA_FILE.read_text() == schema.schema_text(), hint
 
 
 def test_every_key_of_the_study_file_has_a_meaning() -> None:

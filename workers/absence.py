@@ -71,5 +71,5 @@ class Absence:
             raise TrainingError(
                 f"no node could train for {self._patience / 60:g} minutes",
                 where="ray.address",
-                mend="What was trained is kept; start nodes and run the same command again",
+                hint="What was trained is kept; start nodes and run the same command again",
             )

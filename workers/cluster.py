@@ -100,14 +100,14 @@ def _not_connected(address: str | None, error: Exception) -> StudyError:
         return StudyError(
             f"Ray did not start on this machine: {reason}",
             where="ray.address",
-            mend="Run the same command again, when the machine is less busy if Ray timed out; Ray "
+            hint="Run the same command again, when the machine is less busy if Ray timed out; Ray "
             "needs a writable RAY_TMPDIR with a short path, and logs to ray/session_latest/logs "
             "there (in /tmp where it is not set)",
         )
     return StudyError(
         f"cannot connect to Ray at {address or 'its default address'}: {reason}",
         where="ray.address",
-        mend="Start one (`ray start --head`), set `address: local`, or give this machine the "
+        hint="Start one (`ray start --head`), set `address: local`, or give this machine the "
         "cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)",
     )
 
@@ -154,7 +154,7 @@ def check_address(address: str | None) -> None:
         raise StudyError(
             f"no Ray answers at {found}",
             where=where,
-            mend="Start that cluster (`ray start --head`), give the address that `ray start` "
+            hint="Start that cluster (`ray start --head`), give the address that `ray start` "
             f"printed, or {instead} and set `address: local` in the study file",
         )
 
@@ -218,7 +218,7 @@ def _insist(what: str, target: tuple[str, int] | None) -> None:
         raise TrainingError(
             f"{what} is gone: nothing answers at {target[0]}:{target[1]}",
             where="ray.address",
-            mend="What was trained is kept; run the same command again, once your cluster is up if "
+            hint="What was trained is kept; run the same command again, once your cluster is up if "
             "Ray was not started by mixopt",
         )
 

@@ -120,7 +120,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
         raise TrainingError(
             f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
             where="ray.cpus_per_trial, ray.gpus_per_trial",
-            mend="Ask for less per trial in the study file, or add nodes",
+            hint="Ask for less per trial in the study file, or add nodes",
         )
     task = ray.remote(_on_worker).options(
         num_returns="streaming",
@@ -216,7 +216,7 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         raise TrainingError(
             f"the worker crashed:\n{message}",
             where=f"{work.key} in {work.folder}",
-            mend="What was trained is kept; mend the cause and run the same command again",
+            hint="What was trained is kept; hint the cause and run the same command again",
         )
     if failure is Failure.WORKER_LOST:
         if not all_answer(attempt.nodes):

@@ -65,7 +65,7 @@ def call(
                 time.sleep(PAUSE_SECONDS)
             if losses >= resources.attempts:
                 message = f"its worker was lost {losses} times: {str(error).rstrip('.')}"
-                raise TrainingError(message, where=label, mend=GO_ON) from error
+                raise TrainingError(message, where=label, hint=GO_ON) from error
             warn(f"{label}: its worker was lost, trying again")
 
 
@@ -86,13 +86,13 @@ def _explained(error: ray.exceptions.RayTaskError, label: str) -> MixoptError:
         return cause
     if is_out_of_memory(cause):
         return _out_of_memory(label, str(cause))
-    return TrainingError(f"the worker crashed:\n{error}", where=label, mend=GO_ON)
+    return TrainingError(f"the worker crashed:\n{error}", where=label, hint=GO_ON)
 
 
 def _out_of_memory(label: str, message: str) -> TrainingError:
     return TrainingError(
         f"memory did not suffice: {message.rstrip('.')}",
         where=label,
-        mend="Free memory on the workers, or make the model or its batch smaller; what was trained "
+        hint="Free memory on the workers, or make the model or its batch smaller; what was trained "
         "is kept",
     )

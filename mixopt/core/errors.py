@@ -11,25 +11,25 @@ class MixoptError(Exception):
     Args:
         what: what was wrong, one sentence without a final full stop.
         where: the file, `file:line` or key it was found at; empty if there is no such place.
-        mend: what to do about it, one sentence without a final full stop.
+        hint: what to do about it, one sentence without a final full stop.
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        what, where, mend = masked(what), masked(where), masked(mend)
-        self.what, self.where, self.mend = what, where, mend
-        super().__init__(what, where, mend)
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        what, where, hint = masked(what), masked(where), masked(hint)
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what, where, hint)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head}. {self.mend}." if self.mend else f"{head}."
+        return f"{head}. {self.hint}." if self.hint else f"{head}."
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling; errors cross process borders.
-        return (_rebuild, (type(self), self.what, self.where, self.mend))
+        return (_rebuild, (type(self), self.what, self.where, self.hint))
 
 
-def _rebuild(kind: type[MixoptError], what: str, where: str, mend: str) -> MixoptError:
-    return kind(what, where=where, mend=mend)
+def _rebuild(kind: type[MixoptError], what: str, where: str, hint: str) -> MixoptError:
+    return kind(what, where=where, hint=hint)
 
 
 class MixtureError(MixoptError, ValueError):

@@ -35,7 +35,7 @@ class Mixture:
         total = math.fsum(self.weights)
         if abs(total - 1) > SUM_TOLERANCE:
             raise MixtureError(
-                f"weights sum to {total:.6g}, not 1", mend="Use Mixture.of to renormalise them"
+                f"weights sum to {total:.6g}, not 1", hint="Use Mixture.of to renormalise them"
             )
 
     @classmethod
@@ -48,7 +48,7 @@ class Mixture:
         total = math.fsum(weights.values())
         if not (math.isfinite(total) and total > 0):
             raise MixtureError(
-                f"weights sum to {total}", mend="Give at least one domain some weight"
+                f"weights sum to {total}", hint="Give at least one domain some weight"
             )
         return cls(tuple(weights), tuple(float(w) / total for w in weights.values()))
 

@@ -47,7 +47,7 @@ class Objective:
             raise StudyError(
                 f"the weights {named} are no objective",
                 where="objective",
-                mend="Give at least one metric a finite weight other than 0",
+                hint="Give at least one metric a finite weight other than 0",
             )
         kept = {name: weight / total for name, weight in named.items() if weight != 0}
         object.__setattr__(self, "weights", kept)
@@ -73,7 +73,7 @@ class Objective:
             raise StudyError(
                 f"metric {missing[0]!r} was not measured, only {', '.join(sorted(metrics))}",
                 where="objective",
-                mend="Name metrics that every trial is evaluated on",
+                hint="Name metrics that every trial is evaluated on",
             )
         return math.fsum(weight * metrics[name] for name, weight in self.weights.items())
 

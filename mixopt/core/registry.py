@@ -35,7 +35,7 @@ def check_name(
     raise StudyError(
         f"no {kind} is called {name!r}",
         where=where,
-        mend=f"{question}Choose one of {', '.join(sorted(known))}{besides}",
+        hint=f"{question}Choose one of {', '.join(sorted(known))}{besides}",
     )
 
 

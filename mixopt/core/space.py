@@ -84,7 +84,7 @@ class MixtureSpace:
                     raise MixtureError(
                         f"no domain is called {name!r}",
                         where=where,
-                        mend=f"Choose from {', '.join(self.domains)}",
+                        hint=f"Choose from {', '.join(self.domains)}",
                     )
         if not (np.isfinite(self.kl_penalty) and self.kl_penalty >= 0):
             raise MixtureError(
@@ -278,7 +278,7 @@ class MixtureSpace:
                     f"its lower bound {box.lower[j]:.4g} lies above its upper bound "
                     f"{box.upper[j]:.4g}{self._why_upper(name)}",
                     where=f"bounds.{name}",
-                    mend="Lower the one or raise the other",
+                    hint="Lower the one or raise the other",
                 )
         if box.lower.sum() > 1 + 1e-9:
             bounds = ", ".join(
@@ -287,7 +287,7 @@ class MixtureSpace:
             raise MixtureError(
                 f"the lower bounds sum to {box.lower.sum():.4g}, more than 1: {bounds}",
                 where="bounds",
-                mend="Lower some of them",
+                hint="Lower some of them",
             )
         if box.upper.sum() < 1 - 1e-9:
             bounds = ", ".join(
@@ -297,7 +297,7 @@ class MixtureSpace:
             raise MixtureError(
                 f"the upper bounds sum to {box.upper.sum():.4g}, less than 1: {bounds}",
                 where="bounds" if self._bounds_too_low() else "max_epochs",
-                mend="Raise some of them, allow more epochs or shrink the promoted run's budget",
+                hint="Raise some of them, allow more epochs or shrink the promoted run's budget",
             )
         if self.linear and box.minimum(np.zeros(len(self.domains))) is None:
             raise self._clash()
@@ -319,7 +319,7 @@ class MixtureSpace:
         return MixtureError(
             f"no mixture within the bounds satisfies {clash}",
             where="linear",
-            mend="Loosen one of these constraints or the bounds of their domains",
+            hint="Loosen one of these constraints or the bounds of their domains",
         )
 
 

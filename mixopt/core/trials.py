@@ -405,7 +405,7 @@ class TrialTable:
             raise SurrogateError(
                 f"doubt has shape {self.doubt.shape}, the values have {self.values.shape}",
                 where="doubt",
-                mend="Choose metrics by `with_metrics`, rows by `select`, or replace both",
+                hint="Choose metrics by `with_metrics`, rows by `select`, or replace both",
             )
 
     def __len__(self) -> int:
@@ -471,7 +471,7 @@ class TrialTable:
             key=lambda t: t.number,
         )
         if not any(t.complete for t in done):
-            raise SurrogateError("no trial is complete yet", mend="Run the search first")
+            raise SurrogateError("no trial is complete yet", hint="Run the search first")
         domains = done[0].spec.mixture.domains
         if any(t.spec.mixture.domains != domains for t in done):
             raise SurrogateError("trials are over different domains")

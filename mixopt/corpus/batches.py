@@ -125,7 +125,7 @@ class Batches:
 
     def _check(self, step: int) -> None:
         if step < 0 or (self.steps is not None and step >= self.steps):
-            raise CorpusError(f"there is no step {step}", mend=f"Steps run from 0 to {self.steps}")
+            raise CorpusError(f"there is no step {step}", hint=f"Steps run from 0 to {self.steps}")
 
     def _plan(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Domains and numbers of the sequences of a stretch of steps, each (S, B) int64."""
@@ -212,6 +212,6 @@ def _view(corpus: Corpus, domain: str, length: int) -> np.ndarray:
         raise CorpusError(
             f"has {len(tokens)} training tokens, fewer than one sequence of {length + 1}",
             where=domain,
-            mend="Give the domain more text, its weight to another, or sequences fewer tokens",
+            hint="Give the domain more text, its weight to another, or sequences fewer tokens",
         )
     return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[::length]

@@ -49,7 +49,7 @@ def build_corpus(sources: Path, out: Path, progress: Progress | None = None) -> 
         out / LOCK,
         "the corpus",
         error=CorpusError,
-        mend="Wait for the other build, or build into another folder",
+        hint="Wait for the other build, or build into another folder",
     ):
         return _Build(settings, sources.parent, out, progress or _silent).run()
 
@@ -162,7 +162,7 @@ class _Build:
             raise CorpusError(
                 "is tokenized already, but the corpus does not say by which tokenizer",
                 where=tokenized[0],
-                mend="Set `tokenizer: {file: tokenizer.json}` to the one that made the tokens",
+                hint="Set `tokenizer: {file: tokenizer.json}` to the one that made the tokens",
             )
 
     def _check_unchanged(self) -> None:
@@ -171,7 +171,7 @@ class _Build:
                 raise CorpusError(
                     "its files changed while they were read",
                     where=domain.name,
-                    mend="Build again when they are complete",
+                    hint="Build again when they are complete",
                 )
 
     def _check_links(self) -> None:
@@ -182,7 +182,7 @@ class _Build:
                 raise CorpusError(
                     "is a symbolic link, and a build removes old files from the corpus' folders",
                     where=str(path),
-                    mend="Remove the link; to use another disk, make the whole corpus folder a "
+                    hint="Remove the link; to use another disk, make the whole corpus folder a "
                     "link, or build there",
                 )
 

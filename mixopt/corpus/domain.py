@@ -165,7 +165,7 @@ def build_domain(
             CorpusError(
                 "documents the files beside it, and is left out",
                 where=file.url,
-                mend="Name it under `files` if it is to be trained on",
+                hint="Name it under `files` if it is to be trained on",
             )
         )
     for document in domain.documents(work.skip):
@@ -287,7 +287,7 @@ class _Work:
             raise CorpusError(
                 f"token {int(ids.max())} is not below the vocabulary of {size}",
                 where=self._domain.name,
-                mend="Give the tokenizer that made the tokens, and the dtype they were written in",
+                hint="Give the tokenizer that made the tokens, and the dtype they were written in",
             )
 
     def _check_not_empty(self, train: Shard, validation: Shard) -> None:
@@ -301,13 +301,13 @@ class _Work:
             raise CorpusError(
                 "the domain holds no documents" + (because if self._skipped else ""),
                 where=where,
-                mend="Give it files with text, or remove it",
+                hint="Give it files with text, or remove it",
             )
         raise CorpusError(
             f"nothing is left to use: of its documents {self._duplicates} are duplicates of "
             f"earlier ones and {validation.documents} are held out for validation",
             where=where,
-            mend="Give the domain more text, remove it, or hold out a smaller share",
+            hint="Give the domain more text, remove it, or hold out a smaller share",
         )
 
 

@@ -86,7 +86,7 @@ def find_all(patterns: list[str], base: Path) -> Found:
             raise CorpusError(
                 "no file matches",
                 where=pattern,
-                mend=f"Correct the path; relative ones start from {base}",
+                hint=f"Correct the path; relative ones start from {base}",
             )
         about = [file for file in files if root and _is_documentation(file.url, root)]
         if len(about) == len(files):
@@ -232,7 +232,7 @@ def blocks(raw: CountingFile, url: str) -> Iterator[bytes]:
                 yield block
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise CorpusError(
-            f"cannot be read to its end: {error}", where=url, mend="Fetch or write the file again"
+            f"cannot be read to its end: {error}", where=url, hint="Fetch or write the file again"
         ) from error
 
 

@@ -191,17 +191,17 @@ class Manifest:
             raise CorpusError(
                 "no finished corpus is here",
                 where=str(path),
-                mend="Run `mixopt corpus build`; an interrupted build goes on where it stopped",
+                hint="Run `mixopt corpus build`; an interrupted build goes on where it stopped",
             ) from None
         except (OSError, ValueError) as error:
             raise CorpusError(
-                f"cannot be read: {error}", where=str(path), mend="Build the corpus again"
+                f"cannot be read: {error}", where=str(path), hint="Build the corpus again"
             ) from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise CorpusError(
                 f"is not a manifest of format {FORMAT}",
                 where=str(path),
-                mend="Build the corpus again with this version of mixopt",
+                hint="Build the corpus again with this version of mixopt",
             )
         try:
             domains = {
@@ -216,13 +216,13 @@ class Manifest:
             honest = manifest.hash == manifest.content_hash()
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
-                f"is not complete: {error}", where=str(path), mend="Build the corpus again"
+                f"is not complete: {error}", where=str(path), hint="Build the corpus again"
             ) from error
         if not honest:
             raise CorpusError(
                 "was changed after it was written: its hash does not fit its contents",
                 where=str(path),
-                mend="Build the corpus again",
+                hint="Build the corpus again",
             )
         return manifest
 
@@ -261,7 +261,7 @@ def _foreign(what: str, folder: Path) -> CorpusError:
     return CorpusError(
         what,
         where=str(folder / MANIFEST),
-        mend="No build of mixopt writes this. Do not use the folder; build the corpus anew",
+        hint="No build of mixopt writes this. Do not use the folder; build the corpus anew",
     )
 
 

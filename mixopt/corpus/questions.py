@@ -90,5 +90,5 @@ class Questions:
             raise CorpusError(
                 f"prepared questions cannot be read: {error}",
                 where=str(path),
-                mend="Remove the file and run the study again: it is made anew",
+                hint="Remove the file and run the study again: it is made anew",
             ) from error

@@ -168,7 +168,7 @@ class Corpus:
             raise CorpusError(
                 f"holds the token id {largest}, but the tokenizer has only {self.vocab_size} ids",
                 where=str(self.path / shard.path),
-                mend=REMAKE,
+                hint=REMAKE,
             )
 
     def _shards(self) -> list[Shard]:
@@ -179,7 +179,7 @@ class Corpus:
             raise CorpusError(
                 f"the corpus has no such domain {name!r} here",
                 where=str(self.path),
-                mend=f"Choose one of {', '.join(known) or 'none'}",
+                hint=f"Choose one of {', '.join(known) or 'none'}",
             )
         return self.manifest.domains[name]
 
@@ -207,13 +207,13 @@ def _check_hash(path: Path, expected: str) -> None:
         found = file_sha256(path)
     except OSError as problem:
         raise CorpusError(
-            f"cannot be read: {problem.strerror}", where=str(path), mend=REMAKE
+            f"cannot be read: {problem.strerror}", where=str(path), hint=REMAKE
         ) from problem
     if found != expected:
-        raise CorpusError("was changed: its hash differs", where=str(path), mend=REMAKE)
+        raise CorpusError("was changed: its hash differs", where=str(path), hint=REMAKE)
 
 
 def _broken(path: Path, what: str) -> CorpusError:
     return CorpusError(
-        what, where=str(path), mend="Build the corpus again: it makes the broken part anew"
+        what, where=str(path), hint="Build the corpus again: it makes the broken part anew"
     )

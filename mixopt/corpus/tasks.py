@@ -54,7 +54,7 @@ class Task:
             raise CorpusError(
                 f"cannot be read: {error.strerror}",
                 where=str(self.path),
-                mend=f"Mend the path under `tasks: {self.name}:`; it is relative to the study file",
+                hint=f"Mend the path under `tasks: {self.name}:`; it is relative to the study file",
             ) from None
         return digest([FORMAT, content, self.limit, corpus.tokenizer_hash])[:16]
 
@@ -80,7 +80,7 @@ class Task:
             raise CorpusError(
                 f"an answer has {most.max()} tokens, more than a sequence of {longest}",
                 where=f"{self.path}:{questions.lines[question]}",
-                mend="Shorten the answer, or train on longer sequences",
+                hint="Shorten the answer, or train on longer sequences",
             )
         return path
 
@@ -150,7 +150,7 @@ def _question(line: str, where: str, number: int) -> _Question:
     except ValueError as error:
         raise CorpusError(f"is not JSON: {error}", where=where) from None
     if not isinstance(said, dict):
-        raise CorpusError("is not a JSON object", where=where, mend="Write one question a line")
+        raise CorpusError("is not a JSON object", where=where, hint="Write one question a line")
     context = _text(said, "context", where)
     if ("choices" in said) == ("continuation" in said):
         raise CorpusError(
@@ -158,7 +158,7 @@ def _question(line: str, where: str, number: int) -> _Question:
             if "choices" in said
             else "has neither `choices` nor `continuation`",
             where=where,
-            mend="Give choices with the index of the right one as `answer`, or one continuation",
+            hint="Give choices with the index of the right one as `answer`, or one continuation",
         )
     if "continuation" in said:
         continuation = _text(said, "continuation", where)
@@ -176,7 +176,7 @@ def _question(line: str, where: str, number: int) -> _Question:
         raise CorpusError(
             f"must be a number from 0 to {len(choices) - 1}, is {answer!r}",
             where=f"{where}: answer",
-            mend="Give the place of the right choice, counted from 0",
+            hint="Give the place of the right choice, counted from 0",
         )
     return _Question(context, tuple(choices), answer, number)
 

@@ -130,7 +130,7 @@ def _load(path: Path, given: Path | None = None) -> Tokenizer:
         raise CorpusError(
             f"is not a tokenizer: {error}",
             where=str(given or path),
-            mend="Give a `tokenizer.json` of the tokenizers library",
+            hint="Give a `tokenizer.json` of the tokenizers library",
         ) from error
 
 
@@ -142,7 +142,7 @@ def _end_of_text(tokenizer: Tokenizer, settings: TokenizerSettings, base: Path) 
     raise CorpusError(
         f"the tokenizer has no end-of-text token {' or '.join(names)}",
         where=str(base / (settings.file or "")),
-        mend="Set `end_of_text` under `tokenizer:` to the token that closes a document",
+        hint="Set `end_of_text` under `tokenizer:` to the token that closes a document",
     )
 
 

@@ -63,7 +63,7 @@ def writing(path: Path) -> Iterator[None]:
         raise FileError(
             f"cannot be written: {problem.strerror or problem}",
             where=str((path.is_dir() and problem.filename) or path),
-            mend=FIXES.get(problem.errno or 0, "Check that disk and folder"),
+            hint=FIXES.get(problem.errno or 0, "Check that disk and folder"),
         ) from problem
 
 
@@ -99,14 +99,14 @@ def keep_json(path: Path, values: Any) -> None:
         write_bytes(path, data)
 
 
-def read_json(path: Path, parse: Callable[[Any], T], *, mend: str) -> T:
+def read_json(path: Path, parse: Callable[[Any], T], *, hint: str) -> T:
     """What `parse` makes of the JSON at `path`, a file that mixopt wrote.
 
     Args:
         path: the file.
         parse: takes the values apart; its KeyError, TypeError, ValueError, AttributeError or
             IndexError means that they have another shape.
-        mend: what to do about a file that cannot be used.
+        hint: what to do about a file that cannot be used.
 
     Raises:
         FileError: it cannot be read, is cut, or holds what mixopt does not write there.
@@ -115,15 +115,15 @@ def read_json(path: Path, parse: Callable[[Any], T], *, mend: str) -> T:
         values = json.loads(path.read_bytes())
     except OSError as problem:
         raise FileError(
-            f"cannot be read: {problem.strerror}", where=str(path), mend=mend
+            f"cannot be read: {problem.strerror}", where=str(path), hint=hint
         ) from problem
     except ValueError as problem:
-        raise FileError(f"is cut or no JSON: {problem}", where=str(path), mend=mend) from problem
+        raise FileError(f"is cut or no JSON: {problem}", where=str(path), hint=hint) from problem
     try:
         return parse(values)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         raise FileError(
-            f"holds what mixopt does not write there: {problem!r}", where=str(path), mend=mend
+            f"holds what mixopt does not write there: {problem!r}", where=str(path), hint=hint
         ) from problem
 
 

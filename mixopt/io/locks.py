@@ -22,7 +22,7 @@ def hold(
     *,
     patience: float = 0.0,
     error: type[MixoptError] = LedgerError,
-    mend: str = "Wait for it to end, or stop it; two at once would train things twice",
+    hint: str = "Wait for it to end, or stop it; two at once would train things twice",
 ) -> Iterator[None]:
     """Hold the lock at `path` while the block runs; the kernel frees it if we are killed.
 
@@ -31,7 +31,7 @@ def hold(
         what: what is held, for the error (`study demo`, `trial 12`).
         patience: seconds to wait for another holder to let go.
         error: what is raised.
-        mend: what the error advises.
+        hint: what the error advises.
 
     Raises:
         LedgerError: (or `error`) another process holds it, named with host and since when; or the
@@ -44,7 +44,7 @@ def hold(
         raise error(
             f"cannot be written: {problem.strerror}",
             where=str(path),
-            mend=FIXES.get(problem.errno or 0, "Check that disk and folder"),
+            hint=FIXES.get(problem.errno or 0, "Check that disk and folder"),
         ) from None
     with file:
         deadline = time.monotonic() + patience
@@ -55,7 +55,7 @@ def hold(
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise error(
-                        f"{what} is held by {holder(path)}", where=str(path), mend=mend
+                        f"{what} is held by {holder(path)}", where=str(path), hint=hint
                     ) from None
                 time.sleep(0.2)
             except OSError as problem:  # ENOTSUP, ENOLCK: network file systems without locks
@@ -63,7 +63,7 @@ def hold(
                     f"{what} cannot be locked: this file system refuses `flock` "
                     f"({problem.strerror})",
                     where=str(path),
-                    mend="Keep this folder on a local disk, or on storage that is mounted with "
+                    hint="Keep this folder on a local disk, or on storage that is mounted with "
                     "locks (NFS 4, Lustre with `-o flock`)",
                 ) from None
         file.truncate(0)

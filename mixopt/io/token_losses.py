@@ -60,6 +60,6 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         raise CheckpointError(
             f"the losses of a trial's tokens cannot be read: {error}",
             where=str(path),
-            mend="A finished trial is not trained again: put the file back, or give the study "
+            hint="A finished trial is not trained again: put the file back, or give the study "
             "another name",
         ) from error

@@ -1,4 +1,4 @@
-"""YAML files read into pydantic models, with errors that name the line and the mend."""
+"""YAML files read into pydantic models, with errors that name the line and the fix."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Document:
             raise error(
                 f"is not YAML: {problem.problem or problem.context}",
                 where=where,
-                mend="Look at the indentation, colons and quotes on this line and the one above",
+                hint="Look at the indentation, colons and quotes on this line and the one above",
             ) from None
         except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date that is none
             raise error(f"is not YAML: {problem}", where=self.path) from None
@@ -98,7 +98,7 @@ class Document:
         except MixoptError as problem:  # a class of ours, used as a field, refused its values
             place = self._place_of(problem.where)
             where = self.where(place) if place else f"{self.path}: {problem.where}"
-            raise self._error(problem.what, where=where, mend=problem.mend) from None
+            raise self._error(problem.what, where=where, hint=problem.hint) from None
 
     def _walk(self, node: yaml.Node, place: Place) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -112,7 +112,7 @@ class Document:
                     raise self._error(
                         "the key is there twice",
                         where=f"{self.path}:{line}: {'.'.join(map(str, (*place, key)))}",
-                        mend=f"Rename or remove this one or the one on line {first}",
+                        hint=f"Rename or remove this one or the one on line {first}",
                     )
                 self._lines[(*place, key)] = line
                 self._walk(value_node, (*place, key))
@@ -139,16 +139,16 @@ class Document:
     def _translate(self, found: Mapping[str, Any], model: type[M], others: int) -> MixoptError:
         loc: Place = found["loc"]
         place = tuple(self._known(loc))
-        mend = ""
+        hint = ""
         if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             what = "there is no such key"
             known = _keys_at(model, loc[:-1])
             near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
-            mend = f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}"
+            hint = f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}"
         elif found["type"] == "missing":
-            what, place, mend = "is missing", (*place, loc[-1]), "Add it"
+            what, place, hint = "is missing", (*place, loc[-1]), "Add it"
         elif isinstance(ours := found.get("ctx", {}).get("error"), MixoptError):
-            what, mend = ours.what, ours.mend
+            what, hint = ours.what, ours.hint
             inside = (*place, *ours.where.split(".")) if ours.where else place
             if inside in self._lines:
                 place = inside
@@ -162,10 +162,10 @@ class Document:
             if not isinstance(found["input"], dict | list):
                 what += f", it is {found['input']!r}"
             if found["type"] == "finite_number" and found["input"] == math.inf:
-                mend = "For no limit, write null where the key allows it"
+                hint = "For no limit, write null where the key allows it"
         if others:
             what += f" (and {others} more problem{'s' * (others > 1)} below)"
-        return self._error(what, where=self.where(place), mend=mend.rstrip("?."))
+        return self._error(what, where=self.where(place), hint=hint.rstrip("?."))
 
 
 def _keys_at(model: type[pydantic.BaseModel], place: Place) -> list[str]:

@@ -77,7 +77,7 @@ class ModelConfig:
             raise StudyError(
                 f"width {self.width} does not split into {self.heads} heads of even width",
                 where="heads",
-                mend="Choose heads so that width / heads is an even whole number",
+                hint="Choose heads so that width / heads is an even whole number",
             )
         if self.experts_per_token > self.experts:
             raise StudyError(

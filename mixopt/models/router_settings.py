@@ -381,7 +381,7 @@ class HeterogeneousSettings(RouterSettings):
             raise StudyError(
                 f"{config.expert_width} has no half",
                 where="expert_width",
-                mend="Choose an even one, or say router_settings.widths",
+                hint="Choose an even one, or say router_settings.widths",
             )
 
     def expert_widths(self, config: ModelConfig) -> tuple[int, ...]:
@@ -477,7 +477,7 @@ class ExpertChoiceSettings(PlainGates):
                 "scores of later tokens and of the other sequences of its batch, so that its "
                 "losses compare with no other router's and no text can be generated",
                 where="router",
-                mend="Choose another router, or set router_settings.ablation to true for an "
+                hint="Choose another router, or set router_settings.ablation to true for an "
                 "experiment that allows for it",
             )
 
@@ -517,7 +517,7 @@ def build_settings(kind: type[RouterSettings], values: Mapping[str, Any]) -> Rou
         if key not in fields:
             names = ", ".join(fields) or "none"
             raise StudyError(
-                "this router has no such setting", where=where, mend=f"It has: {names}"
+                "this router has no such setting", where=where, hint=f"It has: {names}"
             )
         taken[key] = _as(type(fields[key]), value, where)
     return kind(**taken)
@@ -547,7 +547,7 @@ def _as(kind: type, value: Any, where: str) -> Any:
     return value
 
 
-def _require(holds: bool, name: str, said: str, value: object, mend: str = "") -> None:
+def _require(holds: bool, name: str, said: str, value: object, hint: str = "") -> None:
     """Refuse the setting `name` unless `holds`."""
     if not holds:
-        raise StudyError(f"must be {said}, is {value}", where=f"router_settings.{name}", mend=mend)
+        raise StudyError(f"must be {said}, is {value}", where=f"router_settings.{name}", hint=hint)

@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         if config.vocab_size < 1 or not seeds:
             raise TrainingError(
                 f"a model needs a vocabulary and a seed, has {config.vocab_size} and {len(seeds)}",
-                mend="Set vocab_size from the corpus",
+                hint="Set vocab_size from the corpus",
             )
         cohort = len(seeds)
         self.config, self.cohort, self.compute_dtype = config, cohort, compute_dtype
@@ -198,7 +198,7 @@ class Transformer(nn.Module):
         if wrong:
             raise TrainingError(
                 f"the state does not fit this model: {', '.join(wrong[:5])}",
-                mend="Start from a model of the same shape",
+                hint="Start from a model of the same shape",
             )
         with torch.no_grad():
             for name, tensor in mine.items():

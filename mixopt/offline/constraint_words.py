@@ -35,7 +35,7 @@ def bounds_of(
         name, _, said = text.rpartition("=")
         low, colon, high = said.partition(":")
         if not name or not colon or not (low.strip() or high.strip()):
-            raise StudyError("is no bound", where=where, mend="Write domain=lo:hi, lo: or :hi")
+            raise StudyError("is no bound", where=where, hint="Write domain=lo:hi, lo: or :hi")
         domain = _once(find_name(name.strip(), domains, "domain", where), seen, where)
         ends = [_weight(end, where) for end in (low, high)]
         if ends[0] is not None:
@@ -57,7 +57,7 @@ def available_of(asked: Sequence[str], domains: Sequence[str]) -> dict[str, int]
         name, _, said = text.rpartition("=")
         tokens = 0.0 if said.strip() == "0" else parse_count(said)
         if not name or tokens is None:
-            raise StudyError("is no count of tokens", where=where, mend="Write domain=20B")
+            raise StudyError("is no count of tokens", where=where, hint="Write domain=20B")
         domain = _once(find_name(name.strip(), domains, "domain", where), set(found), where)
         found[domain] = round(tokens)
     return found
@@ -83,7 +83,7 @@ def linear_of(text: str, domains: Sequence[str]) -> LinearConstraint:
         at_most = -at_most
     kept = {name: value + 0.0 for name, value in coefficients.items() if value != 0}
     if not kept:
-        raise StudyError("constrains no domain", where=where, mend="Name a domain")
+        raise StudyError("constrains no domain", where=where, hint="Name a domain")
     if not all(map(math.isfinite, (*kept.values(), at_most))):
         raise StudyError("holds a number that is not finite", where=where)
     return LinearConstraint(kept, at_most + 0.0)
@@ -100,7 +100,7 @@ def _sides(text: str, domains: Sequence[str], where: str) -> tuple[str, str, str
         at += len(name) if name else len(sign[0]) if sign else 1
     if len(found) != 1 or found[0][0] == "=":
         raise StudyError(
-            "is no linear constraint", where=where, mend='Write such as "web + code <= 0.7"'
+            "is no linear constraint", where=where, hint='Write such as "web + code <= 0.7"'
         )
     return text[: found[0].start()], found[0][0], text[found[0].end() :]
 
@@ -111,7 +111,7 @@ def _terms(side: str, domains: Sequence[str], where: str) -> tuple[dict[str, flo
     constant, at = 0.0, 0
     rest = side.strip()
     if not rest:
-        raise StudyError("one side is empty", where=where, mend='Write such as "web <= 0.7"')
+        raise StudyError("one side is empty", where=where, hint='Write such as "web <= 0.7"')
     first = True
     while at < len(rest):
         sign = re.compile(r"\s*([-+]?)\s*").match(rest, at)
@@ -120,7 +120,7 @@ def _terms(side: str, domains: Sequence[str], where: str) -> tuple[dict[str, flo
             raise StudyError(
                 f"a + or - is missing before {rest[at:].strip()!r}",
                 where=where,
-                mend="Give names of domains in full if they hold spaces or signs",
+                hint="Give names of domains in full if they hold spaces or signs",
             )
         at, first = sign.end(), False
         factor = -1.0 if sign[1] == "-" else 1.0

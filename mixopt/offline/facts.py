@@ -59,7 +59,7 @@ class Facts:
                 raise RunsError(
                     "the value is missing",
                     where=sheet.where(int(wrong[0]), column),
-                    mend="Fill it in for every row, or remove the column",
+                    hint="Fill it in for every row, or remove the column",
                 )
             return np.asarray(found[rows])
         return None
@@ -84,7 +84,7 @@ class Facts:
                     raise RunsError(
                         f"models are {listed(list(sizes))}, of sizes that their names do not tell",
                         where=f"{sheet.path}: {column}",
-                        mend="Add a column model_params with the parameters of each run's model",
+                        hint="Add a column model_params with the parameters of each run's model",
                     )
                 break
             if unsized:
@@ -92,7 +92,7 @@ class Facts:
                 raise RunsError(
                     f"the model {unsized[0]!r} does not tell its size",
                     where=sheet.where(row, column),
-                    mend="Add a column model_params",
+                    hint="Add a column model_params",
                 )
             said = ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
             notes.append(f"Parameters are read from the models' names: {said}.")

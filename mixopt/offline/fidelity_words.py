@@ -31,7 +31,7 @@ def target_fidelity(
             raise StudyError(
                 f"the runs do not tell their {column}, so that nothing is known of {text}",
                 where="--" + column.replace("_", "-"),
-                mend=f"Add the column {column} to the ratios, or leave the option out",
+                hint=f"Add the column {column} to the ratios, or leave the option out",
             )
     size = measured[-1].params if params is None else _count(params, "--model-params")
     if tokens is not None:
@@ -77,7 +77,7 @@ def _count(text: str, where: str) -> int:
     value = parse_count(text)
     if value is None or value < 1:
         raise StudyError(
-            f"{text!r} is not a count", where=where, mend="Write 60000000, 6e7, 60M or 1.5B"
+            f"{text!r} is not a count", where=where, hint="Write 60000000, 6e7, 60M or 1.5B"
         )
     return int(value)
 

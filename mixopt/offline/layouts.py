@@ -143,7 +143,7 @@ def complete(sheet: Sheet, notes: list[str]) -> Sheet:
         raise RunsError(
             "no run is complete",
             where=f"{sheet.path}: {column}",
-            mend="Finish runs first, or remove the column if their metrics count nevertheless",
+            hint="Finish runs first, or remove the column if their metrics count nevertheless",
         )
     left_out = sorted({sheet.cells[column][row] for row in set(range(len(sheet))) - set(rows)})
     if left_out:
@@ -220,7 +220,7 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
         raise RunsError(
             "one table for ratios and metrics, and nothing that tells them apart",
             where=f"{ratios.path}:1",
-            mend="Call the columns ratio_<domain> and metric_<name>, or give two files",
+            hint="Call the columns ratio_<domain> and metric_<name>, or give two files",
         )
     for found, sheet, what in ((domains, ratios, "domain"), (measured, metrics, "metric")):
         if not found:
@@ -228,7 +228,7 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
                 f"no column holds the {'weights of a domain' if what == 'domain' else what}"
                 + _example_of_text(sheet),
                 where=f"{sheet.path}:1",
-                mend=f"Add a column of numbers per {what}, besides the one that names the run",
+                hint=f"Add a column of numbers per {what}, besides the one that names the run",
             )
     ids = None if one else _shared(ratios, metrics, notes)
     return Layout(name, tuple(domains), tuple(measured), ids, (_said(name, ratios, ids), *notes))
@@ -369,7 +369,7 @@ def _shared(ratios: Sheet, metrics: Sheet, notes: list[str]) -> tuple[str, str]:
             raise RunsError(
                 "no column says which run a row is of",
                 where=f"{sheet.path}:1",
-                mend="Export the table of runs: this is that of a W&B panel, with a column per run"
+                hint="Export the table of runs: this is that of a W&B panel, with a column per run"
                 if any(column.endswith(("__MIN", "__MAX")) for column in sheet.columns)
                 else "Name the runs in a column `run`, alike in both files",
             )

@@ -95,7 +95,7 @@ class Long:
                     raise RunsError(
                         f"{name!r} in column {self.on!r} is the name of a column too",
                         where=f"{self.sheet.path}: {self.on}",
-                        mend="Give one of the two another name",
+                        hint="Give one of the two another name",
                     )
                 cells[name] = [
                     absent if row is None else self.sheet.cells[column][row] for row in found
@@ -129,7 +129,7 @@ class Long:
                     f"run {run!r} has {label!r} with other numbers than on line "
                     f"{self.sheet.lines[other]}",
                     where=self.sheet.where(row, self.on),
-                    mend="Give repeats names of their own or a column `seed`, and the points of a "
+                    hint="Give repeats names of their own or a column `seed`, and the points of a "
                     "curve a column `step`",
                 )
         return found

@@ -31,9 +31,9 @@ def find_name(name: str, names: Sequence[str], kind: str, where: str = "") -> st
             return found[0]
         if name and found:
             raise StudyError(
-                f"{name!r} could be {listed(found)}", where=where, mend="Give more of the name"
+                f"{name!r} could be {listed(found)}", where=where, hint="Give more of the name"
             )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or list(names)
     raise StudyError(
-        f"no {kind} is called {name!r}", where=where, mend=f"Choose from {listed(near)}"
+        f"no {kind} is called {name!r}", where=where, hint=f"Choose from {listed(near)}"
     )

@@ -72,7 +72,7 @@ def refuse_mixed_scales(metrics: Sequence[str], values: np.ndarray) -> None:
         f"metrics differ in scale: {names[large]!r} is about {size[large]:.4g}, {names[small]!r} "
         f"about {size[small]:.4g}; their mean would follow {names[large]!r} alone",
         where="--objective",
-        mend=f"Name the metrics to minimise, such as {example}",
+        hint=f"Name the metrics to minimise, such as {example}",
     )
 
 
@@ -131,6 +131,6 @@ def _weight(said: str, text: str) -> float:
         raise StudyError(
             f"{said!r} is not a weight",
             where=f"--objective {text}",
-            mend="Write metric=number, such as arxiv=1 or accuracy=-0.5",
+            hint="Write metric=number, such as arxiv=1 or accuracy=-0.5",
         )
     return value

@@ -106,7 +106,7 @@ class Pool:
             raise RunsError(
                 f"{len(pool.targets)} mixtures were run at {_size(pool.target)} with all metrics "
                 "of the objective, a replay needs 2",
-                mend=f"Name another objective or target; there are {_sizes(pool)}",
+                hint=f"Name another objective or target; there are {_sizes(pool)}",
             )
         return pool
 
@@ -178,7 +178,7 @@ def _check_costs(costs: np.ndarray, names: Sequence[str] | None, rows: np.ndarra
     for cost, row in zip(costs, rows, strict=True):
         if not cost >= 0:
             name: Any = row if names is None else names[row]
-            raise RunsError(f"a cost of {cost} for run {name}", mend="Give every run a cost ≥ 0")
+            raise RunsError(f"a cost of {cost} for run {name}", hint="Give every run a cost ≥ 0")
 
 
 def _notes(lost: int, rows: int, specs: int) -> tuple[str, ...]:

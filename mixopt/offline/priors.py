@@ -105,7 +105,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
             notes.append(f"The priors name no size of {listed(absent)}: 0 in the natural mixture.")
         if not sum(sizes.values()) > 0:
             raise RunsError(
-                "all sizes are 0", where=file.where((*top, "natural")), mend="Give shares or tokens"
+                "all sizes are 0", where=file.where((*top, "natural")), hint="Give shares or tokens"
             )
         natural = Mixture.of({domain: float(sizes.get(domain, 0.0)) for domain in domains})
     epochs = priors.max_epochs
@@ -113,7 +113,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
         raise RunsError(
             "needs the available tokens and the budget of the run that the mixture is for",
             where=file.where((*top, "max_epochs")),
-            mend="Add available_tokens and budget",
+            hint="Add available_tokens and budget",
         )
     if epochs is None and available and priors.budget:
         epochs = SAFE_EPOCHS
@@ -132,7 +132,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
         )
     except MixoptError as problem:
         key = problem.where.split(".", 1)  # a domain's name may hold dots
-        raise RunsError(problem.what, where=file.where((*top, *key)), mend=problem.mend) from None
+        raise RunsError(problem.what, where=file.where((*top, *key)), hint=problem.hint) from None
     if space.polytope.excess(natural.array[None])[0] > 1e-6:
         notes.append("The natural mixture itself does not keep the constraints.")
     return space, notes
@@ -152,7 +152,7 @@ def _check_names(file: Document, priors: Priors, domains: Sequence[str], top: Pl
                 raise RunsError(
                     f"no run has a domain {name!r}",
                     where=file.where((*top, *place, name)),
-                    mend=f"Did you mean {' or '.join(near)}"
+                    hint=f"Did you mean {' or '.join(near)}"
                     if near
                     else f"Choose from {listed(list(domains), 20)}",
                 )
@@ -166,6 +166,6 @@ def _one(
         raise RunsError(
             f"is another name of {name!r}, which is there too",
             where=file.where((*top, other)),
-            mend="Keep one of them",
+            hint="Keep one of them",
         )
     return dict(first) if first is not None else dict(second) if second is not None else None

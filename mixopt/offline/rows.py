@@ -32,7 +32,7 @@ def checked_weights(
     """
     weights = np.stack([sheet.numbers(domain) for domain in domains], axis=1)
     weights = np.where((weights < 0) & (weights > -EXACT), 0.0, weights)  # rounding of a solver
-    for wrong, what, mend in (
+    for wrong, what, hint in (
         (np.isnan(weights), "the weight is missing", "Write 0 where the domain was not used"),
         (weights < 0, "the weight {} is negative", "Weights are shares of at least 0"),
         (np.isinf(weights), "the weight {} is not finite", "Weights are shares of at least 0"),
@@ -40,7 +40,7 @@ def checked_weights(
         if wrong.any():
             row, j = np.argwhere(wrong)[0].tolist()
             said = what.format(f"{weights[row, j]:g}")
-            raise RunsError(said, where=sheet.where(row, domains[j]), mend=mend)
+            raise RunsError(said, where=sheet.where(row, domains[j]), hint=hint)
     sums = weights.sum(axis=1)
     if (np.abs(sums / 100 - 1) <= LOOSE).all():
         weights, sums = weights / 100, sums / 100
@@ -54,7 +54,7 @@ def checked_weights(
             f"the weights sum to {sums[row]:.6g}, not 1{others}; the largest is {largest!r} with "
             f"{weights[row].max():g}",
             where=sheet.where(row),
-            mend=_advice(sums, absent),
+            hint=_advice(sums, absent),
         )
     most = float(np.abs(sums - 1).max())
     if most > EXACT:
@@ -121,7 +121,7 @@ def joined(
             f"no run of {left.path.name} is in {right.path.name}: "
             f"{here[0][0]!r} … against {there[0][0]!r} …",
             where=f"{right.path}: {layout.ids[1]}",
-            mend="Call the runs alike in both files",
+            hint="Call the runs alike in both files",
         )
     _note_unmatched(left, [k[0] for k in by_key if k not in set(there)], right, notes)
     _note_unmatched(right, [there[j][0] for j in kept if there[j] not in by_key], left, notes)
@@ -152,7 +152,7 @@ def _refuse_two_mixtures(sheet: Sheet, keys: list[tuple[str, ...]], weights: np.
             raise RunsError(
                 f"run {key[0]!r} has other weights than on line {sheet.lines[other]}",
                 where=sheet.where(row),
-                mend="Give each run a name of its own, or remove one of the two rows",
+                hint="Give each run a name of its own, or remove one of the two rows",
             )
 
 
@@ -178,7 +178,7 @@ def _ratios_by_key(
                     f"run {key[0]!r} has {sheet.cells[column][row]!r}, but "
                     f"{sheet.cells[column][other]!r} on line {sheet.lines[other]}",
                     where=sheet.where(row, column),
-                    mend=f"Name the runs apart, or add the column {column!r} to the metrics too",
+                    hint=f"Name the runs apart, or add the column {column!r} to the metrics too",
                 )
         same += 1
     if same:
@@ -210,7 +210,7 @@ def _merged(
                 raise RunsError(
                     f"run {key[0]!r} has other metrics than on line {sheet.lines[other]}",
                     where=sheet.where(row, column),
-                    mend="Give repeats names of their own or a column `seed`, and the points of a "
+                    hint="Give repeats names of their own or a column `seed`, and the points of a "
                     "curve a column `step`" + _pivot(sheet, name, columns),
                 )
     if len(kept) < len(keys):

@@ -139,7 +139,7 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
         raise RunsError(
             "has none of the domains that were fitted",
             where=f"{path}:1",
-            mend=f"Name the columns {listed(list(domains))}",
+            hint=f"Name the columns {listed(list(domains))}",
         )
     name = layouts.identifier(sheet)
     held = [columns[domain] for domain in present]
@@ -226,7 +226,7 @@ def _measured(
     nothing = [m for m, count in zip(metrics, lacking, strict=True) if count == len(values)]
     if len(nothing) == len(metrics):
         raise RunsError(
-            "no run has a single metric", where=str(path), mend="Fill in the metrics of some runs"
+            "no run has a single metric", where=str(path), hint="Fill in the metrics of some runs"
         )
     if nothing:
         notes.append(f"Metrics that no run has are left out: {listed(nothing)}.")
@@ -319,7 +319,7 @@ def _refuse_unknown(
             raise RunsError(
                 f"the domain {column!r} has weight, but no run that was fitted used it",
                 where=sheet.where(int(used[0]), column),
-                mend=f"Did you mean {' or '.join(near)}"
+                hint=f"Did you mean {' or '.join(near)}"
                 if near
                 else f"Domains are {listed(list(domains))}",
             )

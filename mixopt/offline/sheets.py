@@ -104,7 +104,7 @@ class Sheet:
             raise RunsError(
                 f"{self.cells[column][wrong[0]]!r} is not a number",
                 where=self.where(int(wrong[0]), column),
-                mend="Write a number, or leave the cell empty where nothing was measured",
+                hint="Write a number, or leave the cell empty where nothing was measured",
             )
         unclear = [j for j, t in enumerate(self.cells[column]) if self.numerals.is_unclear(t)]
         if unclear:
@@ -113,7 +113,7 @@ class Sheet:
             raise RunsError(
                 f"{text!r} may be {whole}{rest} or {whole}.{rest}",
                 where=self.where(unclear[0], column),
-                mend="Write numbers with a decimal point, and without marks between thousands",
+                hint="Write numbers with a decimal point, and without marks between thousands",
             )
         signs = ["%" in text for text in self.cells[column]]
         bare = np.flatnonzero(~np.array(signs) & (np.nan_to_num(parsed) != 0))
@@ -121,7 +121,7 @@ class Sheet:
             raise RunsError(
                 f"{self.cells[column][bare[0]]!r} has no percent sign, others of the column have",
                 where=self.where(int(bare[0]), column),
-                mend="Write all cells of the column with a percent sign, or none",
+                hint="Write all cells of the column with a percent sign, or none",
             )
         return parsed
 
@@ -138,7 +138,7 @@ class Sheet:
                 raise RunsError(
                     f"{text!r} is not a count above 0" if text else "the cell is empty",
                     where=self.where(row, column),
-                    mend="Write a count such as 60000000, 6e7, 60M or 1.5B in every row",
+                    hint="Write a count such as 60000000, 6e7, 60M or 1.5B in every row",
                 )
             found[row] = value
         return found
@@ -167,7 +167,7 @@ def read_sheet(path: Path) -> Sheet:
         notes.append(f"{path.name}: cells are separated by {_said(delimiter)}.")
     rows, lines = _rows(text[start:], delimiter, path, text[:start].count("\n"))
     if not rows:
-        raise RunsError("is empty", where=str(path), mend="Give a header and a row per run")
+        raise RunsError("is empty", where=str(path), hint="Give a header and a row per run")
     columns = _columns(rows[0], path)
     body: list[list[str]] = []
     for row, line in zip(rows[1:], lines[1:], strict=True):
@@ -177,12 +177,12 @@ def read_sheet(path: Path) -> Sheet:
             raise RunsError(
                 f"{len(row)} cells, the header has {len(columns)}",
                 where=f"{path}:{line}",
-                mend="Give every row as many cells as the header; quote texts that hold "
+                hint="Give every row as many cells as the header; quote texts that hold "
                 + _said(delimiter),
             )
         body.append(row)
     if not body:
-        raise RunsError("has a header but no rows", where=str(path), mend="Add a row per run")
+        raise RunsError("has a header but no rows", where=str(path), hint="Add a row per run")
     cells = {name: [row[j] for row in body] for j, name in enumerate(columns)}
     unnamed = [name for name in columns[1:] if name.startswith(UNNAMED) and not any(cells[name])]
     columns = [name for name in columns if name not in unnamed]
@@ -217,10 +217,10 @@ def _text(path: Path) -> str:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise RunsError(
-            "is not text in UTF-8", where=str(path), mend="Save the table as CSV in UTF-8"
+            "is not text in UTF-8", where=str(path), hint="Save the table as CSV in UTF-8"
         ) from None
     if not text.strip():
-        raise RunsError("is empty", where=str(path), mend="Give a header and a row per run")
+        raise RunsError("is empty", where=str(path), hint="Give a header and a row per run")
     return text
 
 
@@ -229,7 +229,7 @@ def _refuse_other_formats(data: bytes, path: Path) -> None:
     for mark, what in OTHER_FORMATS:
         if start.lower().startswith(mark):
             raise RunsError(
-                f"is {what}, not CSV", where=str(path), mend="Write or save the table as CSV"
+                f"is {what}, not CSV", where=str(path), hint="Write or save the table as CSV"
             )
 
 
@@ -241,7 +241,7 @@ def _delimiter(text: str, path: Path) -> str:
         raise RunsError(
             f"has the single column {head.strip()!r}",
             where=f"{path}:1",
-            mend="Separate cells by commas, and name a column per domain or metric in the header",
+            hint="Separate cells by commas, and name a column per domain or metric in the header",
         )
     return best
 
@@ -263,7 +263,7 @@ def _rows(text: str, delimiter: str, path: Path, before: int) -> tuple[list[list
         raise RunsError(
             f"cannot be split into cells: {problem}",
             where=f"{path}:{line}",
-            mend="Look for a quote that is not closed on this line",
+            hint="Look for a quote that is not closed on this line",
         ) from None
     return rows, lines
 
@@ -275,7 +275,7 @@ def _refuse_control(row: list[str], where: str) -> None:
             raise RunsError(
                 f"holds the control character {found[0]!r} in {cell!r}",
                 where=where,
-                mend="Remove it",
+                hint="Remove it",
             )
 
 
@@ -286,7 +286,7 @@ def _columns(head: list[str], path: Path) -> list[str]:
             raise RunsError(
                 f"columns {names.index(name) + 1} and {j + 1} are both called {name!r}",
                 where=f"{path}:1",
-                mend="Give each column a name of its own",
+                hint="Give each column a name of its own",
             )
     return names
 

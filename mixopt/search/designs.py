@@ -90,7 +90,7 @@ def _spaced(
         f"the space holds only {len(chosen)} distinct mixture{'s' * (len(chosen) != 1)}, {n} "
         f"{'was' if n == 1 else 'were'} asked for",
         where="space",
-        mend="Widen the bounds or ask for fewer trials",
+        hint="Widen the bounds or ask for fewer trials",
     )
 
 

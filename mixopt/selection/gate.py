@@ -163,13 +163,13 @@ class Selection:
             raise StudyError(
                 "the natural mixture is not among the arms, so nothing can be beaten",
                 where="selection.arms",
-                mend="Add it under the name 'natural'",
+                hint="Add it under the name 'natural'",
             )
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
             raise StudyError(
                 f"seeds {list(self.seeds)} are not at least two different ones",
                 where="selection.seeds",
-                mend="Give two or more, better five, that differ from the search's seed",
+                hint="Give two or more, better five, that differ from the search's seed",
             )
         if not 0.5 < self.confidence < 1:
             raise StudyError(f"{self.confidence} is not in (0.5, 1)", where="selection.confidence")
@@ -352,13 +352,13 @@ class Selection:
                 f"no verdict: selection's runs were lost for another reason than their recipe: "
                 f"trials {names}",
                 where="selection",
-                mend="See to the cause, then run the same command again: it runs them once more",
+                hint="See to the cause, then run the same command again: it runs them once more",
             )
         if not self.done(trials):
             raise StudyError(
                 "no verdict: runs that were asked for have not ended",
                 where="selection",
-                mend="Run `mixopt select` until they have",
+                hint="Run `mixopt select` until they have",
             )
         values = self.values(trials)
         silent = [arm for arm in dict.fromkeys((NATURAL, self.fallback)) if not values[arm]]
@@ -367,7 +367,7 @@ class Selection:
                 f"no verdict: every run of the {silent[0]} mixture diverged, "
                 "so nothing can be compared",
                 where="selection",
-                mend="Lower the learning rate in a new study",
+                hint="Lower the learning rate in a new study",
             )
 
     def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:

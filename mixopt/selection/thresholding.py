@@ -93,7 +93,7 @@ class Thresholding:
             raise StudyError(
                 f"{self.budget} runs do not run each of {len(self.arms)} mixtures {FIRST} times",
                 where="budget",
-                mend=f"Allow at least {least}",
+                hint=f"Allow at least {least}",
             )
         if self.batch < 1 or self.epsilon < 0:
             raise StudyError("batch must be at least 1, epsilon at least 0", where="thresholding")

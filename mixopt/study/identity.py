@@ -58,7 +58,7 @@ def missing(home: Path) -> LedgerError:
     return LedgerError(
         "this file is missing, by which the ledger knows the folder",
         where=str(home / FILE),
-        mend=f"Restore it from a backup; a {LEDGER} in the folder holds the id too. Without "
+        hint=f"Restore it from a backup; a {LEDGER} in the folder holds the id too. Without "
         f"either, move the ledger away or name a new one: {BEGIN_ANEW}",
     )
 
@@ -110,7 +110,7 @@ def _check_training(known: Identity, training: str, where: Path) -> None:
         raise LedgerError(
             "the trials of this folder were trained with other settings or on another corpus",
             where=str(where),
-            mend="Put the settings back, or give the study another name",
+            hint="Put the settings back, or give the study another name",
         )
 
 
@@ -138,7 +138,7 @@ def _read(home: Path) -> tuple[Identity, Path]:
         return Identity(home, *parts), Path(values["path"])
 
     return files.read_json(
-        home / FILE, parse, mend="Restore it from a backup: the ledger knows the folder by this id"
+        home / FILE, parse, hint="Restore it from a backup: the ledger knows the folder by this id"
     )
 
 

@@ -310,7 +310,7 @@ class Ledger:
         if frozen.user_attrs.get("training") != self._training(trial.spec):
             raise LedgerError(
                 f"trial {trial.number} of {self.name} was not trained as this study trains",
-                mend="Give the study a ledger of its own, or another name",
+                hint="Give the study a ledger of its own, or another name",
             )
         return trial
 
@@ -352,7 +352,7 @@ def _refusing(url: str, owner: Identity) -> Iterator[None]:
         raise LedgerError(
             f"the driver of this database is not installed: {error.__cause__ or error}",
             where=url,
-            mend="For PostgreSQL: pip install 'mixopt[postgres]'",
+            hint="For PostgreSQL: pip install 'mixopt[postgres]'",
         ) from error
     except LedgerError:
         raise
@@ -371,7 +371,7 @@ def _unusable(url: str, owner: Identity, error: Exception) -> LedgerError:
         check = "Check that file, its permissions and the space on its disk"
     else:
         check = "Check the study file's `ledger`, that file, and the space on its disk"
-    return LedgerError(f"cannot open the ledger: {reason(error)}", where=url, mend=check)
+    return LedgerError(f"cannot open the ledger: {reason(error)}", where=url, hint=check)
 
 
 def refuse_lost(url: str, owner: Identity) -> None:
@@ -398,7 +398,7 @@ def _lost(url: str, owner: Identity, what: str, or_else: str = "go on without it
     return LedgerError(
         what,
         where=str(urls.sqlite_path(url) or url),
-        mend=f"{named}Restore it from a backup, or {or_else}: {BEGIN_ANEW}",
+        hint=f"{named}Restore it from a backup, or {or_else}: {BEGIN_ANEW}",
     )
 
 
@@ -423,7 +423,7 @@ def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str)
         raise LedgerError(
             "the trials there were trained with other settings or on another corpus",
             where=url,
-            mend="Give the study a ledger of its own, or another name",
+            hint="Give the study a ledger of its own, or another name",
         )
     own_copy = _in_folder(url, owner) and bound.get("folder") == owner.copied_from
     if bound.get("folder") == owner.id or own_copy:
@@ -434,7 +434,7 @@ def _check_owner(storage: BaseStorage, study_id: int, owner: Identity, url: str)
         raise LedgerError(
             f"the trials there are of another study folder than {owner.home}",
             where=url,
-            mend="Give the study a ledger of its own, or another name"
+            hint="Give the study a ledger of its own, or another name"
             if not _in_folder(url, owner)
             else "Restore the folder's identity.json, by which its ledger knows it, or put the "
             "folder's own ledger back",

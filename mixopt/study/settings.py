@@ -1,6 +1,6 @@
 """The study file: one YAML that says what is searched, with what, and what is promoted.
 
-`load_study` reads and validates it; errors name the line and the mend. `freeze` binds a study's
+`load_study` reads and validates it; errors name the line and the fix. `freeze` binds a study's
 folder to the settings that alter its trainings, so that all its trials compare.
 """
 
@@ -92,7 +92,7 @@ def _without_vocabulary(model: ModelConfig) -> ModelConfig:
     """A shape as a study file gives it: the vocabulary is the corpus' own."""
     if model.vocab_size:
         raise StudyError(
-            "the vocabulary is that of the corpus", where="vocab_size", mend="Leave it out"
+            "the vocabulary is that of the corpus", where="vocab_size", hint="Leave it out"
         )
     return model
 
@@ -356,7 +356,7 @@ class Study(Section):
         except (MixtureError, StudyError) as error:
             place = ".".join(part for part in (key, error.where) if part)
             where = f"{self.path}: {place}" if place else str(self.path)
-            raise StudyError(error.what, where=where, mend=error.mend) from error
+            raise StudyError(error.what, where=where, hint=error.hint) from error
 
     @property
     def corpus_path(self) -> Path:
@@ -390,7 +390,7 @@ class Study(Section):
                 raise StudyError(
                     f"there is no validation domain and no task's metric {name!r}",
                     where=f"{self.path}: objective",
-                    mend=f"Choose from {', '.join([*known, *scores])}",
+                    hint=f"Choose from {', '.join([*known, *scores])}",
                 )
         named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
         for name in named:
@@ -398,7 +398,7 @@ class Study(Section):
                 raise StudyError(
                     f"the corpus has no training domain {name!r}",
                     where=f"{self.path}: space",
-                    mend=f"Choose from {', '.join(corpus.domains)}",
+                    hint=f"Choose from {', '.join(corpus.domains)}",
                 )
         return corpus
 
@@ -445,7 +445,7 @@ class Study(Section):
                 raise StudyError(
                     f"task {name!r} has no choices, so no accuracy",
                     where=f"{self.path}: objective",
-                    mend=f"Weigh task/{name}",
+                    hint=f"Weigh task/{name}",
                 )
         return found
 
@@ -559,7 +559,7 @@ def load_study(path: Path | str) -> Study:
     """The study file at `path`, validated.
 
     Raises:
-        StudyError: naming file, line, key and mend.
+        StudyError: naming file, line, key and fix.
     """
     path = Path(path)
     study = yaml_lines.load(path, Study)
@@ -610,7 +610,7 @@ def require_begun(study: Study, first: str = "") -> None:
         raise StudyError(
             f"study {study.name!r} has not begun: {study.home} is no folder of a study",
             where=str(study.path),
-            mend=f"Run `{first or shlex.join(['mixopt', 'run', str(study.path)])}` first",
+            hint=f"Run `{first or shlex.join(['mixopt', 'run', str(study.path)])}` first",
         )
 
 
@@ -638,7 +638,7 @@ def freeze(study: Study, corpus: Corpus) -> None:
         raise StudyError(
             f"settings that alter trainings differ from those this study was begun with:{lines}",
             where=str(study.path),
-            mend=f"Put them back, or give the study another name ({study.home} keeps its trials)",
+            hint=f"Put them back, or give the study another name ({study.home} keeps its trials)",
         )
 
 
@@ -673,7 +673,7 @@ def _refuse_other_metrics(study: Study, settings: dict[str, Any], before: dict[s
             f"{', '.join(first)}: with proxy.recipe.evaluation_share, how much text of each domain "
             "is evaluated depends on which are weighed, so that trials would not compare",
             where=f"{study.path}: objective",
-            mend="Change weights other than 0 only, or give the study another name; a study begun "
+            hint="Change weights other than 0 only, or give the study another name; a study begun "
             "with `evaluation_share: null` may weigh other metrics later",
         )
 
@@ -689,5 +689,5 @@ def _read_frozen(home: Path) -> dict[str, Any] | None:
     return files.read_json(
         home / FROZEN,
         files.an_object,
-        mend="Restore it, or delete it: the next run locks the study file's settings as they are",
+        hint="Restore it, or delete it: the next run locks the study file's settings as they are",
     )

@@ -117,7 +117,7 @@ def _take(connection: Connection, key: dict[str, int], name: str, url: str) -> N
             raise LedgerError(
                 f"study {name} is held by {who.removeprefix('mixopt: ')}",
                 where=url,
-                mend="Wait for it to end, or stop it; of a machine that is gone the database lets "
+                hint="Wait for it to end, or stop it; of a machine that is gone the database lets "
                 "go within two minutes. Two at once would train things twice",
             )
         time.sleep(0.2)
@@ -154,5 +154,5 @@ def _reports(url: str) -> Iterator[None]:
         raise LedgerError(
             f"the ledger cannot be used: {reason(error)}",
             where=url,
-            mend=f"{check}; then run the same command again, which goes on from here",
+            hint=f"{check}; then run the same command again, which goes on from here",
         ) from error

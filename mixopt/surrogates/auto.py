@@ -52,6 +52,6 @@ class Auto(Surrogate):
     def _fitted(self) -> Surrogate:
         if self.chosen is None:
             raise SurrogateError(
-                "predict was called before fit", mend="Fit it to a trial table first"
+                "predict was called before fit", hint="Fit it to a trial table first"
             )
         return self.chosen

@@ -310,7 +310,7 @@ def at_one_fidelity(table: TrialTable, fidelity: Fidelity | None) -> TrialTable:
         raise SurrogateError(
             f"{len(found)} trials at {wanted[0]:g} parameters and {wanted[1]:g} tokens, "
             f"{FEWEST_TRIALS} are needed",
-            mend="Run more trials at this fidelity",
+            hint="Run more trials at this fidelity",
         )
     return found
 
@@ -327,7 +327,7 @@ def measured(table: TrialTable, metric: str) -> tuple[np.ndarray, np.ndarray, np
         raise SurrogateError(
             f"{len(rows)} values, {FEWEST_TRIALS} are needed",
             where=metric,
-            mend="Drop the metric from the objective or evaluate more trials on it",
+            hint="Drop the metric from the objective or evaluate more trials on it",
         )
     return rows, table.weights[rows], column[rows]
 
@@ -339,7 +339,7 @@ def checked(mixtures: np.ndarray, domains: tuple[str, ...] | None) -> np.ndarray
         SurrogateError: the surrogate is not fitted (`domains` is None) or m is wrong.
     """
     if domains is None:
-        raise SurrogateError("predict was called before fit", mend="Fit it to a trial table first")
+        raise SurrogateError("predict was called before fit", hint="Fit it to a trial table first")
     weights = np.asarray(mixtures, dtype=float)
     if weights.ndim != 2 or weights.shape[1] != len(domains):
         raise SurrogateError(f"mixtures of shape {weights.shape}, not (n, {len(domains)})")

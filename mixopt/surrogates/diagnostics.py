@@ -147,7 +147,7 @@ def _folds(table: TrialTable, asked: np.ndarray, folds: int | None, seed: int) -
     if len(kinds) < 4:
         raise SurrogateError(
             f"{len(kinds)} different mixtures are too few to hold some out",
-            mend="Run at least 4 trials on different mixtures",
+            hint="Run at least 4 trials on different mixtures",
         )
     if folds is None:  # by what is foretold: 26 mixtures are few, however long their curves
         folds = 5 if len(kinds) <= 128 else 3 if len(kinds) <= 256 else 2

@@ -112,14 +112,14 @@ def _fit(
         raise RunsError(
             f"runs on {kinds} mixture{'s' * (kinds > 1)} are too few to learn from",
             where=str(ratios),
-            mend=f"Give runs on at least {FEWEST_TRIALS} different mixtures; "
+            hint=f"Give runs on at least {FEWEST_TRIALS} different mixtures; "
             f"{len(table.domains) + 1} or more for {len(table.domains)} domains",
         )
     if OBJECTIVE in table.metrics:
         raise RunsError(
             f"a metric is called {OBJECTIVE!r}, as what is composed of all metrics is",
             where=f"{metrics}:1: {OBJECTIVE}",
-            mend="Give the column another name",
+            hint="Give the column another name",
         )
     if not asked:
         refuse_mixed_scales(table.metrics, table.final.values)
@@ -176,7 +176,7 @@ def _modelled(
             f"{int(there.sum())} runs at {said(target)} are too few for the surrogate "
             f"{surrogate!r}, which learns from one fidelity",
             where="--model-params",
-            mend=f"Choose another with --model-params and --tokens: runs were measured at {sizes}",
+            hint=f"Choose another with --model-params and --tokens: runs were measured at {sizes}",
         )
     counts = np.isfinite(table.values[there]).sum(axis=0)
     few = [m for m, n in zip(table.metrics, counts, strict=True) if n < FEWEST_TRIALS]
@@ -187,7 +187,7 @@ def _modelled(
     if needed and not kept:
         raise RunsError(
             f"{needed[0]} was measured on fewer than {FEWEST_TRIALS} runs{_at(target)}",
-            mend="Measure it on more runs, or choose another objective or fidelity",
+            hint="Measure it on more runs, or choose another objective or fidelity",
         )
     notes.append(
         f"Measured on fewer than {FEWEST_TRIALS} runs{_at(target)}, and left out: "

@@ -108,35 +108,35 @@ def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
     try:
         record = json.loads(path.read_text())
     except OSError:
-        raise RunsError("holds no fit", where=str(folder), mend=again) from None
+        raise RunsError("holds no fit", where=str(folder), hint=again) from None
     except ValueError:
         record = None
     if not isinstance(record, dict) or record.get("made_by") != MADE_BY:
-        raise RunsError("was not written by `mixopt fit`", where=str(path), mend=again)
+        raise RunsError("was not written by `mixopt fit`", where=str(path), hint=again)
     if record.get("unfinished"):
-        raise RunsError("the fit was interrupted", where=str(path), mend=again)
+        raise RunsError("the fit was interrupted", where=str(path), hint=again)
     if record.get("format") != FORMAT:
         raise RunsError(
             f"has format {record.get('format')}, this mixopt reads {FORMAT}",
             where=str(path),
-            mend=again,
+            hint=again,
         )
     name = record.get("surrogate")
     if name not in surrogates.KNOWN and name != plugin:
         raise RunsError(
             f"names the surrogate {name!r}, which is not one of mixopt's own",
             where=str(path),
-            mend=f"Check that you trust its code, then add --allow-plugin {name}",
+            hint=f"Check that you trust its code, then add --allow-plugin {name}",
         )
     try:
         return _fitted(record, pl.read_parquet(folder / TABLE, glob=False))
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise RunsError(
-            f"does not fit {RECORD}: {problem!r}", where=str(folder / TABLE), mend=again
+            f"does not fit {RECORD}: {problem!r}", where=str(folder / TABLE), hint=again
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise RunsError(
-            f"holds what `mixopt fit` does not write: {problem!r}", where=str(path), mend=again
+            f"holds what `mixopt fit` does not write: {problem!r}", where=str(path), hint=again
         ) from None
 
 
@@ -209,13 +209,13 @@ def begin(folder: Path, names: list[str]) -> None:
         except (OSError, ValueError):
             ours = False
     if folder.exists() and not folder.is_dir():
-        raise RunsError("is a file", where=str(folder), mend="Name a folder with --out")
+        raise RunsError("is a file", where=str(folder), hint="Name a folder with --out")
     foreign = [name for name in names if (folder / name).exists()]
     if foreign and not ours:
         raise RunsError(
             f"holds {foreign[0]} that no earlier fit wrote",
             where=str(folder),
-            mend="Name another folder with --out, or move that file",
+            hint="Name another folder with --out, or move that file",
         )
     files.write_json(path, {"made_by": MADE_BY, "format": FORMAT, "unfinished": True})
     for name in foreign:

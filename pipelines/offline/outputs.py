@@ -24,15 +24,15 @@ def writable(path: Path, kind: str) -> None:
     where = f"--out {path}"
     if path.exists() and path.is_dir() != (kind == FOLDER):
         other = "folder" if kind == FILE else "file"
-        raise RunsError(f"is a {other}", where=where, mend=f"Name a {kind}")
+        raise RunsError(f"is a {other}", where=where, hint=f"Name a {kind}")
     nearest = path if kind == FOLDER else path.parent
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise RunsError(f"{nearest} is a file", where=where, mend=f"Name another {kind}")
+        raise RunsError(f"{nearest} is a file", where=where, hint=f"Name another {kind}")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise RunsError(
-            f"nothing can be written in {nearest}", where=where, mend=f"Name another {kind}"
+            f"nothing can be written in {nearest}", where=where, hint=f"Name another {kind}"
         )
 
 
@@ -45,4 +45,4 @@ def write(path: Path, data: bytes) -> None:
     try:
         files.write_bytes(path, data)
     except FileError as problem:
-        raise RunsError(problem.what, where=str(path), mend="Name another file") from None
+        raise RunsError(problem.what, where=str(path), hint="Name another file") from None

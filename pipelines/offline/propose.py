@@ -109,7 +109,7 @@ class Constraints:
         except MixtureError as error:
             key, _, domain = error.where.partition(".")
             where = f"--{key.replace('_', '-')} {domain}".rstrip()
-            raise MixtureError(error.what, where=where, mend=error.mend) from error
+            raise MixtureError(error.what, where=where, hint=error.hint) from error
         return changed, notes
 
 
@@ -170,7 +170,7 @@ def show_proposal(
         MixoptError: there is no fit, the constraints clash, or no proposal can be made.
     """
     if n < 1:
-        raise StudyError(f"{n} mixtures are none", where="-n", mend="Ask for at least 1")
+        raise StudyError(f"{n} mixtures are none", where="-n", hint="Ask for at least 1")
     writable(out, FILE)
     fitted = open_fit(folder, plugin)
     space, notes = constraints.on(fitted.space)
@@ -286,7 +286,7 @@ def _budget(text: str) -> int:
     value = parse_count(text)
     if not value:
         raise StudyError(
-            f"{text!r} is not a count of tokens", where="--tokens", mend="Write 20B or 2e10"
+            f"{text!r} is not a count of tokens", where="--tokens", hint="Write 20B or 2e10"
         )
     return round(value)
 

@@ -105,7 +105,7 @@ def show_replay(
         raise RunsError(
             "no proposer is named",
             where="--proposer",
-            mend=f"Choose from {', '.join(sorted(proposers.KNOWN))}",
+            hint=f"Choose from {', '.join(sorted(proposers.KNOWN))}",
         )
     for name in kinds:  # before anything is read: an unknown one names the choices
         resolve("proposer", name, proposers.KNOWN, Proposer)  # type: ignore[type-abstract]

@@ -40,7 +40,7 @@ def kept_domains(study: Study) -> tuple[str, ...]:
             raise StudyError(
                 f"the proposer {study.search.proposer!r} cannot weigh {name!r}",
                 where=f"{study.path}: objective",
-                mend="It needs the tokens of validation domains; choose another proposer",
+                hint="It needs the tokens of validation domains; choose another proposer",
             )
     return tuple(name.removeprefix("bpb/") for name in metrics)
 
@@ -57,7 +57,7 @@ def check_search(study: Study) -> None:
         raise StudyError(
             f"the proposer {name!r} needs trials that others beat as well",
             where=f"{study.path}: search.pruner",
-            mend="Leave search.pruner out, or choose another proposer",
+            hint="Leave search.pruner out, or choose another proposer",
         )
 
 
@@ -81,5 +81,5 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
         raise StudyError(
             error.what,
             where=f"{study.path}: promote: {error.where}",
-            mend=error.mend or "Mend it, or say `promote: null`",
+            hint=error.hint or "Mend it, or say `promote: null`",
         ) from error

@@ -45,7 +45,7 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
     owner = identity.read(study.home)
     if owner is None:
         raise LedgerError(
-            f"{study.name} has not begun", where=str(study.home), mend=command("run", path)
+            f"{study.name} has not begun", where=str(study.home), hint=command("run", path)
         )
     refuse_lost(study.ledger_url, owner)
     objective = study.mixture_objective()
@@ -59,7 +59,7 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
                 raise LedgerError(
                     f"trial {number} is not open",
                     where=str(study.home),
-                    mend=f"See which there are: {command('status', path)}",
+                    hint=f"See which there are: {command('status', path)}",
                 )
         yield ledger, [still_open[number] for number in dict.fromkeys(numbers)]
 

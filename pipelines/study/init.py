@@ -90,7 +90,7 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         CorpusError: there is no corpus at `corpus_path`.
     """
     if file.exists() and not force:
-        raise StudyError("the file is there already", where=str(file), mend="Add --force")
+        raise StudyError("the file is there already", where=str(file), hint="Add --force")
     corpus = Corpus.open(corpus_path)
     targets = corpus.targets or corpus.validation_domains
     model, recipe = ModelConfig(), Recipe()

@@ -117,7 +117,7 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
         raise StudyError(
             "the study asks for no promotion",
             where=str(session.study.path),
-            mend="Add `promote` to the study file",
+            hint="Add `promote` to the study file",
         )
     mixture = Mixture.exact(verdict["mixture"])
     folder = _folder(session, settings, mixture)
@@ -242,7 +242,7 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
                         raise TrainingError(
                             f"failed for good: {event.message}",
                             where=f"{label}, {event.key}",
-                            mend="Mend the cause and run the same command again",
+                            hint="Mend the cause and run the same command again",
                         )
                 case driver.Started():
                     pass
@@ -253,7 +253,7 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
             raise TrainingError(
                 f"{outcome.failure}: {outcome.message}",
                 where=f"{label}, {work.key}",
-                mend="Lower promote.recipe.learning_rate; what was trained before it is kept",
+                hint="Lower promote.recipe.learning_rate; what was trained before it is kept",
             )
         found.append(outcome.result)
     return found

@@ -85,7 +85,7 @@ def _settled(session: Session) -> Mapping[str, Any]:
         raise StudyError(
             "there is no verdict on its trials, so no mixture to promote",
             where=str(session.study.path),
-            mend=f"Run `{command('select', session.study.path)}` first",
+            hint=f"Run `{command('select', session.study.path)}` first",
         )
     return verdict
 
@@ -107,7 +107,7 @@ def sync_study(path: Path) -> None:
     """
     if not _require_trials(path).mlflow.enabled:
         raise StudyError(
-            "MLflow is switched off", where=f"{path}: mlflow.enabled", mend="Set it to true"
+            "MLflow is switched off", where=f"{path}: mlflow.enabled", hint="Set it to true"
         )
     with open_session(path) as session:
         tracker, trials = session.tracker, session.ledger.trials()

@@ -220,7 +220,7 @@ def require_complete(session: Session) -> None:
         raise StudyError(
             f"the search is not complete: {missing} of its {sum(asked)} trials have not ended",
             where=str(study.path),
-            mend=f"Run `mixopt search {study.path}` first",
+            hint=f"Run `mixopt search {study.path}` first",
         )
 
 
@@ -248,7 +248,7 @@ def check_kept(session: Session) -> None:
             f"{', '.join(session.kept_domains)}, and {len(lacking)} of {len(trials)} trials did "
             f"not keep it ({some}): they were trained for another proposer or objective",
             where=f"{study.path}: search.proposer",
-            mend="Choose another proposer, or begin a new study with this one",
+            hint="Choose another proposer, or begin a new study with this one",
         )
 
 

@@ -125,8 +125,8 @@ def looks_taken(session: Session) -> Looks | None:
     file = session.home / LOOKS
     kept = [session.ledger.looks()]
     if file.exists():
-        mend = "Restore it; it says how often the study was judged"
-        kept.append(files.read_json(file, Looks.from_json, mend=mend))
+        hint = "Restore it; it says how often the study was judged"
+        kept.append(files.read_json(file, Looks.from_json, hint=hint))
     return max((it for it in kept if it is not None), key=lambda it: len(it.taken), default=None)
 
 
@@ -153,7 +153,7 @@ def _looks(session: Session) -> Looks:
         raise StudyError(
             f"{looks.planned} was fixed at the study's first look, and {planned} is asked for now",
             where=f"{session.study.path}: select.looks",
-            mend="Put it back, or plan other looks in a new study",
+            hint="Put it back, or plan other looks in a new study",
         )
     return looks
 

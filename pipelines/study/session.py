@@ -265,7 +265,7 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
 
 def _settled(path: Path, parse: Callable[[Any], T]) -> T:
     """What was measured once for the whole study."""
-    return files.read_json(path, parse, mend="Delete it to have it measured again")
+    return files.read_json(path, parse, hint="Delete it to have it measured again")
 
 
 def _precisions(values: Any) -> dict[str, Literal["auto", "fp32", "bf16"]]:
@@ -363,7 +363,7 @@ def _held(session: Session, numbers: Sequence[int], message: str) -> TrainingErr
     return TrainingError(
         f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
         where=str(trial_folder(session.home, numbers[0])),
-        mend=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
+        hint=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
         f"`{command('fail', study, *numbers)}` to go on without), and run the same command again",
     )
 

@@ -26,7 +26,7 @@ def test_an_answer_of_a_worker_arrives() -> None:
 @pytest.mark.usefixtures("ray_here")
 def test_an_error_of_mixopts_own_arrives_as_it_was_raised() -> None:
     def meet() -> None:
-        raise CorpusError("an id out of range", where="law-0.npy", mend="Build it again")
+        raise CorpusError("an id out of range", where="law-0.npy", hint="Build it again")
 
     with pytest.raises(CorpusError) as met:
         call(meet, resources=TWICE, label="measuring", warn=print)

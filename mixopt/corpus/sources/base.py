@@ -71,7 +71,7 @@ class Source(ABC):
         if unknown := self.options.keys() - self.option_names:
             raise CorpusError(
                 f"{type(self).__name__} has no option {sorted(unknown)[0]!r}",
-                mend=f"It knows {', '.join(sorted(self.option_names)) or 'none'}",
+                hint=f"It knows {', '.join(sorted(self.option_names)) or 'none'}",
             )
 
     @abstractmethod
@@ -108,7 +108,7 @@ def decode(contents: bytes, where: str) -> str:
         raise CorpusError(
             "is UTF-16 by its byte-order mark, not UTF-8",
             where=where,
-            mend="Convert the file: `iconv -f UTF-16 -t UTF-8`",
+            hint="Convert the file: `iconv -f UTF-16 -t UTF-8`",
         )
     contents = contents.removeprefix(codecs.BOM_UTF8)
     try:
@@ -117,7 +117,7 @@ def decode(contents: bytes, where: str) -> str:
         raise CorpusError(
             f"is not UTF-8: byte {contents[error.start]:#04x} at {error.start}",
             where=where,
-            mend="Convert it to UTF-8, or leave it out with `on_error: skip`",
+            hint="Convert it to UTF-8, or leave it out with `on_error: skip`",
         ) from None
 
 
@@ -131,7 +131,7 @@ def find_source(name: str) -> type[Source]:
         # mypy takes an abstract class for no class at all where a type is wanted
         return resolve("source", name, SOURCES, Source)  # type: ignore[type-abstract]
     except StudyError as error:
-        raise CorpusError(error.what, where=error.where, mend=error.mend) from error
+        raise CorpusError(error.what, where=error.where, hint=error.hint) from error
 
 
 def infer_source(files: Sequence[InputFile]) -> str:
@@ -146,7 +146,7 @@ def infer_source(files: Sequence[InputFile]) -> str:
             raise CorpusError(
                 f"cannot tell the format by the ending {file.ending!r}",
                 where=file.url,
-                mend=f"Say `source:`, one of {', '.join(SOURCES)}",
+                hint=f"Say `source:`, one of {', '.join(SOURCES)}",
             )
         names.setdefault(ENDINGS[file.ending], []).append(file)
     if len(names) > 1:
@@ -156,7 +156,7 @@ def infer_source(files: Sequence[InputFile]) -> str:
         raise CorpusError(
             f"is {others[0]}, among files of other formats ({counts})",
             where=odd.url,
-            mend=f"Name the files of one format, such as `*{names[most][0].ending}`, or give each "
+            hint=f"Name the files of one format, such as `*{names[most][0].ending}`, or give each "
             "format its own domain",
         )
     return next(iter(names))

@@ -39,28 +39,28 @@ class JsonLines(Source):
             record = json.loads(decode(line, where))
         except json.JSONDecodeError as error:
             what = f"is not JSON: {error.msg} at column {error.colno}"
-            raise CorpusError(what, where=where, mend=SKIP) from None
+            raise CorpusError(what, where=where, hint=SKIP) from None
         except RecursionError:
-            raise CorpusError("is nested too deeply", where=where, mend=SKIP) from None
+            raise CorpusError("is nested too deeply", where=where, hint=SKIP) from None
         if not isinstance(record, dict):
-            raise CorpusError("is no JSON object", where=where, mend=SKIP)
+            raise CorpusError("is no JSON object", where=where, hint=SKIP)
         if self.text not in record:
             known = ", ".join(map(repr, list(record)[:8])) or "none"
             raise CorpusError(
                 f"has no field {self.text!r}",
                 where=where,
-                mend=f"Set `text:` to the field with the text; this line has {known}",
+                hint=f"Set `text:` to the field with the text; this line has {known}",
             )
         text = record[self.text]
         if not isinstance(text, str):
             what = f"field {self.text!r} holds {type(text).__name__}, not text"
-            raise CorpusError(what, where=where, mend=SKIP)
+            raise CorpusError(what, where=where, hint=SKIP)
         if b"\\u" in line:  # only an escape can smuggle in half a character
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 what = f"holds half a character (a lone surrogate) at {error.start}"
-                raise CorpusError(what, where=where, mend=SKIP) from None
+                raise CorpusError(what, where=where, hint=SKIP) from None
         return text
 
 
@@ -70,5 +70,5 @@ def _check_no_array(first: bytes, url: str) -> None:
         raise CorpusError(
             "is one JSON array, not one JSON object a line",
             where=url,
-            mend="Convert the file: `jq -c '.[]' FILE.json > FILE.jsonl`",
+            hint="Convert the file: `jq -c '.[]' FILE.json > FILE.jsonl`",
         )

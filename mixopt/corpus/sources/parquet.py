@@ -35,7 +35,7 @@ class Parquet(Source):
                 table = pq.ParquetFile(pa.PythonFile(raw, mode="r"))
             except (pa.ArrowException, OSError) as error:
                 raise CorpusError(
-                    f"is not Parquet: {error}", where=file.url, mend="Fetch or write it again"
+                    f"is not Parquet: {error}", where=file.url, hint="Fetch or write it again"
                 ) from error
             self._check_column(table.schema_arrow, file.url)
             row = 0
@@ -56,7 +56,7 @@ class Parquet(Source):
             raise CorpusError(
                 f"has no column {self.text!r}",
                 where=url,
-                mend=f"Set `text:` to one of {', '.join(schema.names)}",
+                hint=f"Set `text:` to one of {', '.join(schema.names)}",
             )
         kind = schema.field(self.text).type
         value = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -64,7 +64,7 @@ class Parquet(Source):
             raise CorpusError(
                 f"column {self.text!r} holds {kind}, not text",
                 where=url,
-                mend="Set `text:` to the column with the text",
+                hint="Set `text:` to the column with the text",
             )
 
 
@@ -80,7 +80,7 @@ def _document(value: bytes | None, where: str, on_broken: OnBroken) -> Iterator[
     try:
         if value is None:
             raise CorpusError(
-                "holds no text", where=where, mend="Leave such rows out with `on_error: skip`"
+                "holds no text", where=where, hint="Leave such rows out with `on_error: skip`"
             )
         text = decode(value, where)
     except CorpusError as error:
@@ -93,5 +93,5 @@ def _unreadable(error: Exception, where: str, first: int, last: int) -> CorpusEr
     return CorpusError(
         f"cannot be read, nor can any of the rows {first:,} to {last:,}: {error}",
         where=where,
-        mend="Fetch or write the file again, or leave the rows out with `on_error: skip`",
+        hint="Fetch or write the file again, or leave the rows out with `on_error: skip`",
     )

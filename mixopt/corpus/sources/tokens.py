@@ -40,7 +40,7 @@ class Tokens(Source):
         if not isinstance(self._end, int):
             raise CorpusError(
                 "tokenized files need the id that separates their documents",
-                mend="Set `options: {end_of_text: ID}`",
+                hint="Set `options: {end_of_text: ID}`",
             )
         self._dtype: np.dtype | None = None
         if "dtype" in self.options:
@@ -49,7 +49,7 @@ class Tokens(Source):
     def documents(self, file: InputFile, on_broken: OnBroken) -> Iterator[Document]:
         """The ids between end-of-text ids; empty documents are passed over."""
         if file.url.endswith(COMPRESSED):
-            raise CorpusError("is compressed", where=file.url, mend="Uncompress token files")
+            raise CorpusError("is compressed", where=file.url, hint="Uncompress token files")
         with self.open(file) as raw:
             dtype = self._type(raw, file)
             begun = np.empty(0, dtype=dtype)
@@ -80,7 +80,7 @@ class Tokens(Source):
             raise CorpusError(
                 f"ends in the middle of a token of {dtype.itemsize} bytes",
                 where=file.url,
-                mend="Set `options: {dtype: …}` to the type of its ids",
+                hint="Set `options: {dtype: …}` to the type of its ids",
             )
 
     def _type(self, raw: CountingFile, file: InputFile) -> np.dtype:
@@ -95,7 +95,7 @@ class Tokens(Source):
             raise CorpusError(
                 f"holds {indexed} by its .idx file, not {self._dtype}",
                 where=file.url,
-                mend="Remove `dtype` from the options",
+                hint="Remove `dtype` from the options",
             )
         dtype = self._dtype if indexed is None else indexed
         if dtype is not None:
@@ -104,7 +104,7 @@ class Tokens(Source):
         raise CorpusError(
             f"{kind} raw ids, and nothing says of what type",
             where=file.url,
-            mend="Set `options: {dtype: uint16}`, or uint32 or int32: the type that they were "
+            hint="Set `options: {dtype: uint16}`, or uint32 or int32: the type that they were "
             "written in (Dolma: uint16 up to 65,536 tokens; Megatron: int32)",
         )
 
@@ -125,7 +125,7 @@ class Tokens(Source):
             raise CorpusError(
                 f"is cut: it should hold {shape[0]:,} tokens",
                 where=file.url,
-                mend="Fetch or write it again",
+                hint="Fetch or write it again",
             )
         return np.dtype(dtype)
 
@@ -142,7 +142,7 @@ def _declared(name: object) -> np.dtype:
         dtype = np.dtype(object)
     if dtype.kind not in "ui":
         raise CorpusError(
-            f"dtype {name!r} is not an integer type", mend="Use uint16, int32 or the like"
+            f"dtype {name!r} is not an integer type", hint="Use uint16, int32 or the like"
         )
     return dtype
 
@@ -166,7 +166,7 @@ def _megatron_type(file: InputFile) -> np.dtype | None:
         raise CorpusError(
             "is no index that Megatron wrote for token ids",
             where=url,
-            mend="Move it away, and set `options: {dtype: …}` to the type of the ids",
+            hint="Move it away, and set `options: {dtype: …}` to the type of the ids",
         )
     return np.dtype(MEGATRON_TYPES[code])
 
@@ -179,5 +179,5 @@ def _check_width(ids: np.ndarray, file: InputFile) -> None:
         raise CorpusError(
             f"every second id is 0: the ids have more than the {width} bytes of {ids.dtype}",
             where=file.url,
-            mend=f"Set `options: {{dtype: …}}` to the type of its ids, such as int{16 * width}",
+            hint=f"Set `options: {{dtype: …}}` to the type of its ids, such as int{16 * width}",
         )

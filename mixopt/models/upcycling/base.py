@@ -174,7 +174,7 @@ def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:
         raise StudyError(
             f"experts of {config_moe.router!r} are not of the shape of a dense layer",
             where="router",
-            mend="Choose a router over plain experts for a promoted model",
+            hint="Choose a router over plain experts for a promoted model",
         )
     same = ("width", "layers", "heads", "rope_theta", "tie_embeddings", "vocab_size")
     for name in (*same, "shared_experts"):
@@ -183,7 +183,7 @@ def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:
             raise StudyError(
                 f"is {of_dense} in the seed and {of_moe} in the MoE",
                 where=name,
-                mend="Give both the same trunk",
+                hint="Give both the same trunk",
             )
 
 
@@ -197,7 +197,7 @@ def check_width(config_dense_width: int, config_moe: ModelConfig) -> None:
         raise StudyError(
             f"is {config_moe.expert_width}, the dense layers have {config_dense_width}",
             where="expert_width",
-            mend="Give the dense models and the experts the same width",
+            hint="Give the dense models and the experts the same width",
         )
 
 

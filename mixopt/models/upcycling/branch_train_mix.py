@@ -29,7 +29,7 @@ class BranchTrainMix(Upcycler):
         raise StudyError(
             f"{config_moe.experts} experts cannot be made of {len(experts)} dense models",
             where="experts",
-            mend=f"Ask for {len(experts)} experts, or one more to keep the seed among them",
+            hint=f"Ask for {len(experts)} experts, or one more to keep the seed among them",
         )
 
     def convert(

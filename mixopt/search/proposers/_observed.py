@@ -42,7 +42,7 @@ def best_observed(
     if not values:
         raise SurrogateError(
             "no trial is complete at the fidelity asked for, so none is best",
-            mend="Run the search first",
+            hint="Run the search first",
         )
     tried = [spec for spec in pool if spec.mixture in values]
     if tried:

@@ -105,7 +105,7 @@ class Bayes(JointProposer):
                 raise MixtureError(
                     f"found only {len(chosen)} of {n} new mixtures",
                     where="space",
-                    mend="Widen the bounds or end the search",
+                    hint="Widen the bounds or end the search",
                 )
             apart /= 4  # a small space: accept mixtures that are closer together
 

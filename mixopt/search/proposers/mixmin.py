@@ -232,7 +232,7 @@ class MixMin(Proposer):
             raise StudyError(
                 "MixMin minimises losses, and this is to be large",
                 where=f"objective: {negative[0]}",
-                mend="Choose another proposer, or give losses alone",
+                hint="Choose another proposer, or give losses alone",
             )
         kept = [None if self.predictions is None else self.predictions(t) for t in complete]
         for trial, own in zip(complete, kept, strict=True):
@@ -241,7 +241,7 @@ class MixMin(Proposer):
                 raise StudyError(
                     f"trial {trial.number} kept no log-probabilities of the tokens of {missing[0]}",
                     where="search.proposer: mixmin",
-                    mend="Choose another proposer for finished runs, or give "
+                    hint="Choose another proposer for finished runs, or give "
                     "MixMin(predictions=...), from a trial to its tokens' log-probabilities",
                 )
         found = [said for said in kept if said is not None]

@@ -81,7 +81,7 @@ class MultiFidelity(JointProposer):
             raise MixtureError(
                 f"found only {len(chosen)} of {n} new mixtures",
                 where="space",
-                mend="Widen the bounds or end the search",
+                hint="Widen the bounds or end the search",
             )
         return chosen
 

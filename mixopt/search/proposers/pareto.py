@@ -182,7 +182,7 @@ def _parted(groups: Sequence[Sequence[str]], objective: Objective) -> list[list[
             f"the groups name {', '.join(sorted(named))}, "
             f"the objective {', '.join(sorted(objective.metrics))}",
             where="groups",
-            mend="Name every metric of the objective in exactly one group",
+            hint="Name every metric of the objective in exactly one group",
         )
     return full
 

@@ -38,7 +38,7 @@ class Random(Proposer):
         raise MixtureError(
             f"found only {len(rows)} of {n} new mixtures",
             where="space",
-            mend="Widen the bounds or end the search",
+            hint="Widen the bounds or end the search",
         )
 
     def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:

@@ -157,7 +157,7 @@ class FidelityGaussianProcess(OncePerRun):
             raise SurrogateError(
                 f"no trial was measured at {target.params:g} parameters and {target.tokens:g} "
                 f"tokens, and {self.name} does not extrapolate",
-                mend="Run a few trials at this fidelity, or choose nested-laws",
+                hint="Run a few trials at this fidelity, or choose nested-laws",
             )
         self._target = found[0]
         self._constant = {}
@@ -350,7 +350,7 @@ class FidelityGaussianProcess(OncePerRun):
             raise SurrogateError(
                 f"no Gaussian process could be fitted to {len(inputs)} trials: {error}",
                 where=metrics[0],
-                mend="Look for broken values in the trials, or choose another surrogate",
+                hint="Look for broken values in the trials, or choose another surrogate",
             ) from error
         if len(some) < len(inputs):
             whole = self.build(inputs, values, variance)
@@ -385,7 +385,7 @@ def _most_frequent(table: TrialTable) -> Fidelity:
     if not counts or max(counts) < 3:
         raise SurrogateError(
             f"at most {max(counts, default=0)} trials of one fidelity, 3 are needed",
-            mend="Run more trials",
+            hint="Run more trials",
         )
     return kinds[max(range(len(kinds)), key=lambda i: (counts[i], i))]
 

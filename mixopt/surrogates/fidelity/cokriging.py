@@ -191,7 +191,7 @@ class Cokriging(OncePerRun):
     def _fitted(self) -> Gaussian:
         if self._base is None:
             raise SurrogateError(
-                "predict was called before fit", mend="Fit it to a trial table first"
+                "predict was called before fit", hint="Fit it to a trial table first"
             )
         return self._base
 
@@ -205,7 +205,7 @@ class Cokriging(OncePerRun):
         said = ", ".join(f"{f.params:g} x {f.tokens:g}" for f in self.fidelities)
         raise SurrogateError(
             f"no trial ran at {fidelity.params:g} parameters and {fidelity.tokens:g} tokens",
-            mend=f"Ask for one of {said}",
+            hint=f"Ask for one of {said}",
         )
 
     def _at_depth(self, weights: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +240,7 @@ class Cokriging(OncePerRun):
             f"nothing is known of {target.params:g} parameters and {target.tokens:g} tokens: "
             f"trials range from {cheapest.params:g} x {cheapest.tokens:g} "
             f"to {dearest.params:g} x {dearest.tokens:g}",
-            mend="Run a few trials there; extrapolation needs two fidelities and goes upwards",
+            hint="Run a few trials there; extrapolation needs two fidelities and goes upwards",
         )
 
     def _slopes(self, step: float) -> np.ndarray:
@@ -319,6 +319,6 @@ def _chain(table: TrialTable) -> list[Fidelity]:
     if not known or table.at(known[first]).sum() < FEWEST_TRIALS:
         raise SurrogateError(
             f"no fidelity has {FEWEST_TRIALS} trials",
-            mend="Run more trials at the cheapest fidelity",
+            hint="Run more trials at the cheapest fidelity",
         )
     return known[first:]

@@ -85,7 +85,7 @@ def forecast(table: TrialTable, tokens: float) -> Forecast:
             raise SurrogateError(
                 f"runs of {params:g} parameters were all measured after "
                 f"{table.tokens[rows][0]:g} tokens and at no other time",
-                mend="Evaluate runs on the way, or train some of them longer",
+                hint="Evaluate runs on the way, or train some of them longer",
             ) from error
         mean[curves] = said.mean
         std[curves] = np.sqrt(said.own**2 + said.shared**2 + said.noise**2)

@@ -183,7 +183,7 @@ def fit_laws(
         SurrogateError: all points are at one x.
     """
     if len(np.unique(x)) < 2:
-        raise SurrogateError("all points of a law are at one place", mend="Measure at two or more")
+        raise SurrogateError("all points of a law are at one place", hint="Measure at two or more")
     order = np.argsort(curves, kind="stable")
     x, values, curves = x[order], values[order], curves[order]
     starts = np.flatnonzero(np.r_[True, curves[1:] != curves[:-1]])

@@ -45,7 +45,7 @@ class MultiFidelityGP(FidelityGaussianProcess):
             raise SurrogateError(
                 "two fidelities have the same parameters x tokens, and "
                 f"{self.name} tells them by that alone",
-                mend="Choose multitask-gp",
+                hint="Choose multitask-gp",
             )
         low, high = ends[0], ends[-1]
         beyond = (asked < low - 1e-9) | (asked > high + 1e-9)
@@ -54,7 +54,7 @@ class MultiFidelityGP(FidelityGaussianProcess):
             raise SurrogateError(
                 f"{worst.params:g} parameters and {worst.tokens:g} tokens lie outside the "
                 f"fidelities that were measured, and {self.name} does not extrapolate",
-                mend="Run a few trials at this fidelity, or choose nested-laws",
+                hint="Run a few trials at this fidelity, or choose nested-laws",
             )
         span = high - low if high > low else 1.0
         return np.asarray(1.0 - (high - asked) / span)[:, None]

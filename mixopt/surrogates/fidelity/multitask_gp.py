@@ -45,7 +45,7 @@ class MultitaskGP(FidelityGaussianProcess):
                 raise SurrogateError(
                     f"no trial was measured at {f.params:g} parameters and {f.tokens:g} tokens, "
                     f"and {self.name} does not extrapolate",
-                    mend="Run a few trials at this fidelity, or choose nested-laws",
+                    hint="Run a few trials at this fidelity, or choose nested-laws",
                 )
         return np.array([[float(known[f.params, f.tokens])] for f in fidelities])
 

@@ -138,7 +138,7 @@ class NestedLaws(JointSurrogate):
             SurrogateError: the target fidelity cannot be reached from what was measured.
         """
         if not len(table):
-            raise SurrogateError("no trial to learn from", mend="Run the search first")
+            raise SurrogateError("no trial to learn from", hint="Run the search first")
         self._table, self._fits = in_order(table), {}
         self._target = self.fidelity or _most_frequent(table.final)
         self._at(self._target)
@@ -191,7 +191,7 @@ class NestedLaws(JointSurrogate):
         if len(kinds) > 1:
             raise SurrogateError(
                 f"{self.name} has no covariance between fidelities",
-                mend="Ask for one fidelity at a time, or use cokriging or multitask-gp",
+                hint="Ask for one fidelity at a time, or use cokriging or multitask-gp",
             )
         return self._joint(fidelities[0] if fidelities else None).joint(mixtures, objective)
 
@@ -200,7 +200,7 @@ class NestedLaws(JointSurrogate):
         if not isinstance(fitted, JointSurrogate):
             raise SurrogateError(
                 f"the base {self.base} has no joint posterior",
-                mend="Choose base effective-data or gp",
+                hint="Choose base effective-data or gp",
             )
         return fitted
 
@@ -209,7 +209,7 @@ class NestedLaws(JointSurrogate):
         target = fidelity or self._target
         if self._table is None or target is None:
             raise SurrogateError(
-                "predict was called before fit", mend="Fit it to a trial table first"
+                "predict was called before fit", hint="Fit it to a trial table first"
             )
         key = (target.params, target.tokens)
         if key not in self._fits:
@@ -327,7 +327,7 @@ def _over_tokens(
                 raise SurrogateError(
                     f"trials of {size:g} parameters were all measured after "
                     f"{table.tokens[rows][0]:g} tokens, asked was {target.tokens:g}",
-                    mend="Give their learning curves, or train some of them for other token counts",
+                    hint="Give their learning curves, or train some of them for other token counts",
                 )
             continue  # other sizes tell
         rows = rows[recent(table.tokens[rows], mixture[rows])]
@@ -371,7 +371,7 @@ def _over_sizes(
             if len(reached)
             else "no size was trained for, or has curves towards, the tokens that were asked for",
             where="fidelity",
-            mend="Train a few mixtures at another size, or give learning curves",
+            hint="Train a few mixtures at another size, or give learning curves",
         )
     mixtures, index = np.unique(j, return_inverse=True)
     said = extrapolate(axis[s], levels[s, j], index.ravel(), end, kind, noise)

@@ -120,14 +120,14 @@ class _Sizes:
             raise SurrogateError(
                 f"no law of {wanted.params:,} parameters, only of "
                 + ", ".join(f"{params:,}" for params in sorted(self.laws)),
-                mend="Ask for one of those, or fit a surrogate that carries over sizes",
+                hint="Ask for one of those, or fit a surrogate that carries over sizes",
             )
         size = self.laws[wanted.params]
         if len(size.tokens) == 1 and wanted.tokens != size.tokens[0]:
             raise SurrogateError(
                 f"all trials had {size.tokens[0]:,.0f} tokens: nothing is known of "
                 f"{wanted.tokens:,}",
-                mend="Give trials of different lengths, or their curves",
+                hint="Give trials of different lengths, or their curves",
             )
         return size, float(wanted.tokens)
 
@@ -165,7 +165,7 @@ class BiMix(PerMetric):
             raise SurrogateError(
                 f"fewer than {FEWEST_TRIALS} trials have {self._usual.params:,} parameters",
                 where=trials.metrics[0],
-                mend="Run more trials at this size",
+                hint="Run more trials at this size",
             )
         return _Sizes(laws, self._usual, errors)
 
@@ -177,13 +177,13 @@ def _needed(metric: str, trials: TrialTable, column: int) -> int:
             f"BiMix needs the domain that a metric is the loss of, among "
             f"{', '.join(trials.domains)}",
             where=metric,
-            mend="Name it like its domain, leave it out, or choose mixing-law",
+            hint="Name it like its domain, leave it out, or choose mixing-law",
         )
     if not (trials.values[:, column] > 0).all():
         raise SurrogateError(
             f"{trials.values[:, column].min():g} is no loss: BiMix is a law of values above 0",
             where=metric,
-            mend="Leave it out, or choose mixing-law",
+            hint="Leave it out, or choose mixing-law",
         )
     return own
 

@@ -56,7 +56,7 @@ class _Inputs:
                 f"{wanted.params:,} parameters and {wanted.tokens:,} tokens lie beyond the trials: "
                 f"{self.lowest[0]:,.0f} to {self.highest[0]:,.0f} parameters, "
                 f"{self.lowest[1]:,.0f} to {self.highest[1]:,.0f} tokens",
-                mend="A network does not extrapolate: choose a surrogate with a law of scale",
+                hint="A network does not extrapolate: choose a surrogate with a law of scale",
             )
         return self(weights, np.broadcast_to(cost, (len(weights), 2)))
 

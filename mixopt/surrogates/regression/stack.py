@@ -66,7 +66,7 @@ class Stack(Surrogate):
     ) -> None:
         super().__init__(seed, fidelity, noise, objective)
         if not members:
-            raise SurrogateError("a stack needs members", mend="Name at least one surrogate")
+            raise SurrogateError("a stack needs members", hint="Name at least one surrogate")
         self.members = tuple(members)
         self.shares = np.zeros((len(self.members), 0))
         self._domains: tuple[str, ...] | None = None

@@ -365,9 +365,9 @@ def problem(study: Study, error: Exception) -> MixoptError:
     own = urls.sqlite_path(tracking_uri(study))
     if own is None or not any(map(damaged, _chain(error))):
         fix = f"No trial is lost; `{again}` shows them once MLflow is back"
-        return MixoptError(what, where=tracking_uri(study), mend=fix)
+        return MixoptError(what, where=tracking_uri(study), hint=fix)
     fix = f"No trial is lost. Move that file away; `{again}` then rebuilds it from the ledger"
-    return MixoptError(what, where=str(own), mend=fix)
+    return MixoptError(what, where=str(own), hint=fix)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

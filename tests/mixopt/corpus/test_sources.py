@@ -122,7 +122,7 @@ def test_a_broken_json_line_is_named_by_file_and_line_and_may_be_skipped(tmp_pat
     with pytest.raises(CorpusError, match=what) as caught:
         read(source)
     assert caught.value.where == f"{path}:3"
-    assert caught.value.mend
+    assert caught.value.hint
     documents, errors = read_skipping(source)
     assert documents == ["first", "last"]
     assert [error.where for error in errors] == [f"{path}:3"]

@@ -52,7 +52,7 @@ def test_a_file_of_our_own_that_cannot_be_used_is_named_with_what_to_do(
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
     with pytest.raises(FileError, match=rf"(?s){path}: {what}.*Delete it"):
-        files.read_json(path, lambda values: int(values["size"]), mend="Delete it")
+        files.read_json(path, lambda values: int(values["size"]), hint="Delete it")
 
 
 def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Errors in YAML files name the line, the key and the mend."""
+"""Errors in YAML files name the line, the key and the fix."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The study file: what is left out has a value, what is wrong is named with its line and mend."""
+"""The study file: what is left out has a value, what is wrong is named with its line and fix."""
 
 import dataclasses
 import json
