@@ -141,7 +141,7 @@ def refusals(study: dict[str, Any]) -> list[str]:
 
 
 def test_the_schema_takes_what_mixopt_takes_and_refuses_typos() -> None:
-    file = ROOT / "pipelines" / "demo_study.yaml"
+    file = ROOT / "pipelines" / "study" / "demo_study.yaml"
     study = yaml.safe_load(file.read_text())
     load_study(file)
     assert refusals(study) == []

@@ -7,18 +7,14 @@ It can be written at any stage of a study, also while a driver works on it.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt.core.errors import CorpusError
 from mixopt.core.mixture import Mixture
-from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
-from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
 from mixopt.pipelines.views.report_figures import (
@@ -45,32 +41,16 @@ from mixopt.pipelines.views.wording import (
     mixtures_note,
     unit,
 )
-from mixopt.study import identity, records
+from mixopt.study import records
 from mixopt.study.frames import objective_value
-from mixopt.study.ledger import Ledger
-from mixopt.study.rounds import Judged, Round
 from mixopt.study.settings import Study, require_begun
+from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.diagnostics import OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
-
-
-@dataclass(frozen=True)
-class Told:
-    """All that the report is made of."""
-
-    study: Study
-    objective: Objective
-    trials: list[Trial]
-    verdict: dict[str, Any]
-    promotion: dict[str, Any]
-    available: dict[str, int]
-    """Training tokens by domain; empty where the corpus is not at hand."""
-    rounds: Sequence[Round] = ()
-    judged: Sequence[Judged] = ()
 
 
 @dataclass(frozen=True)
@@ -115,40 +95,11 @@ def write_report(study: Study, out: Path | None = None) -> Path:
     """
     require_begun(study)
     path = out or study.home / "report.html"
-    files.write_bytes(path, render(gather(study)).encode())
+    files.write_bytes(path, render(read_snapshot(study)).encode())
     return path
 
 
-def gather(study: Study) -> Told:
-    """Everything that is known about `study` now."""
-    objective = study.mixture_objective()
-    trials: list[Trial] = []
-    rounds: list[Round] = []
-    judged: list[Judged] = []
-    owner = identity.read(study.home)
-    if owner is not None:  # else nobody has worked on it yet
-        ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
-        try:
-            trials = ledger.trials()
-            rounds, judged = list(ledger.rounds().values()), list(ledger.judged().values())
-        finally:
-            ledger.close()
-    available: dict[str, int] = {}
-    with contextlib.suppress(CorpusError, OSError):
-        available = Corpus.open(study.corpus_path).tokens
-    return Told(
-        study,
-        objective,
-        trials,
-        records.read_verdict(study.home),
-        records.read_promotion(study.home),
-        available,
-        rounds,
-        judged,
-    )
-
-
-def render(told: Told) -> str:
+def render(snapshot: Snapshot) -> str:
     """The page, with plotly's code in it once."""
     import jinja2
     from plotly.offline import get_plotlyjs
@@ -156,42 +107,42 @@ def render(told: Told) -> str:
     # autoescape: names of domains and messages of failed trials are not ours
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text())
-    columns = _columns(told)
+    columns = _columns(snapshot)
     return template.render(
-        name=told.study.name,
+        name=snapshot.study.name,
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        headline=headline(told.trials, told.objective, told.verdict),
-        facts=_facts(told),
+        headline=headline(snapshot.trials, snapshot.objective, snapshot.verdict),
+        facts=_facts(snapshot),
         columns=columns,
-        rows=_rows(told, columns),
-        table_note=_table_note(told),
-        remarks=_remarks(told),
-        sections=_sections(told, columns),
-        failures=[t for t in told.trials if t.state is State.FAILED],
-        pruned=[(t, *_share_trained(t)) for t in told.trials if t.state is State.PRUNED],
-        commands=_commands(told.study),
-        settings=[(k, str(v)) for k, v in records.read_settings(told.study.home).items()],
-        versions=_versions(told.trials),
+        rows=_rows(snapshot, columns),
+        table_note=_table_note(snapshot),
+        remarks=_remarks(snapshot),
+        sections=_sections(snapshot, columns),
+        failures=[t for t in snapshot.trials if t.state is State.FAILED],
+        pruned=[(t, *_share_trained(t)) for t in snapshot.trials if t.state is State.PRUNED],
+        commands=_commands(snapshot.study),
+        settings=[(k, str(v)) for k, v in records.read_settings(snapshot.study.home).items()],
+        versions=_versions(snapshot.trials),
         plotly=get_plotlyjs(),
     )
 
 
-def _facts(told: Told) -> list[tuple[str, str]]:
-    costs = [t.result.cost for t in told.trials if t.result is not None]
+def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
+    costs = [t.result.cost for t in snapshot.trials if t.result is not None]
     complete, pruned, failed = (
-        sum(t.state is state for t in told.trials)
+        sum(t.state is state for t in snapshot.trials)
         for state in (State.COMPLETE, State.PRUNED, State.FAILED)
     )
     facts = [
-        ("trials complete", f"{complete} of {len(told.trials)}"),
+        ("trials complete", f"{complete} of {len(snapshot.trials)}"),
         *([("trials pruned", str(pruned))] if pruned else []),
         ("trials failed", str(failed)),
         ("proxy tokens", count(sum(c.tokens for c in costs))),
         ("device time of proxies", duration(sum(c.device_seconds for c in costs))),
         ("proxy FLOPs", count(sum(c.flops for c in costs))),
     ]
-    if told.promotion.get("tokens"):
-        facts.append(("promotion tokens", count(told.promotion["tokens"])))
+    if snapshot.promotion.get("tokens"):
+        facts.append(("promotion tokens", count(snapshot.promotion["tokens"])))
     return facts
 
 
@@ -201,32 +152,32 @@ def _share_trained(trial: Trial) -> tuple[str, str]:
     return count(tokens), f"{tokens / trial.spec.fidelity.tokens:.0%}"
 
 
-def _columns(told: Told) -> list[Column]:
-    if told.verdict.get("arms"):
-        promoted = told.verdict.get("promoted")
+def _columns(snapshot: Snapshot) -> list[Column]:
+    if snapshot.verdict.get("arms"):
+        promoted = snapshot.verdict.get("promoted")
         return [
             Column(str(arm["name"]), Mixture.of(arm["mixture"]), arm["name"] == promoted, arm)
-            for arm in told.verdict["arms"]
+            for arm in snapshot.verdict["arms"]
         ]
     columns = []
-    if told.available:
-        columns.append(Column("natural", Mixture.natural(told.available)))
-    best = best_trial(told.trials, told.objective)
+    if snapshot.available:
+        columns.append(Column("natural", Mixture.natural(snapshot.available)))
+    best = best_trial(snapshot.trials, snapshot.objective)
     if best is not None:
-        facts = {"mean": told.objective.value(best.metrics), "n": 1}
+        facts = {"mean": snapshot.objective.value(best.metrics), "n": 1}
         columns.append(Column("best observed", best.spec.mixture, facts=facts))
-    return [_measured(column, told) for column in columns]
+    return [_measured(column, snapshot) for column in columns]
 
 
-def _measured(column: Column, told: Told) -> Column:
+def _measured(column: Column, snapshot: Snapshot) -> Column:
     """`column` with what trials on the same mixture showed, if nothing better is known."""
     found = [
         value
-        for t in told.trials
+        for t in snapshot.trials
         if t.spec.role is not Role.SELECT
         and t.spec.mixture.domains == column.mixture.domains
         and t.spec.mixture.distance(column.mixture) < 1e-3
-        and (value := objective_value(t, told.objective)) is not None
+        and (value := objective_value(t, snapshot.objective)) is not None
     ]
     if column.facts or not found:
         return column
@@ -240,16 +191,16 @@ class _Row:
     cells: Sequence[str]
 
 
-def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
+def _rows(snapshot: Snapshot, columns: Sequence[Column]) -> list[list[_Row]]:
     domains = list(dict.fromkeys(d for c in columns for d in c.mixture.domains))
     weights = [
-        _Row(domain, [_weight(told, column.mixture, domain) for column in columns])
+        _Row(domain, [_weight(snapshot, column.mixture, domain) for column in columns])
         for domain in domains
     ]
-    what = unit(told.objective)
+    what = unit(snapshot.objective)
     results = [
         _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(c.facts) for c in columns]),
-        _Row(interval_label(told.verdict), [interval(c.facts, 4) for c in columns]),
+        _Row(interval_label(snapshot.verdict), [interval(c.facts, 4) for c in columns]),
         *(_Row(label, cells) for label, cells in gate_rows([c.facts for c in columns], 4)),
         _Row("tokens spent", [_or_dash(c.facts.get("tokens"), count) for c in columns]),
         _Row("device time", [_or_dash(c.facts.get("device_seconds"), duration) for c in columns]),
@@ -257,35 +208,35 @@ def _rows(told: Told, columns: Sequence[Column]) -> list[list[_Row]]:
     return [weights, [row for row in results if any(cell != "–" for cell in row.cells)]]
 
 
-def _weight(told: Told, mixture: Mixture, domain: str) -> str:
+def _weight(snapshot: Snapshot, mixture: Mixture, domain: str) -> str:
     weight = mixture.as_dict().get(domain, 0.0)
-    tokens = told.available.get(domain)
+    tokens = snapshot.available.get(domain)
     if not tokens:
         return f"{weight:.1%}"
-    epochs = weight * told.study.budget / tokens
+    epochs = weight * snapshot.study.budget / tokens
     return f"{weight:.1%} ({f'{epochs:.2g}' if epochs >= 0.01 or not epochs else '<0.01'}×)"
 
 
-def _table_note(told: Told) -> str:
+def _table_note(snapshot: Snapshot) -> str:
     note = "Measured: the objective, lower is better."
-    if told.verdict:
+    if snapshot.verdict:
         note = (
-            f"{mixtures_note(told.verdict)} Adjusted p-value: one-sided, times the number of "
-            f"candidates. {gate_level(told.verdict, told.study.select.confidence)}"
+            f"{mixtures_note(snapshot.verdict)} Adjusted p-value: one-sided, times the number of "
+            f"candidates. {gate_level(snapshot.verdict, snapshot.study.select.confidence)}"
         )
-    if told.available:
-        budget = count(told.study.budget)
+    if snapshot.available:
+        budget = count(snapshot.study.budget)
         note += f" In brackets: epochs over the domain in a run of {budget} tokens."
     return note
 
 
-def _remarks(told: Told) -> list[str]:
-    said = foretold(told.verdict, told.objective)
+def _remarks(snapshot: Snapshot) -> list[str]:
+    said = foretold(snapshot.verdict, snapshot.objective)
     remarks = [said] if said else []
-    binding = [str(line) for line in told.verdict.get("binding", [])]
+    binding = [str(line) for line in snapshot.verdict.get("binding", [])]
     if binding:
         remarks.append("Constraints that bind: " + "; ".join(binding) + ".")
-    free = told.verdict.get("unconstrained") or {}
+    free = snapshot.verdict.get("unconstrained") or {}
     if binding and free:
         parts = sorted(free.items(), key=lambda item: -item[1])
         said = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
@@ -293,24 +244,29 @@ def _remarks(told: Told) -> list[str]:
     return remarks
 
 
-def _sections(told: Told, columns: Sequence[Column]) -> list[Section]:
+def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     mixtures = {column.name: column.mixture for column in columns}
-    known = surrogate_quality(told)
+    known = surrogate_quality(snapshot)
     surrogate = _html(surrogate_figures(*known)) if known is not None else []
-    scores = _scores(told, known[1] if known is not None else None)
+    scores = _scores(snapshot, known[1] if known is not None else None)
     sections = [
         Section(
             "Selection",
-            tables=_table(VERDICTS, verdict_rows(told.judged)),
-            figures=_html(selection_figures(told, mixtures)),
+            tables=_table(VERDICTS, verdict_rows(snapshot.judged)),
+            figures=_html(selection_figures(snapshot, mixtures)),
         ),
-        Section("Promotion", _promotion_text(told), _stages(told), _html(promotion_figures(told))),
+        Section(
+            "Promotion",
+            _promotion_text(snapshot),
+            _stages(snapshot),
+            _html(promotion_figures(snapshot)),
+        ),
         Section(
             "Search",
-            tables=_table(ROUNDS, round_rows(told.rounds)),
-            figures=_html(search_figures(told)),
+            tables=_table(ROUNDS, round_rows(snapshot.rounds)),
+            figures=_html(search_figures(snapshot)),
         ),
-        Section("Surrogate", _surrogate_text(told), scores, surrogate),
+        Section("Surrogate", _surrogate_text(snapshot), scores, surrogate),
     ]
     return [s for s in sections if s.figures or s.tables]
 
@@ -319,8 +275,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Table]:
     return [Table(head, rows)] if rows else []
 
 
-def _promotion_text(told: Told) -> str:
-    found = told.promotion
+def _promotion_text(snapshot: Snapshot) -> str:
+    found = snapshot.promotion
     if not found:
         return ""
     said = f"Upcycled by {found.get('method', 'an unnamed method')}"
@@ -333,8 +289,8 @@ def _promotion_text(told: Told) -> str:
     return said + "." + (f" {PROXY_NOTE}" if found.get("predicted") else "")
 
 
-def _stages(told: Told) -> list[Table]:
-    stages = told.promotion.get("stages") or []
+def _stages(snapshot: Snapshot) -> list[Table]:
+    stages = snapshot.promotion.get("stages") or []
     rows = [
         (
             str(stage.get("name", "")),
@@ -347,12 +303,12 @@ def _stages(told: Told) -> list[Table]:
     return _table(("stage", "kind", "tokens", "device time"), rows)
 
 
-def _surrogate_text(told: Told) -> str:
-    chosen = told.verdict.get("surrogate")
+def _surrogate_text(snapshot: Snapshot) -> str:
+    chosen = snapshot.verdict.get("surrogate")
     return f"The search's optimum comes from the surrogate {chosen!r}." if chosen else ""
 
 
-def _scores(told: Told, quality: OutOfFold | None) -> list[Table]:
+def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
     """Held-out scores: per metric, and of the surrogates that the search compared."""
     tables = []
     if quality is not None:
@@ -369,7 +325,7 @@ def _scores(told: Told, quality: OutOfFold | None) -> list[Table]:
         ]
         heads = ("", "rank correlation", "R²", "mean error", "within 90 %", "trials")
         tables.append(Table(heads, rows))
-    compared = told.verdict.get("surrogate_scores") or {}
+    compared = snapshot.verdict.get("surrogate_scores") or {}
     names = list(dict.fromkeys(key for values in compared.values() for key in values))
     rows_compared = [
         (name, *(_or_dash(values.get(key), _number) for key in names))

@@ -19,80 +19,82 @@ from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from mixopt.pipelines.views.report import Told
+    from mixopt.study.snapshot import Snapshot
 
 
-def selection_figures(told: Told, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
+def selection_figures(snapshot: Snapshot, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
     """The mixtures side by side, and what the arms showed."""
     found = []
     if mixtures:
         found.append(
-            plots.mixture_bars(mixtures, available=told.available, budget=told.study.budget)
+            plots.mixture_bars(mixtures, available=snapshot.available, budget=snapshot.study.budget)
         )
-    if told.verdict.get("arms"):
-        found.append(plots.arms(told.verdict, told.objective))
+    if snapshot.verdict.get("arms"):
+        found.append(plots.arms(snapshot.verdict, snapshot.objective))
     return found
 
 
-def search_figures(told: Told) -> list[go.Figure]:
+def search_figures(snapshot: Snapshot) -> list[go.Figure]:
     """Progress against both costs, learning curves, and what each domain does."""
-    done = [t for t in told.trials if t.complete]
+    done = [t for t in snapshot.trials if t.complete]
     if not done:
         return []
-    stopped = [t for t in told.trials if t.state is State.PRUNED]
+    stopped = [t for t in snapshot.trials if t.state is State.PRUNED]
     curves = {
-        f"trial {t.number}": trial_files.read_curve(told.study.home, t)
+        f"trial {t.number}": trial_files.read_curve(snapshot.study.home, t)
         for t in (*done, *stopped)
         if t.spec.role is not Role.SELECT
     }
     highlight = {}
-    best = best_trial(done, told.objective)
+    best = best_trial(done, snapshot.objective)
     if best is not None:
         highlight[f"trial {best.number}"] = "best observed"
-    natural = Mixture.natural(told.available) if told.available else None
+    natural = Mixture.natural(snapshot.available) if snapshot.available else None
     for trial in done:
         same = natural is not None and trial.spec.mixture.domains == natural.domains
         if same and natural is not None and trial.spec.mixture.distance(natural) < 1e-3:
             highlight.setdefault(f"trial {trial.number}", "natural")
             break
     return [
-        plots.best_so_far(told.trials, told.objective, "tokens"),
-        plots.best_so_far(told.trials, told.objective, "device_seconds"),
-        plots.learning_curves(curves, told.objective, highlight=highlight),
-        plots.objective_by_weight(done, told.objective),
+        plots.best_so_far(snapshot.trials, snapshot.objective, "tokens"),
+        plots.best_so_far(snapshot.trials, snapshot.objective, "device_seconds"),
+        plots.learning_curves(curves, snapshot.objective, highlight=highlight),
+        plots.objective_by_weight(done, snapshot.objective),
     ]
 
 
-def promotion_figures(told: Told) -> list[go.Figure]:
+def promotion_figures(snapshot: Snapshot) -> list[go.Figure]:
     """Each domain before and after, and which expert reads what."""
     found = []
-    if told.promotion.get("after"):
-        found.append(plots.before_and_after(told.promotion, proxy=proxy_label(told.promotion)))
-    if told.promotion.get("loads"):
+    if snapshot.promotion.get("after"):
         found.append(
-            plots.expert_loads(told.promotion["loads"], told.promotion.get("expert_names"))
+            plots.before_and_after(snapshot.promotion, proxy=proxy_label(snapshot.promotion))
+        )
+    if snapshot.promotion.get("loads"):
+        found.append(
+            plots.expert_loads(snapshot.promotion["loads"], snapshot.promotion.get("expert_names"))
         )
     return found
 
 
-def surrogate_quality(told: Told) -> tuple[str, OutOfFold] | None:
+def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
     """The surrogate's name, and what it says of trials that it was not fitted to.
 
     None while there are too few trials. `auto` stands for the Gaussian process until the selection
-    has told which one was better: trying both here would take as long as the search's own fit.
+    has snapshot which one was better: trying both here would take as long as the search's own fit.
     """
-    searched = [t for t in told.trials if t.complete and t.spec.role is not Role.SELECT]
+    searched = [t for t in snapshot.trials if t.complete and t.spec.role is not Role.SELECT]
     if not searched:
         return None
     [(usual, _)] = Counter(t.spec.fidelity for t in searched).most_common(1)
     trials = [t for t in searched if t.spec.fidelity == usual]
-    name = str(told.verdict.get("surrogate") or told.study.search.surrogate)
+    name = str(snapshot.verdict.get("surrogate") or snapshot.study.search.surrogate)
     name = "gp" if name == "auto" else name
     with contextlib.suppress(MixoptError):
-        table = TrialTable.of(trials, told.objective.metrics)
-        seed = told.study.seed
+        table = TrialTable.of(trials, snapshot.objective.metrics)
+        seed = snapshot.study.seed
         quality = out_of_fold(
-            table, told.objective, lambda: surrogates.make(name, seed=seed), seed=seed
+            table, snapshot.objective, lambda: surrogates.make(name, seed=seed), seed=seed
         )
         return name, quality
     return None

@@ -19,7 +19,7 @@ from mixopt.surrogates.gp._law_gp import OFFSET
 from mixopt.surrogates.gp._matern import ROOT5
 
 if TYPE_CHECKING:
-    from mixopt.surrogates.gp.gaussian import Posterior
+    from mixopt.surrogates.gp._posterior import Posterior
     from mixopt.surrogates.gp.warp import Warp
 
 

@@ -14,7 +14,7 @@ from mixopt.surrogates.gp._law_gp import OFFSET, law
 from mixopt.surrogates.gp._matern import distances, matern, matern_slope
 
 if TYPE_CHECKING:
-    from mixopt.surrogates.gp.gaussian import Posterior
+    from mixopt.surrogates.gp._posterior import Posterior
 
 
 def posterior_slopes(posterior: Posterior, weights: np.ndarray) -> tuple[np.ndarray, ...]:

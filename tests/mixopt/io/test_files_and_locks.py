@@ -19,7 +19,7 @@ from mixopt.io import files, locks, markers
 HOLD = """
 import sys, time
 from pathlib import Path
-from mixopt import locks
+from mixopt.io import locks
 with locks.hold(Path(sys.argv[1]), "study x"):
     print("held", flush=True)
     time.sleep(60)

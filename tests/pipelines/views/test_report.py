@@ -9,9 +9,10 @@ import pytest
 
 from mixopt.io import files
 from mixopt.pipelines.study.status import show_status
-from mixopt.pipelines.views.report import gather, render, write_report
+from mixopt.pipelines.views.report import render, write_report
 from mixopt.study import records
 from mixopt.study.settings import Study
+from mixopt.study.snapshot import read_snapshot
 from tests.pipelines.finished_study import finished_study, write_study
 
 
@@ -107,7 +108,7 @@ def test_a_report_is_written_without_the_corpus_and_from_a_torn_promotion(tmp_pa
     study = finished_study(tmp_path, trials=7)
     study.corpus_path.rename(tmp_path / "elsewhere")
     (study.home / "promotion" / "result.json").write_text('{"method": "branch')
-    told = gather(study)
+    told = read_snapshot(study)
     assert told.available == {}
     assert told.promotion == {}
     assert "epochs over the domain" not in without_scripts(render(told))
