@@ -10,6 +10,7 @@ import functools
 import json
 import random
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from mixopt.corpus.shards import Corpus
 hypothesis.settings.register_profile("mixopt", deadline=None)
 hypothesis.settings.load_profile("mixopt")
 
+# What a script starts in the background ignores Ctrl-C, and so would all that tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 WORDS = {
     "law": "the court holds that section four of the act applies to every party named below",
     "code": "def return if else for while import class self none true lambda yield assert",
@@ -37,7 +41,7 @@ NUMERICS = (
     "test_the_order_of_trials_does_not_matter",
     "test_the_last_bits_of_the_trials_do_not_decide",
 )
-GROUP = re.compile(r'^pytestmark = pytest\.mark\.xdist_group\("(\w+)"\)$', re.MULTILINE)
+GROUP = re.compile(r'^pytestmark = \[?pytest\.mark\.xdist_group\("(\w+)"\)', re.MULTILINE)
 
 
 class FilesAndGroups(LoadScopeScheduling):

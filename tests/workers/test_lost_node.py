@@ -14,7 +14,7 @@ import pytest
 from mixopt.corpus.shards import Corpus
 from tests.pipelines.whole_study import ROOT, environment
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 # in a process of its own: this cluster is not the one that other tests share
 LOSE_NODE_AND_HEAD = """

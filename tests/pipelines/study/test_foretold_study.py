@@ -20,7 +20,7 @@ from mixopt.pipelines.views.report import write_report
 from mixopt.study.settings import Promote, load_study
 from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

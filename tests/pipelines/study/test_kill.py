@@ -36,7 +36,7 @@ from tests.pipelines.whole_study import (
     write_study,
 )
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 SECONDS_TO_DIE = 30.0
 STEPS = 400  # of a trial: a second or so
@@ -222,7 +222,6 @@ def test_a_killed_study_proposes_and_finds_what_an_uninterrupted_one_does(
     assert verdicts[0] == verdicts[1]
 
 
-@pytest.mark.slow
 def test_a_study_killed_while_cohorts_train_goes_on_with_the_same_ones(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -264,7 +263,6 @@ def test_a_study_killed_while_cohorts_train_goes_on_with_the_same_ones(
         assert number not in interrupted or sum("started" in line for line in lines) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_study_killed_again_and_again_at_any_moment_ends_the_same(
     text_corpus: Corpus, tmp_path: Path

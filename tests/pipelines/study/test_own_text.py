@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import WORDS, write_sources
 from tests.pipelines.whole_study import MODEL, RECIPE, ROOT, STEP, mixopt, succeeded
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 COMMANDS = [
     ["corpus", "build", "sources.yaml", "corpus"],

@@ -24,6 +24,7 @@ from mixopt.testing.proposers import (
 from mixopt.testing.surrogates import example_values
 
 
+@pytest.mark.slow  # a minute and a half; the other conformance suites are fast
 class TestPareto(ProposerConformance):
     proposer = Pareto
 
