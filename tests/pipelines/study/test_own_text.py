@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import WORDS, write_sources
 from tests.pipelines.whole_study import MODEL, RECIPE, ROOT, STEP, mixopt, succeeded
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+pytestmark = pytest.mark.xdist_group("ray")
 
 COMMANDS = [
     ["corpus", "build", "sources.yaml", "corpus"],
@@ -28,6 +28,7 @@ def test_the_readme_names_the_command(command: list[str]) -> None:
     assert re.search(rf"^\s*mixopt {' '.join(command)}\b", (ROOT / "README.md").read_text(), re.M)
 
 
+@pytest.mark.slow
 def test_own_text_becomes_a_corpus_a_plan_and_a_promoted_model(tmp_path: Path) -> None:
     write_sources(tmp_path, documents=200)
 
