@@ -119,8 +119,8 @@ plots.predicted_against_measured(
 # them. The search's own best value is not shown here: it was chosen for being low.
 
 # %%
-mixtures = {arm["name"]: Mixture.of(arm["mixture"]) for arm in verdict.get("arms", [])}
-plots.arms(verdict, objective)
+mixtures = {row["name"]: Mixture.of(row["mixture"]) for row in verdict.get("candidates", [])}
+plots.candidates(verdict, objective)
 
 # %%
 shown = mixtures or {"natural": Mixture.natural(available)}

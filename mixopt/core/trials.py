@@ -76,7 +76,7 @@ class TrialSpec:
         seed: seeds initialization and data order; equal seeds share both (common random numbers).
         role: why it is run.
         round: 0 for the design, 1… for the proposer's rounds; selection goes on counting.
-        arm: in selection, the name of the mixture that this seed is a pull of; else empty.
+        candidate: in selection, the name of the mixture that this seed is a pull of; else empty.
     """
 
     mixture: Mixture
@@ -84,7 +84,7 @@ class TrialSpec:
     seed: int
     role: Role = Role.DESIGN
     round: int = 0
-    arm: str = ""
+    candidate: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON-able values; `from_json` gives it back exactly."""
@@ -94,7 +94,7 @@ class TrialSpec:
             "seed": self.seed,
             "role": str(self.role),
             "round": self.round,
-            "arm": self.arm,
+            "candidate": self.candidate,
         }
 
     @classmethod
@@ -106,7 +106,7 @@ class TrialSpec:
             seed=int(values["seed"]),
             role=Role(values["role"]),
             round=int(values["round"]),
-            arm=str(values["arm"]),
+            candidate=str(values["candidate"]),
         )
 
     def training_hash(self, corpus_hash: str, settings_hash: str) -> str:

@@ -74,7 +74,19 @@ SPREAD = re.compile(
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
 EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
 RECORDS = frozenset(
-    {*("state", "role", "round", "arm", "objective", "flops", "attempts", "failure", "message")}
+    {
+        *(
+            "state",
+            "role",
+            "round",
+            "candidate",
+            "objective",
+            "flops",
+            "attempts",
+            "failure",
+            "message",
+        )
+    }
 )
 """Columns of that table that are neither weights, metrics nor facts (see `mixopt.study.frames`)."""
 

@@ -208,21 +208,26 @@ def best_so_far(
     return figure
 
 
-def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
-    """Selection: every seed of every arm, its mean with a 90 % interval, and its prediction.
+def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
+    """Selection: every seed of every candidate, its mean with a 90 % interval, and its prediction.
 
-    The interval is Student's, from the scatter of the arm's own seeds; none with fewer than two.
+    The interval is Student's, from the scatter of the candidate's own seeds; none with fewer than
+    two.
 
     Args:
         verdict: the contents of `verdict.json`.
         objective: for the unit.
     """
     figure = style.figure(
-        "Selection: arms over the same fresh seeds", style.said("objective", objective), ""
+        "Selection: candidates over the same fresh seeds", style.said("objective", objective), ""
     )
-    rows = [arm for arm in verdict.get("arms", []) if arm.get("mean") is not None]
-    for index, arm in enumerate(rows):
-        name, values = str(arm["name"]), list(arm.get("values") or [])
+    rows = [
+        candidate
+        for candidate in verdict.get("candidates", [])
+        if candidate.get("mean") is not None
+    ]
+    for index, candidate in enumerate(rows):
+        name, values = str(candidate["name"]), list(candidate.get("values") or [])
         colour = style.colour(name, index)
         figure.add_scatter(
             x=values,
@@ -237,7 +242,7 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
         reach = half_interval(np.array(values))
         known = math.isfinite(reach)
         figure.add_scatter(
-            x=[arm["mean"]],
+            x=[candidate["mean"]],
             y=[name],
             mode="markers",
             marker={"color": colour, "size": 15, "symbol": "line-ns", "line": {"width": 3}},
@@ -255,11 +260,11 @@ def arms(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
             + (f" ± {reach:.4f} (90 %)" if known else "")
             + "<extra>mean</extra>",
         )
-        if arm.get("predicted_mean") is not None:
-            within = (arm.get("predicted_low"), arm.get("predicted_high"))
-            half = _half(within, arm.get("predicted_std"))
+        if candidate.get("predicted_mean") is not None:
+            within = (candidate.get("predicted_low"), candidate.get("predicted_high"))
+            half = _half(within, candidate.get("predicted_std"))
             figure.add_scatter(
-                x=[arm["predicted_mean"]],
+                x=[candidate["predicted_mean"]],
                 y=[name],
                 mode="markers",
                 marker={"color": style.INK, "size": 10, "symbol": "diamond-open"},

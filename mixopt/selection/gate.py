@@ -22,7 +22,7 @@ from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 from mixopt.selection.comparison import compare, seeds_to_pass
 from mixopt.selection.looks import Look
 
-NATURAL = "natural"  # the arm that every other must beat
+NATURAL = "natural"  # the candidate that every other must beat
 PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
 MOST_SEEDS = 1000  # beyond this, no number of seeds is recommended
 SAME = 0.02  # Hellinger distance under which two finalists are one
@@ -32,11 +32,11 @@ Rule = Literal["repeat", "successive-rejects"]
 def finalists(
     recommended: Mixture, observed: Mixture | None, space: MixtureSpace
 ) -> dict[str, Mixture]:
-    """The arms of a selection: natural, recommended, best observed, uniform, without near-doubles.
+    """The candidates of a selection: natural, recommended, best observed, uniform; no near-doubles.
 
     All but natural lie in `space`. Where natural does not, it is still what the others must beat,
-    and its projection is an arm too: what is promoted if none does. Of two arms that nearly agree
-    the first named here stays.
+    and its projection is a candidate too: what is promoted if none does. Of two candidates that
+    nearly agree the first named here stays.
 
     Args:
         recommended: of the search; in the space.
@@ -72,11 +72,11 @@ def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | No
 
 
 @dataclass(frozen=True)
-class ArmReport:
-    """What the selection's own runs say of one arm.
+class CandidateReport:
+    """What the selection's own runs say of one candidate.
 
     Attributes:
-        mixture: the arm.
+        mixture: the candidate.
         mean: mean objective over its seeds; NaN if none finished.
         sd: standard deviation over its seeds; NaN from fewer than two.
         n: seeds that finished.
@@ -84,13 +84,13 @@ class ArmReport:
         low: lower end of the difference's two-sided 90 % interval, not corrected for the number
             of candidates; NaN from fewer than two pairs.
         high: its upper end.
-        p: one-sided p-value that the arm is not better than natural.
+        p: one-sided p-value that the candidate is not better than natural.
         adjusted_p: the same for the best of all candidates, for one of them is chosen by the same
             runs; NaN from fewer than two pairs.
 
-    Where every arm finished every seed, interval and p-values are those of `comparison.compare`.
-    Else (seeds that diverged, arms that were rejected) they are of a paired t test, p multiplied
-    by the number of candidates (Bonferroni).
+    Where every candidate finished every seed, interval and p-values are those of
+    `comparison.compare`. Otherwise (seeds that diverged, candidates that were rejected) they are
+    of a paired t test, p multiplied by the number of candidates (Bonferroni).
     """
 
     mixture: Mixture
@@ -109,18 +109,18 @@ class Verdict:
     """How a selection ended.
 
     Attributes:
-        winner: name of the promoted arm.
+        winner: name of the promoted candidate.
         promoted: its mixture.
         improved: whether it is another than natural.
         reason: a sentence.
-        arms: report by arm.
+        candidates: report by candidate.
     """
 
     winner: str
     promoted: Mixture
     improved: bool
     reason: str
-    arms: Mapping[str, ArmReport]
+    candidates: Mapping[str, CandidateReport]
 
 
 @dataclass(frozen=True)
@@ -131,24 +131,25 @@ class Selection:
     asks for what the uninterrupted one would have.
 
     Attributes:
-        arms: mixture by name; must hold `natural`.
+        candidates: mixture by name; must hold `natural`.
         fidelity: at which they are run.
         objective: lower is better.
-        seeds: fresh ones, used in this order by every arm; none that the search has used.
+        seeds: fresh ones, used in this order by every candidate; none that the search has used.
         confidence: that the gate asks for, in (0.5, 1).
-        budget: runs in all for `successive-rejects`; None gives every arm every seed.
-        rule: `repeat` runs every arm with every seed. `successive-rejects` (fixed-budget best
-            arm, optimal up to constants by 1605.09004) drops the worst arm after each phase and
-            spends its runs on the others; natural is never dropped, the gate needs it.
+        budget: runs in all for `successive-rejects`; None gives every candidate every seed.
+        rule: `repeat` runs every candidate with every seed. `successive-rejects` (best-arm
+            identification with a fixed budget, optimal up to constants by 1605.09004) drops the
+            worst candidate after each phase and spends its runs on the others; natural is never
+            dropped, the gate needs it.
         round: of the specs.
         look: which of the study's looks the verdict is: the adjusted p-value of what is promoted
             is at most its level. None is the only look, with level 1 - confidence.
 
     Raises:
-        StudyError: there is no natural arm, a seed is named twice, or there are too few.
+        StudyError: there is no natural candidate, a seed is named twice, or there are too few.
     """
 
-    arms: Mapping[str, Mixture]
+    candidates: Mapping[str, Mixture]
     fidelity: Fidelity
     objective: Objective
     seeds: Sequence[int]
@@ -159,10 +160,10 @@ class Selection:
     look: Look | None = None
 
     def __post_init__(self) -> None:
-        if NATURAL not in self.arms:
+        if NATURAL not in self.candidates:
             raise StudyError(
-                "the natural mixture is not among the arms, so nothing can be beaten",
-                where="selection.arms",
+                "the natural mixture is not among the candidates, so nothing can be beaten",
+                where="selection.candidates",
                 hint="Add it under the name 'natural'",
             )
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
@@ -181,12 +182,12 @@ class Selection:
 
     @property
     def schedule(self) -> list[int]:
-        """Pulls that every live arm has had by the end of each phase; one arm goes after each.
+        """Runs of every live candidate by the end of each phase; one candidate goes after each.
 
-        Successive Rejects: with K arms and n runs, n_k = ceil((n - K) / (L (K + 1 - k))),
+        Successive Rejects: with K candidates and n runs, n_k = ceil((n - K) / (L (K + 1 - k))),
         L = 1/2 + sum_{i=2..K} 1/i, for k = 1 ... K - 1, at most as many as there are seeds.
         """
-        k = len(self.arms)
+        k = len(self.candidates)
         if self.rule == "repeat" or k < 2 or self.budget is None:
             return [len(self.seeds)]
         log_bar = 0.5 + sum(1 / i for i in range(2, k + 1))
@@ -201,21 +202,21 @@ class Selection:
         """The runs to start now; empty while a phase is still running, and at the end.
 
         Args:
-            trials: of the ledger; those of other roles or arms are ignored. A run that diverged
-                counts as pulled: its arm goes on with what it has. So does one that was lost, but
-                its phase does not end before it was run again (see `lost`).
+            trials: of the ledger; those of other roles or candidates are ignored. A run that
+                diverged counts as pulled: its candidate goes on with what it has. So does one that
+                was lost, but its phase does not end before it was run again (see `lost`).
         """
         live, target = self._phase(trials)
-        pulled = {(t.spec.arm, t.spec.seed) for t in self.pulls(trials)}
+        pulled = {(t.spec.candidate, t.spec.seed) for t in self.pulls(trials)}
         return [
-            TrialSpec(self.arms[arm], self.fidelity, seed, Role.SELECT, self.round, arm)
+            TrialSpec(self.candidates[name], self.fidelity, seed, Role.SELECT, self.round, name)
             for seed in self.seeds[:target]
-            for arm in live
-            if (arm, seed) not in pulled
+            for name in live
+            if (name, seed) not in pulled
         ]
 
     def live(self, trials: Sequence[Trial]) -> list[str]:
-        """The arms not rejected so far."""
+        """The candidates not rejected so far."""
         return self._phase(trials)[0]
 
     def done(self, trials: Sequence[Trial]) -> bool:
@@ -229,40 +230,40 @@ class Selection:
         They say nothing about their mixture: a verdict without them compares what was not asked.
         """
         own = self.pulls(trials)
-        again = {(t.spec.arm, t.spec.seed) for t in own if _answers(t) or not t.ended}
-        last = {(t.spec.arm, t.spec.seed): t for t in own}
+        again = {(t.spec.candidate, t.spec.seed) for t in own if _answers(t) or not t.ended}
+        last = {(t.spec.candidate, t.spec.seed): t for t in own}
         return [t for key, t in last.items() if key not in again]
 
     def verdict(self, trials: Sequence[Trial]) -> Verdict:
         """Promote the best of the candidates that surely beat natural; `fallback` if none does.
 
         The gate compares every candidate that is left with natural, seed by seed (see
-        `ArmReport.adjusted_p`).
+        `CandidateReport.adjusted_p`).
 
         Raises:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
                 or every run of natural or of its projection failed.
         """
         self.check_complete(trials)
-        arms = self.reports(trials)
+        reports = self.reports(trials)
         fallback = self.fallback
-        unbeaten = self.arms[fallback]
-        rest = [arm for arm in self.live(trials) if arm != NATURAL]
-        passing = [arm for arm in rest if self._passes(arms[arm])]
+        unbeaten = self.candidates[fallback]
+        rest = [name for name in self.live(trials) if name != NATURAL]
+        passing = [name for name in rest if self._passes(reports[name])]
         if passing:
-            best = min(passing, key=lambda arm: arms[arm].difference)
-            allowed = self._allowed(arms[best].adjusted_p)
+            best = min(passing, key=lambda name: reports[name].difference)
+            allowed = self._allowed(reports[best].adjusted_p)
             message = f"{self._facts(best, trials)}, at most the {allowed}"
-            return Verdict(best, self.arms[best], True, message, arms)
-        return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), arms)
+            return Verdict(best, self.candidates[best], True, message, reports)
+        return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), reports)
 
     def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
         """Why none of `candidates` is promoted, and what would decide it."""
-        arms, end = self.reports(trials), f"so {self.fallback} is promoted"
-        tested = [arm for arm in candidates if math.isfinite(arms[arm].p)]
+        reports, end = self.reports(trials), f"so {self.fallback} is promoted"
+        tested = [name for name in candidates if math.isfinite(reports[name].p)]
         if not tested:
             return f"no candidate shares two finished seeds with natural, {end}"
-        best = min(tested, key=lambda arm: arms[arm].p)
+        best = min(tested, key=lambda name: reports[name].p)
         facts = self._facts(best, trials)
         if self.look is not None and self.level == 0:
             some = "looks" if self.look.planned > 1 else "look"
@@ -270,12 +271,12 @@ class Selection:
                 f"{facts}; the {self.look.planned} {some} that the study planned (select.looks) "
                 f"came before this one, {end}. Plan more looks in a new study to go on"
             )
-        allowed = self._allowed(arms[best].adjusted_p)
+        allowed = self._allowed(reports[best].adjusted_p)
         return f"{facts}, above the {allowed}, {end}{self._way_on(best, trials)}"
 
-    def _way_on(self, arm: str, trials: Sequence[Trial]) -> str:
+    def _way_on(self, name: str, trials: Sequence[Trial]) -> str:
         """How many seeds would pass, as a further sentence; empty if none would."""
-        seeds = self._seeds_asked(arm, trials)
+        seeds = self._seeds_asked(name, trials)
         if not seeds:
             return ""
         would = f"{seeds} seeds with this difference and scatter would pass"
@@ -295,42 +296,42 @@ class Selection:
             return allowed
         return f"{allowed} at look {self.look.number} of {self.look.planned}"
 
-    def _seeds_asked(self, arm: str, trials: Sequence[Trial]) -> int | None:
-        """Seeds at which the difference and scatter of `arm` would pass; None if never."""
+    def _seeds_asked(self, name: str, trials: Sequence[Trial]) -> int | None:
+        """Seeds at which the difference and scatter of the candidate would pass; None if never."""
         values = self.values(trials)
         layout = self._layout(values)
         if layout is not None:
-            row = self._rows.index(arm)
+            row = self._rows.index(name)
             return seeds_to_pass(layout, row, self.level, MOST_SEEDS)
-        gaps = _gaps(values[arm], values[NATURAL])
-        return seeds_needed(gaps, self.level / (len(self.arms) - 1))
+        gaps = _gaps(values[name], values[NATURAL])
+        return seeds_needed(gaps, self.level / (len(self.candidates) - 1))
 
     @property
     def _rows(self) -> list[str]:
-        """The arms, natural first."""
-        return [NATURAL, *(arm for arm in self.arms if arm != NATURAL)]
+        """The candidates, natural first."""
+        return [NATURAL, *(name for name in self.candidates if name != NATURAL)]
 
     def _layout(self, values: Mapping[str, Mapping[int, float]]) -> np.ndarray | None:
-        """Objective (arms, seeds), natural's first; None where a run is missing."""
-        runs = [values[arm] for arm in self._rows]
+        """Objective (candidates, seeds), natural's first; None where a run is missing."""
+        runs = [values[name] for name in self._rows]
         if len(runs) < 2 or any(len(row) < len(self.seeds) for row in runs):
             return None
         return np.array([[row[seed] for seed in self.seeds] for row in runs])
 
     @property
     def fallback(self) -> str:
-        """The arm that is promoted if none beats natural: natural, or its projection."""
-        return PROJECTED if PROJECTED in self.arms else NATURAL
+        """The candidate that is promoted if none beats natural: natural, or its projection."""
+        return PROJECTED if PROJECTED in self.candidates else NATURAL
 
-    def _passes(self, report: ArmReport) -> bool:
+    def _passes(self, report: CandidateReport) -> bool:
         return report.difference < 0 and report.adjusted_p <= self.level and self.level > 0
 
-    def _facts(self, arm: str, trials: Sequence[Trial]) -> str:
-        """What the paired runs of `arm` and natural show, in words."""
-        report, values = self.reports(trials)[arm], self.values(trials)
-        pairs, rivals = len(values[arm].keys() & values[NATURAL].keys()), len(self.arms) - 1
+    def _facts(self, name: str, trials: Sequence[Trial]) -> str:
+        """What the paired runs of a candidate and natural show, in words."""
+        report, values = self.reports(trials)[name], self.values(trials)
+        pairs, rivals = len(values[name].keys() & values[NATURAL].keys()), len(self.candidates) - 1
         return (
-            f"{arm} differs from natural by {report.difference:+.4f} "
+            f"{name} differs from natural by {report.difference:+.4f} "
             f"(90 % interval {report.low:+.4f} to {report.high:+.4f}) over {pairs} shared seeds, "
             f"adjusted p-value {report.adjusted_p:.{self.digits(report.adjusted_p)}g}"
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
@@ -345,7 +346,7 @@ class Selection:
         lost = self.lost(trials)
         if lost:
             names = ", ".join(
-                f"{t.number} ({t.spec.arm}, seed {t.spec.seed}: {t.failure or 'failed'})"
+                f"{t.number} ({t.spec.candidate}, seed {t.spec.seed}: {t.failure or 'failed'})"
                 for t in lost
             )
             raise StudyError(
@@ -361,7 +362,7 @@ class Selection:
                 hint="Run `mixopt select` until they have",
             )
         values = self.values(trials)
-        silent = [arm for arm in dict.fromkeys((NATURAL, self.fallback)) if not values[arm]]
+        silent = [name for name in dict.fromkeys((NATURAL, self.fallback)) if not values[name]]
         if silent:
             raise StudyError(
                 f"no verdict: every run of the {silent[0]} mixture diverged, "
@@ -370,10 +371,10 @@ class Selection:
                 hint="Lower the learning rate in a new study",
             )
 
-    def reports(self, trials: Sequence[Trial]) -> dict[str, ArmReport]:
-        """What the runs so far say of each arm."""
+    def reports(self, trials: Sequence[Trial]) -> dict[str, CandidateReport]:
+        """What the runs so far say of each candidate."""
         values = self.values(trials)
-        found = {name: self._report(name, values) for name in self.arms}
+        found = {name: self._report(name, values) for name in self.candidates}
         layout = self._layout(values)
         if layout is None:
             return found
@@ -395,46 +396,46 @@ class Selection:
             t
             for t in trials
             if t.spec.role is Role.SELECT
-            and self.arms.get(t.spec.arm) == t.spec.mixture
+            and self.candidates.get(t.spec.candidate) == t.spec.mixture
             and t.spec.fidelity == self.fidelity
             and t.spec.seed in self.seeds
         ]
         return sorted(mine, key=lambda t: t.number)
 
     def values(self, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
-        """Objective by arm and seed of the complete runs; the first where one was run twice."""
-        found: dict[str, dict[int, float]] = {name: {} for name in self.arms}
+        """Objective by candidate and seed of the complete runs; of a repeated run, the first."""
+        found: dict[str, dict[int, float]] = {name: {} for name in self.candidates}
         for trial in self.pulls(trials):
             if trial.complete:
                 value = self.objective.value(trial.metrics)
-                found[trial.spec.arm].setdefault(trial.spec.seed, value)
+                found[trial.spec.candidate].setdefault(trial.spec.seed, value)
         return found
 
     def _phase(self, trials: Sequence[Trial]) -> tuple[list[str], int]:
-        """Live arms and the pulls that each should have by now."""
+        """Live candidates and the pulls that each should have by now."""
         own, values = self.pulls(trials), self.values(trials)
-        live = list(self.arms)
+        live = list(self.candidates)
         for phase, target in enumerate(self.schedule):
-            wanted = {(arm, seed) for arm in live for seed in self.seeds[:target]}
-            ended = {(t.spec.arm, t.spec.seed) for t in own if _answers(t)}
+            wanted = {(name, seed) for name in live for seed in self.seeds[:target]}
+            ended = {(t.spec.candidate, t.spec.seed) for t in own if _answers(t)}
             if not wanted <= ended or phase == len(self.schedule) - 1:
                 return live, target
-            rejectable = [arm for arm in live if arm not in (NATURAL, PROJECTED)]
+            rejectable = [name for name in live if name not in (NATURAL, PROJECTED)]
             if len(rejectable) < 2:  # the last challenger meets natural in every phase left
                 continue
             used = self.seeds[:target]
-            live.remove(max(rejectable, key=lambda arm: _mean(values[arm], used)))
+            live.remove(max(rejectable, key=lambda name: _mean(values[name], used)))
         return live, self.schedule[-1]
 
-    def _report(self, arm: str, values: Mapping[str, Mapping[int, float]]) -> ArmReport:
-        mine, base = values[arm], values[NATURAL]
+    def _report(self, name: str, values: Mapping[str, Mapping[int, float]]) -> CandidateReport:
+        mine, base = values[name], values[NATURAL]
         runs = np.array(list(mine.values()))
         gaps = _gaps(mine, base)
-        p = _paired_p(gaps) if arm != NATURAL else math.nan
-        half = half_interval(gaps) if arm != NATURAL else math.nan
+        p = _paired_p(gaps) if name != NATURAL else math.nan
+        half = half_interval(gaps) if name != NATURAL else math.nan
         difference = float(gaps.mean()) if len(gaps) else math.inf
-        return ArmReport(
-            mixture=self.arms[arm],
+        return CandidateReport(
+            mixture=self.candidates[name],
             mean=float(runs.mean()) if len(runs) else math.nan,
             sd=float(runs.std(ddof=1)) if len(runs) > 1 else math.nan,
             n=len(runs),
@@ -442,7 +443,7 @@ class Selection:
             low=difference - half,
             high=difference + half,
             p=p,
-            adjusted_p=min(1.0, p * (len(self.arms) - 1)) if math.isfinite(p) else math.nan,
+            adjusted_p=min(1.0, p * (len(self.candidates) - 1)) if math.isfinite(p) else math.nan,
         )
 
 
@@ -476,7 +477,7 @@ def seeds_needed(gaps: np.ndarray, level: float) -> int | None:
 
 
 def _gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
-    """Differences (pairs,) of two arms over the seeds that both finished."""
+    """Differences (pairs,) of two candidates over the seeds that both finished."""
     return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
 
 

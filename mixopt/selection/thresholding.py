@@ -1,7 +1,7 @@
 """Which mixtures beat the natural one: a thresholding bandit over fresh seeds.
 
-Selection asks for the best arm, this for the set of arms beyond a threshold: runs go to the
-mixtures of which it is hardest to say. Not a rule of the gate: the clear winner, which the gate
+Selection asks for the best candidate, this for the set of candidates beyond a threshold: runs go to
+the mixtures of which it is hardest to say. Not a rule of the gate: the clear winner, which the gate
 has to be surest of, is what APT runs least.
 """
 
@@ -17,9 +17,9 @@ from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
-from mixopt.selection.gate import NATURAL, ArmReport, Selection
+from mixopt.selection.gate import NATURAL, CandidateReport, Selection
 
-FIRST = 2  # pulls of every arm before any is preferred: one gives no deviation
+FIRST = 2  # pulls of every candidate before any is preferred: one gives no deviation
 
 
 def apt_index(
@@ -41,41 +41,43 @@ class Beating:
     """Which mixtures beat the natural one.
 
     Attributes:
-        beating: names of the arms whose mean difference to natural is at most -margin, best first.
-        arms: what the runs say of each arm, natural among them.
+        beating: names of the candidates whose mean difference to natural is at most -margin, best
+            first.
+        candidates: what the runs say of each candidate, natural among them.
     """
 
     beating: tuple[str, ...]
-    arms: Mapping[str, ArmReport]
+    candidates: Mapping[str, CandidateReport]
 
 
 @dataclass(frozen=True)
 class Thresholding:
     """Runs the mixtures of which it is hardest to say whether they beat natural, then says.
 
-    Anytime Parameter-free Thresholding (1605.08671), the pulls of an arm being its differences to
-    natural on equal seeds: a pull costs one run, and another one of natural where its seed is new.
-    Like `Selection` it has no state: everything follows from the trials in the ledger. The arm
-    that is decided most clearly is run least, and means of arms that were run by their own results
-    are a little too far from natural: for a promotion use `Selection`, with other seeds.
+    Anytime Parameter-free Thresholding (1605.08671). A candidate is an arm, and a pull its
+    difference to natural on one seed: it costs one run, and another one of natural where its seed
+    is new. Like `Selection` it has no state: everything follows from the trials in the ledger. The
+    candidate that is decided most clearly is run least, and means of candidates that were run by
+    their own results are a little too far from natural: for a promotion use `Selection`, with
+    other seeds.
 
     Attributes:
-        arms: mixture by name; must hold `natural`.
+        candidates: mixture by name; must hold `natural`.
         fidelity: at which they are run.
         objective: lower is better.
-        seeds: fresh ones, used in this order by every arm.
+        seeds: fresh ones, used in this order by every candidate.
         budget: runs in all, natural's included.
-        margin: by how much an arm must be better to count as beating natural.
+        margin: by how much a candidate must be better to count as beating natural.
         epsilon: half the width around the margin in which either answer is right.
         batch: pulls decided at a time, to be run side by side; 1 is APT itself.
         round: of the specs.
 
     Raises:
-        StudyError: there is no natural arm or no other, too few seeds, or a budget that does not
-            run every arm twice.
+        StudyError: there is no natural candidate or no other, too few seeds, or a budget that does
+            not run every candidate twice.
     """
 
-    arms: Mapping[str, Mixture]
+    candidates: Mapping[str, Mixture]
     fidelity: Fidelity
     objective: Objective
     seeds: Sequence[int]
@@ -86,12 +88,13 @@ class Thresholding:
     round: int = 0
 
     def __post_init__(self) -> None:
-        least = FIRST * len(self._runs.arms)
-        if len(self.arms) < 2:
-            raise StudyError("there is nothing to compare natural with", where="arms")
+        least = FIRST * len(self._runs.candidates)
+        if len(self.candidates) < 2:
+            raise StudyError("there is nothing to compare natural with", where="candidates")
         if self.budget < least:
             raise StudyError(
-                f"{self.budget} runs do not run each of {len(self.arms)} mixtures {FIRST} times",
+                f"{self.budget} runs do not run each of {len(self.candidates)} mixtures "
+                f"{FIRST} times",
                 where="budget",
                 hint=f"Allow at least {least}",
             )
@@ -102,23 +105,26 @@ class Thresholding:
         """The runs to start now; empty while a batch is still running, and at the end.
 
         Args:
-            trials: of the ledger; those of other roles or arms are ignored. A failed run counts as
-                pulled; an arm all of whose runs failed does not beat natural and is left alone.
+            trials: of the ledger; those of other roles or candidates are ignored. A failed run
+                counts as pulled; a candidate all of whose runs failed does not beat natural and is
+                left alone.
         """
         known = self._runs.pulls(trials)
-        asked = {(t.spec.arm, t.spec.seed) for t in known}
-        ended = {(t.spec.arm, t.spec.seed) for t in known if t.ended}
+        asked = {(t.spec.candidate, t.spec.seed) for t in known}
+        ended = {(t.spec.candidate, t.spec.seed) for t in known if t.ended}
         values = self._runs.values(trials)
-        names = [name for name in self.arms if name != NATURAL]
+        names = [name for name in self.candidates if name != NATURAL]
         counts = np.zeros(len(names), dtype=int)
         means = np.zeros(len(names))
         planned: set[tuple[str, int]] = set()
         while batch := self._next_batch(names, counts, means, planned):
             if not set(batch) <= ended:
                 return [
-                    TrialSpec(self.arms[arm], self.fidelity, seed, Role.SELECT, self.round, arm)
-                    for arm, seed in batch
-                    if (arm, seed) not in asked
+                    TrialSpec(
+                        self.candidates[name], self.fidelity, seed, Role.SELECT, self.round, name
+                    )
+                    for name, seed in batch
+                    if (name, seed) not in asked
                 ]
             planned |= set(batch)
             for i, name in enumerate(names):
@@ -136,15 +142,15 @@ class Thresholding:
         return all(t.ended for t in self._runs.pulls(trials)) and not self.next_pulls(trials)
 
     def verdict(self, trials: Sequence[Trial]) -> Beating:
-        """The arms that beat natural by `margin`, by the runs so far."""
-        arms = self._runs.reports(trials)
-        good = [a for a in arms if a != NATURAL and arms[a].difference <= -self.margin]
-        return Beating(tuple(sorted(good, key=lambda a: arms[a].difference)), arms)
+        """The candidates that beat natural by `margin`, by the runs so far."""
+        candidates = self._runs.reports(trials)
+        good = [a for a in candidates if a != NATURAL and candidates[a].difference <= -self.margin]
+        return Beating(tuple(sorted(good, key=lambda a: candidates[a].difference)), candidates)
 
     def _next_batch(
         self, names: list[str], counts: np.ndarray, means: np.ndarray, planned: set[tuple[str, int]]
     ) -> list[tuple[str, int]]:
-        """The next (arm, seed) pairs given the means so far, as many as the budget has room for."""
+        """The next (candidate, seed) pairs given the means so far, as many as the budget allows."""
         counts = counts.copy()
         batch: list[tuple[str, int]] = []
 
@@ -173,4 +179,6 @@ class Thresholding:
 
     @cached_property
     def _runs(self) -> Selection:
-        return Selection(self.arms, self.fidelity, self.objective, self.seeds, round=self.round)
+        return Selection(
+            self.candidates, self.fidelity, self.objective, self.seeds, round=self.round
+        )

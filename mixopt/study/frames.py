@@ -14,7 +14,7 @@ LEADING = {
     "state": pl.String,
     "role": pl.String,
     "round": pl.Int64,
-    "arm": pl.String,
+    "candidate": pl.String,
     "seed": pl.Int64,
     "model": pl.String,
     "params": pl.Int64,
@@ -37,9 +37,10 @@ def trials_frame(trials: Sequence[Trial], objective: Objective | None = None) ->
         objective: adds the column `objective` where the trial measured all that it needs.
 
     Returns:
-        Columns: `trial`, `state`, `role`, `round`, `arm`, `seed`, `model`, `params`, `tokens`; a
-        column `mixture.<domain>` per domain; `objective` if asked for; a column per metric (bits
-        per byte, nats per token); `device_seconds`, `flops`, `attempts`, `failure`, `message`.
+        Columns: `trial`, `state`, `role`, `round`, `candidate`, `seed`, `model`, `params`,
+        `tokens`; a column `mixture.<domain>` per domain; `objective` if asked for; a column per
+        metric (bits per byte, nats per token); `device_seconds`, `flops`, `attempts`, `failure`,
+        `message`.
     """
     ordered = sorted(trials, key=lambda t: t.number)
     # dicts keep first-seen order, so domains and metrics stand as the study names them
@@ -70,7 +71,7 @@ def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
         "state": str(trial.state),
         "role": str(spec.role),
         "round": spec.round,
-        "arm": spec.arm or None,
+        "candidate": spec.candidate or None,
         "seed": spec.seed,
         "model": spec.fidelity.model,
         "params": spec.fidelity.params,

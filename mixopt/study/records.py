@@ -13,7 +13,7 @@ from typing import Any
 from mixopt.io.trial_files import read_object
 
 Kind = type | tuple[type, ...]
-VERDICT: dict[str, Kind] = {"promoted": str, "mixture": dict, "arms": list}
+VERDICT: dict[str, Kind] = {"promoted": str, "mixture": dict, "candidates": list}
 PROMOTION: dict[str, Kind] = {
     "method": str,
     "model": str,
@@ -40,7 +40,9 @@ def read_verdict(home: Path) -> dict[str, Any]:
     next selection writes it again.
     """
     verdict = read_object(home / "verdict.json")
-    return verdict if _has(verdict, VERDICT) and all(map(_is_arm, verdict["arms"])) else {}
+    return (
+        verdict if _has(verdict, VERDICT) and all(map(_is_candidate, verdict["candidates"])) else {}
+    )
 
 
 def read_promotion(home: Path) -> dict[str, Any]:
@@ -62,5 +64,5 @@ def _has(values: Mapping[str, Any], shape: Mapping[str, Kind]) -> bool:
     return all(isinstance(values.get(key), kind) for key, kind in shape.items())
 
 
-def _is_arm(values: Any) -> bool:
+def _is_candidate(values: Any) -> bool:
     return isinstance(values, dict) and _has(values, {"name": str, "mixture": dict})

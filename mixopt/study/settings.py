@@ -184,9 +184,9 @@ class Select(Section):
     """How the finalists are compared, and what the gate asks for."""
 
     rule: Literal["repeat", "successive-rejects"] = "repeat"
-    """Every arm with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
+    """Every candidate with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
     seeds: int = Field(default=3, ge=2)
-    """Fresh seeds per arm (successive rejects: on average). Raising it later is a new look."""
+    """Fresh seeds per candidate (successive rejects: on average). More of them is a new look."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
     """1 - confidence bounds the rate of false promotions over candidates and looks."""
     looks: int = Field(default=1, ge=1, le=5)

@@ -57,7 +57,7 @@ search:
   batch: 4                # trials in each
 
 select:                   # found mixture against natural and uniform, with fresh seeds
-  rule: repeat            # every arm with every seed, or successive-rejects
+  rule: repeat            # every candidate with every seed, or successive-rejects
   seeds: 3
   confidence: 0.9         # promotes at an adjusted p-value of at most (1 - confidence) / looks
   looks: 1                # verdicts that may promote, 1 to 5; fixed at the first

@@ -42,7 +42,7 @@ class Promotion:
         session: the open study.
         settings: the study file's `promote`.
         mixture: what the upcycled model is trained on.
-        method: the name of the mixture's arm: found, natural, …
+        method: the name of the mixture's candidate: found, natural, …
         folder: holds a folder per stage.
         surrogate: registry name of the verdict's; empty where it does not say.
     """
@@ -127,7 +127,7 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
     if not (ended and _is_whole(folder.parent / ended["model"], ended.get("files"))):
         ended = _stages(job)
         files.write_json(folder / RESULT, ended)
-    # another round of search may find the same mixture as another arm
+    # another round of search may find the same mixture as another candidate
     result = ended | {"mixture_name": job.method}
     files.write_json(session.home / "promotion" / RESULT, result)
     return result

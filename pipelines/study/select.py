@@ -16,7 +16,14 @@ from mixopt.pipelines.study.search import fitted, forecast, search_trials, surro
 from mixopt.pipelines.study.session import Session, add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation, recommend
-from mixopt.selection.gate import NATURAL, PROJECTED, ArmReport, Selection, best_observed, finalists
+from mixopt.selection.gate import (
+    NATURAL,
+    PROJECTED,
+    CandidateReport,
+    Selection,
+    best_observed,
+    finalists,
+)
 from mixopt.selection.looks import Look, Looks
 from mixopt.study.records import read_verdict
 from mixopt.study.rounds import Judged
@@ -28,7 +35,7 @@ from mixopt.surrogates.noise import Forecast
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
 LOOKS = "looks.json"  # in a study folder: the looks that were taken
-REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # arms that no search found
+REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # candidates that no search found
 
 
 def select(session: Session) -> dict[str, Any]:
@@ -64,7 +71,9 @@ def select(session: Session) -> dict[str, Any]:
     while True:
         pulls = selection.next_pulls(session.ledger.trials())
         unfinished = [
-            t for t in session.ledger.trials() if t.spec.arm in selection.arms and not t.ended
+            t
+            for t in session.ledger.trials()
+            if t.spec.candidate in selection.candidates and not t.ended
         ]
         if not pulls and not unfinished:
             break
@@ -160,8 +169,8 @@ def _looks(session: Session) -> Looks:
 
 def _look_basis(session: Session, trials: Sequence[Trial], selection: Selection) -> str:
     """Identity of a look: a verdict's basis, and the candidates that follow from it."""
-    arms = {name: mixture.as_dict() for name, mixture in selection.arms.items()}
-    return digest([_basis(session, trials), arms])
+    candidates = {name: mixture.as_dict() for name, mixture in selection.candidates.items()}
+    return digest([_basis(session, trials), candidates])
 
 
 def _before_look(look: Look) -> str:
@@ -181,17 +190,18 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
     settings, study = session.study.select, session.study
     allowed = [t for t in trials if session.space.contains(t.spec.mixture)]
     observed = best_observed(allowed, session.objective)
-    arms = finalists(found.mixture, observed, session.space)
+    candidates = finalists(found.mixture, observed, session.space)
     rejects = settings.rule == "successive-rejects"
-    # Successive rejects spends on the last arms what it saves on the first: up to twice the seeds.
+    # Successive rejects spends on the last candidates what it saves on the first: up to twice the
+    # seeds.
     seeds = settings.seeds * (2 if rejects else 1)
     return Selection(
-        arms=arms,
+        candidates=candidates,
         fidelity=session.fidelity,
         objective=session.objective,
         seeds=range(study.seed + FRESH, study.seed + FRESH + seeds),
         confidence=settings.confidence,
-        budget=settings.seeds * len(arms) if rejects else None,
+        budget=settings.seeds * len(candidates) if rejects else None,
         rule=settings.rule,
         round=study.search.rounds + 1,
     )
@@ -206,23 +216,28 @@ def _verdict(
 ) -> dict[str, Any]:
     trials = session.ledger.trials()
     verdict = selection.verdict(trials)
-    weights = np.stack([mixture.array for mixture in selection.arms.values()])
+    weights = np.stack([mixture.array for mixture in selection.candidates.values()])
     mean, std = surrogate.predict(weights).compose(session.objective)
-    arms = [
-        _arm(session, name, report, selection.pulls(trials))
+    candidates = [
+        _candidate(session, name, report, selection.pulls(trials))
         | _foretold(forecast(session, trials, session.objective, report.mixture, said), report)
         for (name, report), said in zip(
-            verdict.arms.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
+            verdict.candidates.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
         )
     ]
     foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
     searched = [
-        arm for arm in arms if arm["name"] not in REFERENCES and arm["difference"] is not None
+        candidate
+        for candidate in candidates
+        if candidate["name"] not in REFERENCES and candidate["difference"] is not None
     ]
-    best = min(searched, key=lambda arm: arm["difference"], default=None)
+    best = min(searched, key=lambda candidate: candidate["difference"], default=None)
     if verdict.improved:  # of two that are close, the one that was promoted
-        best = next((arm for arm in searched if arm["name"] == verdict.winner), best)
+        best = next(
+            (candidate for candidate in searched if candidate["name"] == verdict.winner), best
+        )
     return {
+        "baseline": NATURAL,
         "promoted": verdict.winner,
         "improved": verdict.improved,
         "found": best["name"] if best else None,
@@ -231,7 +246,7 @@ def _verdict(
         "level": selection.level,
         "look": selection.look and {"number": selection.look.number, "of": selection.look.planned},
         "mixture": verdict.promoted.as_dict(),
-        "arms": arms,
+        "candidates": candidates,
         "recommended": found.mixture.as_dict(),
         "interval": list(foretold.within()),
         "interval_of_run": list(foretold.within(runs=1)),
@@ -251,8 +266,10 @@ def _verdict(
     }
 
 
-def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]) -> dict[str, Any]:
-    runs = [t.result for t in trials if t.spec.arm == name and t.result is not None]
+def _candidate(
+    session: Session, name: str, report: CandidateReport, trials: Sequence[Trial]
+) -> dict[str, Any]:
+    runs = [t.result for t in trials if t.spec.candidate == name and t.result is not None]
     return {
         "name": name,
         "mixture": report.mixture.as_dict(),
@@ -269,8 +286,8 @@ def _arm(session: Session, name: str, report: ArmReport, trials: Sequence[Trial]
     }
 
 
-def _foretold(said: Forecast, report: ArmReport) -> dict[str, Any]:
-    """What the search foretold of an arm, and whether the mean over its fresh seeds is within.
+def _foretold(said: Forecast, report: CandidateReport) -> dict[str, Any]:
+    """What the search foretold of a candidate, and whether the mean over its fresh seeds is within.
 
     `predicted_std` is for the search's own seed, the interval for as many fresh ones as ran.
     """

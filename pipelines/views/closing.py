@@ -61,8 +61,8 @@ def print_closing(session: Session, console: Console) -> None:
 
 def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
     """Natural, uniform and the finalists of the search: weights, prediction, measurement, cost."""
-    arms = {arm["name"]: arm for arm in verdict["arms"]}
-    names = sorted(arms, key=lambda name: {"natural": 0, "uniform": 1}.get(name, 2))
+    candidates = {candidate["name"]: candidate for candidate in verdict["candidates"]}
+    names = sorted(candidates, key=lambda name: {"natural": 0, "uniform": 1}.get(name, 2))
     tokens = session.fidelity.tokens
     what = unit(session.objective) or "objective"
     table = Table(
@@ -77,19 +77,19 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
         label = f"{name} (found)" if name == verdict.get("found") else name
         table.add_column(label, justify="right", style=style)
     for domain in session.corpus.domains:
-        table.add_row(domain, *(f"{arms[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
+        table.add_row(domain, *(f"{candidates[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
     table.add_section()
-    table.add_row(interval_label(verdict), *(interval(arms[n], 3) for n in names))
+    table.add_row(interval_label(verdict), *(interval(candidates[n], 3) for n in names))
     table.add_row(
         f"measured {what} {OVER_SEEDS}",
-        *(_spread(arms[n].get("mean"), arms[n].get("std")) for n in names),
+        *(_spread(candidates[n].get("mean"), candidates[n].get("std")) for n in names),
     )
-    table.add_row("seeds", *(str(arms[n].get("n", 0)) for n in names))
-    for label, cells in gate_rows([arms[n] for n in names], 3):
+    table.add_row("seeds", *(str(candidates[n].get("n", 0)) for n in names))
+    for label, cells in gate_rows([candidates[n] for n in names], 3):
         table.add_row(label, *cells)
     table.add_section()
-    table.add_row("tokens", *(count(arms[n].get("tokens", 0)) for n in names))
-    table.add_row("device time", *(duration(arms[n].get("device_seconds", 0)) for n in names))
+    table.add_row("tokens", *(count(candidates[n].get("tokens", 0)) for n in names))
+    table.add_row("device time", *(duration(candidates[n].get("device_seconds", 0)) for n in names))
     return table
 
 

@@ -153,11 +153,16 @@ def _share_trained(trial: Trial) -> tuple[str, str]:
 
 
 def _columns(snapshot: Snapshot) -> list[Column]:
-    if snapshot.verdict.get("arms"):
+    if snapshot.verdict.get("candidates"):
         promoted = snapshot.verdict.get("promoted")
         return [
-            Column(str(arm["name"]), Mixture.of(arm["mixture"]), arm["name"] == promoted, arm)
-            for arm in snapshot.verdict["arms"]
+            Column(
+                str(candidate["name"]),
+                Mixture.of(candidate["mixture"]),
+                candidate["name"] == promoted,
+                candidate,
+            )
+            for candidate in snapshot.verdict["candidates"]
         ]
     columns = []
     if snapshot.available:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def selection_figures(snapshot: Snapshot, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
-    """The mixtures side by side, and what the arms showed."""
+    """The mixtures side by side, and what the candidates showed."""
     found = []
     if mixtures:
         found.append(
             plots.mixture_bars(mixtures, available=snapshot.available, budget=snapshot.study.budget)
         )
-    if snapshot.verdict.get("arms"):
-        found.append(plots.arms(snapshot.verdict, snapshot.objective))
+    if snapshot.verdict.get("candidates"):
+        found.append(plots.candidates(snapshot.verdict, snapshot.objective))
     return found
 
 

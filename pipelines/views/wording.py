@@ -51,9 +51,9 @@ def unit(objective: Objective) -> str:
     return "bits per byte" if plain else ""
 
 
-def arm_of(verdict: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The arm called `name` in a verdict; empty if there is none."""
-    return next((dict(a) for a in verdict.get("arms", []) if a.get("name") == name), {})
+def candidate_of(verdict: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The candidate called `name` in a verdict; empty if there is none."""
+    return next((dict(a) for a in verdict.get("candidates", []) if a.get("name") == name), {})
 
 
 def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str, Any]) -> str:
@@ -61,7 +61,7 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
     if not verdict:
         return _progress(trials, objective)
     promoted = str(verdict.get("promoted", ""))
-    winner, natural = arm_of(verdict, promoted), arm_of(verdict, "natural")
+    winner, natural = candidate_of(verdict, promoted), candidate_of(verdict, "natural")
     what = unit(objective)
     if not verdict.get("improved", promoted != "natural") or not (
         winner.get("mean") and natural.get("mean")
@@ -81,16 +81,16 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str
     )
 
 
-def _mean_sd(arm: Mapping[str, Any], unit: str = "") -> str:
-    std = arm.get("std")
-    mean = f"{float(arm['mean']):.4f}{' ' + unit if unit else ''}"
+def _mean_sd(candidate: Mapping[str, Any], unit: str = "") -> str:
+    std = candidate.get("std")
+    mean = f"{float(candidate['mean']):.4f}{' ' + unit if unit else ''}"
     return mean if std is None else f"{mean} (sd over seeds {float(std):.4f})"
 
 
-def _difference(arm: Mapping[str, Any]) -> list[str]:
+def _difference(candidate: Mapping[str, Any]) -> list[str]:
     """The measured difference to natural in a sentence; nothing for natural itself."""
-    gap, low, high = (arm.get(f"difference{end}") for end in ("", "_low", "_high"))
-    if gap is None or arm.get("name") == "natural":
+    gap, low, high = (candidate.get(f"difference{end}") for end in ("", "_low", "_high"))
+    if gap is None or candidate.get("name") == "natural":
         return []
     said = f"difference {gap:.4f}"
     if low is not None and high is not None:
@@ -98,20 +98,20 @@ def _difference(arm: Mapping[str, Any]) -> list[str]:
     return [said.replace("-", "−")]
 
 
-def difference_interval(arm: Mapping[str, Any], digits: int) -> str:
+def difference_interval(candidate: Mapping[str, Any], digits: int) -> str:
     """The difference to natural, ± half its 90 % interval; a dash for natural itself."""
-    gap, low, high = (arm.get(f"difference{end}") for end in ("", "_low", "_high"))
-    if gap is None or arm.get("name") == "natural":
+    gap, low, high = (candidate.get(f"difference{end}") for end in ("", "_low", "_high"))
+    if gap is None or candidate.get("name") == "natural":
         return "–"
     difference = f"{gap:+.{digits}f}".replace("-", "−")
     return difference if low is None else f"{difference} ± {(high - low) / 2:.{digits}f}"
 
 
-def gate_rows(arms: Sequence[Mapping[str, Any]], digits: int) -> list[tuple[str, list[str]]]:
+def gate_rows(candidates: Sequence[Mapping[str, Any]], digits: int) -> list[tuple[str, list[str]]]:
     """What the gate goes by, a label and a cell per candidate: the same in every table."""
     return [
-        (AGAINST, [difference_interval(arm, digits) for arm in arms]),
-        (ADJUSTED, [p_value(arm) for arm in arms]),
+        (AGAINST, [difference_interval(candidate, digits) for candidate in candidates]),
+        (ADJUSTED, [p_value(candidate) for candidate in candidates]),
     ]
 
 
@@ -127,9 +127,9 @@ def gate_level(verdict: Mapping[str, Any], confidence: float) -> str:
     return f"The gate promotes at {level:.3g} or less{at}."
 
 
-def p_value(arm: Mapping[str, Any]) -> str:
+def p_value(candidate: Mapping[str, Any]) -> str:
     """The adjusted p-value of a candidate; a dash where there is none."""
-    p = arm.get("adjusted_p")
+    p = candidate.get("adjusted_p")
     if p is None:
         return "–"
     return "< 0.001" if p < 1e-3 else f"{p:.3f}"
@@ -152,22 +152,24 @@ def before_selection(said: Forecast, objective: Objective) -> str:
 def foretold(verdict: Mapping[str, Any], objective: Objective) -> str:
     """Whether the mean over fresh seeds is what the search foretold; empty where nobody can say.
 
-    Of the recommended mixture, or of the promoted one where that is no arm of its own.
+    Of the recommended mixture, or of the promoted one where that is no candidate of its own.
     """
     names = ("recommended", str(verdict.get("promoted", "")))
-    arm = next((a for name in names if (a := arm_of(verdict, name))), {})
-    if arm.get("inside") is None:
+    candidate = next((a for name in names if (a := candidate_of(verdict, name))), {})
+    if candidate.get("inside") is None:
         return ""
-    low, high = float(arm["predicted_low"]), float(arm["predicted_high"])
+    low, high = float(candidate["predicted_low"]), float(candidate["predicted_high"])
     scatter = verdict.get("seed_scatter")
     said = (
-        f"The search foretold {_amount(float(arm['predicted_mean']), objective)} of the "
-        f"{arm['name']} mixture, 90 % {_between(low, high)} for "
-        + (f"the mean over {arm['n']} fresh seeds" if scatter else "its own seed only")
-        + f"; measured {float(arm['mean']):.4f}, {_side(arm)}."
+        f"The search foretold {_amount(float(candidate['predicted_mean']), objective)} of the "
+        f"{candidate['name']} mixture, 90 % {_between(low, high)} for "
+        + (f"the mean over {candidate['n']} fresh seeds" if scatter else "its own seed only")
+        + f"; measured {float(candidate['mean']):.4f}, {_side(candidate)}."
     )
     others = [
-        a for a in verdict["arms"] if a["name"] != arm["name"] and a.get("inside") is not None
+        a
+        for a in verdict["candidates"]
+        if a["name"] != candidate["name"] and a.get("inside") is not None
     ]
     if others:
         said += f" Of the other mixtures {sum(map(_inside, others))} of {len(others)} are inside."
@@ -176,12 +178,14 @@ def foretold(verdict: Mapping[str, Any], objective: Objective) -> str:
     return said
 
 
-def interval(arm: Mapping[str, Any], digits: int) -> str:
-    """What was predicted of an arm, with half the width of its 90 % interval; a dash if nothing.
+def interval(candidate: Mapping[str, Any], digits: int) -> str:
+    """The prediction of a candidate ± half the width of its 90 % interval; a dash if none.
 
-    Arms of older verdicts have a deviation alone, for the search's seed.
+    Candidates of older verdicts have a deviation alone, for the search's seed.
     """
-    mean, std, low, high = (arm.get(f"predicted_{key}") for key in ("mean", "std", "low", "high"))
+    mean, std, low, high = (
+        candidate.get(f"predicted_{key}") for key in ("mean", "std", "low", "high")
+    )
     if mean is None:
         return "–"
     if low is not None and high is not None:
@@ -207,14 +211,14 @@ def mixtures_note(verdict: Mapping[str, Any]) -> str:
     return note + "for the search's own seed only."
 
 
-def _inside(arm: Mapping[str, Any]) -> bool:
-    return bool(arm["inside"])
+def _inside(candidate: Mapping[str, Any]) -> bool:
+    return bool(candidate["inside"])
 
 
-def _side(arm: Mapping[str, Any]) -> str:
-    if _inside(arm):
+def _side(candidate: Mapping[str, Any]) -> str:
+    if _inside(candidate):
         return "inside"
-    return "below" if float(arm["mean"]) < float(arm["predicted_low"]) else "above"
+    return "below" if float(candidate["mean"]) < float(candidate["predicted_low"]) else "above"
 
 
 def _scattered(scatter: SeedScatter) -> str:
@@ -295,32 +299,34 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     )
 
 
-def _pair(arm: Mapping[str, Any]) -> str:
-    mean, std = float(arm["mean"]), arm.get("std")
+def _pair(candidate: Mapping[str, Any]) -> str:
+    mean, std = float(candidate["mean"]), candidate.get("std")
     return f"{mean:.4f} ± {float(std):.4f}" if std is not None else f"{mean:.4f}"
 
 
 def _table(verdict: Mapping[str, Any]) -> str:
-    arms = verdict.get("arms", [])
-    if not arms:
+    candidates = verdict.get("candidates", [])
+    if not candidates:
         return ""
-    domains = list(dict.fromkeys(d for arm in arms for d in arm.get("mixture", {})))
+    domains = list(
+        dict.fromkeys(d for candidate in candidates for d in candidate.get("mixture", {}))
+    )
     rows = [
-        "| | " + " | ".join(verbatim(str(a["name"])) for a in arms) + " |",
-        "|---|" + "---:|" * len(arms),
+        "| | " + " | ".join(verbatim(str(a["name"])) for a in candidates) + " |",
+        "|---|" + "---:|" * len(candidates),
     ]
-    measured = [_pair(a) if a.get("mean") is not None else "–" for a in arms]
+    measured = [_pair(a) if a.get("mean") is not None else "–" for a in candidates]
     rows.append(f"| **objective** {OVER_SEEDS} | " + " | ".join(measured) + " |")
     rows += [
         f"| {label} | " + " | ".join(cells) + " |"
-        for label, cells in gate_rows(arms, 4)
+        for label, cells in gate_rows(candidates, 4)
         if any(cell != "–" for cell in cells)
     ]
-    if any(a.get("predicted_mean") is not None for a in arms):
-        cells = " | ".join(interval(a, 4) for a in arms)
+    if any(a.get("predicted_mean") is not None for a in candidates):
+        cells = " | ".join(interval(a, 4) for a in candidates)
         rows.append(f"| {interval_label(verdict)} | {cells} |")
     for domain in domains:
-        weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in arms]
+        weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in candidates]
         rows.append(f"| {verbatim(domain)} | " + " | ".join(weights) + " |")
     return "\n".join([*rows, "", mixtures_note(verdict), ""])
 
@@ -352,7 +358,7 @@ def proxy_label(promotion: Mapping[str, Any]) -> str:
 
 
 def promised(promotion: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """What was predicted of a proxy on the promoted mixture, of one metric; keys as an arm has."""
+    """One metric's prediction of a proxy on the promoted mixture, under a candidate's keys."""
     mean_std = (promotion.get("predicted") or {}).get(metric) or ()
     low_high = (promotion.get("predicted_interval") or {}).get(metric) or ()
     return dict(zip(("predicted_mean", "predicted_std"), mean_std, strict=False)) | dict(

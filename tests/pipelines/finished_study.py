@@ -93,12 +93,16 @@ def finished_study(folder: Path, name: str = "tiny", trials: int = 14) -> Study:
     for index in range(3):
         near = Mixture.from_array(TOKENS, rng.dirichlet(40 * found.array + 0.1))
         run(study, ledger, TrialSpec(near, FIDELITY, 0, Role.SEARCH, round=1 + index // 2))
-    arms = {"found": found, "natural": natural, "uniform": uniform}
+    candidates = {"found": found, "natural": natural, "uniform": uniform}
     for seed in (101, 102, 103):
-        for arm, mixture in arms.items():
-            run(study, ledger, TrialSpec(mixture, FIDELITY, seed, Role.SELECT, round=3, arm=arm))
+        for candidate, mixture in candidates.items():
+            run(
+                study,
+                ledger,
+                TrialSpec(mixture, FIDELITY, seed, Role.SELECT, round=3, candidate=candidate),
+            )
     ledger.close()
-    write_verdict(study, arms)
+    write_verdict(study, candidates)
     write_promotion(study, found)
     return study
 
@@ -141,14 +145,14 @@ def result(spec: TrialSpec) -> TrialResult:
     return TrialResult(curve[-1].metrics, tuple(curve), cost, loads, about)
 
 
-def write_verdict(study: Study, arms: dict[str, Mixture]) -> None:
+def write_verdict(study: Study, candidates: dict[str, Mixture]) -> None:
     ledger = open_ledger(study)
     chosen = [t for t in ledger.trials() if t.spec.role is Role.SELECT]
     ledger.close()
     rows = []
-    for name, mixture in arms.items():
-        values = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.arm == name]
-        base = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.arm == "natural"]
+    for name, mixture in candidates.items():
+        values = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.candidate == name]
+        base = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.candidate == "natural"]
         rows.append(
             {
                 "name": name,
@@ -171,8 +175,8 @@ def write_verdict(study: Study, arms: dict[str, Mixture]) -> None:
         "promoted": "found",
         "reason": "found differs from natural, adjusted p-value 0.0093",
         "confidence": 0.9,
-        "mixture": arms["found"].as_dict(),
-        "arms": rows,
+        "mixture": candidates["found"].as_dict(),
+        "candidates": rows,
         "unconstrained": Mixture.of(
             dict.fromkeys(TOKENS, 0.02) | {"docstrings": 0.72, "licences": 0.2}
         ).as_dict(),
@@ -184,7 +188,7 @@ def write_verdict(study: Study, arms: dict[str, Mixture]) -> None:
         },
     }
     files.write_json(study.home / "verdict.json", verdict)
-    files.write_json(study.home / "mixture.json", arms["found"].as_dict())
+    files.write_json(study.home / "mixture.json", candidates["found"].as_dict())
 
 
 def write_promotion(study: Study, mixture: Mixture) -> None:

@@ -71,7 +71,7 @@ def trial_params(trial: Trial) -> dict[str, Any]:
         "seed": spec.seed,
         "round": spec.round,
         "role": spec.role,
-        **({"arm": spec.arm} if spec.arm else {}),
+        **({"candidate": spec.candidate} if spec.candidate else {}),
     }
 
 
@@ -96,16 +96,16 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
-    """The arms' statistics and the promoted mixture of a `verdict.json`.
+    """The candidates' statistics and the promoted mixture of a `verdict.json`.
 
     `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
     `adjusted_p` its p-value times the number of candidates. `predicted_low` and `predicted_high`
-    hold 90 % for the mean over the arm's fresh seeds; `inside` is 1 where the measured mean lies
-    between them.
+    are the 90 % interval of the predicted mean over the candidate's fresh seeds; `inside` is 1
+    where the measured mean lies between them.
     """
     found = [
-        (f"selection/{arm['name']}/{key}", arm.get(key))
-        for arm in verdict.get("arms", [])
+        (f"selection/{candidate['name']}/{key}", candidate.get(key))
+        for candidate in verdict.get("candidates", [])
         for key in ("mean", "std", "n", *GATE, *PREDICTED)
     ]
     scatter = verdict.get("seed_scatter") or {}

@@ -24,8 +24,8 @@ from mixopt.plots import study as plots
 
 OBJECTIVE = Objective({"law": 1.0})
 VALUES = (1.9, 1.7, 1.8, 1.6)
-ARMS = {
-    "arms": [
+CANDIDATES = {
+    "candidates": [
         {"name": "found", "mean": 1.6, "std": 0.0163, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
         {"name": "natural", "mean": 1.8, "std": 0.0163, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
         {"name": "stopped early", "mean": None},
@@ -69,20 +69,22 @@ def test_epochs_stand_above_the_bars_where_tokens_and_budget_are_known() -> None
     assert plots.mixture_bars(mixtures).data[0].text is None
 
 
-def test_an_arm_that_was_not_measured_is_not_drawn() -> None:
-    means = [t for t in plots.arms(ARMS, OBJECTIVE).data if t.name == "mean, 90 % interval"]
+def test_a_candidate_that_was_not_measured_is_not_drawn() -> None:
+    means = [
+        t for t in plots.candidates(CANDIDATES, OBJECTIVE).data if t.name == "mean, 90 % interval"
+    ]
     assert [list(t.y) for t in means] == [["found"], ["natural"]]
 
 
 def test_the_interval_of_a_mean_over_seeds_is_students() -> None:
-    mean = named(plots.arms(ARMS, OBJECTIVE), "mean, 90 % interval")
+    mean = named(plots.candidates(CANDIDATES, OBJECTIVE), "mean, 90 % interval")
     # t of 3 degrees of freedom at .95 (any table), for a deviation of .01633 over 4 seeds
     assert mean.error_x.array[0] == pytest.approx(2.3534 * 0.01633 / 2, rel=1e-3)
 
 
 def test_one_seed_has_no_interval() -> None:
     once = {"name": "found", "mean": 1.6, "std": None, "n": 1, "values": [1.6]}
-    mean = named(plots.arms({"arms": [once]}, OBJECTIVE), "mean, 90 % interval")
+    mean = named(plots.candidates({"candidates": [once]}, OBJECTIVE), "mean, 90 % interval")
     assert (mean.error_x.array[0], "±" in mean.hovertemplate) == (0, False)
 
 
@@ -90,11 +92,13 @@ def test_one_seed_has_no_interval() -> None:
     ("more", "half"),
     [({"predicted_low": 1.5, "predicted_high": 1.7}, 0.1), ({}, 1.645 * 0.01)],
 )
-def test_a_predicted_arm_has_the_interval_that_counts_seeds(
+def test_a_predicted_candidate_has_the_interval_that_counts_seeds(
     more: dict[str, float], half: float
 ) -> None:
-    arm = {"name": "found", "mean": 1.6, "predicted_mean": 1.6, "predicted_std": 0.01} | more
-    drawn = named(plots.arms({"arms": [arm]}, OBJECTIVE), "predicted before, 90 % interval")
+    candidate = {"name": "found", "mean": 1.6, "predicted_mean": 1.6, "predicted_std": 0.01} | more
+    drawn = named(
+        plots.candidates({"candidates": [candidate]}, OBJECTIVE), "predicted before, 90 % interval"
+    )
     assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
 
 
@@ -152,7 +156,7 @@ def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
         lambda: plots.best_so_far([], OBJECTIVE),
         lambda: plots.objective_by_weight([], OBJECTIVE),
         lambda: plots.learning_curves({}, OBJECTIVE),
-        lambda: plots.arms({}, OBJECTIVE),
+        lambda: plots.candidates({}, OBJECTIVE),
         lambda: plots.before_and_after({}),
         lambda: plots.expert_loads({}),
         lambda: plots.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),

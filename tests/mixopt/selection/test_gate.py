@@ -18,14 +18,14 @@ from mixopt.selection.gate import Selection, best_observed, finalists
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
 OBJECTIVE = Objective({"web": 1})
-ARMS = {
+CANDIDATES = {
     "natural": Mixture.of({"a": 1, "b": 1, "c": 2}),
     "recommended": Mixture.of({"a": 6, "b": 1, "c": 1}),
     "best observed": Mixture.of({"a": 1, "b": 6, "c": 1}),
     "uniform": Mixture.uniform("abc"),
 }
 SEEDS = (101, 102, 103, 104, 105, 106)
-make = partial(Selection, ARMS, FIDELITY, OBJECTIVE, SEEDS)
+make = partial(Selection, CANDIDATES, FIDELITY, OBJECTIVE, SEEDS)
 
 
 def ran(number: int, spec: TrialSpec, value: float | None) -> Trial:
@@ -48,7 +48,7 @@ def play(
         for spec in specs:
             common = np.random.default_rng([seed, spec.seed]).normal()
             own = np.random.default_rng([seed, spec.seed, len(trials)]).normal()
-            value = truth[spec.arm] + shared * common + noise * own
+            value = truth[spec.candidate] + shared * common + noise * own
             trials.append(ran(len(trials), spec, value))
     assert selection.done(trials)
     return trials
@@ -57,19 +57,19 @@ def play(
 CLEAR = {"natural": 1.0, "recommended": 0.95, "best observed": 0.97, "uniform": 1.1}
 
 
-def test_repeating_runs_every_arm_with_every_seed_once() -> None:
+def test_repeating_runs_every_candidate_with_every_seed_once() -> None:
     specs = make().next_pulls([])
-    assert {(s.arm, s.seed) for s in specs} == {(a, s) for a in ARMS for s in SEEDS}
-    assert len(specs) == len(ARMS) * len(SEEDS)
+    assert {(s.candidate, s.seed) for s in specs} == {(a, s) for a in CANDIDATES for s in SEEDS}
+    assert len(specs) == len(CANDIDATES) * len(SEEDS)
     assert {s.role for s in specs} == {Role.SELECT}
 
 
 def test_pairing_by_seed_sees_what_the_seeds_scatter_would_hide() -> None:
-    # arms differ by .05, seeds by .1: only the differences on equal seeds tell
+    # candidates differ by .05, seeds by .1: only the differences on equal seeds tell
     verdict = make().verdict(play(make(), CLEAR))
     assert (verdict.winner, verdict.improved) == ("recommended", True)
-    assert verdict.promoted == ARMS["recommended"]
-    report = verdict.arms["recommended"]
+    assert verdict.promoted == CANDIDATES["recommended"]
+    report = verdict.candidates["recommended"]
     assert report.difference == pytest.approx(-0.05, abs=0.002)
     assert report.sd > 0.04
     assert report.n == 6
@@ -77,16 +77,16 @@ def test_pairing_by_seed_sees_what_the_seeds_scatter_would_hide() -> None:
 
 
 def test_without_sure_improvement_natural_is_promoted_and_the_reason_told() -> None:
-    level = dict.fromkeys(ARMS, 1.0)
+    level = dict.fromkeys(CANDIDATES, 1.0)
     verdict = make().verdict(play(make(), level, noise=0.05))
     assert (verdict.winner, verdict.improved) == ("natural", False)
-    assert verdict.promoted == ARMS["natural"]
+    assert verdict.promoted == CANDIDATES["natural"]
     assert "natural is promoted" in verdict.reason
 
 
 @pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
-def test_equal_arms_are_promoted_no_oftener_than_the_confidence_allows(rule: str) -> None:
-    level = dict.fromkeys(ARMS, 1.0)
+def test_equal_candidates_are_promoted_no_oftener_than_the_confidence_allows(rule: str) -> None:
+    level = dict.fromkeys(CANDIDATES, 1.0)
     selection = make(confidence=0.8, rule=rule, budget=20)
     wrong = [
         selection.verdict(play(selection, level, noise=0.05, seed=seed)).improved
@@ -99,7 +99,11 @@ def test_equal_arms_are_promoted_no_oftener_than_the_confidence_allows(rule: str
 
 def test_runs_of_the_search_do_not_count_at_the_gate() -> None:
     lucky = [
-        ran(100 + k, TrialSpec(ARMS["uniform"], FIDELITY, s, Role.SEARCH, arm="uniform"), 0.1)
+        ran(
+            100 + k,
+            TrialSpec(CANDIDATES["uniform"], FIDELITY, s, Role.SEARCH, candidate="uniform"),
+            0.1,
+        )
         for k, s in enumerate(SEEDS)
     ]
     trials = play(make(), CLEAR)
@@ -112,7 +116,9 @@ def test_successive_rejects_drops_the_worst_and_never_natural() -> None:
     worst_natural = {**CLEAR, "natural": 2.0}
     selection = make(rule="successive-rejects", budget=16)
     trials = play(selection, worst_natural)
-    pulls = {arm: sum(t.spec.arm == arm for t in trials) for arm in ARMS}
+    pulls = {
+        candidate: sum(t.spec.candidate == candidate for t in trials) for candidate in CANDIDATES
+    }
     assert pulls["uniform"] < pulls["best observed"] < pulls["recommended"]
     assert pulls["natural"] == pulls["recommended"]
     assert selection.live(trials) == ["natural", "recommended"]
@@ -122,7 +128,7 @@ def test_successive_rejects_drops_the_worst_and_never_natural() -> None:
 def test_the_schedule_is_that_of_successive_rejects() -> None:
     # n = 40, K = 4: L = 1/2 + 1/2 + 1/3 + 1/4; ceil(36 / (L * {4, 3, 2}))
     selection = Selection(
-        ARMS, FIDELITY, OBJECTIVE, range(50), rule="successive-rejects", budget=40
+        CANDIDATES, FIDELITY, OBJECTIVE, range(50), rule="successive-rejects", budget=40
     )
     assert selection.schedule == [6, 8, 12]
 
@@ -133,7 +139,7 @@ def test_a_phase_waits_for_its_runs_before_it_rejects() -> None:
     running = [Trial(k, spec, State.RUNNING) for k, spec in enumerate(first)]
     assert selection.next_pulls(running) == []
     assert not selection.done(running)
-    assert selection.live(running) == list(ARMS)
+    assert selection.live(running) == list(CANDIDATES)
 
 
 def test_what_is_pulled_next_follows_from_the_trials_alone() -> None:
@@ -149,11 +155,15 @@ def test_a_diverged_run_is_not_waited_for_and_never_a_score() -> None:
     selection = make()
     specs = selection.next_pulls([])
     trials = [
-        ran(k, spec, None if (spec.arm, spec.seed) == ("natural", 101) else CLEAR[spec.arm])
+        ran(
+            k,
+            spec,
+            None if (spec.candidate, spec.seed) == ("natural", 101) else CLEAR[spec.candidate],
+        )
         for k, spec in enumerate(specs)
     ]
     assert selection.done(trials)
-    report = selection.verdict(trials).arms["natural"]
+    report = selection.verdict(trials).candidates["natural"]
     assert report.n == 5
 
 
@@ -161,23 +171,23 @@ def test_a_candidate_that_was_hardly_measured_does_not_stand_in_a_winners_way() 
     # "recommended" diverges on all seeds but one, where it looks best of all
     trials = [
         ran(t.number, t.spec, 0.5 if t.spec.seed == 101 else None)
-        if t.spec.arm == "recommended"
+        if t.spec.candidate == "recommended"
         else t
         for t in play(make(), CLEAR)
     ]
     verdict = make().verdict(trials)
     assert (verdict.winner, verdict.improved) == ("best observed", True)
-    assert verdict.arms["recommended"].n == 1
+    assert verdict.candidates["recommended"].n == 1
 
 
 def test_of_those_that_pass_the_gate_the_best_is_promoted_not_a_better_one_that_fails() -> None:
     unsteady = {101: 0.5, 102: 1.2, 103: 0.6, 104: 1.1, 105: 0.7, 106: 1.0}
     trials = [
-        ran(t.number, t.spec, unsteady[t.spec.seed]) if t.spec.arm == "recommended" else t
+        ran(t.number, t.spec, unsteady[t.spec.seed]) if t.spec.candidate == "recommended" else t
         for t in play(make(), CLEAR)
     ]
     verdict = make().verdict(trials)
-    differences = {name: report.difference for name, report in verdict.arms.items()}
+    differences = {name: report.difference for name, report in verdict.candidates.items()}
     assert min(differences, key=differences.__getitem__) == "recommended"
     assert (verdict.winner, verdict.improved) == ("best observed", True)
 
@@ -189,7 +199,7 @@ def test_no_verdict_from_runs_lost_to_the_infrastructure_until_they_are_run_agai
 ) -> None:
     selection = make(rule=rule, budget=16)
     whole = play(selection, CLEAR)
-    gone = next(t for t in whole if t.spec.arm == "best observed")
+    gone = next(t for t in whole if t.spec.candidate == "best observed")
     failed = Trial(gone.number, gone.spec, State.FAILED, failure=failure)
     trials = [failed if t.number == gone.number else t for t in whole]
     assert selection.lost(trials) == [failed]
@@ -204,28 +214,28 @@ def test_no_verdict_from_runs_lost_to_the_infrastructure_until_they_are_run_agai
     answered = ran(len(whole), gone.spec, gone.metrics["bpb/web"])
     verdict = selection.verdict([*trials, answered])
     assert (verdict.winner, verdict.improved) == ("recommended", True)
-    assert repr(verdict.arms["recommended"]) == repr(selection.reports(whole)["recommended"])
+    assert repr(verdict.candidates["recommended"]) == repr(selection.reports(whole)["recommended"])
 
 
 def test_a_run_that_a_person_gave_up_is_final_and_its_seed_is_left_out() -> None:
     selection = make(budget=16)
     whole = play(selection, CLEAR)
-    gone = next(t for t in whole if t.spec.arm == "best observed")
+    gone = next(t for t in whole if t.spec.candidate == "best observed")
     given_up = Trial(gone.number, gone.spec, State.FAILED, failure=Failure.GIVEN_UP)
     trials = [given_up if t.number == gone.number else t for t in whole]
     assert selection.lost(trials) == []
     assert selection.next_pulls(trials) == []
-    arms = selection.verdict(trials).arms
-    assert arms["best observed"].n == arms["recommended"].n - 1
+    candidates = selection.verdict(trials).candidates
+    assert candidates["best observed"].n == candidates["recommended"].n - 1
 
 
 def test_no_phase_rejects_by_what_a_lost_run_left() -> None:
     selection = make(rule="successive-rejects", budget=16)
     first = selection.next_pulls([])
     lost = first[-1]
-    trials = [ran(k, spec, CLEAR[spec.arm]) for k, spec in enumerate(first[:-1])]
+    trials = [ran(k, spec, CLEAR[spec.candidate]) for k, spec in enumerate(first[:-1])]
     trials.append(Trial(len(trials), lost, State.FAILED, failure=Failure.WORKER_LOST))
-    assert selection.live(trials) == list(ARMS)
+    assert selection.live(trials) == list(CANDIDATES)
     assert selection.next_pulls(trials) == []
 
 
@@ -236,7 +246,9 @@ def test_there_is_no_verdict_before_the_runs() -> None:
 
 def test_there_is_no_verdict_where_natural_never_trained() -> None:
     specs = make().next_pulls([])
-    trials = [ran(k, spec, None if spec.arm == "natural" else 1.0) for k, spec in enumerate(specs)]
+    trials = [
+        ran(k, spec, None if spec.candidate == "natural" else 1.0) for k, spec in enumerate(specs)
+    ]
     with pytest.raises(StudyError, match="natural mixture diverged"):
         make().verdict(trials)
 
@@ -244,12 +256,16 @@ def test_there_is_no_verdict_where_natural_never_trained() -> None:
 def test_where_a_seed_is_missing_a_difference_has_students_interval_and_a_bonferroni_p() -> None:
     level = {"natural": 0.0, "recommended": -2.0, "best observed": 0.0, "uniform": 0.0}
     own = {101: -1.0, 102: 0.0, 103: 1.0}
-    selection = Selection(ARMS, FIDELITY, OBJECTIVE, (101, 102, 103))
+    selection = Selection(CANDIDATES, FIDELITY, OBJECTIVE, (101, 102, 103))
     trials = [
-        ran(k, spec, level[spec.arm] + (own[spec.seed] if spec.arm == "recommended" else 0))
+        ran(
+            k,
+            spec,
+            level[spec.candidate] + (own[spec.seed] if spec.candidate == "recommended" else 0),
+        )
         for k, spec in enumerate(selection.next_pulls([]))
     ]
-    last = max(k for k, trial in enumerate(trials) if trial.spec.arm == "uniform")
+    last = max(k for k, trial in enumerate(trials) if trial.spec.candidate == "uniform")
     trials[last] = ran(last, trials[last].spec, None)
     report = selection.reports(trials)["recommended"]
     # deviation 1 over 3 seeds; t of 2 degrees of freedom is 2.9200 at .95, and at -2 * sqrt(3)
@@ -262,29 +278,29 @@ def test_where_a_seed_is_missing_a_difference_has_students_interval_and_a_bonfer
 
 def test_finalists_that_nearly_agree_are_one() -> None:
     near = Mixture.of({"a": 1.001, "b": 1, "c": 2})
-    free = MixtureSpace(("a", "b", "c"), ARMS["natural"])
-    assert list(finalists(near, ARMS["best observed"], free)) == [
+    free = MixtureSpace(("a", "b", "c"), CANDIDATES["natural"])
+    assert list(finalists(near, CANDIDATES["best observed"], free)) == [
         "natural",
         "best observed",
         "uniform",
     ]
     even = MixtureSpace(("a", "b", "c"), Mixture.uniform("abc"))
-    assert list(finalists(ARMS["recommended"], None, even)) == ["natural", "recommended"]
+    assert list(finalists(CANDIDATES["recommended"], None, even)) == ["natural", "recommended"]
 
 
 CAPPED = MixtureSpace(("a", "b", "c"), Mixture.of({"a": 1, "b": 3, "c": 4}), upper={"c": 0.25})
 
 
-def test_all_arms_but_natural_lie_in_the_space() -> None:
+def test_all_candidates_but_natural_lie_in_the_space() -> None:
     inside = Mixture.of({"a": 6, "b": 1, "c": 1})
-    arms = finalists(inside, Mixture.of({"a": 1, "b": 1, "c": 8}), CAPPED)
-    assert list(arms) == ["natural", "projected natural", "recommended", "projected uniform"]
-    assert not CAPPED.contains(arms.pop("natural"))
-    assert all(CAPPED.contains(mixture) for mixture in arms.values())
+    candidates = finalists(inside, Mixture.of({"a": 1, "b": 1, "c": 8}), CAPPED)
+    assert list(candidates) == ["natural", "projected natural", "recommended", "projected uniform"]
+    assert not CAPPED.contains(candidates.pop("natural"))
+    assert all(CAPPED.contains(mixture) for mixture in candidates.values())
 
 
 def test_a_recommended_mixture_is_no_double_of_a_natural_one_that_is_forbidden() -> None:
-    space = MixtureSpace(("a", "b", "c"), ARMS["natural"], upper={"c": 0.4999})
+    space = MixtureSpace(("a", "b", "c"), CANDIDATES["natural"], upper={"c": 0.4999})
     beside = Mixture.of({"a": 0.27, "b": 0.24, "c": 0.49})
     assert "recommended" not in finalists(beside, None, space)  # but of its projection
     assert "projected natural" in finalists(beside, None, space)
@@ -294,21 +310,21 @@ def test_a_recommended_mixture_is_no_double_of_a_natural_one_that_is_forbidden()
 def test_a_forbidden_natural_mixture_that_nobody_beats_gives_way_to_its_projection(
     rule: Literal["repeat", "successive-rejects"],
 ) -> None:
-    arms = finalists(ARMS["recommended"], None, CAPPED)
-    selection = Selection(arms, FIDELITY, OBJECTIVE, SEEDS, rule=rule, budget=12)
-    truth = dict.fromkeys(arms, 1.2) | {"natural": 1.0, "projected natural": 1.3}
+    candidates = finalists(CANDIDATES["recommended"], None, CAPPED)
+    selection = Selection(candidates, FIDELITY, OBJECTIVE, SEEDS, rule=rule, budget=12)
+    truth = dict.fromkeys(candidates, 1.2) | {"natural": 1.0, "projected natural": 1.3}
     trials = play(selection, truth)
     verdict = selection.verdict(trials)
     assert (verdict.winner, verdict.improved) == ("projected natural", False)
-    assert verdict.promoted == arms["projected natural"]
-    assert verdict.arms["projected natural"].n == verdict.arms["natural"].n
+    assert verdict.promoted == candidates["projected natural"]
+    assert verdict.candidates["projected natural"].n == verdict.candidates["natural"].n
 
 
 def test_no_mixture_is_promoted_that_nobody_measured() -> None:
-    arms = finalists(ARMS["recommended"], None, CAPPED)
-    selection = Selection(arms, FIDELITY, OBJECTIVE, SEEDS)
+    candidates = finalists(CANDIDATES["recommended"], None, CAPPED)
+    selection = Selection(candidates, FIDELITY, OBJECTIVE, SEEDS)
     trials = [
-        ran(i, spec, None if spec.arm == "projected natural" else 1.0)
+        ran(i, spec, None if spec.candidate == "projected natural" else 1.0)
         for i, spec in enumerate(selection.next_pulls([]))
     ]
     with pytest.raises(StudyError, match="every run of the projected natural mixture diverged"):
@@ -316,8 +332,8 @@ def test_no_mixture_is_promoted_that_nobody_measured() -> None:
 
 
 def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
-    def trial(number: int, arm: str, value: float | None) -> Trial:
-        return ran(number, TrialSpec(ARMS[arm], FIDELITY, number), value)
+    def trial(number: int, candidate: str, value: float | None) -> Trial:
+        return ran(number, TrialSpec(CANDIDATES[candidate], FIDELITY, number), value)
 
     trials: Sequence[Trial] = [
         trial(0, "natural", 0.8),
@@ -325,14 +341,14 @@ def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
         trial(2, "uniform", 0.9),
         trial(3, "recommended", None),
     ]
-    assert best_observed(trials, OBJECTIVE) == ARMS["uniform"]
+    assert best_observed(trials, OBJECTIVE) == CANDIDATES["uniform"]
     assert best_observed([], OBJECTIVE) is None
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"arms": {"uniform": ARMS["uniform"]}}, "natural mixture is not among"),
+        ({"candidates": {"uniform": CANDIDATES["uniform"]}}, "natural mixture is not among"),
         ({"seeds": [1]}, "two different"),
         ({"seeds": [1, 1]}, "two different"),
         ({"confidence": 0.4}, "not in"),
@@ -340,7 +356,7 @@ def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
 )
 def test_a_selection_that_cannot_decide_is_refused(wrong: dict[str, object], told: str) -> None:
     right: dict[str, object] = {
-        "arms": ARMS,
+        "candidates": CANDIDATES,
         "fidelity": FIDELITY,
         "objective": OBJECTIVE,
         "seeds": SEEDS,

@@ -15,7 +15,7 @@ from mixopt.selection.gate import Rule, Selection, seeds_needed
 from mixopt.selection.looks import Looks
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
-ARMS = {
+CANDIDATES = {
     "natural": Mixture.of({"a": 1, "b": 1, "c": 2}),
     "recommended": Mixture.of({"a": 6, "b": 1, "c": 1}),
     "best observed": Mixture.of({"a": 1, "b": 6, "c": 1}),
@@ -26,25 +26,25 @@ GAMES, LOOKS = 200, 5
 
 
 def selection(seeds: int, rule: Rule = "repeat") -> Selection:
-    """Five arms with confidence .9; successive rejects spends as much as repeating would."""
+    """Five candidates with confidence .9; successive rejects spends as much as repeating would."""
     rejects = rule == "successive-rejects"
     return Selection(
-        ARMS,
+        CANDIDATES,
         FIDELITY,
         Objective({"web": 1}),
         range(seeds * (2 if rejects else 1)),
         confidence=0.9,
-        budget=seeds * len(ARMS) if rejects else None,
+        budget=seeds * len(CANDIDATES) if rejects else None,
         rule=rule,
     )
 
 
 def grown(at: Selection, trials: Sequence[Trial], values: np.ndarray) -> list[Trial]:
-    """`trials` and what `at` asks for besides, with `values` (arms, seeds) of their runs."""
-    found, names = list(trials), list(ARMS)
+    """`trials` and what `at` asks for besides, with `values` (candidates, seeds) of their runs."""
+    found, names = list(trials), list(CANDIDATES)
     while specs := at.next_pulls(found):
         for spec in specs:
-            value = float(values[names.index(spec.arm), spec.seed])
+            value = float(values[names.index(spec.candidate), spec.seed])
             result = TrialResult({"bpb/web": value}, (), Cost())
             found.append(Trial(len(found), spec, State.COMPLETE, result))
     return found
@@ -64,11 +64,11 @@ def promotes(values: np.ndarray, rule: Rule, planned: int) -> bool:
 
 
 def equal_mixtures(noisy: int | None = None) -> np.ndarray:
-    """(games, arms, seeds) of the same mean; one arm may be five times as noisy."""
-    scatter = np.ones((len(ARMS), 1))
+    """(games, candidates, seeds) of the same mean; one candidate may be five times as noisy."""
+    scatter = np.ones((len(CANDIDATES), 1))
     if noisy is not None:
         scatter[noisy] = 5
-    return np.random.default_rng(0).normal(size=(GAMES, len(ARMS), 2 * (3 + LOOKS))) * scatter
+    return np.random.default_rng(0).normal(size=(GAMES, len(CANDIDATES), 2 * (3 + LOOKS))) * scatter
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_five_looks_that_share_nothing_promote_too_often() -> None:
 
 
 def test_no_look_beyond_those_planned_promotes_however_clear_the_difference() -> None:
-    values = np.random.default_rng(0).normal(size=(len(ARMS), 16))
+    values = np.random.default_rng(0).normal(size=(len(CANDIDATES), 16))
     trials = grown(selection(3), [], values)
-    better = values - 100 * np.eye(len(ARMS))[1][:, None]
+    better = values - 100 * np.eye(len(CANDIDATES))[1][:, None]
     looks = Looks(1)
     refused = dataclasses.replace(selection(3), look=looks.at("first", 0.9)).verdict(trials)
     assert (refused.winner, refused.improved) == ("natural", False)
@@ -128,7 +128,7 @@ def test_the_same_basis_again_is_the_same_look() -> None:
 
 
 def test_a_refusal_says_how_many_seeds_its_difference_and_scatter_ask_for() -> None:
-    values = np.zeros((len(ARMS), 3))
+    values = np.zeros((len(CANDIDATES), 3))
     values[1] = [-3, -1, 0.5]
     values[2:] = [[1, 2, 3]] * 3
     verdict = selection(3).verdict(grown(selection(3), [], values))
@@ -150,7 +150,7 @@ def test_the_seeds_asked_for_are_the_fewest_that_pass() -> None:
 
 
 def test_where_no_look_is_left_more_seeds_are_for_a_new_study() -> None:
-    values = np.zeros((len(ARMS), 3))
+    values = np.zeros((len(CANDIDATES), 3))
     values[1] = [-3, -1, 0.5]
     values[2:] = [[1, 2, 3]] * 3
     for planned, way in ((1, "No look is left (select.looks); in a new study "), (2, "")):

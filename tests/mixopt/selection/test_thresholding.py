@@ -18,9 +18,9 @@ from mixopt.selection.thresholding import Thresholding, apt_index
 OBJECTIVE = Objective({"web": 1.0})
 FIDELITY = Fidelity("tiny", 1_000_000, 10_000_000)
 SHARES = {NATURAL: 0.5, "clear": 0.6, "close": 0.7, "worse": 0.4}
-ARMS = {name: Mixture.of({"web": w, "law": 1 - w}) for name, w in SHARES.items()}
+CANDIDATES = {name: Mixture.of({"web": w, "law": 1 - w}) for name, w in SHARES.items()}
 TRUTH = {NATURAL: 1.0, "clear": 0.9, "close": 0.99, "worse": 1.1}
-make = partial(Thresholding, ARMS, FIDELITY, OBJECTIVE, range(100, 140), budget=40)
+make = partial(Thresholding, CANDIDATES, FIDELITY, OBJECTIVE, range(100, 140), budget=40)
 
 
 def ran(number: int, spec: TrialSpec, value: float | None) -> Trial:
@@ -30,10 +30,10 @@ def ran(number: int, spec: TrialSpec, value: float | None) -> Trial:
 
 
 def outcome(spec: TrialSpec, truth: Mapping[str, float], noise: float) -> float:
-    """Truth + scatter shared by all arms of a seed + own scatter."""
+    """Truth + scatter shared by all candidates of a seed + own scatter."""
     shared = np.random.default_rng(spec.seed).normal()
-    own = np.random.default_rng([spec.seed, len(spec.arm)]).normal()
-    return truth[spec.arm] + 0.1 * shared + noise * own
+    own = np.random.default_rng([spec.seed, len(spec.candidate)]).normal()
+    return truth[spec.candidate] + 0.1 * shared + noise * own
 
 
 def play(
@@ -49,13 +49,13 @@ def play(
 def test_it_names_the_mixtures_that_beat_natural_best_first() -> None:
     verdict = make().verdict(play(make()))
     assert verdict.beating == ("clear", "close")
-    assert verdict.arms["clear"].difference == pytest.approx(-0.1, abs=0.03)
-    assert verdict.arms["worse"].difference > 0
+    assert verdict.candidates["clear"].difference == pytest.approx(-0.1, abs=0.03)
+    assert verdict.candidates["worse"].difference > 0
 
 
 def test_the_doubtful_mixture_gets_most_of_the_runs() -> None:
     trials = play(make())
-    pulls = {name: sum(t.spec.arm == name for t in trials) for name in ARMS}
+    pulls = {name: sum(t.spec.candidate == name for t in trials) for name in CANDIDATES}
     assert pulls["close"] > 2 * pulls["clear"]
     assert pulls["close"] > 2 * pulls["worse"]
     assert pulls[NATURAL] == max(pulls.values())  # every difference is to natural's same seed
@@ -65,7 +65,7 @@ def test_the_budget_counts_naturals_runs_and_is_kept() -> None:
     for budget in (8, 9, 17, 40):
         trials = play(make(budget=budget))
         assert budget - 1 <= len(trials) <= budget
-        assert len({(t.spec.arm, t.spec.seed) for t in trials}) == len(trials)
+        assert len({(t.spec.candidate, t.spec.seed) for t in trials}) == len(trials)
         assert {t.spec.role for t in trials} == {Role.SELECT}
 
 
@@ -100,32 +100,32 @@ def test_a_mixture_whose_every_run_fails_is_left_alone() -> None:
     trials: list[Trial] = []
     while specs := bandit.next_pulls(trials):
         for spec in specs:
-            value = None if spec.arm == "close" else outcome(spec, TRUTH, 0.02)
+            value = None if spec.candidate == "close" else outcome(spec, TRUTH, 0.02)
             trials.append(ran(len(trials), spec, value))
-    assert sum(t.spec.arm == "close" for t in trials) == 2
+    assert sum(t.spec.candidate == "close" for t in trials) == 2
     verdict = bandit.verdict(trials)
     assert verdict.beating == ("clear",)
-    assert verdict.arms["close"].n == 0
+    assert verdict.candidates["close"].n == 0
 
 
 def test_it_stops_when_the_seeds_are_used_up() -> None:
-    bandit = Thresholding(ARMS, FIDELITY, OBJECTIVE, range(3), budget=100)
+    bandit = Thresholding(CANDIDATES, FIDELITY, OBJECTIVE, range(3), budget=100)
     trials = play(bandit)
-    assert len(trials) == 3 * len(ARMS)
+    assert len(trials) == 3 * len(CANDIDATES)
 
 
-def test_adaptive_pulls_decide_more_arms_rightly_than_equal_ones() -> None:
-    """Ten arms around the threshold, near and far, as in 1605.08671."""
+def test_adaptive_pulls_decide_more_candidates_rightly_than_equal_ones() -> None:
+    """Ten candidates around the threshold, near and far, as in 1605.08671."""
     rng = np.random.default_rng(0)
     truth = 0.5 + np.array([-0.3, -0.25, -0.2, -0.05, -0.03, 0.03, 0.05, 0.2, 0.25, 0.3])
-    runs, budget, arms = 300, 4000, len(truth)
-    totals = rng.normal(truth, 0.5, (runs, arms))
-    counts = np.ones((runs, arms))
-    for _ in range(budget - arms):
+    runs, budget, candidates = 300, 4000, len(truth)
+    totals = rng.normal(truth, 0.5, (runs, candidates))
+    counts = np.ones((runs, candidates))
+    for _ in range(budget - candidates):
         i = apt_index(counts, totals / counts, 0.5).argmin(axis=1)
         totals[np.arange(runs), i] += rng.normal(truth[i], 0.5)
         counts[np.arange(runs), i] += 1
-    equal = rng.normal(truth, 0.5 / np.sqrt(budget / arms), (runs, arms))
+    equal = rng.normal(truth, 0.5 / np.sqrt(budget / candidates), (runs, candidates))
 
     def all_right(means: np.ndarray) -> float:
         return float(((means >= 0.5) == (truth >= 0.5)).all(axis=1).mean())
@@ -139,11 +139,11 @@ def test_adaptive_pulls_decide_more_arms_rightly_than_equal_ones() -> None:
         ({"budget": 5}, "do not run each"),
         ({"batch": 0}, "at least 1"),
         ({"seeds": [1]}, "seeds"),
-        ({"arms": {NATURAL: ARMS[NATURAL]}}, "nothing to compare"),
-        ({"arms": {"clear": ARMS["clear"]}}, "natural"),
+        ({"candidates": {NATURAL: CANDIDATES[NATURAL]}}, "nothing to compare"),
+        ({"candidates": {"clear": CANDIDATES["clear"]}}, "natural"),
     ],
 )
 def test_what_cannot_work_is_refused(change: dict, said: str) -> None:
-    settings = {"arms": ARMS, "seeds": range(9), "budget": 40, "batch": 1} | change
+    settings = {"candidates": CANDIDATES, "seeds": range(9), "budget": 40, "batch": 1} | change
     with pytest.raises(StudyError, match=said):
         Thresholding(fidelity=FIDELITY, objective=OBJECTIVE, **settings)

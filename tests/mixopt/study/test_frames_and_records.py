@@ -42,7 +42,7 @@ def test_a_frame_has_a_row_per_trial_by_number_and_null_where_nothing_was_measur
     assert frame["objective"].to_list() == [None, 1.5]
     assert frame["mixture.code"].to_list() == [0.75, 0.75]
     assert frame["failure"].to_list() == ["diverged", None]
-    assert frame["arm"].dtype == pl.String
+    assert frame["candidate"].dtype == pl.String
 
 
 def test_a_frame_of_no_trials_still_has_its_columns() -> None:
@@ -114,7 +114,7 @@ def test_what_is_absent_or_torn_reads_as_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verdict", ['{"promoted": "a"}', "[]", '{"promoted": "a", "mixture": {}, "arms": ["a"]}']
+    "verdict", ['{"promoted": "a"}', "[]", '{"promoted": "a", "mixture": {}, "candidates": ["a"]}']
 )
 def test_a_verdict_or_promotion_of_another_shape_reads_as_none(
     tmp_path: Path, verdict: str

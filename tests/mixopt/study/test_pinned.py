@@ -33,7 +33,9 @@ MIXTURE = Mixture.of({"law": 0.25, "code": 0.5, "prose": 0.25})
 
 
 def test_a_trials_hash() -> None:
-    spec = TrialSpec(MIXTURE, Fidelity("proxy", 1000, 20_000), 3, Role.SEARCH, round=2, arm="")
+    spec = TrialSpec(
+        MIXTURE, Fidelity("proxy", 1000, 20_000), 3, Role.SEARCH, round=2, candidate=""
+    )
     assert spec.training_hash("corpus", "settings") == "06e96d25ef5cb821"
 
 

@@ -61,7 +61,7 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
     sentence = ran["select"][start:end]
     name = re.search(r"of the (.+?) mixture", sentence)
     assert name is not None
-    low, high = (arm_called(verdict, name[1])[f"predicted_{key}"] for key in ("low", "high"))
+    low, high = (candidate_called(verdict, name[1])[f"predicted_{key}"] for key in ("low", "high"))
     assert f"90 % between {low:.4f} and {high:.4f} for the mean over 2 fresh seeds" in sentence
     assert sentence in ran["status after"]
     page = write_report(load_study(ran["file"])).read_text()
@@ -71,24 +71,24 @@ def test_console_status_and_report_say_the_same(ran: dict[str, Any], verdict: An
 def test_beside_a_promoted_model_stands_the_prediction_of_the_verdict(
     ran: dict[str, Any], verdict: Any
 ) -> None:
-    arm = verdict["arms"][0]
+    candidate = verdict["candidates"][0]
     with open_session(ran["file"]) as session:
         (metric,) = session.objective.metrics
         settings = Promote()
         found, best = (
             predicted(Promotion(session, settings, Mixture.exact(it), "", ran["file"].parent))
-            for it in (arm["mixture"], verdict["recommended"])
+            for it in (candidate["mixture"], verdict["recommended"])
         )
     assert best["predicted_interval"][metric] == pytest.approx(verdict["interval_of_run"])
     assert found["predicted"][metric] == pytest.approx(
-        (arm["predicted_mean"], arm["predicted_std"])
+        (candidate["predicted_mean"], candidate["predicted_std"])
     )
     assert len(found["predicted"]) > 1  # domains that the objective does not weigh as well
     assert found["predicted_of"]["tokens"] == session.fidelity.tokens
 
 
-def arm_called(verdict: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(arm for arm in verdict["arms"] if arm["name"] == name)
+def candidate_called(verdict: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(candidate for candidate in verdict["candidates"] if candidate["name"] == name)
 
 
 def test_scatter_is_that_of_the_repeats_in_the_ledger(ran: dict[str, Any], verdict: Any) -> None:
@@ -96,7 +96,7 @@ def test_scatter_is_that_of_the_repeats_in_the_ledger(ran: dict[str, Any], verdi
     groups: dict[Any, list[float]] = {}
     for trial in ledger_trials(ran["file"]):
         if trial.spec.role is Role.SELECT or trial.spec.role is Role.REPEAT or not trial.number:
-            key = trial.spec.arm or "repeats"
+            key = trial.spec.candidate or "repeats"
             groups.setdefault(key, []).append(objective.value(trial.metrics))
     degrees = sum(len(values) - 1 for values in groups.values())
     squares = sum(np.var(values) * len(values) for values in groups.values())
@@ -106,11 +106,11 @@ def test_scatter_is_that_of_the_repeats_in_the_ledger(ran: dict[str, Any], verdi
     assert 1 <= said["freedom"] <= degrees
 
 
-def test_every_arm_is_judged_by_its_interval(verdict: Any) -> None:
-    for arm in verdict["arms"]:
-        low, high = arm["predicted_low"], arm["predicted_high"]
-        assert high - low > 2 * 1.6449 * arm["predicted_std"]  # wider than for one seed
-        assert arm["inside"] == (low <= arm["mean"] <= high)
+def test_every_candidate_is_judged_by_its_interval(verdict: Any) -> None:
+    for candidate in verdict["candidates"]:
+        low, high = candidate["predicted_low"], candidate["predicted_high"]
+        assert high - low > 2 * 1.6449 * candidate["predicted_std"]  # wider than for one seed
+        assert candidate["inside"] == (low <= candidate["mean"] <= high)
 
 
 def test_intervals_of_a_run_of_the_mean_and_of_one_seed_are_ever_narrower(verdict: Any) -> None:
@@ -121,9 +121,9 @@ def test_intervals_of_a_run_of_the_mean_and_of_one_seed_are_ever_narrower(verdic
 
 def test_natural_hides_less_than_what_was_run_with_one_seed(verdict: Any) -> None:
     hidden = {}
-    for arm in verdict["arms"]:
-        half = (arm["predicted_high"] - arm["predicted_low"]) / 2
-        hidden[arm["name"]] = half**2 - (1.6449 * arm["predicted_std"]) ** 2
+    for candidate in verdict["candidates"]:
+        half = (candidate["predicted_high"] - candidate["predicted_low"]) / 2
+        hidden[candidate["name"]] = half**2 - (1.6449 * candidate["predicted_std"]) ** 2
     # over two seeds of the search and two fresh ones, against one and two
     expected = (1 / 2 + 1 / 2) / (1 + 1 / 2)
     assert hidden["natural"] / hidden["uniform"] == pytest.approx(expected, rel=1e-3)
@@ -133,8 +133,8 @@ def test_mlflow_has_the_intervals(ran: dict[str, Any], verdict: Any) -> None:
     study = load_study(ran["file"])
     [parent] = RunStore.open(study).runs({"mixopt.study": study.name, "mixopt.kind": "study"})
     shown = parent.data.metrics
-    arm = arm_called(verdict, "natural")
+    candidate = candidate_called(verdict, "natural")
     for key in ("predicted_low", "predicted_high", "inside"):
-        assert shown[f"selection/natural/{key}"] == pytest.approx(float(arm[key]))
+        assert shown[f"selection/natural/{key}"] == pytest.approx(float(candidate[key]))
     assert shown["selection/seed_scatter/std"] == pytest.approx(verdict["seed_scatter"]["std"])
     assert "The search foretold" in parent.data.tags["mlflow.note.content"]

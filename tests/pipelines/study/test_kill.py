@@ -217,8 +217,8 @@ def test_a_killed_study_proposes_and_finds_what_an_uninterrupted_one_does(
         json.loads((study.home / "verdict.json").read_text()) for study in (killed.study, whole)
     ]
     for verdict in verdicts:
-        for arm in verdict["arms"]:
-            del arm["device_seconds"]
+        for candidate in verdict["candidates"]:
+            del candidate["device_seconds"]
     assert verdicts[0] == verdicts[1]
 
 

@@ -230,7 +230,7 @@ def test_selection_goes_by_pruned_trials_and_prunes_none(searched: Study, tmp_pa
     chosen = [t for t in trials if t.spec.role is Role.SELECT]
     assert chosen
     assert all(t.complete and t.limits is None for t in chosen)
-    assert verdict["promoted"] in {arm["name"] for arm in verdict["arms"]}
+    assert verdict["promoted"] in {candidate["name"] for candidate in verdict["candidates"]}
     assert verdict["surrogate"] == "gp"
 
 

@@ -77,7 +77,8 @@ def copy(ran: Ran, tmp_path: Path) -> Path:
 
 def test_a_study_leaves_its_verdict_mixture_promotion_and_report(ran: Ran) -> None:
     verdict = json.loads((ran.home / "verdict.json").read_text())
-    assert {"natural", "uniform"} <= {arm["name"] for arm in verdict["arms"]}
+    assert {"natural", "uniform"} <= {candidate["name"] for candidate in verdict["candidates"]}
+    assert verdict["candidates"][0]["name"] == verdict["baseline"] == "natural"
     mixture = json.loads((ran.home / "mixture.json").read_text())
     assert mixture == verdict["mixture"]
     assert sum(mixture.values()) == pytest.approx(1)

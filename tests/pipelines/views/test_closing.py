@@ -52,11 +52,11 @@ def test_a_dense_promotion_has_no_loads() -> None:
 
 
 def verdict(**promised: Any) -> dict[str, Any]:
-    arm = {"name": "recommended", "mixture": {"law": 1.0}, "mean": 3.398, "n": 3}
-    arm |= {"predicted_mean": 3.433, "predicted_std": 0.007} | promised
+    candidate = {"name": "recommended", "mixture": {"law": 1.0}, "mean": 3.398, "n": 3}
+    candidate |= {"predicted_mean": 3.433, "predicted_std": 0.007} | promised
     known = {"std": 0.031, "freedom": 6.2, "runs": 13}
     scatter = known if promised else None
-    return {"promoted": "recommended", "arms": [arm], "seed_scatter": scatter}
+    return {"promoted": "recommended", "candidates": [candidate], "seed_scatter": scatter}
 
 
 OBJECTIVE = Objective({"law": 1.0})
@@ -78,13 +78,13 @@ def test_a_mean_outside_says_on_which_side() -> None:
 
 def test_intervals_of_tables_are_the_ones_that_count_seeds() -> None:
     new = verdict(predicted_low=3.367, predicted_high=3.499, inside=True)
-    assert interval(new["arms"][0], 3) == "3.433 ± 0.066"
+    assert interval(new["candidates"][0], 3) == "3.433 ± 0.066"
     assert interval_label(new) == "predicted mean ± 90 %"
 
 
 def test_a_verdict_of_an_older_version_has_an_interval_for_its_seed_and_no_judgement() -> None:
     assert foretold(verdict(), OBJECTIVE) == ""
-    assert interval(verdict()["arms"][0], 3) == "3.433 ± 0.012"
+    assert interval(verdict()["candidates"][0], 3) == "3.433 ± 0.012"
     assert interval_label(verdict()) == "predicted ± 90 %, one seed only"
 
 
@@ -158,31 +158,34 @@ def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value()
 
 
 def test_every_page_says_the_same_of_what_follows_a_plus_minus() -> None:
-    found = {"arms": GATED, "seed_scatter": {"std": 0.031, "freedom": 6.2, "runs": 13}}
+    found = {"candidates": GATED, "seed_scatter": {"std": 0.031, "freedom": 6.2, "runs": 13}}
     note = mixtures_note(found)
     page = markdown("tiny", [], OBJECTIVE, found, {})
     assert note in page
     assert "| **objective** ± sd over seeds | 3.6898 ± 0.0215 | 3.4030 ± 0.0269 | 3.7000 |" in page
     assert "mean ± standard deviation over seeds" in note
     assert "of the mean over those seeds" in note
-    assert "for the search's own seed only" in mixtures_note({"arms": GATED})
+    assert "for the search's own seed only" in mixtures_note({"candidates": GATED})
 
 
 def test_the_headline_says_that_deviations_are_over_seeds() -> None:
-    found = {"promoted": "recommended", "improved": True, "arms": GATED}
+    found = {"promoted": "recommended", "improved": True, "candidates": GATED}
     assert (
         "3.4030 bits per byte (sd over seeds 0.0269) against 3.6898 (sd over seeds 0.0215)"
     ) in headline([], OBJECTIVE, found)
 
 
 def test_the_headline_names_the_evidence_of_a_promotion() -> None:
-    found = {"promoted": "recommended", "improved": True, "arms": GATED}
+    found = {"promoted": "recommended", "improved": True, "candidates": GATED}
     assert headline([], OBJECTIVE, found).endswith(
         "(−7.8%; difference −0.2868, 90 % between −0.3300 and −0.2436; adjusted p-value 0.004)."
     )
 
 
 def test_a_verdict_of_an_older_version_shows_no_p_value() -> None:
-    old = {"promoted": "a", "arms": [{**GATED[0]}, {"name": "a", "mean": 3.4, "confidence": 0.99}]}
+    old = {
+        "promoted": "a",
+        "candidates": [{**GATED[0]}, {"name": "a", "mean": 3.4, "confidence": 0.99}],
+    }
     assert "99" not in headline([], OBJECTIVE, old)
-    assert gate_rows(old["arms"], 3)[1] == ("adjusted p-value", ["–", "–"])
+    assert gate_rows(old["candidates"], 3)[1] == ("adjusted p-value", ["–", "–"])

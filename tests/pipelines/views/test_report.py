@@ -36,12 +36,14 @@ def test_the_page_needs_no_network(page: str) -> None:
 
 
 def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study: Study) -> None:
-    arms = {arm["name"]: arm for arm in records.read_verdict(study.home)["arms"]}
+    candidates = {
+        candidate["name"]: candidate for candidate in records.read_verdict(study.home)["candidates"]
+    }
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead is not None
     assert lead[1].startswith("The found mixture is promoted")
-    assert f"{arms['found']['mean']:.4f}" in lead[1]
-    assert f"{arms['natural']['mean']:.4f}" in lead[1]
+    assert f"{candidates['found']['mean']:.4f}" in lead[1]
+    assert f"{candidates['natural']['mean']:.4f}" in lead[1]
 
 
 def test_all_parts_of_a_finished_study_are_there(page: str) -> None:

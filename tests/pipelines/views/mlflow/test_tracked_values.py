@@ -84,9 +84,9 @@ def test_a_dense_model_shows_none(tmp_path: Path) -> None:
 
 
 def test_a_verdict_shows_what_was_foretold_and_whether_it_held() -> None:
-    arm = {"name": "natural", "mean": 2.0, "predicted_low": 1.9, "predicted_high": 2.2}
+    candidate = {"name": "natural", "mean": 2.0, "predicted_low": 1.9, "predicted_high": 2.2}
     verdict = {
-        "arms": [arm | {"inside": True}],
+        "candidates": [candidate | {"inside": True}],
         "seed_scatter": {"std": 0.03, "freedom": 4.5, "runs": 6},
     }
     found = {name: value for name, value, _, _ in verdict_metrics(verdict, 0)}
@@ -98,7 +98,10 @@ def test_a_verdict_shows_what_was_foretold_and_whether_it_held() -> None:
 
 
 def test_a_verdict_without_repeats_shows_none_of_it() -> None:
-    verdict = {"arms": [{"name": "natural", "mean": 2.0, "inside": None}], "seed_scatter": None}
+    verdict = {
+        "candidates": [{"name": "natural", "mean": 2.0, "inside": None}],
+        "seed_scatter": None,
+    }
     assert [name for name, *_ in verdict_metrics(verdict, 0)] == ["selection/natural/mean"]
 
 

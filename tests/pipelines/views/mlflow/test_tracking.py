@@ -135,7 +135,7 @@ def test_the_study_run_has_the_summary_the_table_and_the_best_so_far(shown: Stud
     history = client().get_metric_history(parent.info.run_id, "best/objective")
     values = [point.value for point in sorted(history, key=lambda p: p.step)]
     assert values == sorted(values, reverse=True)
-    assert len(values) == sum(t.complete and not t.spec.arm for t in trials_of(shown))
+    assert len(values) == sum(t.complete and not t.spec.candidate for t in trials_of(shown))
 
 
 def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path) -> None:
