@@ -95,7 +95,7 @@ def corpus_table(corpus: Corpus) -> Table:
     """A corpus' domains, a row each; under 100 columns wide while names are of usual length."""
     from rich.table import Table
 
-    from mixopt.pipelines.views.wording import count
+    from mixopt.core.formatting import count
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("domain", overflow="fold")

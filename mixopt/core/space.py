@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from mixopt.core.errors import MixtureError
+from mixopt.core.formatting import count
 from mixopt.core.hit_and_run import hit_and_run
 from mixopt.core.mixture import Mixture
 from mixopt.core.polytope import FEASIBLE, Polytope, project_box
@@ -268,7 +269,7 @@ class MixtureSpace:
         cap = self.caps.get(name, np.inf)
         if cap > self.upper.get(name, 1.0) or self.available_tokens is None:
             return ""
-        return f" ({self.max_epochs:g} epochs of {_tokens(self.available_tokens[name])} tokens)"
+        return f" ({self.max_epochs:g} epochs of {count(self.available_tokens[name])} tokens)"
 
     def _check_feasible(self) -> None:
         box = self.polytope
@@ -325,10 +326,3 @@ class MixtureSpace:
 
 def _without(bounds: Mapping[str, float], name: str) -> dict[str, float]:
     return {key: value for key, value in bounds.items() if key != name}
-
-
-def _tokens(count: int) -> str:
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return str(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mixopt.core.errors import StudyError
+from mixopt.core.formatting import count
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.offline.sheets import parse_count
 
@@ -47,8 +48,8 @@ def said(fidelity: Fidelity) -> str:
     """A fidelity in words; `the runs' own` where the files told none."""
     if unnamed(fidelity):
         return "the runs' own"
-    size = f"{short_count(fidelity.params)} parameters" if fidelity.params > 1 else ""
-    length = f"{short_count(fidelity.tokens)} tokens" if fidelity.tokens > 1 else ""
+    size = f"{count(fidelity.params, digits=4)} parameters" if fidelity.params > 1 else ""
+    length = f"{count(fidelity.tokens, digits=4)} tokens" if fidelity.tokens > 1 else ""
     return " and ".join(part for part in (size, length) if part)
 
 
@@ -80,11 +81,3 @@ def _count(text: str, where: str) -> int:
             f"{text!r} is not a count", where=where, hint="Write 60000000, 6e7, 60M or 1.5B"
         )
     return int(value)
-
-
-def short_count(count: float) -> str:
-    """A count as people write it: 60M, 1.5B."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.4g}{letter}"
-    return f"{count:g}"

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Role, Trial
@@ -54,7 +55,7 @@ def mixture_bars(
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.06)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     if available and budget:
-        style.note(figure, f"above the bars: epochs over the domain in {_count(budget)} tokens")
+        style.note(figure, f"above the bars: epochs over the domain in {count(budget)} tokens")
     return figure
 
 
@@ -433,10 +434,3 @@ def _epochs(
     if not available or not budget or any(not available.get(d) for d in mixture.domains):
         return None
     return [w * budget / available[d] for d, w in mixture.as_dict().items()]
-
-
-def _count(tokens: int) -> str:
-    for size, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{suffix}"
-    return str(tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -317,14 +316,3 @@ def interval(mean: float, std: float) -> dict[str, float]:
     """A prediction with its central 90 % interval, for the seeds of the runs learned from."""
     half = NORMAL_90 * std
     return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
-
-
-def plain(value: Any) -> Any:
-    """JSON-able `value` without the numbers that JSON has not: NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -17,16 +17,18 @@ from rich.table import Table
 
 from mixopt import surrogates
 from mixopt.core.errors import RunsError
+from mixopt.core.formatting import plus_minus
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
+from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import said, target_fidelity, unnamed
 from mixopt.offline.objective_words import objective_of, refuse_mixed_scales
 from mixopt.offline.priors import read_space
 from mixopt.offline.runs import Runs, read_runs
 from mixopt.pipelines.offline import findings
-from mixopt.pipelines.offline.findings import Findings, plain
+from mixopt.pipelines.offline.findings import Findings
 from mixopt.pipelines.offline.fit_report import aligned, binding, headline, render, shown, title
 from mixopt.pipelines.offline.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 from mixopt.pipelines.offline.outputs import FOLDER, writable
@@ -89,7 +91,7 @@ def fit_runs(
         found = findings.find(fitted, choice)
     written = write(out, found, priors)
     if as_json:
-        print(json.dumps(plain({**summary(found), "out": str(out), "files": written}), indent=1))
+        print(json.dumps(finite({**summary(found), "out": str(out), "files": written}), indent=1))
     else:
         show(console, found, out)
 
@@ -290,7 +292,7 @@ def _mixture_table(found: Findings) -> Table:
     labels = [*metrics, OBJECTIVE]
     for j in [len(labels) - 1, *range(min(len(labels) - 1, MOST_ROWS))]:
         cells = [
-            f"{found.means[i, j]:.4f} ± {NORMAL_90 * found.stds[i, j]:.4f}"
+            plus_minus(found.means[i, j], NORMAL_90 * found.stds[i, j])
             for i, name in enumerate(found.mixtures)
             if name in names
         ]
@@ -325,4 +327,4 @@ def _csv(frame: pl.DataFrame) -> bytes:
 
 
 def _json(values: Any) -> bytes:
-    return (json.dumps(plain(values), indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(finite(values), indent=1, allow_nan=False) + "\n").encode()

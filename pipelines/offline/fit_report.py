@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixopt import __version__
+from mixopt.core.formatting import count, plus_minus
 from mixopt.core.mixture import Mixture
 from mixopt.offline.fidelity_words import said as fidelity_said
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
 from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
-from mixopt.pipelines.views.wording import count
 from mixopt.plots import fit as fit_plots
 from mixopt.plots import study as plots
 from mixopt.surrogates.diagnostics import NORMAL_90, OBJECTIVE
@@ -32,9 +32,9 @@ def headline(found: Findings) -> str:
     means, stds = found.means[rows, -1], NORMAL_90 * found.stds[rows, -1]
     gap, spread = found.difference.mean, NORMAL_90 * found.difference.std
     return (
-        f"The proposed mixture is predicted to reach an objective of {means[1]:.4f} ± "
-        f"{stds[1]:.4f} against {means[0]:.4f} ± {stds[0]:.4f} at the natural mixture: "
-        f"{'lower' if gap <= 0 else 'higher'} by {abs(gap):.4f} ± {spread:.4f} "
+        "The proposed mixture is predicted to reach an objective of "
+        f"{plus_minus(means[1], stds[1])} against {plus_minus(means[0], stds[0])} at the natural "
+        f"mixture: {'lower' if gap <= 0 else 'higher'} by {plus_minus(abs(gap), spread)} "
         f"(predicted probability that it is lower: {_percent(found.difference.probability_lower)}; "
         "± is half the 90 % interval of the mean over runs)."
     )
@@ -132,9 +132,7 @@ def _rows(found: Findings) -> list[list[dict[str, object]]]:
     predicted = [
         {
             "label": f"{label}, predicted" if label == OBJECTIVE else label,
-            "cells": [
-                f"{found.means[i, j]:.4f} ± {NORMAL_90 * found.stds[i, j]:.4f}" for i in places
-            ],
+            "cells": [plus_minus(found.means[i, j], NORMAL_90 * found.stds[i, j]) for i in places],
         }
         for j, label in enumerate(labels)
     ]

@@ -14,9 +14,9 @@ import polars as pl
 
 from mixopt.core.trials import Fidelity
 from mixopt.io.csv_files import csv_bytes
+from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import said
 from mixopt.offline.runs import Mixtures, read_mixtures
-from mixopt.pipelines.offline.findings import plain
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
@@ -71,7 +71,7 @@ def predict_runs(
     write(out, csv_bytes(frame))
     if as_json:
         rows = frame.to_dicts()
-        print(json.dumps(plain({"out": str(out), "notes": list(found.notes), "rows": rows})))
+        print(json.dumps(finite({"out": str(out), "notes": list(found.notes), "rows": rows})))
         return
     console = make_console()
     for note in found.notes:

@@ -23,21 +23,20 @@ from rich.console import Console
 from rich.table import Table
 
 from mixopt.core.errors import MixtureError, StudyError
+from mixopt.core.formatting import count, with_error
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Trial, TrialSpec
 from mixopt.io.csv_files import csv_bytes
+from mixopt.io.json_values import finite
 from mixopt.offline.as_trials import pending_trials, trials_of
 from mixopt.offline.constraint_words import available_of, bounds_of, linear_of
-from mixopt.offline.fidelity_words import short_count
 from mixopt.offline.priors import SAFE_EPOCHS
 from mixopt.offline.runs import read_mixtures
 from mixopt.offline.sheets import parse_count
-from mixopt.pipelines.offline.findings import plain
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
-from mixopt.pipelines.offline.replay_report import plus_minus
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.search import proposers
 from mixopt.search.optimum import Recommendation, recommend
@@ -187,7 +186,7 @@ def show_proposal(
     write(out, _csv(proposed, fitted))
     if as_json:
         values = {**_said(proposed, fitted, proposer, notes), "out": str(out)}
-        print(json.dumps(plain(values), indent=1))
+        print(json.dumps(finite(values), indent=1))
     else:
         _show(make_console(), proposed, fitted, proposer, notes, out)
 
@@ -370,7 +369,7 @@ def _show(
         f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {proposer}, "
         "with the predicted objective ± the standard deviation of a run:"
     )
-    values = [plus_minus(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
+    values = [with_error(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
     widest = max(len("objective"), *map(len, values))
     table.add_column("run", min_width=len(proposed.names[-1]))
     table.add_column("objective", justify="right", min_width=widest)
@@ -379,14 +378,14 @@ def _show(
     table.add_column("mostly", no_wrap=True, overflow="ellipsis")
     for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True)):
         style = "bold" if k == proposed.best else None
-        counts = [short_count(told[k]) for told in sizes.values()]
+        counts = [count(told[k], digits=4) for told in sizes.values()]
         table.add_row(name, values[k], *counts, _mostly(spec.mixture), style=style)
     console.print(table)
     optimum = proposed.optimum
     best = proposed.names[proposed.best]
     console.print(f"{best} is expected to be best: {_held(proposed.best_binding)}", highlight=False)
     console.print(
-        f"The optimum of the space: {plus_minus(optimum.mean, proposed.optimum_std)} at "
+        f"The optimum of the space: {with_error(optimum.mean, proposed.optimum_std)} at "
         f"{_mostly(optimum.mixture)}; {_held(optimum.binding)}"
     )
     if optimum.binding:

@@ -14,9 +14,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from mixopt.core.formatting import with_error
 from mixopt.core.trials import Fidelity
 from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
+from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import said as in_words
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, Replay
@@ -53,7 +55,7 @@ def said(done: Replayed) -> dict[str, Any]:
     pool, plan = done.pool, done.plan
     best = pool.specs[pool.best]
     trained, recommended = done.curves(TRAINED), done.curves(RECOMMENDED)
-    values: dict[str, Any] = _no_nan(
+    values: dict[str, Any] = finite(
         {
             "format": FORMAT,
             "objective": dict(pool.objective.weights),
@@ -126,19 +128,6 @@ def _seed(pool: Pool, replay: Replay) -> dict[str, Any]:
     }
 
 
-def _no_nan(value: Any) -> Any:
-    """`value` with arrays as lists, and None for every number that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _no_nan(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_no_nan(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def report_text(done: Replayed) -> str:
     """The JSON object of `said`, on one line."""
     return json.dumps(said(done), allow_nan=False)
@@ -159,8 +148,8 @@ def print_replays(done: Replayed, console: Console) -> None:
     for row in done.summaries():
         table.add_row(
             row.proposer,
-            plus_minus(row.recommended, row.recommended_error),
-            plus_minus(row.trained, row.trained_error),
+            with_error(row.recommended, row.recommended_error),
+            with_error(row.trained, row.trained_error),
             f"{row.found:.0%}",
             _until(row),
             f"{row.cost:.4g}",
@@ -184,18 +173,6 @@ def print_replays(done: Replayed, console: Console) -> None:
     )
     for note in done.notes:
         console.print(styled(("·", "yellow"), f" {note}"))
-
-
-def plus_minus(value: float, error: float) -> str:
-    """`value ± error` with as many digits as the error bears; `–` where there is none."""
-    if not math.isfinite(value):
-        return "–"
-    if not math.isfinite(error):
-        return f"{value:.4g}"
-    if error == 0:
-        return f"{value:.4g} ± 0"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def write_replays(folder: Path, done: Replayed) -> list[Path]:
@@ -226,7 +203,7 @@ def write_replays(folder: Path, done: Replayed) -> list[Path]:
 
 def _until(row: Summary) -> str:
     if row.until_best is not None:
-        return plus_minus(row.until_best, row.until_best_error or math.nan)
+        return with_error(row.until_best, row.until_best_error or math.nan)
     if row.until_best_median is not None:
         return f"median {row.until_best_median:.4g}"
     return "–"

@@ -12,6 +12,7 @@ from typing import Literal
 
 from rich.table import Table
 
+from mixopt.core.formatting import count
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
@@ -20,7 +21,7 @@ from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
-from mixopt.pipelines.views.wording import count, duration
+from mixopt.pipelines.views.wording import duration
 from mixopt.study.settings import Study, load_study
 
 PROBE_STEPS = 24

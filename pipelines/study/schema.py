@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 import mixopt
-from mixopt.pipelines.views.wording import count
+from mixopt.core.formatting import count
 from mixopt.study.named import OWN_PATTERN
 from mixopt.study.settings import FREE, Study, may_change, parse_tokens, short_task
 

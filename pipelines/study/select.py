@@ -12,6 +12,7 @@ import numpy as np
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.io import files
+from mixopt.io.json_values import finite
 from mixopt.pipelines.study.search import fitted, forecast, search_trials, surrogate_choice
 from mixopt.pipelines.study.session import Session, add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
@@ -256,12 +257,11 @@ def _verdict(
         "unconstrained_mean": found.unconstrained_mean,
         "binding": list(found.binding),
         "prices": found.prices,
-        "kl": _finite(found.kl),
+        "kl": finite(found.kl),
         "kl_penalty": found.kl_penalty,
         "surrogate": choice.name,
         "surrogate_scores": {
-            name: {key: _finite(value) for key, value in dataclasses.asdict(scores).items()}
-            for name, scores in choice.scores.items()
+            name: finite(dataclasses.asdict(scores)) for name, scores in choice.scores.items()
         },
     }
 
@@ -273,14 +273,14 @@ def _candidate(
     return {
         "name": name,
         "mixture": report.mixture.as_dict(),
-        "mean": _finite(report.mean),
-        "std": _finite(report.sd),
+        "mean": finite(report.mean),
+        "std": finite(report.sd),
         "n": report.n,
         "values": [session.objective.value(run.metrics) for run in runs],
-        "difference": _finite(report.difference),
-        "difference_low": _finite(report.low),
-        "difference_high": _finite(report.high),
-        "adjusted_p": _finite(report.adjusted_p),
+        "difference": finite(report.difference),
+        "difference_low": finite(report.low),
+        "difference_high": finite(report.high),
+        "adjusted_p": finite(report.adjusted_p),
         "tokens": sum(run.cost.tokens for run in runs),
         "device_seconds": sum(run.cost.device_seconds for run in runs),
     }
@@ -299,8 +299,3 @@ def _foretold(said: Forecast, report: CandidateReport) -> dict[str, Any]:
         "predicted_high": high,
         "inside": low <= report.mean <= high if report.n else None,
     }
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mixopt.core.formatting import count
 from mixopt.core.trials import Role, State, Trial
 from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.settings_used import round_rows
-from mixopt.pipelines.views.wording import command, count, duration, foretold, headline
+from mixopt.pipelines.views.wording import command, duration, foretold, headline
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.records import read_promotion, read_verdict

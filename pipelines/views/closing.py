@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mixopt.core.formatting import count
 from mixopt.core.trials import State, Trial
 from mixopt.pipelines.study.select import looks_taken
 from mixopt.pipelines.study.session import Session
@@ -18,7 +19,6 @@ from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
     command,
-    count,
     duration,
     foretold,
     gate_rows,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Role, State, Trial
 from mixopt.io import files
@@ -30,7 +31,6 @@ from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
     best_trial,
     command,
-    count,
     duration,
     foretold,
     gate_level,

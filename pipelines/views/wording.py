@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
 from mixopt.pipelines.views.verbatim import verbatim
@@ -28,14 +29,6 @@ UNREPEATED = (
 def command(*words: object) -> str:
     """A command of ours, as a shell takes it whatever is in its paths."""
     return shlex.join(["mixopt", *map(str, words)])
-
-
-def count(tokens: float) -> str:
-    """A count in short: 600k, 1.5M, 20B."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(tokens) >= size:
-            return f"{tokens / size:.3g}{suffix}"
-    return f"{tokens:.0f}"
 
 
 def duration(seconds: float) -> str:

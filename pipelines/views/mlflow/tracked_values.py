@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
 from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
-from mixopt.pipelines.views.wording import count
 from mixopt.study.frames import objective_value
 
 Metric = tuple[str, float, int, int]
@@ -172,12 +172,3 @@ def changed(path: Path) -> int:
 def text(value: Any) -> str:
     """A setting as a parameter's text."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def finite(table: Any) -> Any:
-    """JSON has no NaN; browsers refuse what Python writes for it."""
-    if isinstance(table, dict):
-        return {key: finite(value) for key, value in table.items()}
-    if isinstance(table, list):
-        return [finite(value) for value in table]
-    return None if isinstance(table, float) and not math.isfinite(table) else table

@@ -24,6 +24,7 @@ from mixopt.core.trials import State, Trial
 from mixopt.corpus.manifest import digest
 from mixopt.io import trial_files
 from mixopt.io.csv_files import csv_bytes
+from mixopt.io.json_values import finite
 from mixopt.pipelines.views import wording
 from mixopt.pipelines.views.mlflow import tracked_values as values
 from mixopt.pipelines.views.mlflow.mlflow_store import (
@@ -337,7 +338,7 @@ class Tracker:
         frame = trials_frame(trials, self._objective)
         store.client.log_text(self._parent, csv_bytes(frame).decode(), "trials.csv")
         table = {"columns": frame.columns, "data": [list(row) for row in frame.iter_rows()]}
-        store.client.log_dict(self._parent, values.finite(table), "trials.json")
+        store.client.log_dict(self._parent, finite(table), "trials.json")
         shown = [{"path": "trials.json", "type": "table"}]
         store.log(self._parent, tags={"mlflow.loggedArtifacts": json.dumps(shown)})
         home = self.study.home

@@ -1,0 +1,53 @@
+"""Numbers as people read them: the one place where counts and errors become text."""
+
+from __future__ import annotations
+
+import math
+
+SIZES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def count(value: float, digits: int = 3) -> str:
+    """A count of tokens, parameters or FLOPs in short.
+
+    Args:
+        value: the count.
+        digits: significant ones to show, from 1,000 on.
+
+    >>> count(600), count(1_500_000), count(20e9)
+    ('600', '1.5M', '20B')
+    >>> count(999_950), count(12_345_678, digits=4)
+    ('1M', '12.35M')
+    """
+    rounded = float(f"{value:.{digits}g}")
+    for size, suffix in SIZES:
+        if abs(rounded) >= size:
+            return f"{rounded / size:.{digits}g}{suffix}"
+    return f"{value:.0f}"
+
+
+def plus_minus(value: float, half_width: float, decimals: int = 4) -> str:
+    """A value and half the width of its interval, with as many decimals.
+
+    >>> plus_minus(2.71828, 0.01)
+    '2.7183 ± 0.0100'
+    """
+    return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
+
+
+def with_error(value: float, error: float) -> str:
+    """A value and its standard error, to the error's second digit.
+
+    Returns:
+        A dash where there is no value, the value to four digits where there is no error.
+
+    >>> with_error(2.71828, 0.0123), with_error(2.71828, math.nan), with_error(math.nan, 0.1)
+    ('2.718 ± 0.012', '2.718', '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if not math.isfinite(error):
+        return f"{value:.4g}"
+    if error == 0:
+        return f"{value:.4g} ± 0"
+    return plus_minus(value, error, max(0, 1 - math.floor(math.log10(error))))
