@@ -24,7 +24,7 @@ import torch
 
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import ROUTERS
+from mixopt.models.routers import ROUTERS
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.captured import make_step
 from mixopt.proxies.optimizer import CohortOptimizer

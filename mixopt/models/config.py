@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from mixopt.core.errors import StudyError
 from mixopt.core.registry import check_name
-from mixopt.models.router_settings import SETTINGS, RouterSettings, build_settings
+from mixopt.models.routers import DEFAULT, ROUTERS
+from mixopt.models.routers.settings import RouterSettings, build_settings, settings_class
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ModelConfig:
     experts_per_token: int = 2
     expert_width: int = 128
     shared_experts: int = 0
-    router: str = "softmax"
+    router: str = DEFAULT
     router_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     renormalize: bool = True
     balance: Literal["global", "micro"] = "global"
@@ -86,7 +87,7 @@ class ModelConfig:
             )
         if self.balance not in ("global", "micro"):
             raise StudyError(f"must be global or micro, is {self.balance!r}", where="balance")
-        check_name("router", self.router, SETTINGS, where="router")
+        check_name("router", self.router, ROUTERS, where="router")
         if not self.dense and (":" not in self.router or self.router_settings):
             self.settings.check(self)
 
@@ -97,12 +98,7 @@ class ModelConfig:
         Raises:
             StudyError: there is no such router, or it has no such setting.
         """
-        kind = SETTINGS.get(self.router)
-        if kind is None:
-            from mixopt.models.routers.base import router_class  # imports torch
-
-            kind = router_class(self.router).settings_class
-        return build_settings(kind, self.router_settings)
+        return build_settings(settings_class(self.router), self.router_settings)
 
     @property
     def weights_per_expert(self) -> int:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import MoE, moe_layer
-from mixopt.models.router_settings import SETTINGS
 from mixopt.models.routers.base import Router, Routing, RoutingContext, router_class, row_mask
 from mixopt.models.transformer import Transformer
 from mixopt.testing.naive_routers import REFERENCES, Choice, run_layer
@@ -297,11 +296,6 @@ class RouterConformance:
         before, after = model.logits(ids_KBT), model.logits(changed_KBT)
         assert torch.allclose(before[:, :, :7], after[:, :, :7], atol=1e-5)
         assert not torch.allclose(before[:, :, 7:], after[:, :, 7:], atol=1e-3)
-
-    def test_the_registry_knows_its_settings(self) -> None:
-        """What a study file may say is what the class reads."""
-        if self.router in SETTINGS:
-            assert router_class(self.router).settings_class is SETTINGS[self.router]
 
     def test_evaluation_leaves_state_alone(self) -> None:
         """In `eval()` no count is gathered and no buffer moves; `begin_step` forgets."""

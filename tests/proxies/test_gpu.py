@@ -12,7 +12,8 @@ from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
-from mixopt.models.routers.base import ROUTERS, Routing, RoutingContext, router_class
+from mixopt.models.routers import ROUTERS
+from mixopt.models.routers.base import Routing, RoutingContext, router_class
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.captured import CapturedStep, capturable, make_step, worth_compiling
 from mixopt.proxies.cohorts import choose_cohort

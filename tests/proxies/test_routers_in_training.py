@@ -10,7 +10,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import ROUTERS
+from mixopt.models.routers import ROUTERS
 from mixopt.proxies.checkpoint import load_state
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import Progress, train

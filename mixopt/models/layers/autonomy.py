@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.models.moe import MoE, run_cohort
-from mixopt.models.router_settings import AutonomySettings
-from mixopt.models.routers.autonomy import AutonomyRouter
+from mixopt.models.routers.autonomy import AutonomyRouter, AutonomySettings
 from mixopt.models.routers.base import Routing, draw_normal
 
 

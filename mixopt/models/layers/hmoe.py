@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.models.moe import MoE, run_cohort
-from mixopt.models.router_settings import HeterogeneousSettings
 from mixopt.models.routers.base import Routing, draw_normal
+from mixopt.models.routers.hmoe import HeterogeneousSettings
 
 
 class HeterogeneousMoE(MoE):

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.models.moe import MoE, run_cohort
-from mixopt.models.router_settings import MultiHeadSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal
-from mixopt.models.routers.mh_moe import split
+from mixopt.models.routers.mh_moe import MultiHeadSettings, split
 
 
 class MultiHeadMoE(MoE):

@@ -5,15 +5,43 @@ Shapes: K proxies, N tokens, E experts, C = E + null choices, S = k choices per 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mixopt.models.router_settings import NullSettings
 from mixopt.models.routers.base import Routing, RoutingContext
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.routers.top_k import normalized
+
+
+@dataclass(frozen=True)
+class NullSettings(RouterSettings):
+    """Experts that compute nothing beside the E that do (2406.13233).
+
+    Attributes:
+        null: how many there are. Of the k choices of a token k·E / (E + null) are real experts
+            while the load is balanced.
+    """
+
+    null: int = 4
+
+    def __post_init__(self) -> None:
+        require(self.null >= 1, "null", "at least 1", self.null)
+
+    def unit_gates(self, config: Shape) -> bool:
+        """Not for a token whose choices are all null."""
+        return False
+
+    def router_weights(self, config: Shape) -> float:
+        """A column for each null expert too."""
+        return config.width * (config.experts + self.null)
+
+    def reached_expert_weights(self, config: Shape) -> float:
+        """While the load is balanced."""
+        real = config.experts / (config.experts + self.null)
+        return real * super().reached_expert_weights(config)
 
 
 class AdaMoERouter(SoftmaxRouter):

@@ -6,14 +6,50 @@ Shapes: K proxies, N tokens, D width, E experts, L width of an expert's first ac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import AutonomySettings
 from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.top_k import TopKRouter
+
+
+@dataclass(frozen=True)
+class AutonomySettings(RouterSettings):
+    """Experts choose themselves by the norm of their own first activations (2501.13074).
+
+    Attributes:
+        low_width: width of these activations; 0 takes a third of the model's.
+    """
+
+    plain_experts: ClassVar[bool] = False
+    low_width: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.low_width >= 0, "low_width", "at least 0", self.low_width)
+
+    def activations(self, config: Shape) -> int:
+        """Width of an expert's first activations."""
+        return self.low_width or max(1, config.width // 3)
+
+    def router_weights(self, config: Shape) -> float:
+        """Every expert's first matrix, which all tokens reach."""
+        return config.experts * config.width * self.activations(config)
+
+    def _after(self, config: Shape) -> int:
+        return config.expert_width * (self.activations(config) + 2 * config.width)
+
+    def expert_weights(self, config: Shape) -> int:
+        """What is behind the first matrices."""
+        return config.experts * self._after(config)
+
+    def reached_expert_weights(self, config: Shape) -> float:
+        """Of the chosen ones."""
+        return config.experts_per_token * self._after(config)
 
 
 class AutonomyRouter(TopKRouter):

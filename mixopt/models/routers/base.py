@@ -18,28 +18,9 @@ from torch.autograd.function import once_differentiable
 from mixopt.core.registry import resolve
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fused
-from mixopt.models.router_settings import RouterSettings, build_settings
+from mixopt.models.routers import ROUTERS
+from mixopt.models.routers.settings import RouterSettings, build_settings
 
-ROUTERS: Mapping[str, str] = {
-    "adamoe": "mixopt.models.routers.adamoe:AdaMoERouter",
-    "autonomy": "mixopt.models.routers.autonomy:AutonomyRouter",
-    "deepseek": "mixopt.models.routers.deepseek:DeepSeekRouter",
-    "dselect-k": "mixopt.models.routers.dselect_k:SelectorRouter",
-    "expert-choice": "mixopt.models.routers.expert_choice:ExpertChoiceRouter",
-    "hash": "mixopt.models.routers.hash:HashRouter",
-    "hmoe": "mixopt.models.routers.hmoe:HeterogeneousRouter",
-    "hyper": "mixopt.models.routers.hyper:HyperRouter",
-    "loss-free": "mixopt.models.routers.loss_free:LossFreeRouter",
-    "mh-moe": "mixopt.models.routers.mh_moe:MultiHeadRouter",
-    "moe++": "mixopt.models.routers.moe_plus_plus:CheapExpertsRouter",
-    "remoe": "mixopt.models.routers.remoe:ReluRouter",
-    "rmoe": "mixopt.models.routers.rmoe:RecurrentRouter",
-    "softmax": "mixopt.models.routers.softmax:SoftmaxRouter",
-    "stable": "mixopt.models.routers.stable:StableRouter",
-    "switch": "mixopt.models.routers.switch:SwitchRouter",
-    "top-p": "mixopt.models.routers.top_p:TopPRouter",
-    "x-moe": "mixopt.models.routers.x_moe:CosineRouter",
-}
 INITIAL_STD = 0.02  # never 0: ties would send every token to the same experts
 
 

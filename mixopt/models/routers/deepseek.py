@@ -6,7 +6,7 @@ The fine experts and the shared ones are the model's shape: `ModelConfig.split_e
 
 from __future__ import annotations
 
-from mixopt.models.router_settings import PlainGates
+from mixopt.models.routers.settings import PlainGates
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 

@@ -7,13 +7,13 @@ largest number of experts that a token reaches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import SelectorSettings
 from mixopt.models.routers.base import (
     Router,
     Routing,
@@ -23,6 +23,35 @@ from mixopt.models.routers.base import (
     mean_over_tokens,
     score,
 )
+from mixopt.models.routers.settings import RouterSettings, Shape, require
+
+
+@dataclass(frozen=True)
+class SelectorSettings(RouterSettings):
+    """Selectors that write an expert's number in soft bits (2106.03760).
+
+    Attributes:
+        smooth_width: distance between the scores at which a bit is surely 0 and surely 1, γ.
+        entropy_coefficient: weight of the selectors' entropy, which makes the bits sure.
+    """
+
+    smooth_width: float = 1.0
+    entropy_coefficient: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require(self.smooth_width > 0, "smooth_width", "above 0", self.smooth_width)
+
+    def unit_gates(self, config: Shape) -> bool:
+        """Always, of one selector too."""
+        return True
+
+    def bits(self, config: Shape) -> int:
+        """How many bits number the experts."""
+        return (config.experts - 1).bit_length()
+
+    def router_weights(self, config: Shape) -> float:
+        """Of each selector, its bits and its share."""
+        return config.width * config.experts_per_token * (self.bits(config) + 1)
 
 
 class SelectorRouter(Router):

@@ -5,12 +5,39 @@ Shapes: K proxies, N tokens, E experts, S = the largest number of experts that t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from mixopt.models.router_settings import ExpertChoiceSettings
+from mixopt.core.errors import StudyError
 from mixopt.models.routers.base import Routing, RoutingContext, compact, probabilities
+from mixopt.models.routers.settings import PlainGates, Shape
 from mixopt.models.routers.softmax import SoftmaxRouter
+
+
+@dataclass(frozen=True)
+class ExpertChoiceSettings(PlainGates):
+    """Experts choose tokens (2202.09368), which shows a token what comes after it.
+
+    Attributes:
+        ablation: must be true: losses of a model that reads ahead, and whose experts are filled
+            batch by batch, compare with no other's.
+    """
+
+    ablation: bool = False
+
+    def check(self, config: Shape) -> None:
+        """Refuse it as a language model."""
+        if not self.ablation:
+            raise StudyError(
+                "expert choice leaks the future: whether a token gets an expert depends on the "
+                "scores of later tokens and of the other sequences of its batch, so that its "
+                "losses compare with no other router's and no text can be generated",
+                where="router",
+                hint="Choose another router, or set router_settings.ablation to true for an "
+                "experiment that allows for it",
+            )
 
 
 class ExpertChoiceRouter(SoftmaxRouter):

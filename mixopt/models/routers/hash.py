@@ -6,6 +6,7 @@ Shapes: K proxies, N tokens, V vocabulary, E experts, S = k experts per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +14,29 @@ from torch import Tensor
 
 from mixopt.core.errors import TrainingError
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import HashSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext
+from mixopt.models.routers.settings import RouterSettings, Shape
 
 STEP = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's
+
+
+@dataclass(frozen=True)
+class HashSettings(RouterSettings):
+    """Experts by token id (2106.04426).
+
+    Attributes:
+        seed: which of the random tables.
+    """
+
+    seed: int = 0
+
+    def unit_gates(self, config: Shape) -> bool:
+        """Always: each gate is 1 / k."""
+        return True
+
+    def router_weights(self, config: Shape) -> float:
+        """None."""
+        return 0
 
 
 class HashRouter(Router):

@@ -6,14 +6,42 @@ Shapes: K proxies, D width, E experts, P embedding width, H hidden width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import HyperSettings
 from mixopt.models.routers.base import INITIAL_STD, Routing, RoutingContext, draw_normal, score
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.top_k import TopKRouter
+
+
+@dataclass(frozen=True)
+class HyperSettings(RouterSettings):
+    """Router weights made by a frozen network from a trained embedding (2312.07035).
+
+    Attributes:
+        embedding_width: width of the embedding.
+        hidden_width: hidden width of the frozen network.
+    """
+
+    embedding_width: int = 64
+    hidden_width: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_width", "hidden_width"):
+            value = getattr(self, name)
+            require(value >= 1, name, "at least 1", value)
+
+    def router_weights(self, config: Shape) -> float:
+        """Embedding and frozen network."""
+        made = config.width * config.experts
+        return self.embedding_width + self.hidden_width * (self.embedding_width + made)
+
+    def reached_router_weights(self, config: Shape) -> float:
+        """The matrix that is made: making it costs once per step, not per token."""
+        return config.width * config.experts
 
 
 class HyperRouter(TopKRouter):

@@ -6,14 +6,38 @@ each.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import LossFreeSettings
 from mixopt.models.routers.base import Routing, RoutingContext, probabilities
+from mixopt.models.routers.settings import RouterSettings, require
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.routers.top_k import normalized
+
+
+@dataclass(frozen=True)
+class LossFreeSettings(RouterSettings):
+    """Balance by a bias that only the choice sees (2408.15664).
+
+    Attributes:
+        rate: how far the bias moves at each optimizer step, γ.
+        score: `sigmoid` of each logit, as in the paper, or `softmax` of all.
+        sequence_coefficient: weight of a balance loss within each sequence, against extremes
+            (2412.19437, where it is 1e-4); 0 leaves it away.
+    """
+
+    rate: float = 1e-3
+    score: str = "sigmoid"
+    sequence_coefficient: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.rate >= 0, "rate", "at least 0", self.rate)
+        require(
+            self.score in ("sigmoid", "softmax"), "score", "sigmoid or softmax", repr(self.score)
+        )
 
 
 class LossFreeRouter(SoftmaxRouter):

@@ -5,13 +5,43 @@ Shapes: K proxies, N tokens, D width, H heads, W = D/H width of a sub-token.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
-from mixopt.models.router_settings import MultiHeadSettings
 from mixopt.models.routers.base import Routing, RoutingContext
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.softmax import SoftmaxRouter
+
+
+@dataclass(frozen=True)
+class MultiHeadSettings(RouterSettings):
+    """A token's state cut into sub-tokens that are routed apart (2411.16205).
+
+    Attributes:
+        heads: sub-tokens of a token.
+    """
+
+    plain_experts: ClassVar[bool] = False
+    heads: int = 2
+
+    def check(self, config: Shape) -> None:
+        """The width splits into the heads."""
+        fits = self.heads >= 1 and config.width % self.heads == 0
+        require(fits, "heads", f"a divisor of the width {config.width}", self.heads)
+
+    def router_weights(self, config: Shape) -> float:
+        """The router of sub-tokens, and the matrices before and after the heads."""
+        return config.width // self.heads * config.experts + 2 * config.width * config.width
+
+    def reached_router_weights(self, config: Shape) -> float:
+        """Once per sub-token."""
+        return config.width * config.experts + 2 * config.width * config.width
+
+    def expert_weights(self, config: Shape) -> int:
+        """Experts of sub-tokens are as many times narrower at their ends."""
+        return super().expert_weights(config) // self.heads
 
 
 class MultiHeadRouter(SoftmaxRouter):

@@ -7,16 +7,64 @@ order), J constant experts, S = k choices per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import CheapExpertsSettings
 from mixopt.models.routers.base import Routing, RoutingContext, draw_normal
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.models.routers.top_k import normalized
+
+
+@dataclass(frozen=True)
+class CheapExpertsSettings(RouterSettings):
+    """Zero, copy and constant experts beside the E that compute (2410.07348).
+
+    Attributes:
+        zero: experts that give 0.
+        copy: experts that give the token's state back.
+        constant: experts that mix the state with a vector that is learned.
+        share: load of a cheap expert that counts like 1 of a computing one in the balance loss, τ;
+            below 1 more tokens go the cheap way.
+    """
+
+    zero: int = 1
+    copy: int = 1
+    constant: int = 2
+    share: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("zero", "copy", "constant"):
+            value = getattr(self, name)
+            require(value >= 0, name, "at least 0", value)
+        require(self.cheap >= 1, "zero", "such that some expert is cheap", self.cheap)
+        require(0 < self.share <= 1, "share", "above 0 and at most 1", self.share)
+
+    @property
+    def cheap(self) -> int:
+        """How many experts cost next to nothing."""
+        return self.zero + self.copy + self.constant
+
+    def unit_gates(self, config: Shape) -> bool:
+        """Not those of the experts that compute."""
+        return False
+
+    def router_weights(self, config: Shape) -> float:
+        """The matrix, the constant experts, and the residual from the layer below.
+
+        The first layer has no residual: the mean over layers.
+        """
+        choices = config.experts + self.cheap
+        residual = choices * choices * (config.layers - 1) / config.layers
+        return config.width * (choices + 3 * self.constant) + residual
+
+    def reached_expert_weights(self, config: Shape) -> float:
+        """While the load is as the balance loss wants it."""
+        real = self.share * config.experts / (self.share * config.experts + self.cheap)
+        return real * super().reached_expert_weights(config)
 
 
 class CheapExpertsRouter(SoftmaxRouter):

@@ -6,12 +6,12 @@ Shapes: K proxies, N tokens, D width, E experts, S = the largest number that a t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import ReluSettings
 from mixopt.models.routers.base import (
     Router,
     Routing,
@@ -21,6 +21,24 @@ from mixopt.models.routers.base import (
     mean_over_tokens,
     score,
 )
+from mixopt.models.routers.settings import PlainGates, require
+
+
+@dataclass(frozen=True)
+class ReluSettings(PlainGates):
+    """Every expert whose score is above 0 (2412.14711).
+
+    Attributes:
+        coefficient: weight of the gates' L1 norm at the start, λ₀.
+        growth: factor by which the weight rises or falls after each optimizer step.
+    """
+
+    coefficient: float = 1e-8
+    growth: float = 1.2
+
+    def __post_init__(self) -> None:
+        require(self.coefficient > 0, "coefficient", "above 0", self.coefficient)
+        require(self.growth >= 1, "growth", "at least 1", self.growth)
 
 
 class ReluRouter(Router):

@@ -6,16 +6,41 @@ Shapes: K proxies, N tokens, D width, P state width, E experts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mixopt.core.errors import TrainingError
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import RecurrentSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, score
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.top_k import TopKRouter
+
+
+@dataclass(frozen=True)
+class RecurrentSettings(RouterSettings):
+    """A state that a GRU carries from layer to layer decides (2408.06793).
+
+    Attributes:
+        state_width: width of the state.
+    """
+
+    state_width: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.state_width >= 1, "state_width", "at least 1", self.state_width)
+
+    def router_weights(self, config: Shape) -> float:
+        """Projection and reading of a layer, and its part of the GRU that the layers share."""
+        gru = 6 * self.state_width * (self.state_width + 1)
+        own = self.state_width * (config.width + config.experts)
+        return own + gru / config.layers
+
+    def reached_router_weights(self, config: Shape) -> float:
+        """The shared GRU is run at every layer."""
+        gru = 6 * self.state_width * (self.state_width + 1)
+        return self.state_width * (config.width + config.experts) + gru
 
 
 class RecurrentRouter(TopKRouter):

@@ -6,6 +6,7 @@ Shapes: K proxies, N tokens, D width, V vocabulary, P embedding width, E experts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,39 @@ from torch import Tensor, nn
 
 from mixopt.core.errors import TrainingError
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import StableSettings
 from mixopt.models.routers.base import Router, Routing, RoutingContext, draw_normal, score
+from mixopt.models.routers.settings import PlainGates, Shape, require
+
+
+@dataclass(frozen=True)
+class StableSettings(PlainGates):
+    """A router that is distilled into one by token id, and then frozen (2204.08396).
+
+    Attributes:
+        stage: share of the steps after which the distilled router takes over.
+        embedding_width: width of its token embeddings.
+        balance: weight of the balance loss, α; it is another loss than that of other routers, and
+            does not take their coefficient.
+    """
+
+    stage: float = 0.1
+    embedding_width: int = 50
+    balance: float = 0.3
+
+    def __post_init__(self) -> None:
+        require(self.balance >= 0, "balance", "at least 0", self.balance)
+        require(0 <= self.stage <= 1, "stage", "between 0 and 1", self.stage)
+        require(self.embedding_width >= 1, "embedding_width", "at least 1", self.embedding_width)
+
+    def router_weights(self, config: Shape) -> float:
+        """Both routers and the frozen copy of the distilled one."""
+        distilled = self.embedding_width * (config.vocab_size + config.experts)
+        return config.width * config.experts + 2 * distilled
+
+    def reached_router_weights(self, config: Shape) -> float:
+        """A token reads one row of the embeddings."""
+        distilled = self.embedding_width * (1 + config.experts)
+        return config.width * config.experts + distilled
 
 
 class StableRouter(Router):

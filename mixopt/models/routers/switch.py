@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mixopt.models.router_settings import PlainGates
+from mixopt.models.routers.settings import PlainGates
 from mixopt.models.routers.softmax import SoftmaxRouter
 
 

@@ -6,10 +6,11 @@ or E on a GPU.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from mixopt.models.router_settings import TopPSettings
 from mixopt.models.routers.base import (
     Routing,
     RoutingContext,
@@ -17,7 +18,24 @@ from mixopt.models.routers.base import (
     most_slots,
     probabilities,
 )
+from mixopt.models.routers.settings import PlainGates, require
 from mixopt.models.routers.softmax import SoftmaxRouter
+
+
+@dataclass(frozen=True)
+class TopPSettings(PlainGates):
+    """As many experts as the token's probability mass needs (2403.07652).
+
+    Attributes:
+        mass: probability that the chosen experts must exceed together, p.
+        entropy_coefficient: weight of the probabilities' entropy, which keeps the number small.
+    """
+
+    mass: float = 0.4
+    entropy_coefficient: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require(0 <= self.mass <= 1, "mass", "between 0 and 1", self.mass)
 
 
 class TopPRouter(SoftmaxRouter):

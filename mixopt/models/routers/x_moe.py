@@ -6,18 +6,40 @@ Shapes: K proxies, N tokens, D width, P narrow width, E experts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import CosineSettings
 from mixopt.models.routers.base import Routing, RoutingContext, draw_normal, probabilities
+from mixopt.models.routers.settings import RouterSettings, Shape, require
 from mixopt.models.routers.top_k import TopKRouter
 
 COLDEST = 0.01  # as Tutel's cosine router has it; the authors' code goes to 1e-4
+
+
+@dataclass(frozen=True)
+class CosineSettings(RouterSettings):
+    """Cosine to expert vectors in a narrow space (2204.09179).
+
+    Attributes:
+        narrow_width: width of that space.
+        temperature: what the cosine is divided by, τ₀: for the gates it is learned from there on,
+            in the balance loss it stays. The paper has 0.3 where gates are softmaxes, as here.
+    """
+
+    narrow_width: int = 16
+    temperature: float = 0.3
+
+    def __post_init__(self) -> None:
+        require(self.narrow_width >= 1, "narrow_width", "at least 1", self.narrow_width)
+        require(self.temperature > 0, "temperature", "above 0", self.temperature)
+
+    def router_weights(self, config: Shape) -> float:
+        """Projection, expert vectors, temperature."""
+        return self.narrow_width * (config.width + config.experts) + 1
 
 
 class CosineRouter(TopKRouter):

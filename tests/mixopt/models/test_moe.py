@@ -8,7 +8,7 @@ from torch import Tensor
 from mixopt.models.config import ModelConfig
 from mixopt.models.experts import plan, run_experts
 from mixopt.models.moe import MoE
-from mixopt.models.routers import RoutingContext
+from mixopt.models.routers.base import RoutingContext
 
 
 def naive_experts(

@@ -3,7 +3,7 @@ import torch
 
 from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
-from mixopt.models.routers import Routing, RoutingContext, router_class
+from mixopt.models.routers.base import Routing, RoutingContext, router_class
 from mixopt.models.routers.softmax import SoftmaxRouter
 from mixopt.testing.routers import RouterConformance
 

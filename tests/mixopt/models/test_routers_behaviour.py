@@ -10,13 +10,15 @@ import torch
 from mixopt.core.errors import StudyError, TrainingError
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import moe_layer
-from mixopt.models.routers import Routing, RoutingContext, router_class
+from mixopt.models.routers import ROUTERS
 from mixopt.models.routers.base import (
-    ROUTERS,
     Router,
+    Routing,
+    RoutingContext,
     compact,
     gate_entropies,
     reaches_none,
+    router_class,
     row_mask,
 )
 from mixopt.models.routers.dselect_k import smooth_step

@@ -5,8 +5,9 @@ import torch
 
 from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import SETTINGS
-from mixopt.models.routers.base import ROUTERS, Router, RoutingContext
+from mixopt.models.routers import DEFAULT, ROUTERS
+from mixopt.models.routers.base import Router, Routing, RoutingContext, router_class
+from mixopt.models.routers.settings import settings_class
 from mixopt.testing.naive_routers import REFERENCES
 from mixopt.testing.routers import RouterConformance
 
@@ -161,8 +162,6 @@ class OwnRouter(Router):
         pass
 
     def route(self, x_KND: torch.Tensor, context: RoutingContext) -> object:
-        from mixopt.models.routers import Routing
-
         k = self.config.experts_per_token
         indices_KNS = torch.arange(k).expand(*x_KND.shape[:2], k)
         gates_KNS = x_KND.float().mean(-1, keepdim=True).sigmoid().expand(indices_KNS.shape)
@@ -178,8 +177,12 @@ class TestOwn(RouterConformance):
 
 def test_every_router_is_tested_and_has_a_reference() -> None:
     tested = {value.router for value in globals().values() if _is_suite(value)}
-    assert set(ROUTERS) == set(SETTINGS) == set(REFERENCES)
+    assert set(ROUTERS) == set(REFERENCES)
     assert set(ROUTERS) <= tested
+
+
+def test_the_default_router_has_no_settings_of_its_own() -> None:
+    assert settings_class(DEFAULT) is router_class(DEFAULT).settings_class
 
 
 def _is_suite(value: object) -> bool:

@@ -11,8 +11,8 @@ import yaml
 
 import mixopt
 from mixopt.models.config import ModelConfig
-from mixopt.models.router_settings import SETTINGS
-from mixopt.models.routers.base import ROUTERS, router_class
+from mixopt.models.routers import ROUTERS
+from mixopt.models.routers.base import router_class
 from mixopt.models.transformer import Transformer
 from mixopt.testing.routers import VOCABULARY
 
@@ -33,7 +33,7 @@ def test_settings_and_their_defaults_are_those_of_the_classes() -> None:
     for name, row in _rows().items():
         said = dict(re.findall(r"`(\w+)`: ([^,]+)", row[4]))
         there = {}
-        for field in dataclasses.fields(SETTINGS[name]):
+        for field in dataclasses.fields(router_class(name).settings_class):
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             there[field.name] = default if isinstance(default, str) else json.dumps(default)
         assert said == there, name

@@ -11,8 +11,7 @@ import pytest
 
 from mixopt import surrogates
 from mixopt.core.errors import StudyError
-from mixopt.models.router_settings import SETTINGS
-from mixopt.models.routers.base import ROUTERS
+from mixopt.models.routers import ROUTERS
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.search import designs, proposers
 from mixopt.study.settings import Study, load_study
@@ -51,10 +50,6 @@ def test_every_registered_name_is_accepted(
 ) -> None:
     for name in set(known) - {"expert-choice"}:  # which asks for a setting besides
         read(tmp_path, text.format(name))
-
-
-def test_routers_and_their_settings_have_the_same_names() -> None:
-    assert set(ROUTERS) == set(SETTINGS)
 
 
 def test_reading_a_study_imports_neither_torch_nor_a_surrogate(tmp_path: Path) -> None:
