@@ -24,9 +24,9 @@ from mixopt.core.trials import Outcome, TrialResult
 from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.models.config import ModelConfig
-from mixopt.pipelines.study.search import fitted, forecast, surrogate_name
 from mixopt.pipelines.study.session import Session
 from mixopt.proxies.job import Job
+from mixopt.study.model import study_model
 from mixopt.study.records import read_result
 from mixopt.study.settings import Promote, digest
 from mixopt.workers.proxy_task import Work, finished
@@ -329,16 +329,16 @@ def predicted(job: Promotion) -> dict[str, dict[str, Any]]:
         *(f"task/{name}" for name in session.tasks),
     )
     trials = session.ledger.trials()
-    name = job.surrogate or surrogate_name(session, trials)
+    model = study_model(session.study, session.fidelity, trials)
     weighed = session.objective.metrics
     found: dict[str, tuple[float, float]] = {}
     for part in (weighed, tuple(m for m in metrics if m not in weighed)):
         if part:
-            prediction = fitted(session, trials, name, part).predict(job.mixture.array[None])
+            prediction = model.fitted(job.surrogate, part).predict(job.mixture.array[None])
             pairs = zip(prediction.mean[0].tolist(), prediction.std[0].tolist(), strict=True)
             found |= dict(zip(prediction.metrics, pairs, strict=True))
     intervals = {
-        metric: forecast(session, trials, Objective({metric: 1.0}), job.mixture, pair).within(1)
+        metric: model.forecast(trials, job.mixture, pair, Objective({metric: 1.0})).within(1)
         for metric, pair in found.items()
     }
     proxy = session.fidelity

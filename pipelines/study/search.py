@@ -8,28 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mixopt import surrogates
 from mixopt.core.errors import StudyError
-from mixopt.core.mixture import Mixture
-from mixopt.core.objective import Objective
-from mixopt.core.trials import Limits, Role, Trial, TrialSpec, TrialTable
+from mixopt.core.trials import Limits, Role, Trial, TrialSpec
 from mixopt.io import token_losses
 from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.session import Session, add_missing, run_trials
 from mixopt.search import proposers, pruning
+from mixopt.study.model import SurrogateFactory, search_trials, study_model
 from mixopt.study.rounds import Round
-from mixopt.surrogates import diagnostics, noise
-from mixopt.surrogates.base import Surrogate, learn
-from mixopt.surrogates.diagnostics import Choice
-from mixopt.surrogates.noise import Forecast
-
-# Surrogates that are told the noise; to the others the repeats are rows like any. On RegMix's 1M
-# runs with noise of .3 deviations, error of 24 / 64 runs by a Gaussian process: .376 / .284
-# deviations learning it, .333 / .228 told it from two repeats (13 metrics), .322 / .221 told the
-# truth; one metric alone .339 / .265, .320 / .233. With noise of .1: .259 / .160, .255 / .162. The
-# effective-data law shares its noise among metrics already: .149 / .165 / .160 at .1, 24 runs.
-TOLD_NOISE = ("gp",)
-SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
 
 
 def design_specs(session: Session) -> list[TrialSpec]:
@@ -43,126 +29,6 @@ def design_specs(session: Session) -> list[TrialSpec]:
     for repeat in range(1, study.search.repeats + 1):
         specs.append(TrialSpec(natural, fidelity, study.seed + repeat, Role.REPEAT))
     return specs
-
-
-def search_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that the search may learn from.
-
-    Selection's are kept out, so that a search that is made longer afterwards proposes what it would
-    have proposed at once, and so that the gate's seeds stay fresh.
-    """
-    return [t for t in trials if t.spec.role in SEARCH_ROLES]
-
-
-def surrogate_choice(session: Session, trials: Sequence[Trial]) -> Choice:
-    """The surrogate that the study asks for, with its held-out scores on `trials`.
-
-    `auto` takes the one that foretells held-out trials best; with a pruner, of those that learn
-    from pruned trials: where 71 to 92 % of published runs were pruned, a Gaussian process without
-    these recommended mixtures .003 to .014 nats worse than the best, with them at most .0002.
-    """
-    name = session.study.search.surrogate
-    names: tuple[str, ...] | None = None if name == "auto" else (name,)
-    if name == "auto" and session.study.search.pruner is not None:
-        names = tuple(n for n in diagnostics.CANDIDATES if surrogates.make(n).heeds_doubt)
-    return diagnostics.choose(
-        TrialTable.of(search_trials(trials), session.objective.metrics),
-        session.objective,
-        seed=session.study.seed,
-        names=names,
-        fidelity=session.fidelity,
-    )
-
-
-def surrogate_name(session: Session, trials: Sequence[Trial]) -> str:
-    """Registry name of the surrogate that the study asks for, without scores nobody reads.
-
-    Only `auto` costs fits.
-    """
-    name = session.study.search.surrogate
-    return surrogate_choice(session, trials).name if name == "auto" else name
-
-
-class SurrogateFactory:
-    """Makes fresh surrogates of the kind that the study asks for.
-
-    `auto` compares its candidates with the first of them: designs and MixMin ask for none.
-
-    Args:
-        session: of the study.
-        trials: what the surrogates learn from.
-    """
-
-    def __init__(self, session: Session, trials: Sequence[Trial]) -> None:
-        self._session, self._trials = session, trials
-        self._told: dict[str, float] = {}
-        self.name: str | None = None
-        """Registry name of those made; None before the first."""
-
-    def __call__(self) -> Surrogate:
-        """A fresh, unfitted surrogate."""
-        if self.name is None:
-            self.name = surrogate_name(self._session, self._trials)
-            self._told = told_noise(self._session, self._trials, self.name)
-        study = self._session.study
-        return surrogates.make(
-            self.name, seed=study.seed, fidelity=self._session.fidelity, noise=self._told
-        )
-
-
-def told_noise(
-    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
-) -> dict[str, float]:
-    """By metric, the deviation of a run as repeats show it, for surrogates that it helps.
-
-    Of the objective's metrics, or of those named.
-    """
-    if name not in TOLD_NOISE:
-        return {}
-    names = session.objective.metrics if metrics is None else metrics
-    return dict(noise.measure(TrialTable.of(search_trials(trials), names)).std)
-
-
-def fitted(
-    session: Session, trials: Sequence[Trial], name: str, metrics: Sequence[str] | None = None
-) -> Surrogate:
-    """The surrogate `name` of the search's trials, with measured noise, pruned rows included.
-
-    Of the objective's metrics it is what a verdict follows from. Others may be named; of a pruned
-    trial nothing is known of these, so that they are learned from complete ones.
-    """
-    names = session.objective.metrics if metrics is None else metrics
-    pruned = set(names) <= set(session.objective.metrics)
-    table = TrialTable.of(search_trials(trials), names, foretold=pruned)
-    surrogate: Surrogate = surrogates.make(
-        name,
-        seed=session.study.seed,
-        fidelity=session.fidelity,
-        noise=told_noise(session, trials, name, names),
-    )
-    return learn(surrogate, table)
-
-
-def forecast(
-    session: Session,
-    trials: Sequence[Trial],
-    objective: Objective,
-    mixture: Mixture,
-    said: tuple[float, float],
-) -> Forecast:
-    """What runs of `mixture` with fresh seeds will give, where a surrogate `said` mean and std.
-
-    Args:
-        session: for the fidelity.
-        trials: whose repeats tell the scatter over seeds, selection's too where it has run.
-        objective: what was predicted.
-        mixture: where.
-        said: from the search's trials, which share a seed but for repeats.
-    """
-    searched = noise.runs_by_mixture(search_trials(trials), objective, session.fidelity)
-    own = searched.get(noise.mixture_key(mixture.weights), {})
-    scatter = noise.seed_scatter_of(trials, objective, session.fidelity)
-    return Forecast(*said, seeds=max(1, len(own)), scatter=scatter)
 
 
 def search(session: Session) -> list[Trial]:
@@ -284,7 +150,7 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
     """Round `number`, asked for by the trials of the rounds before it and the settings of now."""
     study = session.study
     kind = proposers.find(study.search.proposer)
-    surrogate = SurrogateFactory(session, before)
+    surrogate = SurrogateFactory(study_model(study, session.fidelity, before))
     proposer = kind(
         space=session.space,
         objective=session.objective,

@@ -13,10 +13,9 @@ from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.io import files
 from mixopt.io.json_values import finite
-from mixopt.pipelines.study.search import fitted, forecast, search_trials, surrogate_choice
 from mixopt.pipelines.study.session import Session, add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
-from mixopt.search.optimum import Recommendation, recommend
+from mixopt.search.optimum import Recommendation
 from mixopt.selection.gate import (
     NATURAL,
     PROJECTED,
@@ -26,11 +25,10 @@ from mixopt.selection.gate import (
     finalists,
 )
 from mixopt.selection.looks import Look, Looks
+from mixopt.study.model import StudyModel, search_trials, study_model
 from mixopt.study.records import read_verdict
 from mixopt.study.rounds import Judged
 from mixopt.study.settings import digest
-from mixopt.surrogates import diagnostics
-from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.noise import Forecast
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
@@ -56,12 +54,12 @@ def select(session: Session) -> dict[str, Any]:
     if before:
         return before
     looks = _looks(session)
-    choice = surrogate_choice(session, trials)
+    model = study_model(session.study, session.fidelity, trials)
+    choice = model.choice
     known = sum(t.complete for t in trials)
     session.display.say(f"fitting {known} trials with {choice.name}, looking for the optimum …")
-    surrogate = fitted(session, trials, choice.name)
-    found = recommend(surrogate, session.objective, session.space, session.study.seed)
-    foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
+    found = model.optimum(session.space)
+    foretold = model.forecast(trials, found.mixture, (found.mean, found.std))
     session.display.say(before_selection(foretold, session.objective))
     selection = _selection(session, found, trials)
     look = looks.at(_look_basis(session, trials, selection), selection.confidence)
@@ -92,7 +90,7 @@ def select(session: Session) -> dict[str, Any]:
             session.objective.weights,
         )
     )
-    said = _verdict(session, selection, found, surrogate, choice)
+    said = _verdict(session, selection, found, model)
     said["of"] = _basis(session, trials)
     files.write_json(session.home / VERDICT, said)
     session.tracker.verdict(said)
@@ -212,21 +210,20 @@ def _verdict(
     session: Session,
     selection: Selection,
     found: Recommendation,
-    surrogate: Surrogate,
-    choice: diagnostics.Choice,
+    model: StudyModel,
 ) -> dict[str, Any]:
     trials = session.ledger.trials()
     verdict = selection.verdict(trials)
     weights = np.stack([mixture.array for mixture in selection.candidates.values()])
-    mean, std = surrogate.predict(weights).compose(session.objective)
+    mean, std = model.fitted().predict(weights).compose(session.objective)
     candidates = [
         _candidate(session, name, report, selection.pulls(trials))
-        | _foretold(forecast(session, trials, session.objective, report.mixture, said), report)
+        | _foretold(model.forecast(trials, report.mixture, said), report)
         for (name, report), said in zip(
             verdict.candidates.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
         )
     ]
-    foretold = forecast(session, trials, session.objective, found.mixture, (found.mean, found.std))
+    foretold = model.forecast(trials, found.mixture, (found.mean, found.std))
     searched = [
         candidate
         for candidate in candidates
@@ -259,9 +256,9 @@ def _verdict(
         "prices": found.prices,
         "kl": finite(found.kl),
         "kl_penalty": found.kl_penalty,
-        "surrogate": choice.name,
+        "surrogate": model.choice.name,
         "surrogate_scores": {
-            name: finite(dataclasses.asdict(scores)) for name, scores in choice.scores.items()
+            name: finite(dataclasses.asdict(scores)) for name, scores in model.choice.scores.items()
         },
     }
 

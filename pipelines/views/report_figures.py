@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mixopt import surrogates
 from mixopt.core.errors import MixoptError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Role, State, TrialTable
+from mixopt.core.trials import Role, State
 from mixopt.io import trial_files
 from mixopt.pipelines.views.wording import best_trial, proxy_label
 from mixopt.plots import study as plots
-from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold, out_of_fold
+from mixopt.study.model import study_model, usual_fidelity
+from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -83,20 +82,13 @@ def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
     None while there are too few trials. `auto` stands for the Gaussian process until the selection
     has snapshot which one was better: trying both here would take as long as the search's own fit.
     """
-    searched = [t for t in snapshot.trials if t.complete and t.spec.role is not Role.SELECT]
-    if not searched:
+    fidelity = usual_fidelity(snapshot.trials)
+    if fidelity is None:
         return None
-    [(usual, _)] = Counter(t.spec.fidelity for t in searched).most_common(1)
-    trials = [t for t in searched if t.spec.fidelity == usual]
     name = str(snapshot.verdict.get("surrogate") or snapshot.study.search.surrogate)
     name = "gp" if name == "auto" else name
     with contextlib.suppress(MixoptError):
-        table = TrialTable.of(trials, snapshot.objective.metrics)
-        seed = snapshot.study.seed
-        quality = out_of_fold(
-            table, snapshot.objective, lambda: surrogates.make(name, seed=seed), seed=seed
-        )
-        return name, quality
+        return name, study_model(snapshot.study, fidelity, snapshot.trials).held_out(name)
     return None
 
 

@@ -16,8 +16,9 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io.token_losses import kept
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import run_study
-from mixopt.pipelines.study.search import propose, require_complete, search_trials
+from mixopt.pipelines.study.search import propose, require_complete
 from mixopt.pipelines.study.session import open_session
+from mixopt.study.model import search_trials
 from mixopt.study.rounds import Round
 from mixopt.study.settings import load_study
 from tests.pipelines.made_runs import Run
