@@ -32,7 +32,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.study.settings import parse_tokens
+from mixopt.study.sections import parse_tokens
 
 NEAR = 0.1  # share of the uniform mixture in the one that stands for a neighbour of the natural
 RESAMPLES = 2000

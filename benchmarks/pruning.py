@@ -54,7 +54,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
 from mixopt.search.pruning import NORMAL_90, limits, line
-from mixopt.study.settings import parse_tokens
+from mixopt.study.sections import parse_tokens
 from mixopt.surrogates import make
 from mixopt.surrogates.base import learn
 from mixopt.surrogates.fidelity.curves import chance_to_beat, curve_table, forecast

@@ -29,7 +29,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.study.settings import parse_tokens
+from mixopt.study.sections import parse_tokens
 
 OBJECTIVE = "descriptions"  # never trained on
 SMALL = ModelConfig(width=48, layers=2, heads=2, experts=4, experts_per_token=2, expert_width=64)

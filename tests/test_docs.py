@@ -25,7 +25,8 @@ from mixopt.pipelines.cli import app
 from mixopt.pipelines.study import schema
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS
-from mixopt.study.settings import Pruner, load_study
+from mixopt.study.sections import Pruner
+from mixopt.study.settings import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -41,7 +41,7 @@ class CorpusError(MixoptError):
 
 
 class StudyError(MixoptError, ValueError):
-    """The study file is not valid, or differs from the settings its folder is frozen to.
+    """The study file is not valid, or differs from the locked settings of its folder.
 
     A ValueError as well, so that pydantic collects it with the place where it was raised.
     """

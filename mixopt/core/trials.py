@@ -274,11 +274,11 @@ class TrialResult:
             metrics=dict(values["metrics"]),
             curve=tuple(CurvePoint(**point) for point in values["curve"]),
             cost=Cost(**values["cost"]),
-            loads={name: tuple(load) for name, load in values.get("loads", {}).items()},
-            environment=dict(values.get("environment", {})),
-            entropies=dict(values.get("entropies", {})),
-            dropped=dict(values.get("dropped", {})),
-            expected={m: (float(a), float(b)) for m, (a, b) in values.get("expected", {}).items()},
+            loads={name: tuple(load) for name, load in values["loads"].items()},
+            environment=dict(values["environment"]),
+            entropies=dict(values["entropies"]),
+            dropped=dict(values["dropped"]),
+            expected={m: (float(a), float(b)) for m, (a, b) in values["expected"].items()},
         )
 
 
@@ -315,7 +315,7 @@ class Outcome:
             None if result is None else TrialResult.from_json(result),
             None if failure is None else Failure(failure),
             str(values["message"]),
-            bool(values.get("pruned", False)),  # markers of before there was pruning
+            bool(values["pruned"]),
         )
 
 

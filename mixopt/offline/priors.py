@@ -24,7 +24,7 @@ from mixopt.core.trials import TrialTable
 from mixopt.io.yaml_lines import Document, Place
 from mixopt.offline.layouts import listed
 from mixopt.offline.sheets import parse_count
-from mixopt.study.settings import Linear, Section, Share, Tokens
+from mixopt.study.sections import Linear, Section, Share, Tokens
 
 SAFE_EPOCHS = 4.0  # repeating data this often costs next to nothing (2305.16264)
 

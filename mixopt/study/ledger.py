@@ -274,7 +274,7 @@ class Ledger:
         self._keep(COHORTS, [*before, *map(list, cohorts)])
 
     def rounds(self) -> dict[int, Round]:
-        """Number → the round of proposals, of those asked for since rounds are recorded."""
+        """Number → round of proposals."""
         return {r.number: r for r in map(Round.from_json, self._kept(ROUND))}
 
     def keep_round(self, asked: Round) -> None:

@@ -29,7 +29,7 @@ PROMOTION: dict[str, Kind] = {
 
 
 def read_settings(home: Path) -> dict[str, Any]:
-    """The settings that the study is frozen to; empty before its first run."""
+    """The study's locked settings; empty before its first run."""
     return read_object(home / "study.json")
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
 from mixopt.search import proposers
+from mixopt.study.locked import has_begun
 from mixopt.study.settings import Study
 
 
@@ -22,7 +23,7 @@ def check(study: Study, corpus: Corpus) -> None:
     space = study.mixture_space(corpus)
     check_search(study)
     check_promotion(study, corpus)
-    if not study.begun:
+    if not has_begun(study):
         study.first_swarm(space)
 
 

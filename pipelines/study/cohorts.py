@@ -139,7 +139,7 @@ class Packing:
         ]
 
     def _adopt(self, trials: Sequence[Trial]) -> None:
-        """Take over what was begun before the ledger kept cohorts: of that the folder tells."""
+        """Take cohorts that only the folder knows into the ledger: a lost ledger begins anew."""
         packed = {n for cohort in self._ledger.cohorts() for n in cohort}
         loose = {t.number: t for t in trials if t.number not in packed}
         told = [own for own in read_cohorts(self.home).values() if packed.isdisjoint(own)]

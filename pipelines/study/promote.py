@@ -28,7 +28,8 @@ from mixopt.pipelines.study.session import Session
 from mixopt.proxies.job import Job
 from mixopt.study.model import study_model
 from mixopt.study.records import read_result
-from mixopt.study.settings import Promote, digest
+from mixopt.study.sections import Promote
+from mixopt.study.settings import digest
 from mixopt.workers.proxy_task import Work, finished
 
 RESULT = "result.json"
@@ -139,19 +140,10 @@ def _is_whole(model: Path, kept: Any) -> bool:
 
 
 def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
-    """Where the promotion lives: the same whatever the recipe's harmless settings are.
-
-    Folders begun earlier are named by these too.
-    """
-
-    def named(asked: Promote) -> Path:
-        what = [asked.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
-        return session.home / "promotion" / digest([*what, session.study.seed])
-
-    earlier = named(settings)
-    if earlier.exists():
-        return earlier
-    return named(settings.model_copy(update={"recipe": settings.recipe.canonical()}))
+    """The promotion's folder; its name is a hash of all that the promoted model depends on."""
+    canonical = settings.model_copy(update={"recipe": settings.recipe.canonical()})
+    what = [canonical.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
+    return session.home / "promotion" / digest([*what, session.study.seed])
 
 
 def _stages(job: Promotion) -> dict[str, Any]:

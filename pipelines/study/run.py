@@ -21,7 +21,8 @@ from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
 from mixopt.study.ledger import refuse_lost
-from mixopt.study.settings import Study, load_study, require_begun
+from mixopt.study.locked import require_begun
+from mixopt.study.settings import Study, load_study
 
 Step = Literal["search", "select", "promote", "run"]
 WHOLE = {

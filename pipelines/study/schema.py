@@ -21,8 +21,10 @@ from pydantic_core import core_schema
 
 import mixopt
 from mixopt.core.formatting import count
+from mixopt.study.locked import FREE, may_change
 from mixopt.study.named import OWN_PATTERN
-from mixopt.study.settings import FREE, Study, may_change, parse_tokens, short_task
+from mixopt.study.sections import parse_tokens, short_task
+from mixopt.study.settings import Study
 
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
 PAGE_FILE = Path(mixopt.__file__).parents[1] / "docs" / "study.md"
@@ -148,9 +150,9 @@ Token counts may be written `600000`, `6_000`, `600k`, `1.5M`, `20B` or `1e12`.
 
 ## What may change
 
-The first run freezes all settings that trainings depend on in `study.json` of the study folder; a
-later run with others is refused, and told which. The tables say of each key whether it may change
-once a study has begun.
+The first run locks all settings that trainings depend on: it keeps them in `study.json` of the
+study folder, and a later run with other values is refused and shown the differences. The tables say
+of each key whether it may change once a study has begun.
 
 - Proposer, surrogate, batch and number of rounds count for the rounds that were not asked for yet.
   A round that was interrupted goes on as it was asked for. The ledger keeps what each round and
@@ -279,3 +281,7 @@ def main() -> None:
     SCHEMA_FILE.write_text(schema_text())
     PAGE_FILE.write_text(study_page())
     print(f"wrote {SCHEMA_FILE.name} and {PAGE_FILE.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -54,8 +54,6 @@ def _batch(session: Session, number: int) -> list[Trial]:
     before = [t for t in trials if t.spec.round < number]
     batch = [t for t in trials if t.spec.round == number]
     asked = session.ledger.rounds().get(number)
-    if asked is None and batch:  # of a study begun before rounds were recorded
-        return batch
     if asked is None:
         session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
         asked = propose(session, before, number)
@@ -73,14 +71,12 @@ def require_complete(session: Session) -> None:
     """
     study = session.study
     trials = search_trials(session.ledger.trials())
-    there, ended = (
-        Counter(t.spec.round for t in part) for part in (trials, [t for t in trials if t.ended])
-    )
+    ended = Counter(t.spec.round for t in trials if t.ended)
     rounds = session.ledger.rounds()
     asked = [len(design_specs(session))]
     for number in range(1, study.search.rounds + 1):
         known = rounds.get(number)
-        asked.append(len(known.specs) if known else there[number] or study.search.batch)
+        asked.append(len(known.specs) if known else study.search.batch)
     missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
     if missing:
         raise StudyError(

@@ -2,7 +2,7 @@
 
 Everything durable is under `study.home`:
 
-    study.json        the settings that this folder is frozen to
+    study.json        the locked settings: those that trainings depend on
     identity.json     the folder's id, which its ledger and its MLflow runs carry
     driver.lock       who works on it now
     ledger.db         the ledger (unless the study file names another storage)
@@ -46,7 +46,8 @@ from mixopt.pipelines.views.wording import command
 from mixopt.proxies.job import Job
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
-from mixopt.study.settings import FROZEN, Study, digest, freeze, load_study
+from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.settings import Study, digest, load_study
 from mixopt.workers.cluster import Resources, connect
 from mixopt.workers.cluster import slots as cluster_slots
 from mixopt.workers.proxy_task import Work
@@ -250,9 +251,9 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
         prepared = study.prepare_tasks(corpus, study.home / "tasks")
         tasks = {name: str(path) for name, path in prepared.items()}
-        if not (study.home / FROZEN).exists():  # deleted, of trials with other settings?
+        if not (study.home / LOCKED).exists():  # deleted, of trials with other settings?
             claim(study.home, study.binding(corpus))
-        freeze(study, corpus)
+        lock_settings(study, corpus)
         owner = claim(study.home, study.binding(corpus))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
         tracker = Tracker.open(study, owner, on_warning=display.warn)

@@ -43,7 +43,8 @@ from mixopt.pipelines.views.wording import (
 )
 from mixopt.study import records
 from mixopt.study.frames import objective_value
-from mixopt.study.settings import Study, require_begun
+from mixopt.study.locked import require_begun
+from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.diagnostics import OutOfFold
 

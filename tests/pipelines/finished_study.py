@@ -20,7 +20,8 @@ from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
 from mixopt.study.identity import Identity, claim
 from mixopt.study.ledger import Ledger
-from mixopt.study.settings import Study, freeze, load_study
+from mixopt.study.locked import lock_settings
+from mixopt.study.settings import Study, load_study
 
 TOKENS = {
     "arithmetic": 150_000,
@@ -49,7 +50,7 @@ def write_study(folder: Path, name: str = "tiny") -> Study:
     if not (folder / "corpus").exists():
         write_corpus(folder / "corpus")
     study = load_study(folder / "study.yaml")
-    freeze(study, Corpus.open(folder / "corpus"))
+    lock_settings(study, Corpus.open(folder / "corpus"))
     return study
 
 

@@ -13,7 +13,8 @@ from mixopt.core.trials import Fidelity, Role, TrialSpec
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
-from mixopt.study.settings import freeze, load_study
+from mixopt.study.locked import lock_settings
+from mixopt.study.settings import load_study
 
 STUDY = """\
 name: pinned
@@ -56,6 +57,6 @@ def test_a_studys_hash_and_locked_settings(tmp_path: Path, text_corpus: Corpus) 
     path.write_text(STUDY.format(corpus=text_corpus.path))
     study = load_study(path)
     assert study.training_hash(text_corpus) == "6e74aed02b73ff80"
-    freeze(study, text_corpus)
+    lock_settings(study, text_corpus)
     locked = (study.home / "study.json").read_bytes().replace(text_corpus.hash.encode(), b"hash")
     assert hashlib.sha256(locked).hexdigest()[:16] == "1912141ac68b4457"

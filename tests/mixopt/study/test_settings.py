@@ -1,6 +1,5 @@
 """The study file: what is left out has a value, what is wrong is named with its line and fix."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from mixopt.core.errors import StudyError
-from mixopt.corpus.build import build_corpus
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
-from mixopt.study.settings import Study, digest, freeze, load_study, parse_tokens
-from tests.conftest import write_sources
+from mixopt.study.sections import parse_tokens
+from mixopt.study.settings import Study, load_study
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
 
@@ -124,139 +122,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_study(tmp_path / "absent.yaml")
 
 
-def frozen(folder: Path, corpus: Corpus, more: str = "") -> None:
-    text = f"name: demo\ncorpus: {corpus.path}\nobjective:\n  notes: 1\n{more}"
-    freeze(load_study(study_file(folder, text)), corpus)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        "search:\n  rounds: 9\n",
-        "select:\n  seeds: 9\n",
-        "ray:\n  cpus_per_trial: 2\n",
-        "mlflow:\n  experiment: other\n",
-        "promote:\n  seed_tokens: 1k\n",
-        "search: {surrogate: gp, proposer: random, batch: 9}\n",
-        "select: {rule: successive-rejects, confidence: 0.6}\n",
-        "proxy:\n  recipe: {micro_batches: 2, checkpoint_seconds: 5}\n",
-    ],
-)
-def test_what_alters_no_training_may_change_later(
-    tmp_path: Path, text_corpus: Corpus, more: str
-) -> None:
-    frozen(tmp_path, text_corpus)
-    frozen(tmp_path, text_corpus, more=more)
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        ("seed: 1\n", "seed: was 0, is 1"),
-        ("proxy:\n  tokens: 1M\n", "proxy.tokens: was 600000, is 1000000"),
-        ("promote:\n  tokens: 1M\n", "budget: was 600000, is 1000000"),
-        ("search:\n  trials: 9\n", "search.trials: was 16, is 9"),
-    ],
-)
-def test_what_alters_trainings_is_refused_with_the_difference(
-    tmp_path: Path, text_corpus: Corpus, more: str, said: str
-) -> None:
-    frozen(tmp_path, text_corpus)
-    with pytest.raises(StudyError, match=said):
-        frozen(tmp_path, text_corpus, more=more)
-
-
-def weighing(folder: Path, corpus: Corpus, objective: str, share: str = "0.06") -> None:
-    text = f"name: demo\ncorpus: {corpus.path}\nobjective: {{{objective}}}\n"
-    text += f"proxy:\n  recipe: {{evaluation_share: {share}}}\n"
-    freeze(load_study(study_file(folder, text)), corpus)
-
-
-def test_weights_may_change_but_not_what_is_weighed(tmp_path: Path, text_corpus: Corpus) -> None:
-    weighing(tmp_path, text_corpus, "notes: 1, law: 1")
-    weighing(tmp_path, text_corpus, "bpb/law: 3, notes: 1, code: 0")
-    for other in ("notes: 1", "notes: 1, law: 0", "notes: 1, law: 1, code: 1"):
-        with pytest.raises(StudyError, match=r"objective: .* evaluated depends on which"):
-            weighing(tmp_path, text_corpus, other)
-
-
-def test_metrics_may_change_where_all_are_evaluated_alike(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    weighing(tmp_path, text_corpus, "notes: 1", share="null")
-    weighing(tmp_path, text_corpus, "law: 1, code: 1", share="null")
-
-
-def test_a_folder_that_keeps_the_objective_itself_is_bound_to_its_metrics(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    weighing(tmp_path, text_corpus, "notes: 1, law: 2")
-    path = tmp_path / "demo" / "study.json"
-    before = json.loads(path.read_text())
-    del before["metrics"]
-    earlier = {"objective.notes": 1.0, "objective.law": 2.0, "search.batch": 4}
-    path.write_text(json.dumps(before | earlier))
-    weighing(tmp_path, text_corpus, "notes: 2, law: 1")
-    with pytest.raises(StudyError, match=r"weighs bpb/notes, at first it weighed bpb/law, bpb/no"):
-        weighing(tmp_path, text_corpus, "notes: 1")
-
-
-def harmless(folder: Path, corpus: Corpus, seconds: int) -> Study:
-    recipe = f"{{micro_batches: 2, checkpoint_seconds: {seconds}}}"
-    text = f"name: demo\ncorpus: {corpus.path}\nobjective: {{notes: 1}}\n"
-    return load_study(study_file(folder, f"{text}proxy:\n  recipe: {recipe}\n"))
-
-
-def test_settings_that_change_no_result_are_no_part_of_a_trainings_identity(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    hashes = {harmless(tmp_path, text_corpus, s).training_hash(text_corpus) for s in (5, 9)}
-    (tmp_path / "demo.yaml").write_text(LEAST)
-    hashes.add(load_study(tmp_path / "demo.yaml").training_hash(text_corpus))
-    assert len(hashes) == 1
-
-
-def test_a_folder_whose_identity_was_made_of_the_whole_recipe_keeps_it(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    study = harmless(tmp_path, text_corpus, 5)
-    whole = {
-        "model": dataclasses.asdict(study.proxy_model(text_corpus)),
-        "recipe": dataclasses.asdict(study.proxy.recipe),
-        "limits": study.token_limits(text_corpus),
-    }
-    freeze(study, text_corpus)
-    path = study.home / "study.json"
-    earlier = {"proxy.recipe.micro_batches": 2, "proxy.recipe.checkpoint_seconds": 5.0}
-    path.write_text(json.dumps(json.loads(path.read_text()) | earlier))
-    for seconds in (5, 9):
-        again = harmless(tmp_path, text_corpus, seconds)
-        freeze(again, text_corpus)
-        assert again.training_hash(text_corpus) == digest(whole)
-
-
-def test_other_text_in_the_same_corpus_folder_is_refused(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    frozen(tmp_path, text_corpus)
-    other = build_corpus(write_sources(tmp_path / "text", seed=1), tmp_path / "other")
-    with pytest.raises(StudyError, match="corpus hash: was"):
-        frozen(tmp_path, other)
-
-
-def test_a_study_begun_before_a_setting_existed_goes_on_with_what_it_meant_then(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    frozen(tmp_path, text_corpus)
-    file = tmp_path / "demo" / "study.json"
-    settings = json.loads(file.read_text())
-    del settings["space.kl_penalty"]
-    file.write_text(json.dumps(settings))
-    frozen(tmp_path, text_corpus)
-    with pytest.raises(StudyError, match=r"space.kl_penalty: was 0\.0, is 0\.1"):
-        frozen(tmp_path, text_corpus, more="space: {kl_penalty: 0.1}\n")
-
-
 def study_with_tasks(folder: Path, corpus: Corpus, objective: str, tasks: str) -> Study:
     text = f"name: demo\ncorpus: {corpus.path}\nobjective: {{{objective}}}\ntasks: {{{tasks}}}\n"
     return load_study(study_file(folder, text))
@@ -294,33 +159,6 @@ def test_an_objective_may_weigh_only_metrics_that_there_are(
 def test_a_task_whose_name_is_no_name_is_refused(tmp_path: Path, text_corpus: Corpus) -> None:
     with pytest.raises(StudyError, match=r"study.yaml:4.*not 'a/b'"):
         study_with_tasks(tmp_path, text_corpus, "law: 1", "a/b: exam.jsonl")
-
-
-def test_other_questions_are_another_study(tmp_path: Path, text_corpus: Corpus) -> None:
-    write_task(tmp_path, " holds")
-    study = study_with_tasks(tmp_path, text_corpus, "law: 1", "exam: exam.jsonl")
-    freeze(study, text_corpus)
-    before = study.training_hash(text_corpus)
-    freeze(study, text_corpus)
-    write_task(tmp_path, " holds", " applies")
-    assert study.training_hash(text_corpus) != before
-    with pytest.raises(StudyError, match=r"tasks.exam hash: was"):
-        freeze(study, text_corpus)
-
-
-def test_a_folder_begun_before_there_were_tasks_goes_on(
-    tmp_path: Path, text_corpus: Corpus
-) -> None:
-    more = "proxy:\n  recipe: {evaluation_share: null}\n"
-    frozen(tmp_path, text_corpus, more)
-    path = tmp_path / "demo" / "study.json"
-    before = json.loads(path.read_text())
-    assert not [key for key in before if key.startswith("tasks")]
-    del before["proxy.recipe.evaluation_share"]
-    path.write_text(json.dumps(before))
-    frozen(tmp_path, text_corpus, more)
-    with pytest.raises(StudyError, match=r"evaluation_share: was None, is 0.06"):
-        frozen(tmp_path, text_corpus)
 
 
 @pytest.mark.parametrize("section", ["proxy", "promote"])

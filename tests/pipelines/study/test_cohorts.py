@@ -188,7 +188,7 @@ def test_smaller_cohorts_are_for_those_that_have_not_begun(tmp_path: Path) -> No
     assert numbers(swarm.form(most=3)) == [[0, 1, 2], [3], [4], [5]]
 
 
-def test_what_was_begun_before_the_ledger_kept_cohorts_goes_on(tmp_path: Path) -> None:
+def test_a_new_ledger_takes_cohorts_that_have_begun_from_the_folder(tmp_path: Path) -> None:
     before = Swarm(tmp_path, [100] * 6)
     files.write_json(tmp_path / "cohorts" / "0000-0002" / COHORT, {"trials": [0, 2]})
     files.write_bytes(trial_folder(tmp_path, 1) / CHECKPOINT, b"steps")

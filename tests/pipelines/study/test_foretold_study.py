@@ -17,7 +17,8 @@ from mixopt.pipelines.study.promote import Promotion, predicted
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.report import write_report
-from mixopt.study.settings import Promote, load_study
+from mixopt.study.sections import Promote
+from mixopt.study.settings import load_study
 from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]

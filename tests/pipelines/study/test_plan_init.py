@@ -24,6 +24,7 @@ from mixopt.pipelines.study.plan import Room, Step, planned_flops, rate_advice, 
 from mixopt.pipelines.study.session import open_session
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS
+from mixopt.study.locked import has_begun
 from mixopt.study.settings import Study, load_study
 from tests.conftest import write_sources
 from tests.pipelines.whole_study import STEP, write_study
@@ -266,7 +267,7 @@ def test_a_study_that_was_refused_for_its_tasks_opens_once_they_are_corrected(
         pass
     tasks.write_text('{"context": "Two and two are", "continuation": " four"}\n')
     with open_session(file) as session:
-        assert session.study.begun
+        assert has_begun(session.study)
 
 
 @pytest.mark.parametrize(("settings", "said"), REFUSED)

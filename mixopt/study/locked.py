@@ -1,0 +1,135 @@
+"""Locked settings: those that trainings depend on, kept in the study's folder by the first run.
+
+A later run with another value is refused and shown the difference, so that all trials of a folder
+compare. `may_change` says which settings are not locked.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mixopt.core.errors import StudyError
+from mixopt.core.recipe import HARMLESS
+from mixopt.corpus.shards import Corpus
+from mixopt.io import files
+from mixopt.io.trial_files import trial_folder
+from mixopt.study.settings import Study
+
+LOCKED = "study.json"  # in a study folder
+METRICS = "metrics"  # key there: the objective's metrics, where trainings depend on them
+
+# What may change between two runs of one study, because no training depends on it: where it runs
+# and is shown, how the next round is proposed, how finalists are judged, and what is promoted (the
+# name of a promotion's folder is a hash of its settings). Of the objective only the weights may
+# change (see `lock_settings`).
+FREE = (
+    *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "select"),
+    *("search.rounds", "search.batch", "search.proposer", "search.surrogate", "space.budget"),
+    *(f"proxy.recipe.{name}" for name in HARMLESS),
+)
+
+
+def may_change(key: str) -> bool:
+    """Whether the setting `key` may change in a study that has begun.
+
+    >>> may_change("search.batch"), may_change("search.trials")
+    (True, False)
+    """
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def has_begun(study: Study) -> bool:
+    """Whether the study's folder holds locked settings or trials."""
+    return (study.home / LOCKED).exists() or trial_folder(study.home, 0).parent.exists()
+
+
+def require_begun(study: Study, first: str = "") -> None:
+    """Refuse what needs the folder of a study that has begun, without making one.
+
+    Args:
+        study: the study that is asked about.
+        first: the command to run first; `mixopt run` if empty.
+
+    Raises:
+        StudyError: the study has not begun.
+    """
+    if not has_begun(study):
+        raise StudyError(
+            f"study {study.name!r} has not begun: {study.home} is no folder of a study",
+            where=str(study.path),
+            hint=f"Run `{first or shlex.join(['mixopt', 'run', str(study.path)])}` first",
+        )
+
+
+def lock_settings(study: Study, corpus: Corpus) -> None:
+    """Write the settings that trainings depend on to the study's folder, or compare them with it.
+
+    Raises:
+        StudyError: a locked setting differs; the message shows both values.
+        FileError: the folder's settings cannot be read.
+    """
+    settings = _settings_to_lock(study, corpus)
+    path = study.home / LOCKED
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, settings)
+        return
+    locked = _read_locked(path)
+    _refuse_other_metrics(study, settings, locked)
+    compared = (settings.keys() | locked.keys()) - {METRICS}
+    changed = [key for key in compared if settings.get(key) != locked.get(key)]
+    if changed:
+        lines = "".join(
+            f"\n  {key}: was {locked.get(key)!r}, is {settings.get(key)!r}"
+            for key in sorted(changed)
+        )
+        raise StudyError(
+            f"locked settings differ from those this study was begun with:{lines}",
+            where=str(study.path),
+            hint=f"Put them back, or give the study another name ({study.home} keeps its trials)",
+        )
+
+
+def _settings_to_lock(study: Study, corpus: Corpus) -> dict[str, Any]:
+    """Settings by dotted key, with hashes of the corpus and the tasks that they name."""
+    values = _flat(study.model_dump(mode="json", exclude=None if study.tasks else {"tasks"}))
+    settings = {key: value for key, value in values.items() if not may_change(key)}
+    settings |= {"budget": study.budget, "corpus hash": corpus.hash}
+    settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(corpus).items()}
+    if study.proxy.recipe.evaluation_share is not None:
+        settings[METRICS] = sorted(study.mixture_objective().metrics)
+    return settings
+
+
+def _flat(values: Any, at: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with keys joined by dots."""
+    if isinstance(values, dict) and values:
+        return {k: v for key, sub in values.items() for k, v in _flat(sub, f"{at}.{key}").items()}
+    return {at.removeprefix("."): values}
+
+
+def _refuse_other_metrics(study: Study, settings: dict[str, Any], locked: dict[str, Any]) -> None:
+    """Refuse an objective of other metrics where trainings depend on which it weighs.
+
+    Raises:
+        StudyError: it weighs other metrics than the locked ones.
+    """
+    if METRICS in settings and METRICS in locked and settings[METRICS] != locked[METRICS]:
+        raise StudyError(
+            f"the objective weighs {', '.join(settings[METRICS])}; the locked settings weigh "
+            f"{', '.join(locked[METRICS])}. With proxy.recipe.evaluation_share, how much text of "
+            "each domain is evaluated depends on which are weighed, so trials would not compare",
+            where=f"{study.path}: objective",
+            hint="Change weights other than 0 only, or give the study another name; a study begun "
+            "with `evaluation_share: null` may weigh other metrics later",
+        )
+
+
+def _read_locked(path: Path) -> dict[str, Any]:
+    return files.read_json(
+        path,
+        files.an_object,
+        hint="Restore it, or delete it: the next run locks the study file's settings as they are",
+    )

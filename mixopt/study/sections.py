@@ -1,0 +1,236 @@
+"""The sections of a study file: what each setting means, its default and its range."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from mixopt import surrogates
+from mixopt.core.errors import StudyError
+from mixopt.core.recipe import Recipe
+from mixopt.models.config import ModelConfig
+from mixopt.models.upcycling import UPCYCLERS
+from mixopt.search import designs, proposers
+from mixopt.search.pruning import FEWEST
+from mixopt.study.named import Registered
+
+SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+def parse_tokens(value: Any) -> Any:
+    """A token count: a number, or text such as `600k`, `1.5M`, `20B`, `6_000`."""
+    if isinstance(value, str):
+        found = re.fullmatch(
+            r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower()
+        )
+        if not found:
+            raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
+        count = float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1)
+        return round(count) if math.isfinite(count) else count  # pydantic refuses what is not
+    return value
+
+
+def _short_counts(recipe: Any) -> Any:
+    """A recipe's token counts may be written short too."""
+    if not isinstance(recipe, dict):
+        return recipe
+    return {k: parse_tokens(v) if k.endswith("_tokens") else v for k, v in recipe.items()}
+
+
+Training = Annotated[Recipe, BeforeValidator(_short_counts)]
+Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the study file: unknown keys are errors, numbers finite, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _without_vocabulary(model: ModelConfig) -> ModelConfig:
+    """A shape as a study file gives it: the vocabulary is the corpus' own."""
+    if model.vocab_size:
+        raise StudyError(
+            "the vocabulary is that of the corpus", where="vocab_size", hint="Leave it out"
+        )
+    return model
+
+
+Shape = Annotated[ModelConfig, AfterValidator(_without_vocabulary)]
+
+
+class Linear(Section):
+    """A linear constraint: the weighted sum of mixture weights is at most `at_most`."""
+
+    weights: dict[str, float]
+    """Domain → factor; 0 for those left out."""
+    at_most: float
+    """What the weighted sum may not exceed."""
+
+
+class Space(Section):
+    """Where the mixture may move."""
+
+    bounds: dict[str, tuple[Share, Share]] = {}
+    """Least and largest weight of a domain; [0, 1] where nothing is said."""
+    max_epochs: float | None = Field(default=4.0, gt=0)
+    """How often the promoted run may see a domain; null: no limit (4 is safe, 2305.16264)."""
+    budget: Tokens | None = None
+    """Tokens of the run that the mixture is for; null takes those of `promote`."""
+    linear: list[Linear] = []
+    """Further constraints, such as: web and code together at most .7."""
+    kl_penalty: float = Field(default=0.0, ge=0)
+    """Bits per byte that a nat of KL(mixture || natural) costs a proposal and the optimum."""
+
+
+class Proxy(Section):
+    """The small models that are trained to learn about mixtures."""
+
+    model: Shape = ModelConfig()
+    recipe: Training = Recipe()
+    tokens: Tokens = 600_000
+    """Training tokens of one proxy."""
+    simulate_repetition: bool = True
+    """Cut each domain so that a proxy repeats it as often as the promoted run would."""
+
+    @property
+    def tokens_each(self) -> int:
+        """Training tokens of one training."""
+        return self.tokens
+
+
+class Pruner(Section):
+    """Stops trials that will hardly beat the best one so far, by their learning curves.
+
+    It goes by what was known before a trial's round. The first `startup_trials` of the first swarm,
+    the natural mixture, its repeats and selection's runs are never pruned. What a pruned trial cost
+    is counted, and proposers do not ask for its mixture again. The surrogates `gp` and
+    `effective-data` learn from what it would have come to, the less the less sure that is; `auto`
+    chooses between these two, and any other leaves it out.
+    """
+
+    chance: float = Field(default=0.05, gt=0, lt=0.5)
+    """Stop a trial whose chance to end below the best one so far is less than this."""
+    startup_trials: int = Field(default=8, ge=FEWEST)
+    """Trials of the first swarm that are trained to their end, before its others begin."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a training before which it is not stopped."""
+
+
+class Search(Section):
+    """How the swarm is chosen."""
+
+    design: Annotated[str, Registered("design", designs.DESIGNS, own=False)] = "dirichlet"
+    """First swarm: `dirichlet` is around the natural mixture (2407.01492), `sobol` even over the
+    space, `d-optimal` the most informative, `vertices` the extremes."""
+    trials: int = Field(default=16, ge=3)
+    """Trials of the first swarm, the natural and the uniform mixture among them."""
+    rounds: int = Field(default=2, ge=0)
+    """Rounds of proposals after it. Raised later, the study goes on."""
+    batch: int = Field(default=4, ge=1)
+    """Trials per round."""
+    proposer: Annotated[str, Registered("proposer", proposers.KNOWN)] = "bayes"
+    """What chooses the mixtures of a round."""
+    surrogate: Annotated[str, Registered("surrogate", surrogates.KNOWN)] = "auto"
+    """What models the metrics; `auto` takes the best in cross-validation."""
+    repeats: int = Field(default=2, ge=0)
+    """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
+    pruner: Pruner | None = None
+    """Stop trials that will hardly beat the best one so far; null trains all to their end."""
+
+
+class Select(Section):
+    """How the finalists are compared, and what the gate asks for."""
+
+    rule: Literal["repeat", "successive-rejects"] = "repeat"
+    """Every candidate with every seed, or Successive Rejects (1605.09004) over fresh seeds."""
+    seeds: int = Field(default=3, ge=2)
+    """Fresh seeds per candidate (successive rejects: on average). More of them is a new look."""
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """1 - confidence bounds the rate of false promotions over candidates and looks."""
+    looks: int = Field(default=1, ge=1, le=5)
+    """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
+
+
+class Promote(Section):
+    """The full upcycling run of the selected mixture."""
+
+    upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
+    """How the dense models become one mixture of experts."""
+    model: Shape = ModelConfig()
+    """Shape of the promoted model; its experts become the branched domain models."""
+    recipe: Training = Recipe()
+    seed_tokens: Tokens = 600_000
+    """Tokens of the dense seed model, on the natural mixture."""
+    expert_tokens: Tokens = 200_000
+    """Tokens of each dense domain expert branched from it."""
+    tokens: Tokens = 600_000
+    """Tokens of the upcycled model, on the selected mixture."""
+    name: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    """Registered model name in MLflow, without / and :; null takes the study's name."""
+
+    @property
+    def tokens_each(self) -> int:
+        """Training tokens of one training, the mean over the stages."""
+        experts = self.model.experts
+        together = self.seed_tokens + experts * self.expert_tokens + self.tokens
+        return together // (experts + 2)
+
+
+def without_spaces(url: str | None) -> str | None:
+    """`url`, if it holds no white space: a password could not be told from text, and be shown.
+
+    Raises:
+        ValueError: it does.
+    """
+    if url is not None and re.search(r"\s", url):
+        raise ValueError("a URL holds no spaces; write %20 for each")
+    return url
+
+
+class Mlflow(Section):
+    """Where runs are shown. A view: it may be down, moved or rebuilt (`mixopt sync`)."""
+
+    uri: str | None = None
+    """Tracking server or database; null is MLFLOW_TRACKING_URI, else SQLite in the study folder."""
+    experiment: str = "mixopt"
+    """MLflow experiment that holds the runs."""
+    enabled: bool = True
+    """false shows nothing in MLflow."""
+
+    _uri_without_spaces = field_validator("uri")(without_spaces)
+
+
+class Ray(Section):
+    """Where trials run."""
+
+    address: str | None = None
+    """`local` starts Ray here; null lets Ray find its cluster (RAY_ADDRESS), or start one."""
+    cpus_per_trial: float = Field(default=1, gt=0)
+    """CPU cores that one training asks of Ray; also its threads."""
+    gpus_per_trial: float = Field(default=0, ge=0)
+    """GPUs that one training asks of Ray; a fraction lets several share one."""
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Trials trained as one, as packed when added: at most so many; `auto` measures the fastest."""
+    attempts: int = Field(default=4, ge=1)
+    """Attempts before a trial that lost its worker stops the study, or its memory, fails."""
+
+
+def short_task(value: Any) -> Any:
+    """A task may be written as its path alone."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+class TaskFile(Section):
+    """A file of questions, scored in bits per byte of their right answers (docs/tasks.md)."""
+
+    path: str
+    """JSONL file, relative to the study file; without a limit it may be said in place of all."""
+    limit: int | None = Field(default=None, ge=1)
+    """Questions taken, evenly spread over the file; null takes all."""
