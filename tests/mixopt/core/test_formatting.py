@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixopt.core.formatting import count, plus_minus, with_error
-from mixopt.study.settings import parse_tokens
+from mixopt.study.sections import parse_tokens
 
 
 @pytest.mark.parametrize(
