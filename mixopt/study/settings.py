@@ -287,7 +287,7 @@ class Study(Section):
         least = self.proxy.recipe.sequence_length
         return {name: max(least, int(n * share)) for name, n in corpus.tokens.items()}
 
-    def first_swarm(self, space: MixtureSpace) -> list[Mixture]:
+    def initial_design(self, space: MixtureSpace) -> list[Mixture]:
         """The mixtures of the design, before repeats.
 
         Raises:

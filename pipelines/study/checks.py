@@ -24,7 +24,7 @@ def check(study: Study, corpus: Corpus) -> None:
     check_search(study)
     check_promotion(study, corpus)
     if not has_begun(study):
-        study.first_swarm(space)
+        study.initial_design(space)
 
 
 def kept_domains(study: Study) -> tuple[str, ...]:

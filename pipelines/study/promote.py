@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixopt.core.errors import StudyError, TrainingError
 from mixopt.core.mixture import Mixture
@@ -25,12 +25,16 @@ from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.training import Training, train
 from mixopt.proxies.job import Job
 from mixopt.study.model import study_model
 from mixopt.study.records import read_result
 from mixopt.study.sections import Promote
 from mixopt.study.settings import digest
 from mixopt.workers.proxy_task import Work, finished
+
+if TYPE_CHECKING:
+    from mixopt.workers import driver
 
 RESULT = "result.json"
 
@@ -199,60 +203,68 @@ def _stages(job: Promotion) -> dict[str, Any]:
     return _result(job, stages, upcycled, Path(last.folder))
 
 
-def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialResult]:
-    """Train `works` on the cluster; what is finished already comes from its marker."""
-    from mixopt.workers import driver
+class StageTraining(Training):
+    """A stage's training; what has ended already comes from its completion marker.
 
-    display = session.display
-    costs = {}
-    for work in works:
+    Args:
+        session: of the study.
+        work: of the stage.
+    """
+
+    def __init__(self, session: Session, work: Work) -> None:
         job = Job.from_json(work.job)
-        costs[work.key] = session.flops(job.model, job.tokens)
-    before = {work.key: finished(work) for work in works}
-    outcomes: dict[str, Outcome] = {key: done[0] for key, done in before.items() if done}
-    todo = [work for work in works if work.key not in outcomes]
-    if todo:
-        session.connect()
-    over = {key: costs[key] for key in outcomes}
-    with display.phase(label, sum(costs.values()), len(works), over):
-        for event in driver.run(todo, session.resources):
-            match event:
-                case driver.Waiting():
-                    display.warn(event.message)
-                case driver.Progressed():
-                    if event.note:
-                        display.warn(f"{event.key}: {event.note}")
-                    share = event.tokens / int(_by_key(works, event.key).job["tokens"])
-                    flops = costs[event.key] * share
-                    display.progress(event.key, flops, event.tokens_per_second)
-                case driver.Finished():
-                    outcomes[event.key] = event.outcomes[0]
-                    display.finished(event.key, costs[event.key])
-                case driver.Failed():
-                    display.warn(f"{event.key}: {event.failure}")
-                    if event.final:
-                        raise TrainingError(
-                            f"failed for good: {event.message}",
-                            where=f"{label}, {event.key}",
-                            hint="Mend the cause and run the same command again",
-                        )
-                case driver.Started():
-                    pass
-    found = []
-    for work in works:
-        outcome = outcomes[work.key]
-        if outcome.result is None:
+        flops = session.flops(job.model, job.tokens)
+        super().__init__(work, work.key, tokens=job.tokens, proxies=1, bars={work.key: flops})
+        self.flops, self._display = flops, session.display
+        ended = finished(work)
+        self.outcome: Outcome | None = ended[0] if ended else None
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep the outcome."""
+        (self.outcome,) = outcomes
+
+    def failed(self, event: driver.Failed) -> None:
+        """Say so.
+
+        Raises:
+            TrainingError: the driver does not try again.
+        """
+        self._display.warn(f"{self.label}: {event.failure}")
+        if event.final:
             raise TrainingError(
-                f"{outcome.failure}: {outcome.message}",
-                where=f"{label}, {work.key}",
+                f"failed for good: {event.message}",
+                where=f"promotion, {self.label}",
+                hint="Remove the cause and run the same command again",
+            )
+
+    @property
+    def result(self) -> TrialResult:
+        """What the stage measured.
+
+        Raises:
+            TrainingError: it has no result, such as a training that diverged.
+        """
+        assert self.outcome is not None  # asked for once it has ended
+        if self.outcome.result is None:
+            raise TrainingError(
+                f"{self.outcome.failure}: {self.outcome.message}",
+                where=f"promotion, {self.label}",
                 hint="Lower promote.recipe.learning_rate; what was trained before it is kept",
             )
-        found.append(outcome.result)
-    return found
+        return self.outcome.result
 
 
-def _by_key(works: Sequence[Work], key: str) -> Work:
-    return next(work for work in works if work.key == key)
+def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialResult]:
+    """Train `works` on the cluster, except those that have ended; the results of all."""
+    stages = [StageTraining(session, work) for work in works]
+    todo = [stage for stage in stages if stage.outcome is None]
+    if todo:
+        session.connect()
+    ended = {stage.label: stage.flops for stage in stages if stage.outcome is not None}
+    total = sum(stage.flops for stage in stages)
+    with session.display.phase(label, total, len(stages), ended):
+        train(todo, session.resources, session.display)
+    return [stage.result for stage in stages]
 
 
 def _result(

@@ -1,29 +1,32 @@
-"""The search: a first swarm, then rounds of proposals, every trial in the ledger."""
+"""The search: an initial design, then rounds of proposals, every trial in the ledger."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import Limits, Role, Trial, TrialSpec
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import Fidelity, Limits, Role, Trial, TrialSpec
 from mixopt.io import token_losses
 from mixopt.io.trial_files import read_curve, trial_folder
-from mixopt.pipelines.study.session import Session, add_missing, run_trials
+from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.search import proposers, pruning
 from mixopt.study.model import SurrogateFactory, search_trials, study_model
 from mixopt.study.rounds import Round
+from mixopt.study.settings import Study
 
 
-def design_specs(session: Session) -> list[TrialSpec]:
-    """The first swarm: the design at the study's seed, then the natural mixture's repeats."""
-    study, fidelity = session.study, session.fidelity
+def design_specs(study: Study, space: MixtureSpace, fidelity: Fidelity) -> list[TrialSpec]:
+    """The initial design at the study's seed, then the natural mixture's repeats."""
     specs = [
         TrialSpec(mixture, fidelity, study.seed, Role.DESIGN)
-        for mixture in study.first_swarm(session.space)
+        for mixture in study.initial_design(space)
     ]
     natural = specs[0].mixture
     for repeat in range(1, study.search.repeats + 1):
@@ -42,7 +45,7 @@ def search(session: Session) -> list[Trial]:
     """
     study = session.study
     check_kept(session)
-    _run_first_swarm(session)
+    _run_initial_design(session)
     for number in range(1, study.search.rounds + 1):
         run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))
     return search_trials(session.ledger.trials())
@@ -59,7 +62,8 @@ def _batch(session: Session, number: int) -> list[Trial]:
         asked = propose(session, before, number)
         session.ledger.keep_round(asked)
     if len(batch) < len(asked.specs):
-        batch = add_missing(session, asked.specs, pruning_limits(session, before))
+        limits = pruning_limits(session, before)
+        batch = add_missing(session.ledger, session.space, asked.specs, limits)
     return batch
 
 
@@ -73,7 +77,7 @@ def require_complete(session: Session) -> None:
     trials = search_trials(session.ledger.trials())
     ended = Counter(t.spec.round for t in trials if t.ended)
     rounds = session.ledger.rounds()
-    asked = [len(design_specs(session))]
+    asked = [len(design_specs(study, session.space, session.fidelity))]
     for number in range(1, study.search.rounds + 1):
         known = rounds.get(number)
         asked.append(len(known.specs) if known else study.search.batch)
@@ -114,19 +118,21 @@ def check_kept(session: Session) -> None:
         )
 
 
-def _run_first_swarm(session: Session) -> None:
+def _run_initial_design(session: Session) -> None:
     """Train the design and its repeats; with a pruner a first part goes before the rest.
 
     The limits of the rest follow from that part alone, and are written down with each trial.
     """
-    specs, pruner = design_specs(session), session.study.search.pruner
+    study, ledger, space = session.study, session.ledger, session.space
+    specs, pruner = design_specs(study, space, session.fidelity), study.search.pruner
     first = len(specs) if pruner is None else pruner.startup_trials
     if first >= len(specs):
-        run_trials(session, "first swarm", add_missing(session, specs))
+        run_trials(session, "initial design", add_missing(ledger, space, specs))
         return
-    done = run_trials(session, "first swarm, startup", add_missing(session, specs[:first]))
-    rest = add_missing(session, specs[first:], pruning_limits(session, done))
-    run_trials(session, "first swarm", rest)
+    startup = add_missing(ledger, space, specs[:first])
+    done = run_trials(session, "initial design, startup", startup)
+    rest = add_missing(ledger, space, specs[first:], pruning_limits(session, done))
+    run_trials(session, "initial design", rest)
 
 
 def pruning_limits(session: Session, before: Sequence[Trial]) -> Limits | None:
@@ -147,6 +153,7 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
     study = session.study
     kind = proposers.find(study.search.proposer)
     surrogate = SurrogateFactory(study_model(study, session.fidelity, before))
+    token_predictions = predictions(session.home, session.kept_domains)
     proposer = kind(
         space=session.space,
         objective=session.objective,
@@ -154,7 +161,7 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
         surrogate=surrogate,
         seed=study.seed,
         trial_seed=study.seed,
-        **({"predictions": predictions(session)} if kind.needs_token_losses else {}),
+        **({"predictions": token_predictions} if kind.needs_token_losses else {}),
     )
     with study.naming():
         specs = proposer.propose(before, study.search.batch)
@@ -167,15 +174,19 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
     )
 
 
-def predictions(session: Session) -> Callable[[Trial], dict[str, np.ndarray]]:
-    """From a complete trial to what its folder keeps: metric → (t,) log-probabilities of tokens.
+def predictions(home: Path, domains: Sequence[str]) -> Callable[[Trial], dict[str, np.ndarray]]:
+    """A function from a complete trial to metric → (t,) log-probabilities of its tokens.
 
-    The function raises a CheckpointError where the folder has lost them.
+    The function raises a CheckpointError where the trial's folder has lost them.
+
+    Args:
+        home: the study folder.
+        domains: the validation domains whose tokens' losses are kept.
     """
 
     def of(trial: Trial) -> dict[str, np.ndarray]:
-        kept = token_losses.read(trial_folder(session.home, trial.number) / token_losses.TOKENS)
+        kept = token_losses.read(trial_folder(home, trial.number) / token_losses.TOKENS)
         # a token that is certain may cost a rounding error less than nothing
-        return {f"bpb/{d}": np.minimum(-kept[f"loss/{d}"], 0.0) for d in session.kept_domains}
+        return {f"bpb/{d}": np.minimum(-kept[f"loss/{d}"], 0.0) for d in domains}
 
     return of

@@ -13,7 +13,8 @@ from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.io import files
 from mixopt.io.json_values import finite
-from mixopt.pipelines.study.session import Session, add_missing, run_trials
+from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.gate import (
@@ -76,7 +77,8 @@ def select(session: Session) -> dict[str, Any]:
         ]
         if not pulls and not unfinished:
             break
-        run_trials(session, "selection", [*unfinished, *add_missing(session, pulls)])
+        added = add_missing(session.ledger, session.space, pulls)
+        run_trials(session, "selection", [*unfinished, *added])
     selection.check_complete(session.ledger.trials())
     keep_looks(session, looks.take(look))  # before its verdict is known
     asked = session.study.select

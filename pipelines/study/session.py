@@ -22,42 +22,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
 
-from mixopt.core.errors import TrainingError
-from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Failure, Fidelity, Limits, Outcome, Role, Trial, TrialSpec
+from mixopt.core.trials import Fidelity, Role, Trial
 from mixopt.corpus.shards import Corpus
-from mixopt.io import files, locks
+from mixopt.io import locks
 from mixopt.io.trial_files import trial_folder
 from mixopt.models.config import ModelConfig
+from mixopt.pipelines.study import measured
 from mixopt.pipelines.study.checks import check, kept_domains
 from mixopt.pipelines.study.cohorts import Cohort, Packing
 from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
-from mixopt.pipelines.views.wording import command
 from mixopt.proxies.job import Job
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.sections import Promote, Proxy
 from mixopt.study.settings import Study, digest, load_study
 from mixopt.workers.cluster import Resources, connect
 from mixopt.workers.cluster import slots as cluster_slots
 from mixopt.workers.proxy_task import Work
 
-SETTLED_COHORT = "cohort.json"
 VERIFIED = "verified"
 LARGE_CORPUS = 4e9  # bytes that take seconds to read: then it is announced
-SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
-
-T = TypeVar("T")
 
 
 def study_resources(study: Study) -> Resources:
@@ -110,8 +104,8 @@ class Session:
         """What a training asks of the cluster."""
         return study_resources(self.study)
 
-    def recipe(self, purpose: Literal["proxy", "promote"]) -> Recipe:
-        """How proxies or promoted models are trained, with `precision: auto` settled for good.
+    def recipe(self, purpose: measured.Purpose) -> Recipe:
+        """How proxies or promoted models are trained, with `precision: auto` resolved for good.
 
         Measured on the cluster the first time; the answer is kept in the study folder. Evaluations
         are cut to what they may cost: of all proxies alike, and of all stages of a promotion, so
@@ -123,30 +117,25 @@ class Session:
         recipe = asked.recipe.affordable(asked.tokens_each, sets, len(self.weighed))
         if recipe.precision != "auto":
             return recipe
-        path = self.home / "precision.json"
-        known = _settled(path, _precisions) if path.exists() else {}
-        if purpose not in known:
-            from mixopt.workers.measured import settled
+        chosen = measured.precision(self.home, purpose, lambda: self._measure_precision(asked))
+        return dataclasses.replace(recipe, precision=chosen)
 
-            self.connect()
-            model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
-            chosen = settled(model, asked.recipe, self.resources, self.display.warn)
-            known[purpose] = chosen.precision
-            files.write_json(path, known)
-        return dataclasses.replace(recipe, precision=known[purpose])
+    def _measure_precision(self, asked: Proxy | Promote) -> measured.Precision:
+        from mixopt.workers.measured import settled
+
+        self.connect()
+        model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
+        return settled(model, asked.recipe, self.resources, self.display.warn).precision
 
     def largest_cohort(self) -> int:
         """How many trials train fastest as one: measured on the cluster the first time."""
-        path = self.home / SETTLED_COHORT
-        if not path.exists():
-            from mixopt.workers import measured
+        return measured.cohort_size(self.home, self._measure_cohort)
 
-            self.connect()
-            chosen = measured.cohort(
-                self.model, self.recipe("proxy"), self.resources, self.display.warn
-            )
-            files.write_json(path, {"proxies": chosen})
-        return _settled(path, _cohort_size)
+    def _measure_cohort(self) -> int:
+        from mixopt.workers.measured import cohort
+
+        self.connect()
+        return cohort(self.model, self.recipe("proxy"), self.resources, self.display.warn)
 
     def cohorts(self, trials: Sequence[Trial]) -> list[Cohort]:
         """The cohorts of `trials`, none of which has ended: as they were packed, then new ones.
@@ -160,7 +149,7 @@ class Session:
         if asked != "auto":
             return [*known, *self.packing.form(fresh, asked)]
         slots = cluster_slots(self.resources)
-        if len(fresh) <= slots and not (self.home / SETTLED_COHORT).exists():
+        if len(fresh) <= slots and not measured.has_cohort_size(self.home):
             return [*known, *self.packing.form(fresh, most=1)]  # nothing to measure for
         return [*known, *self.packing.form(fresh, self.largest_cohort(), slots)]
 
@@ -262,158 +251,3 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
             yield Session(
                 study, corpus, space, objective, ledger, tracker, display, stack, tasks=tasks
             )
-
-
-def _settled(path: Path, parse: Callable[[Any], T]) -> T:
-    """What was measured once for the whole study."""
-    return files.read_json(path, parse, hint="Delete it to have it measured again")
-
-
-def _precisions(values: Any) -> dict[str, Literal["auto", "fp32", "bf16"]]:
-    if not set(values.values()) <= {"fp32", "bf16"}:
-        raise ValueError("a precision that is neither fp32 nor bf16")
-    return dict(values)
-
-
-def _cohort_size(values: Any) -> int:
-    size = int(values["proxies"])
-    if size < 1:
-        raise ValueError(f"a cohort of {size}")
-    return size
-
-
-def run_trials(session: Session, label: str, specs: Sequence[Trial]) -> list[Trial]:
-    """Train the trials that are not finished, on the connected cluster, and record each as it ends.
-
-    Trials train in cohorts (`mixopt.pipelines.study.cohorts`). A cohort that is out of memory for
-    good is halved once the others have ended.
-
-    Returns:
-        The trials as the ledger has them now, all finished.
-
-    Raises:
-        CorpusError: a worker met bad data.
-        TrainingError: a worker crashed, or was lost too often.
-    """
-    todo = [t for t in specs if not t.ended]
-    cost = session.flops(session.model, session.fidelity.tokens)
-    if not todo:
-        session.display.skip(cost * len(specs))
-        return list(specs)
-    if held := [t for t in todo if t.held]:
-        raise _held(session, [t.number for t in held], held[0].message)
-    session.connect()
-    cohorts = session.cohorts(todo)
-    over = {str(t.number): cost for t in specs if t.ended}
-    with session.display.phase(label, cost * len(specs), len(specs), over):
-        while cohorts:
-            cohorts = _train(session, cohorts, cost)
-    return [session.ledger.trial(t.number) for t in specs]
-
-
-def _train(session: Session, cohorts: Sequence[Cohort], cost: float) -> list[Cohort]:
-    """Train `cohorts` and record their trials; what is left are the halves of those too large."""
-    from mixopt.workers import driver
-
-    ledger, display = session.ledger, session.display
-    by_key = {cohort.work.key: cohort for cohort in cohorts}
-    halves: list[Cohort] = []
-    for event in driver.run([cohort.work for cohort in cohorts], session.resources):
-        if isinstance(event, driver.Waiting):
-            display.warn(event.message)
-            continue
-        cohort = by_key[event.key]
-        match event:
-            case driver.Started():
-                for number in cohort.pending:
-                    ledger.start(number)
-            case driver.Progressed():
-                if event.note:
-                    display.warn(f"{_named(cohort)}: {event.note}")
-                done = cost * event.tokens / session.fidelity.tokens
-                for number in cohort.pending:
-                    each = event.tokens_per_second / len(cohort.trials)
-                    display.progress(str(number), done, each)
-            case driver.Finished(outcomes=outcomes):
-                for trial, outcome in zip(cohort.trials, outcomes, strict=True):
-                    if not trial.ended:
-                        _record(session, trial.number, outcome)
-                        display.finished(str(trial.number), cost)
-            case driver.Failed(final=True) if _too_large(cohort, event.failure):
-                halves += session.packing.halve(cohort)
-                display.warn(f"{_named(cohort)} are out of memory together: they train in halves")
-            case driver.Failed(final=True, failure=Failure.WORKER_LOST):
-                for number in cohort.pending:
-                    ledger.hold(number, event.message)
-                raise _held(session, cohort.pending, event.message)
-            case driver.Failed(final=True):
-                for number in cohort.pending:
-                    session.tracker.trial(ledger.fail(number, event.failure, event.message))
-                    display.warn(f"trial {number} failed: {event.failure}")
-            case driver.Failed():
-                for number in cohort.pending:
-                    ledger.note(number, event.message)
-                why = "its node was lost" if event.node_lost else event.failure
-                display.warn(f"{_named(cohort)}: {why}, trying again")
-    return halves
-
-
-def _held(session: Session, numbers: Sequence[int], message: str) -> TrainingError:
-    study = session.study.path
-    named = " ".join(map(str, numbers))
-    return TrainingError(
-        f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
-        where=str(trial_folder(session.home, numbers[0])),
-        hint=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
-        f"`{command('fail', study, *numbers)}` to go on without), and run the same command again",
-    )
-
-
-def _record(session: Session, number: int, outcome: Outcome) -> None:
-    if outcome.pruned and outcome.result is not None:
-        session.tracker.trial(session.ledger.prune(number, outcome.result, outcome.message))
-        session.display.say(f"trial {number} is pruned: {outcome.message}")
-        return
-    if outcome.result is not None:
-        session.tracker.trial(session.ledger.complete(number, outcome.result))
-        return
-    why = outcome.failure or Failure.CRASHED
-    session.tracker.trial(session.ledger.fail(number, why, outcome.message))
-    session.display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
-
-
-def _too_large(cohort: Cohort, failure: Failure) -> bool:
-    return failure is Failure.OUT_OF_MEMORY and len(cohort.pending) > 1
-
-
-def _named(cohort: Cohort) -> str:
-    return f"trial{'s' if len(cohort.trials) > 1 else ''} {cohort.work.key}"
-
-
-def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
-    """Whether everything is compared with the trial: it is then trained to its end.
-
-    On the natural mixture (or the nearest one that `space` holds), a repeat of it, or selection's.
-    """
-    natural = Mixture.from_array(space.domains, space.project(space.natural.array))
-    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.distance(natural) < SAME
-
-
-def add_missing(
-    session: Session, specs: Sequence[TrialSpec], limits: Limits | None = None
-) -> list[Trial]:
-    """The trials of `specs`: those that the ledger has already, and new ones for the rest.
-
-    New ones are pruned beyond `limits`, but for those that `never_pruned` names. A driver that was
-    killed between two additions adds what is missing and nothing twice.
-    """
-    known = session.ledger.trials()
-    free = {t.number: t for t in known}
-    found = []
-    for spec in specs:
-        same = next((t for t in free.values() if t.spec == spec), None)
-        if same is not None:
-            del free[same.number]
-        alone = never_pruned(spec, session.space)
-        found.append(same or session.ledger.add(spec, None if alone else limits))
-    return found

@@ -24,7 +24,8 @@ from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.cohorts import Cohort, Packing, sizes
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.search import search
-from mixopt.pipelines.study.session import add_missing, open_session, run_trials
+from mixopt.pipelines.study.session import open_session
+from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.console import Display, make_console
 from mixopt.proxies.job import Job
 from mixopt.study.identity import Identity
@@ -223,9 +224,10 @@ def test_a_study_trains_its_trials_in_cohorts_and_records_each_alone(
             mlflow={"enabled": False},
         )
         with open_session(file) as session:
-            swarm = session.study.first_swarm(session.space)
+            swarm = session.study.initial_design(session.space)
             specs = [TrialSpec(m, session.fidelity, 0) for m in swarm]
-            found[cohort] = run_trials(session, "swarm", add_missing(session, specs))
+            trials = add_missing(session.ledger, session.space, specs)
+            found[cohort] = run_trials(session, "swarm", trials)
             told = sorted(read_cohorts(session.home).values())
             assert told == {1: [], 3: [[0, 1, 2], [3, 4]]}[cohort]
     for alone, together in zip(found[1], found[3], strict=True):
@@ -301,7 +303,7 @@ def test_a_cohort_that_is_out_of_memory_is_halved_before_a_trial_fails(
     with open_session(file) as session:
         natural = session.corpus.natural
         specs = [TrialSpec(natural, session.fidelity, seed) for seed in range(3)]
-        ended = run_trials(session, "swarm", add_missing(session, specs))
+        ended = run_trials(session, "swarm", add_missing(session.ledger, session.space, specs))
     said = capsys.readouterr().out
     assert "trials 0-2 are out of memory together" in said
     assert "trials 0-1 are out of memory together" in said

@@ -15,7 +15,8 @@ from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Failure, State, TrialSpec
 from mixopt.corpus.shards import Corpus
 from mixopt.io.trial_files import CHECKPOINT
-from mixopt.pipelines.study.session import add_missing, open_session, run_trials
+from mixopt.pipelines.study.session import open_session
+from mixopt.pipelines.study.trials import add_missing, run_trials
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import RECIPE, STEP, write_study
 
@@ -47,13 +48,13 @@ def test_a_cohort_that_lost_its_worker_too_often_is_held_until_a_person_decides(
     with open_session(file) as session:
         natural = session.corpus.natural
         specs = [TrialSpec(natural, session.fidelity, seed) for seed in range(2)]
-        trials = add_missing(session, specs)
+        trials = add_missing(session.ledger, session.space, specs)
         killer = kill_the_first_worker_with_a_checkpoint(session.home)
         with pytest.raises(TrainingError, match=rf"mixopt retry {file} 0 1") as lost:
             run_trials(session, "swarm", trials)
         killer.join()
         assert ".err" in str(lost.value)
-        again = add_missing(session, specs)
+        again = add_missing(session.ledger, session.space, specs)
         assert [(t.held, t.ended) for t in again] == [(True, False)] * 2
         with pytest.raises(TrainingError, match="lost its worker"):  # at once: nothing trains
             run_trials(session, "swarm", again)
@@ -68,7 +69,8 @@ def test_a_cohort_that_lost_its_worker_too_often_is_held_until_a_person_decides(
     assert "held" not in run("status", file).out
 
     with open_session(file) as session:
-        given_up, trained = run_trials(session, "swarm", add_missing(session, specs))
+        trials = add_missing(session.ledger, session.space, specs)
+        given_up, trained = run_trials(session, "swarm", trials)
     assert (given_up.state, given_up.failure) == (State.FAILED, Failure.GIVEN_UP)
     assert trained.complete
 

@@ -20,8 +20,9 @@ from mixopt.pipelines.study.plan import show_plan
 from mixopt.pipelines.study.run import sync_study
 from mixopt.pipelines.study.search import search
 from mixopt.pipelines.study.select import select
-from mixopt.pipelines.study.session import never_pruned, open_session
+from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.study.status import show_status
+from mixopt.pipelines.study.trials import never_pruned
 from mixopt.pipelines.views.console import Display, make_console
 from mixopt.pipelines.views.report import write_report
 from mixopt.proxies.checkpoint import load_state

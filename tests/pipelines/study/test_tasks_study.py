@@ -8,7 +8,8 @@ import pytest
 from mixopt.core.errors import CorpusError, StudyError
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.search import design_specs
-from mixopt.pipelines.study.session import add_missing, open_session
+from mixopt.pipelines.study.session import open_session
+from mixopt.pipelines.study.trials import add_missing
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
 from tests.pipelines.whole_study import write_study
@@ -37,7 +38,8 @@ def test_a_trial_is_scored_on_the_studys_tasks(text_corpus: Corpus, tmp_path: Pa
     questions(tmp_path)
     file = study(tmp_path, text_corpus, objective={"task/exam": 1.0, "accuracy/exam": -1.0})
     with open_session(file) as session:
-        trial = add_missing(session, design_specs(session))[0]
+        specs = design_specs(session.study, session.space, session.fidelity)
+        trial = add_missing(session.ledger, session.space, specs)[0]
         work = session.work(trial)
         identity = work.identity
         (outcome,) = train(Job.from_json(work.job), Path(work.folder), threads=1, device="cpu")

@@ -1,0 +1,175 @@
+"""Trials of a study: added to the ledger once, trained in cohorts, recorded as each ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixopt.core.errors import TrainingError
+from mixopt.core.mixture import Mixture
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import Failure, Limits, Outcome, Role, Trial, TrialSpec
+from mixopt.io.trial_files import trial_folder
+from mixopt.pipelines.study.cohorts import Cohort
+from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.training import Training, train
+from mixopt.pipelines.views.wording import command
+from mixopt.study.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mixopt.workers import driver
+
+SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
+
+
+def add_missing(
+    ledger: Ledger,
+    space: MixtureSpace,
+    specs: Sequence[TrialSpec],
+    limits: Limits | None = None,
+) -> list[Trial]:
+    """The trials of `specs`: those that the ledger has already, and new ones for the rest.
+
+    A driver that was killed between two additions adds what is missing and nothing twice.
+
+    Args:
+        ledger: of the study.
+        space: of the study.
+        specs: what is asked for.
+        limits: new trials are pruned beyond them, except those that `never_pruned` names.
+    """
+    free = {trial.number: trial for trial in ledger.trials()}
+    trials = []
+    for spec in specs:
+        same = next((trial for trial in free.values() if trial.spec == spec), None)
+        if same is not None:
+            del free[same.number]
+        whole = never_pruned(spec, space)
+        trials.append(same or ledger.add(spec, None if whole else limits))
+    return trials
+
+
+def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
+    """Whether everything is compared with the trial, so that it is trained to its end.
+
+    True of the natural mixture (or the nearest one in `space`), its repeats, and selection's runs.
+    """
+    natural = Mixture.from_array(space.domains, space.project(space.natural.array))
+    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.distance(natural) < SAME
+
+
+def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:
+    """Train the trials that have not ended, and record each as it ends.
+
+    A cohort that is out of memory for good is halved once the others have ended.
+
+    Returns:
+        The trials as the ledger has them now, all ended.
+
+    Raises:
+        CorpusError: a worker met bad data.
+        TrainingError: a worker crashed, or was lost too often.
+    """
+    todo = [trial for trial in trials if not trial.ended]
+    flops = session.flops(session.model, session.fidelity.tokens)
+    if not todo:
+        session.display.skip(flops * len(trials))
+        return list(trials)
+    if held := [trial for trial in todo if trial.held]:
+        raise held_error(session, [trial.number for trial in held], held[0].message)
+    session.connect()
+    cohorts = session.cohorts(todo)
+    ended = {str(trial.number): flops for trial in trials if trial.ended}
+    with session.display.phase(label, flops * len(trials), len(trials), ended):
+        while cohorts:
+            trainings = [CohortTraining(session, cohort, flops) for cohort in cohorts]
+            train(trainings, session.resources, session.display)
+            cohorts = [half for training in trainings for half in training.halves]
+    return [session.ledger.trial(trial.number) for trial in trials]
+
+
+class CohortTraining(Training):
+    """A cohort's training; its trials are recorded in the ledger and shown in MLflow.
+
+    Args:
+        session: of the study.
+        cohort: which trials, and their work.
+        flops: of one trial.
+    """
+
+    def __init__(self, session: Session, cohort: Cohort, flops: float) -> None:
+        several = "s" if len(cohort.trials) > 1 else ""
+        super().__init__(
+            cohort.work,
+            label=f"trial{several} {cohort.work.key}",
+            tokens=session.fidelity.tokens,
+            proxies=len(cohort.trials),
+            bars={str(number): flops for number in cohort.pending},
+        )
+        self._session, self._cohort = session, cohort
+        self.halves: list[Cohort] = []
+        """What is to be trained in its place, where it was too large."""
+
+    def started(self) -> None:
+        """Count an attempt at each of its trials."""
+        for number in self._cohort.pending:
+            self._session.ledger.start(number)
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Record each trial that had not ended."""
+        for trial, outcome in zip(self._cohort.trials, outcomes, strict=True):
+            if not trial.ended:
+                self._record(trial.number, outcome)
+
+    def failed(self, event: driver.Failed) -> None:
+        """Note the attempt, halve the cohort, or record or hold its trials.
+
+        Raises:
+            TrainingError: its worker was lost too often.
+        """
+        pending, display = self._cohort.pending, self._session.display
+        if not event.final:
+            for number in pending:
+                self._session.ledger.note(number, event.message)
+            why = "its node was lost" if event.node_lost else event.failure
+            display.warn(f"{self.label}: {why}, trying again")
+        elif event.failure is Failure.OUT_OF_MEMORY and len(pending) > 1:
+            self.halves = self._session.packing.halve(self._cohort)
+            display.warn(f"{self.label} are out of memory together: they train in halves")
+        elif event.failure is Failure.WORKER_LOST:
+            for number in pending:
+                self._session.ledger.hold(number, event.message)
+            raise held_error(self._session, pending, event.message)
+        else:
+            for number in pending:
+                self._fail(number, event.failure, event.message)
+                display.warn(f"trial {number} failed: {event.failure}")
+
+    def _record(self, number: int, outcome: Outcome) -> None:
+        ledger, tracker = self._session.ledger, self._session.tracker
+        display, result = self._session.display, outcome.result
+        if result is None:
+            why = outcome.failure or Failure.CRASHED
+            self._fail(number, why, outcome.message)
+            display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
+        elif outcome.pruned:
+            tracker.trial(ledger.prune(number, result, outcome.message))
+            display.say(f"trial {number} is pruned: {outcome.message}")
+        else:
+            tracker.trial(ledger.complete(number, result))
+
+    def _fail(self, number: int, failure: Failure, message: str) -> None:
+        self._session.tracker.trial(self._session.ledger.fail(number, failure, message))
+
+
+def held_error(session: Session, numbers: Sequence[int], message: str) -> TrainingError:
+    """The error of trials that lost their worker too often, with the commands that decide."""
+    study: Path = session.study.path
+    named = " ".join(map(str, numbers))
+    return TrainingError(
+        f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
+        where=str(trial_folder(session.home, numbers[0])),
+        hint=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
+        f"`{command('fail', study, *numbers)}` to go on without), and run the same command again",
+    )
