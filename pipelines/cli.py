@@ -15,7 +15,7 @@ from mixopt.pipelines.stopping import stoppable
 
 
 class Commands(TyperGroup):
-    """The commands. Each can be stopped; typer's own way ends without a word."""
+    """The commands, each of which ends with a message when it is stopped."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -66,7 +66,7 @@ def plan(
         int, typer.Option(min=0, help="Trials at once; 0: as many as cores here.")
     ] = 0,
 ) -> None:
-    """Say what a study will cost, and which constraints bind, before a token is spent."""
+    """Show what a study will cost, and which constraints bind, before it trains."""
     from mixopt.pipelines.study.plan import show_plan
 
     show_plan(study, slots)
@@ -119,7 +119,7 @@ TrialNumbers = Annotated[
 
 @app.command()
 def retry(study: StudyFile, trials: TrialNumbers) -> None:
-    """Let trials that lost their worker too often run again."""
+    """Run trials again that lost their worker too often."""
     from mixopt.pipelines.study.decide import retry_trials
 
     retry_trials(study, trials)
@@ -177,10 +177,10 @@ def fit(
         str | None, typer.Option(help="Model size to predict for, such as 60M; else the largest.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Fit a surrogate to finished runs: how good it is, and the mixture it proposes."""
+    """Fit a surrogate to finished runs, test it on held-out runs, propose a mixture."""
     from mixopt.pipelines.offline.fit import fit_runs
 
     fit_runs(
@@ -208,7 +208,7 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Predict the metrics of any mixtures: 9 of 10 runs lie within mean ± 1.645 std."""
+    """Predict the metrics of any mixtures; the 90 % interval of a run is mean ± 1.645 std."""
     from mixopt.pipelines.offline.predict import predict_runs
 
     predict_runs(folder, ratios, out, plugin=allow_plugin, as_json=as_json)
@@ -242,7 +242,7 @@ def propose(
     ] = None,
     proposer: Annotated[str, typer.Option(help="Name of the proposer.")] = "bayes",
     pending: Annotated[
-        Path | None, typer.Option(help="CSV of mixtures that are being trained already.")
+        Path | None, typer.Option(help="CSV of mixtures in training, without metrics yet.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The fit's if not given.")] = None,
     allow_plugin: Annotated[
@@ -288,15 +288,15 @@ def replay(
     surrogate: Annotated[str | None, typer.Option(help="What proposers model runs with.")] = None,
     initial: Annotated[
         int | None,
-        typer.Option(help="Runs of the first swarm; a quarter of the budget if not given."),
+        typer.Option(help="Runs of the initial design; a quarter of the budget if not given."),
     ] = None,
     free: Annotated[
-        int, typer.Option(help="Runs of the cheapest fidelity that are given for nothing.")
+        int, typer.Option(help="Runs of the lowest fidelity that are free at the start.")
     ] = 0,
-    batch: Annotated[int, typer.Option(help="Runs that are picked at once.")] = 1,
+    batch: Annotated[int, typer.Option(help="Runs selected at once.")] = 1,
     every: Annotated[int, typer.Option(help="Batches between two recommendations.")] = 1,
     until_best: Annotated[
-        bool, typer.Option("--until-best", help="End a search once it trained the best of all.")
+        bool, typer.Option("--until-best", help="End a search once it trained the best mixture.")
     ] = False,
     model_params: Annotated[
         str | None, typer.Option(help="Model size of the target, such as 60M; else the largest.")

@@ -34,7 +34,7 @@ def build(
     ],
     out: Out,
 ) -> None:
-    """Build a corpus from a sources file; only what changed is built anew."""
+    """Build a corpus from a sources file; only changed domains are built again."""
     from mixopt.corpus.build import build_corpus
 
     with _progress() as progress:
@@ -50,7 +50,7 @@ def from_environment(
         int, typer.Option(min=257, max=1 << 20, help="Tokens of the tokenizer.")
     ] = 2048,
 ) -> None:
-    """Build a corpus from text that mixopt's dependencies brought along."""
+    """Build a corpus from text that mixopt's dependencies bring along."""
     from mixopt.corpus.environment import corpus_from_environment
 
     with _progress() as progress:
@@ -88,11 +88,11 @@ def _show(corpus: Corpus, verified: str = "") -> None:
         if domain.skipped:
             console.print(f"{name}: first skipped: {domain.first_skipped}", soft_wrap=True)
         if not domain.validation.tokens:
-            console.print(f"{name}: no document was held out, so it has no validation loss")
+            console.print(f"{name}: no validation loss, because no document was held out")
 
 
 def corpus_table(corpus: Corpus) -> Table:
-    """A corpus' domains, a row each; under 100 columns wide while names are of usual length."""
+    """A table of a corpus' domains, a row each; under 100 columns wide with usual names."""
     from rich.table import Table
 
     from mixopt.core.formatting import count
@@ -120,7 +120,7 @@ def corpus_table(corpus: Corpus) -> Table:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Bars on the terminal, one for each stage of each domain; nothing where there is none."""
+    """Bars on a terminal, one for each stage of each domain; nothing elsewhere."""
     from rich import progress as bars
 
     from mixopt.pipelines.views.console import make_error_console
@@ -136,11 +136,11 @@ def _progress() -> Iterator[Progress]:
     console = make_error_console()
     with bars.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
 
-        def tell(stage: str, domain: str, done: int, total: int) -> None:
+        def show(stage: str, domain: str, done: int, total: int) -> None:
             key = (stage, domain)
             if key not in tasks:
                 tasks[key] = shown.add_task(f"{stage} {domain}", total=total, amount="")
             amount = f"{done / 1e6:,.1f} / {total / 1e6:,.1f} MB" if stage != "gather" else ""
             shown.update(tasks[key], completed=done, total=total, amount=amount)
 
-        yield tell
+        yield show

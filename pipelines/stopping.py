@@ -1,8 +1,7 @@
-"""Ctrl-C and SIGTERM end a command in one line, with the exit code that a shell expects.
+"""Ctrl-C and SIGTERM end a command with one line and the exit code that a shell expects.
 
-The handler raises KeyboardInterrupt for both: it is the one exception that Ray's calls let through
-from a signal handler. `mixopt.workers.cluster.connect` keeps the handlers, for `ray.init` sets
-its own.
+The handler raises KeyboardInterrupt for both, the only exception that Ray's calls pass on from a
+signal handler. `mixopt.workers.cluster.connect` keeps these handlers: `ray.init` sets its own.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ EXIT_CODE = 128  # and the signal's number: 130 for Ctrl-C, 143 for SIGTERM
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """While the block runs, Ctrl-C and SIGTERM end it, and the process, in one line.
+    """End the block and the process with one line on Ctrl-C or SIGTERM.
 
-    What stands in `finally` runs first. A signal that is ignored, as Ctrl-C is by what a script
-    starts in the background, stays ignored.
+    `finally` blocks run first. An ignored signal stays ignored, as Ctrl-C in a script's background
+    jobs.
     """
     received: list[int] = []
 
@@ -30,12 +29,12 @@ def stoppable() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    heeded = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heeded}
+    handled = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in handled}
     try:
         yield
     except KeyboardInterrupt:
-        print("\nstopped; run the same command to go on", file=sys.stderr)
+        print("\nstopped; run the same command to continue", file=sys.stderr)
         sys.exit(EXIT_CODE + (received or [signal.SIGINT])[0])
     finally:
         for number, handler in before.items():

@@ -1,4 +1,4 @@
-"""Finished runs from elsewhere as trials: what a proposer may be shown without a ledger.
+"""Finished runs from elsewhere as trials, which proposers take without a ledger.
 
 Shapes: n rows, m domains, q metrics.
 """
@@ -30,8 +30,8 @@ def trials_of(table: TrialTable, costs: np.ndarray | None = None) -> list[Trial]
 
     Args:
         table: finished runs.
-        costs: (n,) what each run cost, in any unit; becomes `Cost.device_seconds`, which is what
-            cost-aware proposers read. Unknown if not given.
+        costs: (n,) cost of each row, in any unit; becomes `Cost.device_seconds`, which cost-aware
+            proposers read. 0 if not given.
     """
     found = []
     last = {int(run): None for run in table.runs}  # file order, by first row
@@ -57,7 +57,7 @@ def trials_of(table: TrialTable, costs: np.ndarray | None = None) -> list[Trial]
 def pending_trials(
     domains: tuple[str, ...], weights: np.ndarray, fidelities: Sequence[Fidelity], first: int
 ) -> list[Trial]:
-    """Trials that were begun elsewhere and have no result yet, numbered from `first`.
+    """Running trials without a result, numbered from `first`.
 
     Args:
         domains: m names.

@@ -1,6 +1,6 @@
-"""Constraints as a command line has them: `web=0.1:0.5`, `code=20B`, `web + code <= 0.7`.
+"""Constraints of the command line, parsed: `web=0.1:0.5`, `code=20B`, `web + code <= 0.7`.
 
-Names of domains are those of the runs, in full or any part that only one of them has.
+A domain may be given by its whole name or by any part that no other domain's name has.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ def bounds_of(
     """Least and greatest weight by domain from `domain=lo:hi`; either side may be left out.
 
     Raises:
-        StudyError: it is not written so, lies outside 0 to 1, names an unknown domain or one twice.
+        StudyError: the text has another form, a weight lies outside 0 to 1, or a domain is unknown
+            or named twice.
+
+    >>> bounds_of(["web=0.1:0.5", "wiki=:0.1"], ["web", "wikipedia"])
+    ({'web': 0.1}, {'web': 0.5, 'wikipedia': 0.1})
     """
     lower: dict[str, float] = {}
     upper: dict[str, float] = {}
     seen: set[str] = set()
     for text in asked:
         where = f"--bounds {text}"
-        name, _, said = text.rpartition("=")
-        low, colon, high = said.partition(":")
+        name, _, interval = text.rpartition("=")
+        low, colon, high = interval.partition(":")
         if not name or not colon or not (low.strip() or high.strip()):
-            raise StudyError("is no bound", where=where, hint="Write domain=lo:hi, lo: or :hi")
+            raise StudyError("is not a bound", where=where, hint="Write domain=lo:hi, lo: or :hi")
         domain = _once(find_name(name.strip(), domains, "domain", where), seen, where)
         ends = [_weight(end, where) for end in (low, high)]
         if ends[0] is not None:
@@ -49,15 +53,15 @@ def available_of(asked: Sequence[str], domains: Sequence[str]) -> dict[str, int]
     """Training tokens by domain from `domain=tokens`, such as `code=20B`.
 
     Raises:
-        StudyError: it is not written so, or names an unknown domain or one twice.
+        StudyError: the text has another form, or a domain is unknown or named twice.
     """
     found: dict[str, int] = {}
     for text in asked:
         where = f"--available {text}"
-        name, _, said = text.rpartition("=")
-        tokens = 0.0 if said.strip() == "0" else parse_count(said)
+        name, _, amount = text.rpartition("=")
+        tokens = 0.0 if amount.strip() == "0" else parse_count(amount)
         if not name or tokens is None:
-            raise StudyError("is no count of tokens", where=where, hint="Write domain=20B")
+            raise StudyError("is not a count of tokens", where=where, hint="Write domain=20B")
         domain = _once(find_name(name.strip(), domains, "domain", where), set(found), where)
         found[domain] = round(tokens)
     return found
@@ -69,7 +73,10 @@ def linear_of(text: str, domains: Sequence[str]) -> LinearConstraint:
     Both sides may hold domains, numbers before them, and constants.
 
     Raises:
-        StudyError: it is not written so, compares with `=`, or names an unknown domain.
+        StudyError: the text has another form, compares with `=`, or names an unknown domain.
+
+    >>> str(linear_of("books >= 0.5 * code", ["web", "books", "code"]))
+    '-1·books + 0.5·code ≤ 0'
     """
     where = f"--linear {text}"
     left, relation, right = _sides(text, domains, where)
@@ -100,7 +107,7 @@ def _sides(text: str, domains: Sequence[str], where: str) -> tuple[str, str, str
         at += len(name) if name else len(sign[0]) if sign else 1
     if len(found) != 1 or found[0][0] == "=":
         raise StudyError(
-            "is no linear constraint", where=where, hint='Write such as "web + code <= 0.7"'
+            "is not a linear constraint", where=where, hint='Write such as "web + code <= 0.7"'
         )
     return text[: found[0].start()], found[0][0], text[found[0].end() :]
 

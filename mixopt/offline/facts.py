@@ -1,4 +1,4 @@
-"""What finished runs tell besides mixtures and metrics: size, tokens, seed, cost, and their curves.
+"""Facts of finished runs besides mixtures and metrics: size, tokens, seed, cost, curves.
 
 Shapes: n rows.
 """
@@ -17,7 +17,7 @@ from mixopt.offline.sheets import Sheet
 
 
 def run_codes(names: Sequence[str], params: np.ndarray, seed: np.ndarray | None) -> np.ndarray:
-    """(n,) a number per run: rows of one name, size and seed are one."""
+    """(n,) a number per run: rows with the same name, size and seed share it."""
     seeds = np.zeros(len(names)) if seed is None else seed
     codes: dict[tuple[str, float, float], int] = {}
     return np.array(
@@ -30,7 +30,7 @@ def run_codes(names: Sequence[str], params: np.ndarray, seed: np.ndarray | None)
 
 
 class Facts:
-    """What two sheets tell of joined rows besides weights and metrics.
+    """Facts of joined rows of two sheets, besides weights and metrics.
 
     Args:
         left: the ratios.
@@ -44,10 +44,10 @@ class Facts:
         self.n = len(rows)
 
     def get(self, kind: str, counts: bool = False) -> np.ndarray | None:
-        """(n,) the fact `kind` (a key of `layouts.FACTS`), as counts if asked; None if not told.
+        """(n,) the fact `kind` (a key of `layouts.FACTS`); None if no sheet has it.
 
         Raises:
-            RunsError: it is told for some rows only, or is no number.
+            RunsError: a cell is empty or not a number.
         """
         for sheet, rows in self.sources:
             column = fact(sheet, kind)
@@ -65,10 +65,10 @@ class Facts:
         return None
 
     def params(self, notes: list[str]) -> np.ndarray:
-        """(n,) parameters: of their column, else of the models' names, else 1.
+        """(n,) parameters: from their column, else from the models' names, else 1.
 
         Raises:
-            RunsError: models are of several sizes, or may be, and one of them does not tell its.
+            RunsError: there are several models, and the size of one is not in its name.
         """
         found = self.get("params", counts=True)
         if found is not None:
@@ -82,7 +82,7 @@ class Facts:
             if len(unsized) == len(sizes):
                 if len(sizes) > 1:
                     raise RunsError(
-                        f"models are {listed(list(sizes))}, of sizes that their names do not tell",
+                        f"the names of the models {listed(list(sizes))} do not contain their sizes",
                         where=f"{sheet.path}: {column}",
                         hint="Add a column model_params with the parameters of each run's model",
                     )
@@ -90,33 +90,33 @@ class Facts:
             if unsized:
                 row = sheet.cells[column].index(unsized[0])
                 raise RunsError(
-                    f"the model {unsized[0]!r} does not tell its size",
+                    f"the name of the model {unsized[0]!r} does not contain its size",
                     where=sheet.where(row, column),
                     hint="Add a column model_params",
                 )
-            said = ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
-            notes.append(f"Parameters are read from the models' names: {said}.")
+            read = ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
+            notes.append(f"Parameters are read from the models' names: {read}.")
             return np.array([sizes[sheet.cells[column][i]] for i in rows], dtype=float)
         return np.ones(self.n)
 
     def tokens(self, runs: np.ndarray, notes: list[str]) -> np.ndarray:
-        """(n,) tokens seen: of a row of a curve the run's, times step / its last step.
+        """(n,) tokens seen: for a row of a curve, the run's tokens times step / its last step.
 
-        Steps stand for tokens where these are not told; 1 where neither is.
+        Steps where there are no tokens; 1 where there is neither.
         """
         tokens, step = self.get("tokens", counts=True), self.get("step")
         if step is None:
             return np.ones(self.n) if tokens is None else tokens
         if tokens is None:
-            notes.append("There is no column `tokens`: steps stand for them.")
+            notes.append("There is no column `tokens`: steps are used instead.")
             return step
         share = _share_done(runs, step, tokens)
         if (share < 1).any():
-            notes.append("Tokens of a row on the way are the run's, times step / its last step.")
+            notes.append("Tokens of a curve's rows: the run's, times step / its last step.")
         return np.asarray(np.round(tokens * share))
 
     def seeds(self, weights: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """(n,) seeds: of their column, else counting the repeats of a mixture and fidelity."""
+        """(n,) seeds: from their column, else numbering the repeats of a mixture and fidelity."""
         found = self.get("seed")
         if found is not None:
             return found.astype(int)
@@ -129,21 +129,21 @@ class Facts:
         return seeds
 
     def cost(self, runs: np.ndarray, tokens: np.ndarray) -> np.ndarray | None:
-        """(n,) of each row; where a run tells one cost for its curve, in proportion to tokens."""
+        """(n,) cost of each row; a run's single cost is spread over its curve by tokens."""
         found = self.get("cost")
         if found is None:
             return None
         return np.asarray(found * _share_done(runs, tokens, found))
 
 
-def _share_done(runs: np.ndarray, progress: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """(n,) `progress` of each row as a share of its run's last; 1 where `told` goes along with it.
+def _share_done(runs: np.ndarray, progress: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """(n,) `progress` of each row as a share of its run's last; 1 where `totals` grows by row.
 
-    A run that tells the same in all rows of its curve tells what the whole of it came to.
+    A run with one value of `totals` in all rows of its curve gives the total of the run.
     """
     last: dict[int, float] = defaultdict(float)
     values: dict[int, set[float]] = defaultdict(set)
-    for run, at, value in zip(runs.tolist(), progress.tolist(), told.tolist(), strict=True):
+    for run, at, value in zip(runs.tolist(), progress.tolist(), totals.tolist(), strict=True):
         last[run] = max(last[run], at)
         values[run].add(value)
     return np.array(

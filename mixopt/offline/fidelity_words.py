@@ -13,15 +13,15 @@ FEW = 8  # runs at the target below which a person should know how few they are
 def target_fidelity(
     table: TrialTable, params: str | None = None, tokens: str | None = None
 ) -> tuple[Fidelity, list[str]]:
-    """The fidelity to predict at, and what a person should know of it.
+    """The fidelity to predict at, and notes for the user.
 
     Args:
         table: the finished runs.
-        params: of the model, such as `60M`; of the most expensive runs if not given.
-        tokens: that it is trained for; those of the longest runs of that size if not given.
+        params: parameters of the model, such as `60M`; if None, those of the most expensive runs.
+        tokens: training tokens; if None, those of the longest runs of that size.
 
     Raises:
-        StudyError: a text is no count, or the files do not tell what the runs were trained at.
+        StudyError: a text is not a count, or the files do not give that column.
     """
     measured = table.final.fidelities
     for column, text, sizes in (
@@ -30,7 +30,7 @@ def target_fidelity(
     ):
         if text is not None and (sizes == 1).all():
             raise StudyError(
-                f"the runs do not tell their {column}, so that nothing is known of {text}",
+                f"the runs have no {column}, so {text} cannot be predicted",
                 where="--" + column.replace("_", "-"),
                 hint=f"Add the column {column} to the ratios, or leave the option out",
             )
@@ -44,8 +44,12 @@ def target_fidelity(
     return target, _notes(table, target)
 
 
-def said(fidelity: Fidelity) -> str:
-    """A fidelity in words; `the runs' own` where the files told none."""
+def fidelity_text(fidelity: Fidelity) -> str:
+    """A fidelity as text; `the runs' own` where the files name none.
+
+    >>> fidelity_text(Fidelity("", 60_000_000, 1_500_000_000))
+    '60M parameters and 1.5B tokens'
+    """
     if unnamed(fidelity):
         return "the runs' own"
     size = f"{count(fidelity.params, digits=4)} parameters" if fidelity.params > 1 else ""
@@ -54,7 +58,7 @@ def said(fidelity: Fidelity) -> str:
 
 
 def unnamed(fidelity: Fidelity) -> bool:
-    """Whether it is that of runs whose files told neither size nor tokens."""
+    """Whether the files give neither size nor tokens, so that both stand at 1."""
     return (fidelity.params, fidelity.tokens) == (1, 1)
 
 
@@ -64,13 +68,13 @@ def _notes(table: TrialTable, target: Fidelity) -> list[str]:
     if measured == [target]:
         return []
     there = int(table.at(target).sum())
-    kinds = ", ".join(f"{said(f)} ({int(final.at(f).sum())} runs)" for f in measured[:6])
+    kinds = ", ".join(f"{fidelity_text(f)} ({int(final.at(f).sum())} runs)" for f in measured[:6])
     kinds += f" and {len(measured) - 6} more" if len(measured) > 6 else ""
-    notes = [f"Runs were measured at {kinds}; predicted is {said(target)}."]
+    notes = [f"Predicting at {fidelity_text(target)}. Runs were measured at {kinds}."]
     if not there:
-        notes.append(f"No run was measured at {said(target)}: predictions extrapolate.")
+        notes.append(f"No run was measured at {fidelity_text(target)}: predictions extrapolate.")
     elif there < FEW:
-        notes.append(f"Only {there} of {len(final)} runs were measured at {said(target)}.")
+        notes.append(f"Only {there} of {len(final)} runs were measured at {fidelity_text(target)}.")
     return notes
 
 

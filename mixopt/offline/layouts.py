@@ -1,4 +1,4 @@
-"""Which column of finished runs means what: the layouts of olmix, RegMix and ADMIRE, told apart."""
+"""What each column of finished runs holds, by layout: olmix, RegMix, ADMIRE, a tracker, mixopt."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ FACTS = {
     "step": ("step", "steps"),
     "cost": ("cost", "train_time", "device_seconds"),
 }
-"""What is known of a run besides its mixture and metrics → the columns that may hold it."""
+"""Facts of a run besides its mixture and metrics → names of columns that may hold them."""
 APART = ("params", "model", "seed", "step", "tokens")
-"""Those of them that tell rows of one name apart."""
+"""Facts that distinguish rows with the same run name."""
 STEPS = ("_step", "global_step", "training_step", "iteration", "iter", "epoch")
-"""What trackers call the step of a row of a run's history."""
+"""Trackers' names of the step in a run's history."""
 HYPERPARAMETERS = frozenset(
     {
         *("lr", "learning_rate", "max_lr", "min_lr", "weight_decay", "wd", "seed", "momentum"),
@@ -66,11 +66,11 @@ TRACKED = (
     (re.compile(r"config\."), re.compile(r"summary\.")),
     (re.compile(r"params_"), re.compile(r"value$|values_\d")),
 )
-"""How settings and results begin in one table of MLflow, of W&B, of Optuna."""
+"""Prefixes of settings and of results in tables of MLflow, W&B and Optuna."""
 SPREAD = re.compile(
     r"[_ .-]?(?:std_?err|std_?dev|stdev|std|sem|se|ci95|ci)(?=$|[,/ ])|__(?:MIN|MAX)$"
 )
-"""What names of columns end in that tell how exactly another one was measured."""
+"""Endings of columns that hold the spread of another column."""
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
 EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
 RECORDS = frozenset(
@@ -88,7 +88,7 @@ RECORDS = frozenset(
         )
     }
 )
-"""Columns of that table that are neither weights, metrics nor facts (see `mixopt.study.frames`)."""
+"""Further columns of that table (see `mixopt.study.frames`)."""
 
 
 STATES = ("state", "status", "trial_status", "run_status")
@@ -99,7 +99,7 @@ UNFINISHED = frozenset(
         *("preempted", "preempting", "canceled", "cancelled", "pruned", "early_stopped"),
     }
 )
-"""What trackers (W&B, MLflow, Optuna, Ax, Ray Tune) call a run that did not come to its end."""
+"""States of unfinished runs in W&B, MLflow, Optuna, Ax and Ray Tune."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Layout:
 
     @property
     def domain_names(self) -> tuple[str, ...]:
-        """The domains as they are called: as their columns, as in its study for `mixopt`."""
+        """Names of the domains: of their columns, without `mixture.` in the layout `mixopt`."""
         return tuple(domain_name(column) for column in self.domains)
 
 
@@ -138,10 +138,10 @@ def exported(sheet: Sheet) -> bool:
 
 
 def complete(sheet: Sheet, notes: list[str]) -> Sheet:
-    """`sheet` without the runs that did not come to their end, which is noted.
+    """`sheet` without unfinished runs; `notes` names how many were left out.
 
     Raises:
-        RunsError: no run did.
+        RunsError: no run is complete.
     """
     column = next((name for name in sheet.columns if _word(name) in STATES), None)
     if column is None:
@@ -155,7 +155,7 @@ def complete(sheet: Sheet, notes: list[str]) -> Sheet:
         raise RunsError(
             "no run is complete",
             where=f"{sheet.path}: {column}",
-            hint="Finish runs first, or remove the column if their metrics count nevertheless",
+            hint="Wait for the runs to finish, or remove the column to use their metrics anyway",
         )
     left_out = sorted({sheet.cells[column][row] for row in set(range(len(sheet))) - set(rows)})
     if left_out:
@@ -167,15 +167,15 @@ def complete(sheet: Sheet, notes: list[str]) -> Sheet:
 
 
 def with_steps(sheet: Sheet, notes: list[str]) -> Sheet:
-    """`sheet`, with the count of steps as `step` where rows are a tracker's history of each run."""
+    """`sheet` with its step column renamed `step` where rows are a tracker's history of runs."""
     name = next(iter(_identifiers(sheet)), None)
     if name is None or fact(sheet, "step") is not None:
         return sheet
-    told = [name, *(column for kind in FACTS if (column := fact(sheet, kind)) is not None)]
-    if len(sheet) < 3 * len(_distinct(sheet, told)):  # two rows of a run are a repeat, no history
+    keys = [name, *(column for kind in FACTS if (column := fact(sheet, kind)) is not None)]
+    if len(sheet) < 3 * len(_distinct(sheet, keys)):  # two rows of a run are a repeat, no history
         return sheet
     for column in sheet.columns:
-        if _last_part(column) in STEPS and len(_distinct(sheet, [*told, column])) == len(sheet):
+        if _last_part(column) in STEPS and len(_distinct(sheet, [*keys, column])) == len(sheet):
             notes.append(f"{sheet.path.name}: {column!r} counts the steps of each run's curve.")
             return sheet.renamed(column, "step")
     return sheet
@@ -197,11 +197,10 @@ def identifier(sheet: Sheet) -> str | None:
 
 
 def detect(ratios: Sheet, metrics: Sheet) -> Layout:
-    """How the two tables are laid out; `metrics` may be the very sheet that `ratios` is.
+    """The layout of the two tables; `metrics` may be the same object as `ratios`.
 
     Raises:
-        RunsError: there are no domains, no metrics, or nothing that says which rows belong
-            together.
+        RunsError: there are no domains, no metrics, or no column to join the tables on.
     """
     one = ratios is metrics
     notes: list[str] = []
@@ -230,7 +229,7 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
         measured = _measures(metrics, [c for c in free if not one or c not in domains], notes)
     if one and not domains:
         raise RunsError(
-            "one table for ratios and metrics, and nothing that tells them apart",
+            "one table for ratios and metrics, and no prefixes that distinguish them",
             where=f"{ratios.path}:1",
             hint="Call the columns ratio_<domain> and metric_<name>, or give two files",
         )
@@ -240,14 +239,14 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
                 f"no column holds the {'weights of a domain' if what == 'domain' else what}"
                 + _example_of_text(sheet),
                 where=f"{sheet.path}:1",
-                hint=f"Add a column of numbers per {what}, besides the one that names the run",
+                hint=f"Add a column of numbers per {what}, besides the column of run names",
             )
     ids = None if one else _shared(ratios, metrics, notes)
-    return Layout(name, tuple(domains), tuple(measured), ids, (_said(name, ratios, ids), *notes))
+    return Layout(name, tuple(domains), tuple(measured), ids, (_layout_note(name, ids), *notes))
 
 
 def reserved(sheet: Sheet) -> list[str]:
-    """The columns of `sheet` that are neither weights nor metrics because of their name."""
+    """The columns of `sheet` whose names mark them as neither weights nor metrics."""
     known = {*IDS, *(name for names in FACTS.values() for name in names)}
     if exported(sheet):
         known |= RECORDS
@@ -270,30 +269,30 @@ def _prefixed(sheet: Sheet, prefix: str) -> list[str]:
 
 
 def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
-    """The columns that may be domains or metrics; those of texts are left out, which is noted."""
+    """The columns that may be domains or metrics; `notes` names the columns of text left out."""
     free = [column for column in sheet.columns if column not in reserved(sheet)]
     texts = [column for column in free if sheet.is_text(column)]
     if texts:
-        notes.append(f"{sheet.path.name}: {listed(texts)}: texts, no {what}, left out.")
+        notes.append(f"{sheet.path.name}: {listed(texts)}: left out: text, not a {what}.")
     return [column for column in free if column not in texts]
 
 
 def _weights(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
-    """Those of `columns` that are weights; the others are noted."""
+    """Those of `columns` that are weights; `notes` names the others."""
     columns = [column for column in columns if not sheet.is_text(column)]
     named = {column for column in columns if _last_part(column) in HYPERPARAMETERS}
     kept = weight_columns(sheet, columns, named)
     others = [column for column in columns if column not in kept]
     if others:
         notes.append(
-            f"{sheet.path.name}: {listed(others)}: left out as no domain, because without "
-            f"{'it' if len(others) == 1 else 'them'} rows sum to 1 more exactly."
+            f"{sheet.path.name}: {listed(others)}: left out as no domain: rows sum to 1 more "
+            f"exactly without {'it' if len(others) == 1 else 'them'}."
         )
     return kept
 
 
 def _measures(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
-    """Those of `columns` that measure a model; a tracker's others are noted."""
+    """Those of `columns` that measure a model; `notes` names the others."""
     if exported(sheet):
         return [column for column in columns if not column.startswith(EXPORTED)]
     kept = [column for column in columns if not _is_housekeeping(column)]
@@ -306,8 +305,8 @@ def _measures(sheet: Sheet, columns: list[str], notes: list[str]) -> list[str]:
     kept = [column for column in kept if column not in spreads]
     if others:
         notes.append(
-            f"{sheet.path.name}: {listed(others)}: a tracker's housekeeping or hyperparameters, no "
-            "metric, left out."
+            f"{sheet.path.name}: {listed(others)}: a tracker's housekeeping or hyperparameters, "
+            "left out."
         )
     return kept
 
@@ -379,21 +378,21 @@ def _shared(ratios: Sheet, metrics: Sheet, notes: list[str]) -> tuple[str, str]:
     for sheet, found in ((ratios, here), (metrics, there)):
         if not found:
             raise RunsError(
-                "no column says which run a row is of",
+                "no column names the run of each row",
                 where=f"{sheet.path}:1",
-                hint="Export the table of runs: this is that of a W&B panel, with a column per run"
+                hint="Export the table of runs: this is the table of a W&B panel, a column per run"
                 if any(column.endswith(("__MIN", "__MAX")) for column in sheet.columns)
-                else "Name the runs in a column `run`, alike in both files",
+                else "Add a column `run` with the same names in both files",
             )
     both = [column for column in here if column in there]
     pair = (both[0], both[0]) if both else (here[0], there[0])
     if pair != ("run", "run"):
         what = repr(pair[0]) if both else f"{pair[0]!r} of the ratios and {pair[1]!r}"
-        notes.append(f"Runs are told apart by the column {what}.")
+        notes.append(f"Runs are identified by the column {what}.")
     return pair
 
 
-def _said(name: str, ratios: Sheet, ids: tuple[str, str] | None) -> str:
+def _layout_note(name: str, ids: tuple[str, str] | None) -> str:
     kinds = {
         "olmix": "a column per domain, a column per metric",
         "regmix": "train_<domain> columns of weights",

@@ -3,7 +3,7 @@
     run, domain, weight          →  run, web, code, …
     run, task, step, acc         →  run, step, arc/acc, mmlu/acc, …
 
-A table is long if the rows of a run are told apart by a column of texts that come again and again.
+A table is long if a column of recurring text labels distinguishes the rows of a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mixopt.offline.layouts import fact, listed
 from mixopt.offline.sheets import Sheet
 from mixopt.offline.weight_columns import LOOSE, TOTALS
 
-VALUE = ("value", "values")  # columns whose name says nothing of what is in them
+VALUE = ("value", "values")  # names that do not describe the column
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Long:
 
     Attributes:
         sheet: as it is in the file.
-        on: the column that tells the rows of a run apart.
+        on: the column that distinguishes the rows of a run.
         keys: columns that name a run and its size, seed and step.
         rows: the rows of each, in the order of the file.
     """
@@ -41,7 +41,7 @@ class Long:
 
     @property
     def labels(self) -> list[str]:
-        """What `on` holds, each once."""
+        """The distinct labels in `on`."""
         return list(dict.fromkeys(self.sheet.cells[self.on]))
 
     @functools.cached_property
@@ -51,7 +51,7 @@ class Long:
         return [c for c in self.sheet.columns if c not in taken and not self.sheet.is_text(c)]
 
     def weights(self) -> str | None:
-        """The column with which the rows of every run sum to 1 or 100; None if there is no one."""
+        """The one column that sums to 1 or 100 over the rows of every run; else None."""
         numbers = self.numbers
         fitting = [column for column in numbers if self._sums_to_one(column)]
         if len(fitting) == 1:
@@ -59,7 +59,7 @@ class Long:
         return numbers[0] if len(numbers) == 1 else None
 
     def mixtures(self, column: str, notes: list[str]) -> Sheet:
-        """A row per run, with a column per label that holds `column`; 0 where a run has it not."""
+        """A row per run, with a column per label that holds `column`; 0 where a run has no row."""
         return self._wide([column], "0", lambda label, column: label, notes)
 
     def measures(self, columns: Sequence[str], notes: list[str]) -> Sheet:
@@ -76,11 +76,11 @@ class Long:
         named: Callable[[str, str], str],
         notes: list[str],
     ) -> Sheet:
-        """A row per run; `notes` grows by what was read.
+        """A row per run. Appends to `notes`.
 
         Raises:
-            RunsError: a run has a label twice with other values, or a label is called as a column
-                is that names the runs.
+            RunsError: a run has a label twice with other values, or a label is also the name of a
+                column.
         """
         once = [self._once(rows) for rows in self.rows]
         whole = [c for c in self._constant() if c not in (*self.keys, *columns, self.on)]
@@ -106,7 +106,7 @@ class Long:
                 ]
         notes.append(
             f"{self.sheet.path.name}: a long table: {self.on!r} names {listed(self.labels)}; "
-            f"{listed(list(columns))} is read of each."
+            f"{listed(list(columns))} is read for each."
         )
         first = [self.sheet.lines[rows[0]] for rows in self.rows]
         return replace(
@@ -129,7 +129,7 @@ class Long:
                     f"run {run!r} has {label!r} with other numbers than on line "
                     f"{self.sheet.lines[other]}",
                     where=self.sheet.where(row, self.on),
-                    hint="Give repeats names of their own or a column `seed`, and the points of a "
+                    hint="Give repeats different names or a column `seed`, and the points of a "
                     "curve a column `step`",
                 )
         return found
@@ -171,9 +171,9 @@ def find_long(sheet: Sheet) -> Long | None:
 
 
 def _tells_apart(cells: Sequence[str], groups: Sequence[Sequence[int]]) -> bool:
-    """Whether most rows of a run have labels of their own, which come in other runs too.
+    """Whether most rows of a run have distinct labels that recur in other runs.
 
-    A row that is there twice with the same content is no other label.
+    Identical rows count once.
     """
     labels = [[cells[row] for row in rows] for rows in groups]
     different = sum(len(set(row)) for row in labels)

@@ -1,4 +1,4 @@
-"""Names on a command line: in full, or any part that only one of the file's names has."""
+"""Names on a command line: whole, or any part that only one name of the file has."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from mixopt.offline.layouts import listed
 
 
 def find_name(name: str, names: Sequence[str], kind: str, where: str = "") -> str:
-    """The one of `names` that is `name`, or else alone ends in it, or else alone contains it.
+    """The name that `name` stands for: an exact match, else the only ending, else the only part.
 
     Args:
-        name: as it was said.
-        names: those there are.
-        kind: what they name, for errors: `metric`, `domain`.
-        where: what is at fault, for errors.
+        name: as the user wrote it.
+        names: the names of the file.
+        kind: `metric` or `domain`, for errors.
+        where: the option, for errors.
 
     Raises:
-        StudyError: there is none, or several.
+        StudyError: no name matches, or several do.
+
+    >>> find_name("arxiv", ["train_arxiv", "train_web"], "domain")
+    'train_arxiv'
     """
     if name in names:
         return name

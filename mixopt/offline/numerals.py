@@ -52,7 +52,7 @@ class Numerals:
         return cls(decimal, proven or (decimal == "." and point))
 
     def value(self, text: str) -> float:
-        """The number that `text` is; NaN if it is none."""
+        """`text` as a number; NaN if it is not one."""
         if self.decimal == "." and not math.isnan(number := _float(text)):
             return number  # nearly always
         digits = _digits(text)
@@ -68,7 +68,7 @@ class Numerals:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell is empty, or says that there is no value."""
+    """Whether a cell is empty or a mark of a missing value, such as `n/a`."""
     return text.lower() in MISSING
 
 

@@ -1,6 +1,6 @@
 """`--objective metric=weight …` as an `Objective` over the metrics of finished runs.
 
-Names are those of the file, in full or any part that only one of them has.
+A metric may be given by its whole name or by any part that no other metric's name has.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LOWER = {
 
 
 def higher_is_better(metric: str, layout: str = "") -> bool:
-    """Whether a metric's name says that it should be large.
+    """Whether a metric's name implies that higher is better.
 
     Args:
-        metric: such as `arc_easy/acc`, `pass@1`; a name with `loss` or `bpb` in it never is.
-        layout: `admire`: all are benchmark scores unless the name says otherwise.
+        metric: such as `arc_easy/acc`, `pass@1`; never true of a name with `loss` or `bpb` in it.
+        layout: `admire`: every metric is a benchmark score unless its name implies otherwise.
     """
     words = set(re.split(r"[^a-z0-9]+", metric.lower()))
     if words & LOWER:
@@ -45,11 +45,11 @@ def higher_is_better(metric: str, layout: str = "") -> bool:
 
 
 def refuse_mixed_scales(metrics: Sequence[str], values: np.ndarray) -> None:
-    """Make sure that a plain mean over `metrics` is not that of one of them alone.
+    """Refuse a plain mean over `metrics` that one of them would dominate.
 
     Args:
         metrics: q names.
-        values: (n, q) what the runs measured, NaN where nothing.
+        values: (n, q) measured values, NaN where there is none.
 
     Raises:
         StudyError: of two metrics one has a median and an interquartile range more than `APART`
@@ -79,17 +79,20 @@ def refuse_mixed_scales(metrics: Sequence[str], values: np.ndarray) -> None:
 def objective_of(
     asked: Sequence[str], metrics: Sequence[str], layout: str = ""
 ) -> tuple[Objective, list[str]]:
-    """The objective over `metrics`, and what a person should know of it.
+    """The objective over `metrics`, and notes for the user.
 
     Args:
-        asked: `metric=weight` each; a negative weight for what should be large. The mean of all
-            metrics if there is none, each with the sign that its name tells.
+        asked: `metric=weight` each; a negative weight for a metric to maximise. If empty, the mean
+            of all metrics, each with the sign that its name implies.
         metrics: names in the file.
         layout: of the file (see `higher_is_better`).
 
     Raises:
-        StudyError: a metric is unknown or could be several, is named twice, or a weight is no
-            number; or all weights are 0.
+        StudyError: a metric is unknown, ambiguous or named twice, a weight is not a number, or all
+            weights are 0.
+
+    >>> objective_of(["arxiv=2", "gsm8k=-1"], ["val/arxiv_loss", "gsm8k_acc"])[0].weights
+    {'val/arxiv_loss': 0.6666666666666666, 'gsm8k_acc': -0.3333333333333333}
     """
     high = [metric for metric in metrics if higher_is_better(metric, layout)]
     if not asked:
@@ -108,11 +111,11 @@ def objective_of(
         return Objective(weights, prefix=""), notes
     weights = {}
     for text in asked:
-        name, sign, said = text.rpartition("=")
+        name, sign, weight = text.rpartition("=")
         metric = find_name(name if sign else text, metrics, "metric", "--objective")
         if metric in weights:
             raise StudyError(f"metric {metric!r} is named twice", where=f"--objective {text}")
-        weights[metric] = _weight(said, text) if sign else 1.0
+        weights[metric] = _weight(weight, text) if sign else 1.0
     notes = [
         f"{metric} is minimised as asked, though its name says that higher is better; a negative "
         "weight maximises it."
@@ -122,14 +125,14 @@ def objective_of(
     return Objective(weights, prefix=""), notes
 
 
-def _weight(said: str, text: str) -> float:
+def _weight(weight: str, text: str) -> float:
     try:
-        value = float(said)
+        value = float(weight)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise StudyError(
-            f"{said!r} is not a weight",
+            f"{weight!r} is not a weight",
             where=f"--objective {text}",
             hint="Write metric=number, such as arxiv=1 or accuracy=-0.5",
         )

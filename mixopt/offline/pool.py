@@ -1,4 +1,4 @@
-"""Finished runs as a pool that a search may look into: one candidate per mixture and fidelity."""
+"""Finished runs as a pool for a replayed search: one candidate per mixture and fidelity."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec, TrialTable
 from mixopt.offline.as_trials import spec_of
+from mixopt.offline.fidelity_words import fidelity_text
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Finished runs that a search may look at: one candidate per mixture and fidelity.
+    """Finished runs that a search selects from: one candidate per mixture and fidelity.
 
     Attributes:
         domains: m names.
         specs: k candidates, in the order of the file.
-        metrics: (k) the measured metrics of each, averaged over its repeats.
+        metrics: (k) measured metrics, averaged over repeats.
         values: (k,) the objective of each; NaN where it was not measured, away from the target.
-        costs: (k,) what it costs to look: of all its repeats together. Infinite for runs that can
-            only be given for nothing.
-        names: (k) what the file calls each (its first repeat).
-        objective: what is minimised.
+        costs: (k,) cost of a candidate: the sum over its repeats. Infinite for runs that are only
+            available as free ones.
+        names: (k) name in the file (of its first repeat).
+        objective: lower is better.
         target: the fidelity at which the best mixture is sought.
         priced: whether costs were given; else a run costs its parameters x tokens in units of a
-            run at the target, so that at one fidelity a budget is a number of runs.
+            run at the target: at one fidelity the budget is a number of runs.
         notes: what was left out or merged, a sentence each.
     """
 
@@ -57,7 +58,7 @@ class Pool:
         costs: np.ndarray | None = None,
         names: Sequence[str] | None = None,
     ) -> Pool:
-        """The pool of `table`'s runs, each as it ended.
+        """The pool of `table`'s runs, by their last rows.
 
         Args:
             table: n rows; of a run's curve only the last one counts.
@@ -104,9 +105,9 @@ class Pool:
         )
         if len(pool.targets) < 2:
             raise RunsError(
-                f"{len(pool.targets)} mixtures were run at {_size(pool.target)} with all metrics "
-                "of the objective, a replay needs 2",
-                hint=f"Name another objective or target; there are {_sizes(pool)}",
+                f"{len(pool.targets)} mixtures were run at {fidelity_text(pool.target)} with all "
+                "metrics of the objective; a replay needs 2",
+                hint=f"Choose another objective or target: there are {_sizes(pool)}",
             )
         return pool
 
@@ -136,12 +137,12 @@ class Pool:
 
     @cached_property
     def space(self) -> MixtureSpace:
-        """The whole simplex, natural where the pool has its mean."""
+        """The whole simplex; the natural mixture is the pool's mean."""
         weights = np.array([spec.mixture.weights for spec in self.specs])
         return MixtureSpace(self.domains, Mixture.from_array(self.domains, weights.mean(axis=0)))
 
     def trial(self, number: int, candidate: int) -> Trial:
-        """The candidate as a complete trial, the `number`-th that was looked at."""
+        """The candidate as a complete trial with this number."""
         spec = self.specs[candidate]
         seconds = float(self.costs[candidate]) if self.priced else 0.0
         cost = Cost(spec.fidelity.tokens, seconds if math.isfinite(seconds) else 0.0)
@@ -184,16 +185,12 @@ def _check_costs(costs: np.ndarray, names: Sequence[str] | None, rows: np.ndarra
 def _notes(lost: int, rows: int, specs: int) -> tuple[str, ...]:
     notes = []
     if lost:
-        notes.append(f"{lost} runs at the target lack a metric of the objective: left out")
+        notes.append(f"{lost} runs at the target lack a metric of the objective and are left out")
     if specs < rows:
-        notes.append(f"{rows - specs} runs repeat a mixture: averaged, at the cost of all of them")
+        notes.append(f"{rows - specs} runs repeat a mixture: averaged, their costs added")
     return tuple(notes)
-
-
-def _size(fidelity: Fidelity) -> str:
-    return f"{fidelity.params:g} parameters and {fidelity.tokens:g} tokens"
 
 
 def _sizes(pool: Pool) -> str:
     counts = {f: sum(spec.fidelity == f for spec in pool.specs) for f in pool.fidelities}
-    return ", ".join(f"{count} mixtures at {_size(f)}" for f, count in counts.items())
+    return ", ".join(f"{count} mixtures at {fidelity_text(f)}" for f, count in counts.items())

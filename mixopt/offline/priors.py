@@ -43,7 +43,7 @@ Size = Annotated[float, BeforeValidator(_size), Field(ge=0)]
 
 
 class Priors(Section):
-    """What is known of the domains before any run."""
+    """The contents of a priors file; every key is optional."""
 
     natural: dict[str, Size] | None = None
     """The natural mixture, as weights or token counts; the mean of all runs where not given."""
@@ -82,7 +82,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
     """
     domains = table.domains
     mean = Mixture.from_array(domains, table.final.weights.mean(axis=0))
-    guess = "The natural mixture is taken as the mean of all runs; a priors file can tell it."
+    guess = "The natural mixture is taken as the mean of all runs; a priors file can give it."
     if path is None:
         return MixtureSpace(domains, mean), [guess]
     file = Document(path, RunsError)
@@ -102,7 +102,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
     else:
         absent = [domain for domain in domains if domain not in sizes]
         if absent:
-            notes.append(f"The priors name no size of {listed(absent)}: 0 in the natural mixture.")
+            notes.append(f"The priors give no size of {listed(absent)}: 0 in the natural mixture.")
         if not sum(sizes.values()) > 0:
             raise RunsError(
                 "all sizes are 0", where=file.where((*top, "natural")), hint="Give shares or tokens"
@@ -117,7 +117,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
         )
     if epochs is None and available and priors.budget:
         epochs = SAFE_EPOCHS
-        notes.append(f"No domain is to be seen more than {epochs:g} times (max_epochs).")
+        notes.append(f"No domain may be seen more than {epochs:g} times (max_epochs).")
     try:
         space = MixtureSpace(
             domains,
@@ -134,7 +134,7 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
         key = problem.where.split(".", 1)  # a domain's name may hold dots
         raise RunsError(problem.what, where=file.where((*top, *key)), hint=problem.hint) from None
     if space.polytope.excess(natural.array[None])[0] > 1e-6:
-        notes.append("The natural mixture itself does not keep the constraints.")
+        notes.append("The natural mixture itself violates the constraints.")
     return space, notes
 
 

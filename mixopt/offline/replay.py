@@ -1,8 +1,8 @@
 """A search replayed on finished runs: what a proposer would have found, and at what cost.
 
-Every run of a pool is known; a proposer is shown a few and says which to look at next, until the
-budget is spent. Two things are told apart, which reports of searches often mix up: the best mixture
-that was *trained* by then, and the one that the proposer would *recommend* on what it had seen.
+A proposer sees the results of a few runs of a pool and selects the next ones, until the budget is
+spent. Two regrets are reported: that of the best mixture *trained* so far, and that of the mixture
+that the proposer *recommends* from the results so far.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates.base import FEWEST_TRIALS, Surrogate
 from mixopt.surrogates.remembered import remembered
 
-FEWEST_START = 4  # runs of a first swarm: one more than the fewest that can be fitted
-START_SHARE = 0.25  # of the budget that goes to the first swarm if nothing else is asked for
+FEWEST_START = 4  # runs of an initial design: one more than the fewest that can be fitted
+START_SHARE = 0.25  # of the budget that goes to the initial design by default
 ROUNDING = 1e-9  # a run may overdraw the budget by this share of it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a search goes.
+    """Budget and course of a search.
 
     Attributes:
-        budget: what may be spent in all, in the pool's unit of cost.
-        initial: runs of the first swarm, drawn at random; a quarter of the budget if None, but at
+        budget: total cost, in the pool's unit.
+        initial: runs of the initial design, drawn at random; if None a quarter of the budget, at
             least 4 and at most two per domain. Free runs of the same fidelity count towards it.
-        start: fidelity of the first swarm. If None the cheapest for proposers whose surrogate
-            learns from several, else the target.
-        free: runs of the cheapest fidelity that are given for nothing before it begins.
-        batch: runs that are picked at once.
-        every: batches between two recommendations; the last one is always asked for.
-        until_best: whether it ends as soon as the best of the pool was trained.
+        start: fidelity of the initial design. If None, the lowest for proposers whose
+            surrogate learns from several fidelities, else the target.
+        free: runs of the lowest fidelity whose results are free at the start.
+        batch: runs selected at once.
+        every: batches between two recommendations; there is always one at the end.
+        until_best: whether the search ends once the best of the pool was trained.
     """
 
     budget: float
@@ -62,18 +62,18 @@ class Plan:
         }
         for name, is_wrong in wrong.items():
             if is_wrong:
-                raise RunsError(f"{getattr(self, name)} is no {name}", where=name)
+                raise RunsError(f"{name} cannot be {getattr(self, name)}", where=name)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a search stands after a run.
+    """The state of a search after a run.
 
     Attributes:
         cost: spent so far.
-        runs: looked at so far, free ones included.
+        runs: observed so far, free ones included.
         trained: regret of the best mixture that was trained at the target; NaN before the first.
-        recommended: regret of the recommended mixture; NaN where it was not asked for.
+        recommended: regret of the recommended mixture; NaN where there was no recommendation.
     """
 
     cost: float
@@ -88,15 +88,15 @@ class Replay:
 
     Attributes:
         proposer: its name.
-        seed: of the first swarm, the proposer and the surrogate.
+        seed: of the initial design, the proposer and the surrogate.
         points: after the free runs, and after every run.
         until_best: cost until the best of the pool was trained; None if it never was.
-        trained: candidate that is the best trained one in the end; None if none was.
-        recommended: candidate that is recommended in the end; None if there was nothing to go by.
-        order: candidates in the order in which they were looked at.
+        trained: the best candidate trained at the target; None if there is none.
+        recommended: the candidate recommended at the end; None if no run was observed.
+        order: candidates in the order in which they were observed.
         drawn: runs at the target that were drawn at random, because there were too few to fit the
             surrogate to.
-        emptied: whether it ended because every target run had been trained, before the budget.
+        emptied: whether the search trained every target run before the budget was spent.
     """
 
     proposer: str
@@ -130,21 +130,38 @@ def replay(
 ) -> Replay:
     """Let a proposer search `pool`. The same arguments give the same search.
 
-    Until three runs at the target are known, a surrogate may not be fitted: then the next one is
-    drawn at random, and the best trained one is recommended. First swarms are common to all
-    proposers that start at the same fidelity with the same seed.
+    With fewer than three runs at the target, some surrogates cannot be fitted: then the next run is
+    drawn at random, and the best trained mixture is recommended. Proposers that start at the same
+    fidelity with the same seed share their initial design.
 
     Args:
         pool: the finished runs.
-        kind: the proposer's class; it is given the whole simplex and the target fidelity.
+        kind: the proposer's class; its space is the whole simplex, its fidelity the target.
         surrogate: makes a fresh, unfitted surrogate.
         plan: budget and course.
         seed: of everything that is random.
 
     Raises:
-        RunsError: the budget buys no run, there are fewer runs than the plan gives for free, or the
-            proposer picks what it was not offered.
-        SurrogateError: the surrogate cannot be fitted to what is known.
+        RunsError: the budget buys no run, the plan has more free runs than the pool, or the
+            proposer selects a run that it was not offered.
+        SurrogateError: the surrogate cannot be fitted.
+
+    Example:
+        Draw eleven of eleven mixtures at random; the best has a loss of 2.
+
+        >>> from mixopt.core.trials import TrialTable
+        >>> from mixopt.search.proposers.random import Random
+        >>> from mixopt.surrogates.regression.linear import Linear
+        >>> web = np.linspace(0, 1, 11)
+        >>> ones = np.ones(11)
+        >>> table = TrialTable(
+        ...     ("web", "code"), ("loss",), np.column_stack([web, 1 - web]),
+        ...     2 + (web[:, None] - 0.7) ** 2, ones, ones, np.zeros(11, dtype=int),
+        ... )
+        >>> pool = Pool.of(table, Objective({"loss": 1.0}, prefix=""))
+        >>> search = replay(pool, Random, Linear, Plan(budget=11), seed=0)
+        >>> search.trained == pool.best, search.points[-1].trained, search.emptied
+        (True, 0.0, True)
     """
     proposer = kind(
         space=pool.space,
@@ -155,8 +172,9 @@ def replay(
     )
     if not plan.free and not (pool.costs <= plan.budget * (1 + ROUNDING)).any():
         raise RunsError(
-            f"a budget of {plan.budget:g} buys no run, the cheapest costs {pool.costs.min():g}",
+            f"a budget of {plan.budget:g} buys no run: the cheapest costs {pool.costs.min():g}",
             where="budget",
+            hint="Raise the budget",
         )
     search = _Search(pool, proposer, plan, seed)
     search.give(plan.free)
@@ -165,12 +183,12 @@ def replay(
     batches = 0
     while offered := search.affordable():
         batches += 1
-        search.look(search.pick(offered), ask=batches % plan.every == 0)
+        search.run(search.select(offered), recommend=batches % plan.every == 0)
     return search.ended()
 
 
 class _Search:
-    """What is known and spent so far."""
+    """Results and cost so far."""
 
     def __init__(self, pool: Pool, proposer: Proposer, plan: Plan, seed: int) -> None:
         self.pool, self.proposer, self.plan, self.seed = pool, proposer, plan, seed
@@ -178,45 +196,45 @@ class _Search:
         self.index = {spec: k for k, spec in enumerate(pool.specs)}
         self.trials: list[Trial] = []
         self.order: list[int] = []
-        self.known = np.zeros(len(pool.specs), dtype=bool)
+        self.observed = np.zeros(len(pool.specs), dtype=bool)
         self.spent, self.drawn = 0.0, 0
         self.trained: int | None = None
         self.until_best: float | None = None
         self.recommended: int | None = None
         self.points: list[Point] = []
-        self.asked_at = -1  # number of trials at the last recommendation
+        self.recommended_at = -1  # number of trials at the last recommendation
 
     def give(self, n: int) -> None:
-        """Show `n` runs of the cheapest fidelity for nothing."""
+        """Observe `n` runs of the lowest fidelity at no cost."""
         there = self._at(self.pool.fidelities[0])
         if n > len(there):
             raise RunsError(
-                f"{n} free runs are asked for, but only {len(there)} are of the cheapest fidelity",
+                f"{n} free runs were asked for; only {len(there)} have the lowest fidelity",
                 where="free",
             )
         for candidate in self.rng.permutation(there)[:n]:
-            self._reveal(int(candidate), 0.0)
+            self._observe(int(candidate), 0.0)
         if n:
-            self._note(ask=True)
+            self._note(recommend=True)
 
     def begin(self, start: Fidelity, n: int) -> None:
-        """The first swarm: `n` runs at `start`, less those that were free."""
+        """Run the initial design: `n` runs at `start`, minus the free ones."""
         there = self._at(start)
-        n -= int(self.known[there].sum())
-        left = there[~self.known[there]]
+        n -= int(self.observed[there].sum())
+        left = there[~self.observed[there]]
         chosen = [int(c) for c in self.rng.permutation(left) if math.isfinite(self.pool.costs[c])]
-        self.look(chosen[: max(0, n)], ask=True)
+        self.run(chosen[: max(0, n)], recommend=True)
 
     def affordable(self) -> list[int]:
-        """Candidates that may be looked at next; none once nothing is left to find."""
+        """Candidates that fit the budget; empty once every target run or the best was trained."""
         found = self.plan.until_best and self.until_best is not None
-        if found or self.known[self.pool.targets].all():
+        if found or self.observed[self.pool.targets].all():
             return []
         left = self.plan.budget * (1 + ROUNDING) - self.spent
-        return np.flatnonzero(~self.known & (self.pool.costs <= left)).tolist()
+        return np.flatnonzero(~self.observed & (self.pool.costs <= left)).tolist()
 
-    def pick(self, offered: list[int]) -> list[int]:
-        """What the proposer wants to look at next."""
+    def select(self, offered: list[int]) -> list[int]:
+        """The candidates that the proposer selects from `offered`."""
         specs = [self.pool.specs[candidate] for candidate in offered]
         try:
             chosen = self.proposer.pick(self.trials, specs, self.plan.batch)
@@ -233,28 +251,28 @@ class _Search:
             or not {*candidates} <= {*offered}
         ):
             raise RunsError(
-                f"the proposer picked {len(chosen)} runs that are not {self.plan.batch} different "
-                f"ones of the {len(offered)} offered",
+                f"the proposer selected {len(chosen)} runs that are not up to {self.plan.batch} "
+                f"different ones of the {len(offered)} offered",
                 where=self.proposer.name,
             )
         return candidates
 
-    def look(self, candidates: Sequence[int], ask: bool) -> None:
-        """Run `candidates` as far as the budget goes; `ask` for a recommendation after the last."""
+    def run(self, candidates: Sequence[int], recommend: bool) -> None:
+        """Observe `candidates` within the budget; recommend after the last if `recommend`."""
         left = self.plan.budget * (1 + ROUNDING)
         fitting: list[int] = []
         for candidate in candidates:
             if self.spent + self.pool.costs[[*fitting, candidate]].sum() <= left:
                 fitting.append(candidate)
         for k, candidate in enumerate(fitting):
-            self._reveal(candidate, float(self.pool.costs[candidate]))
-            self._note(ask=ask and k == len(fitting) - 1)
+            self._observe(candidate, float(self.pool.costs[candidate]))
+            self._note(recommend=recommend and k == len(fitting) - 1)
 
     def ended(self) -> Replay:
-        """The search as a whole, after a last recommendation."""
-        if self.asked_at < len(self.trials):
-            self.points.pop()  # the last one did not ask for a recommendation
-            self._note(ask=True)
+        """The finished search, after a last recommendation."""
+        if self.recommended_at < len(self.trials):
+            self.points.pop()  # the last one had no recommendation
+            self._note(recommend=True)
         return Replay(
             proposer=self.proposer.name,
             seed=self.seed,
@@ -264,13 +282,13 @@ class _Search:
             recommended=self.recommended,
             order=tuple(self.order),
             drawn=self.drawn,
-            emptied=bool(self.known[self.pool.targets].all()),
+            emptied=bool(self.observed[self.pool.targets].all()),
         )
 
-    def _reveal(self, candidate: int, cost: float) -> None:
+    def _observe(self, candidate: int, cost: float) -> None:
         pool = self.pool
         self.spent += cost
-        self.known[candidate] = True
+        self.observed[candidate] = True
         self.order.append(candidate)
         self.trials.append(pool.trial(len(self.trials), candidate))
         if pool.specs[candidate].fidelity != pool.target:
@@ -280,16 +298,16 @@ class _Search:
         if self.until_best is None and pool.values[candidate] == pool.values[pool.best]:
             self.until_best = self.spent
 
-    def _note(self, ask: bool) -> None:
-        if ask:
+    def _note(self, recommend: bool) -> None:
+        if recommend:
             self._recommend()
-        said = self.pool.regret(self.recommended) if ask else math.nan
+        recommended = self.pool.regret(self.recommended) if recommend else math.nan
         trained = self.pool.regret(self.trained)
-        self.points.append(Point(self.spent, len(self.trials), trained, said))
+        self.points.append(Point(self.spent, len(self.trials), trained, recommended))
 
     def _recommend(self) -> None:
         specs = [self.pool.specs[candidate] for candidate in self.pool.targets]
-        self.asked_at = len(self.trials)
+        self.recommended_at = len(self.trials)
         try:
             self.recommended = self.index[self.proposer.recommend(self.trials, specs)]
         except SurrogateError:
@@ -298,14 +316,14 @@ class _Search:
             self.recommended = self.trained
 
     def _can_be_fitted(self) -> bool:
-        return int(self.known[self.pool.targets].sum()) >= FEWEST_TRIALS
+        return int(self.observed[self.pool.targets].sum()) >= FEWEST_TRIALS
 
     def _at(self, fidelity: Fidelity) -> np.ndarray:
         return np.flatnonzero([spec.fidelity == fidelity for spec in self.pool.specs])
 
 
 def _start(pool: Pool, proposer: Proposer, surrogate: Surrogate) -> Fidelity:
-    """Where the first swarm is of most use to this proposer."""
+    """The fidelity of the initial design: the lowest if the surrogate learns from several."""
     return pool.fidelities[0] if proposer.informed and surrogate.multi_fidelity else pool.target
 
 

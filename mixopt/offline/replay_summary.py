@@ -1,4 +1,4 @@
-"""Many replays of one proposer in few numbers: regret by cost, and how soon the best is found.
+"""Summaries of many replays of one proposer: regret by cost, and the cost until the best.
 
 Shapes: s seeds, c costs.
 """
@@ -13,20 +13,20 @@ import numpy as np
 
 from mixopt.offline.replay import Replay
 
-MOST_COSTS = 200  # points of a curve; more than a screen is wide tell nothing more
+MOST_COSTS = 200  # points of a curve: more than a screen can show
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Regret by cost over seeds; NaN where no seed has one yet.
+    """Regret by cost over seeds; NaN where no seed has a value yet.
 
     Attributes:
         cost: (c,) spent so far.
-        mean: (c,) over the seeds that have a regret by then.
+        mean: (c,) over the seeds that have a value by then.
         median: (c,) likewise.
         low: (c,) first quartile.
         high: (c,) third quartile.
-        seeds: (c,) how many have one.
+        seeds: (c,) how many have a value.
     """
 
     cost: np.ndarray
@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a proposer reached within the budget.
+    """Results of a proposer within the budget.
 
     Attributes:
         proposer: its name.
@@ -52,9 +52,10 @@ class Summary:
         until_best: mean cost until then; None unless every seed did.
         until_best_error: its standard error; None likewise.
         until_best_median: median cost until then; None unless more than half of the seeds did.
-        cost: mean of what was spent.
-        runs: mean number of runs looked at, free ones included.
-        drawn: mean number of target runs that were drawn for want of a surrogate.
+        cost: mean cost spent.
+        runs: mean number of runs observed, free ones included.
+        drawn: mean number of target runs that were drawn at random, before a surrogate could be
+            fitted.
         emptied: share of seeds that trained every target run before the budget was spent.
     """
 
@@ -75,7 +76,7 @@ class Summary:
 
 
 def summary(replays: Sequence[Replay]) -> Summary:
-    """Of the replays of one proposer, a seed each."""
+    """The summary of the replays of one proposer, one per seed."""
     ends = [replay.points[-1] for replay in replays]
     until = np.array([math.inf if r.until_best is None else r.until_best for r in replays])
     trained = np.array([end.trained for end in ends])
@@ -103,7 +104,7 @@ def summary(replays: Sequence[Replay]) -> Summary:
 
 
 def cost_grid(replays: Sequence[Replay]) -> np.ndarray:
-    """(c,) costs at which `replays` changed, of all proposers; evenly thinned where too many."""
+    """(c,) costs at which any of `replays` changed, evenly thinned to `MOST_COSTS`."""
     costs = np.unique([point.cost for replay in replays for point in replay.points])
     if len(costs) <= MOST_COSTS:
         return costs
@@ -113,7 +114,7 @@ def cost_grid(replays: Sequence[Replay]) -> np.ndarray:
 def curve(replays: Sequence[Replay], what: str, cost: np.ndarray) -> Curve:
     """Regret of what was `trained` or `recommended` by `cost` (c,), over seeds.
 
-    Between two recommendations the older one stands; after a search ended its last regret does.
+    A regret holds until the next one; the last one holds after the end of a search.
     """
     steps = np.stack([_by_cost(replay, what, cost) for replay in replays])  # (s, c)
     known = np.isfinite(steps)
@@ -127,10 +128,10 @@ def curve(replays: Sequence[Replay], what: str, cost: np.ndarray) -> Curve:
 
 def _by_cost(replay: Replay, what: str, cost: np.ndarray) -> np.ndarray:
     """(c,) the last known regret of one search at each cost."""
-    said = [(p.cost, getattr(p, what)) for p in replay.points if math.isfinite(getattr(p, what))]
-    if not said:
+    steps = [(p.cost, getattr(p, what)) for p in replay.points if math.isfinite(getattr(p, what))]
+    if not steps:
         return np.full(len(cost), np.nan)
-    at, values = np.array(said).T
+    at, values = np.array(steps).T
     last = np.searchsorted(at, cost, side="right") - 1
     return np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
 

@@ -1,4 +1,4 @@
-"""Which rows of the ratios and of the metrics are one run, and whether their weights are mixtures.
+"""Rows of ratios and metrics joined by run, and their weights checked to be mixtures.
 
 Shapes: n rows, m domains.
 """
@@ -22,9 +22,9 @@ MOST_PHASES = 20  # of a training, with weights of their own: more are counts
 def checked_weights(
     sheet: Sheet, domains: Sequence[str], notes: list[str], absent: Sequence[str] = ()
 ) -> np.ndarray:
-    """(n, m) the columns `domains` as mixtures: each row sums to 1; `notes` grows.
+    """(n, m) the columns `domains` as mixtures: each row sums to 1. Appends to `notes`.
 
-    `absent` are domains without a column, which may be what is lacking in a sum.
+    `absent` are domains without a column, named in the fix when rows sum to less than 1.
 
     Raises:
         RunsError: a weight is missing, negative or not finite, or a row sums to something that
@@ -39,8 +39,8 @@ def checked_weights(
     ):
         if wrong.any():
             row, j = np.argwhere(wrong)[0].tolist()
-            said = what.format(f"{weights[row, j]:g}")
-            raise RunsError(said, where=sheet.where(row, domains[j]), hint=hint)
+            message = what.format(f"{weights[row, j]:g}")
+            raise RunsError(message, where=sheet.where(row, domains[j]), hint=hint)
     sums = weights.sum(axis=1)
     if (np.abs(sums / 100 - 1) <= LOOSE).all():
         weights, sums = weights / 100, sums / 100
@@ -121,7 +121,7 @@ def joined(
             f"no run of {left.path.name} is in {right.path.name}: "
             f"{here[0][0]!r} … against {there[0][0]!r} …",
             where=f"{right.path}: {layout.ids[1]}",
-            hint="Call the runs alike in both files",
+            hint="Use the same run names in both files",
         )
     _note_unmatched(left, [k[0] for k in by_key if k not in set(there)], right, notes)
     _note_unmatched(right, [there[j][0] for j in kept if there[j] not in by_key], left, notes)
@@ -131,7 +131,7 @@ def joined(
 def _keys(
     sheet: Sheet, name: str, kinds: Sequence[str], numbers: bool = False
 ) -> list[tuple[str, ...]]:
-    """(n,) what tells the rows apart: the run's name, and those of `kinds` that there are."""
+    """(n,) keys of the rows: the run's name, and those of `kinds` that the sheet has."""
     columns = [name, *(c for c in (fact(sheet, kind) for kind in kinds) if c is not None)]
     facts = [[_plain(text) for text in sheet.cells[column]] for column in columns[1:]]
     names = [_plain(text) for text in sheet.cells[name]] if numbers else sheet.cells[name]
@@ -139,7 +139,7 @@ def _keys(
 
 
 def _plain(text: str) -> str:
-    """A fact as it is compared: 7, 7.0 and 07 are one seed. Exact for integers of any length."""
+    """A fact in the form in which it is compared: 7, 7.0 and 07 are one seed, at any length."""
     found = re.fullmatch(r"0*(\d+?)(?:\.0*)?", text)
     return found[1] if found else text
 
@@ -152,14 +152,14 @@ def _refuse_two_mixtures(sheet: Sheet, keys: list[tuple[str, ...]], weights: np.
             raise RunsError(
                 f"run {key[0]!r} has other weights than on line {sheet.lines[other]}",
                 where=sheet.where(row),
-                hint="Give each run a name of its own, or remove one of the two rows",
+                hint="Give the two runs different names, or remove one of the rows",
             )
 
 
 def _ratios_by_key(
     sheet: Sheet, keys: list[tuple[str, ...]], layout: Layout, notes: list[str]
 ) -> dict[tuple[str, ...], int]:
-    """The row of each key; of several steps that the metrics do not tell apart, the last."""
+    """The row of each key; of several steps under one key, the last."""
     facts = [c for c in (fact(sheet, kind) for kind in layouts.FACTS) if c is not None]
     step = fact(sheet, "step")
     late = sheet.numbers(step) if step is not None else np.zeros(len(sheet))
@@ -178,12 +178,12 @@ def _ratios_by_key(
                     f"run {key[0]!r} has {sheet.cells[column][row]!r}, but "
                     f"{sheet.cells[column][other]!r} on line {sheet.lines[other]}",
                     where=sheet.where(row, column),
-                    hint=f"Name the runs apart, or add the column {column!r} to the metrics too",
+                    hint=f"Rename one of the runs, or add the column {column!r} to the metrics too",
                 )
         same += 1
     if same:
         notes.append(
-            f"{sheet.path.name}: {row_count(same)} there twice with the same content: merged."
+            f"{sheet.path.name}: {row_count(same)} repeated with the same content: merged."
         )
     return found
 
@@ -210,19 +210,19 @@ def _merged(
                 raise RunsError(
                     f"run {key[0]!r} has other metrics than on line {sheet.lines[other]}",
                     where=sheet.where(row, column),
-                    hint="Give repeats names of their own or a column `seed`, and the points of a "
+                    hint="Give repeats different names or a column `seed`, and the points of a "
                     "curve a column `step`" + _pivot(sheet, name, columns),
                 )
     if len(kept) < len(keys):
         count = len(keys) - len(kept)
         notes.append(
-            f"{sheet.path.name}: {row_count(count)} there twice with the same content: merged."
+            f"{sheet.path.name}: {row_count(count)} repeated with the same content: merged."
         )
     return kept
 
 
 def _pivot(sheet: Sheet, name: str, columns: Sequence[str]) -> str:
-    """Advice for a table whose rows several texts tell apart, such as a domain and a split."""
+    """The fix for a table whose rows several columns of text identify, such as task and split."""
     taken = {*layouts.reserved(sheet), name}
     texts = [c for c in sheet.columns if c not in taken and sheet.is_text(c)]
     if not texts:
@@ -230,7 +230,9 @@ def _pivot(sheet: Sheet, name: str, columns: Sequence[str]) -> str:
     call = (
         f"pl.read_csv({sheet.path.name!r}).pivot(on={texts}, index={name!r}, values={[*columns]})"
     )
-    return f". Of a row per run and {' and '.join(texts)} make a row per run, with polars: {call}"
+    return (
+        f". To turn a row per run and {' and '.join(texts)} into a row per run, with polars: {call}"
+    )
 
 
 def _note_unmatched(sheet: Sheet, names: list[str], other: Sheet, notes: list[str]) -> None:

@@ -5,8 +5,8 @@
 
 or the table of trials that a study exports, `trials.csv`, for both.
 
-Every row that cannot be used is an error naming its line, or is dropped with a note: nothing is
-guessed in silence. Shapes: n rows, m domains, q metrics.
+A row that cannot be used is an error that names its line, or is left out with a note.
+Shapes: n rows, m domains, q metrics.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mixopt.offline.rows import checked_weights, joined
 from mixopt.offline.sheets import Sheet, read_sheet
 from mixopt.offline.weight_columns import LOOSE
 
-# Interquartile ranges from the median beyond which a value is told of. The farthest of the
+# Interquartile ranges from the median beyond which a value gets a warning. The farthest of the
 # published RegMix, ADMIRE and mixing-law runs, whole curves included, lies 5.5 away.
 OUTLYING = 30.0
 
@@ -40,11 +40,11 @@ class Runs:
 
     Attributes:
         table: a row per usable row of the files, in the order of the ratios. `params` and `tokens`
-            are 1 where the files do not tell them; rows that share a run are its curve.
-        names: (n,) the run's name of each row.
-        cost: (n,) what each row cost, in the unit of the file; None if it is not told.
+            are 1 where the files do not give them; rows that share a run are its curve.
+        names: (n,) name of the run of each row.
+        cost: (n,) cost of each row, in the unit of the file; None if the files give none.
         layout: `olmix`, `regmix`, `admire`, `tracker` or `mixopt`.
-        notes: what was detected, renormalised, dropped, merged or filled in, a sentence each.
+        notes: what was detected, renormalised, left out, merged or filled in, a sentence each.
     """
 
     table: TrialTable
@@ -55,10 +55,10 @@ class Runs:
 
 
 class Mixtures(NamedTuple):
-    """Mixtures that something is asked about: `weights` (n, m) in the order of the domains.
+    """Mixtures to predict: `weights` (n, m) in the order of the domains.
 
-    `params` and `tokens` are (n,), or None where the file does not tell them; `column` is the one
-    that `names` (n,) come from.
+    `params` and `tokens` are (n,), or None where the file does not give them; `column` is the name
+    of the column that `names` (n,) come from.
     """
 
     weights: np.ndarray
@@ -70,16 +70,26 @@ class Mixtures(NamedTuple):
 
 
 def read_runs(ratios: Path, metrics: Path) -> Runs:
-    """The finished runs of two CSV files, or of one that holds both (the same path twice).
+    r"""The finished runs of two CSV files, or of one that holds both (the same path twice).
 
-    Weights are renormalised where rounding has them sum to a little more or less than 1. Metrics
-    that are missing stay NaN. Repeats of a mixture under several names stay, the same row twice
-    does not.
+    Weights that sum to nearly 1 are renormalised. Missing metrics are NaN. Repeats of a mixture
+    under several names are kept; identical rows are merged.
 
     Raises:
         RunsError: a file cannot be read, a weight is negative, missing or does not fit the others,
-            a cell is no number, or two rows of one run contradict each other; `where` is
+            a cell is not a number, or two rows of one run contradict each other; `where` is
             `file.csv:line: column`.
+
+    Example:
+        >>> ratios, metrics = Path("ratios.csv"), Path("metrics.csv")
+        >>> lines = "run,web,code", "a,0.8,0.2", "b,0.5,0.5", "c,0.2,0.8"
+        >>> _ = ratios.write_text("\n".join(lines))
+        >>> _ = metrics.write_text("run,loss\na,2.5\nb,2.4\nc,2.6\n")
+        >>> runs = read_runs(ratios, metrics)
+        >>> runs.names, runs.table.domains, runs.table.values.ravel().tolist()
+        (('a', 'b', 'c'), ('web', 'code'), [2.5, 2.4, 2.6])
+        >>> runs.notes[0]
+        "Read as olmix's layout: a column per domain, a column per metric, joined on 'run'."
     """
     notes: list[str] = []
     left, right = _sheets(ratios, metrics, notes)
@@ -100,7 +110,7 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
     weights = weights[rows[:, 0]]
     begun = tokens > 0
     if not begun.all():
-        notes.append(f"{row_count((~begun).sum())} of step 0 left out: nothing was trained yet.")
+        notes.append(f"{row_count((~begun).sum())} of step 0 left out, from before training.")
     table = TrialTable(
         domains=layout.domain_names,
         metrics=tuple(m for m, keep in zip(metric_names, kept, strict=True) if keep),
@@ -120,14 +130,21 @@ def read_runs(ratios: Path, metrics: Path) -> Runs:
 
 
 def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
-    """The mixtures of a CSV file over `domains`, in the order of the file.
+    r"""The mixtures of a CSV file over `domains`, in the order of the file.
 
-    A domain that has no column counts as 0 everywhere, a column of another domain must be 0; both
-    are noted. A column of numbers that bring no row's sum nearer to 1, such as a metric, is no
-    domain, and is left out with a note; texts are not looked at.
+    A domain without a column has weight 0; a column of an unknown domain must be 0; both get a
+    note. A column of numbers that brings no row's sum nearer to 1, such as a metric, is left out
+    with a note. Columns of text are ignored.
 
     Raises:
-        RunsError: as `read_runs`, or an unknown domain has weight.
+        RunsError: as for `read_runs`, or an unknown domain has weight.
+
+    Example:
+        >>> path = Path("mixtures.csv")
+        >>> _ = path.write_text("run,web,code\nx,0.75,0.25\n")
+        >>> mixtures = read_mixtures(path, ("code", "web", "books"))
+        >>> mixtures.weights.tolist(), mixtures.notes
+        ([[0.25, 0.75, 0.0]], ('mixtures.csv: no column for books: taken as 0.',))
     """
     sheet = read_sheet(path)
     notes = list(sheet.notes)
@@ -137,7 +154,7 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> Mixtures:
     present = [domain for domain in domains if domain in columns]
     if not present:
         raise RunsError(
-            "has none of the domains that were fitted",
+            "has none of the fitted domains",
             where=f"{path}:1",
             hint=f"Name the columns {listed(list(domains))}",
         )
@@ -205,7 +222,7 @@ def _no_copies(
         and np.allclose(weights[:, layout.domains.index(metric)], values[:, j], rtol=0, atol=LOOSE)
     ]
     if copies:
-        notes.append(f"{path.name}: {listed(copies)}: the weights again, no metric, left out.")
+        notes.append(f"{path.name}: {listed(copies)}: the weights again, left out.")
     kept = [j for j, metric in enumerate(layout.metrics) if metric not in copies]
     return [layout.metrics[j] for j in kept], values[:, kept]
 
@@ -229,14 +246,14 @@ def _measured(
             "no run has a single metric", where=str(path), hint="Fill in the metrics of some runs"
         )
     if nothing:
-        notes.append(f"Metrics that no run has are left out: {listed(nothing)}.")
+        notes.append(f"Metrics without a value are left out: {listed(nothing)}.")
     gaps = [
         f"{m} ({count})"
         for m, count in zip(metrics, lacking, strict=True)
         if 0 < count < len(values)
     ]
     if gaps:
-        notes.append(f"Missing for some runs, whose other metrics are used: {listed(gaps)}.")
+        notes.append(f"Missing for some runs (their other metrics are used): {listed(gaps)}.")
     known = np.isfinite(values).any(axis=1)
     empty = [names[i] for i in np.flatnonzero(~known).tolist()]
     if empty:
@@ -245,38 +262,38 @@ def _measured(
 
 
 def _remarks(table: TrialTable) -> list[str]:
-    """What a person should know of the usable rows."""
-    said = []
+    """Notes for the user on the usable rows."""
+    notes = []
     unused = [d for d, w in zip(table.domains, table.weights.T, strict=True) if not w.any()]
     if unused:
-        said.append(f"No run used {listed(unused)}: its effect cannot be known.")
+        notes.append(f"No run used {listed(unused)}: the effect cannot be estimated.")
     for metric, column in zip(table.metrics, table.values.T, strict=True):
         known = column[np.isfinite(column)]
         if len(known) > 1 and np.ptp(known) == 0:
-            said.append(f"{metric} is {known[0]:g} in every run: it says nothing of mixtures.")
-        said += _outlier(metric, known)
+            notes.append(f"{metric} is {known[0]:g} in every run, whatever the mixture.")
+        notes += _outlier(metric, known)
     final = table.final
     where = np.column_stack([final.weights, final.params, final.tokens])
     kinds, count = np.unique(where, axis=0, return_counts=True)
     repeated = int((count > 1).sum())
     if repeated:
         runs = int(count[count > 1].sum())
-        said.append(
+        notes.append(
             f"{repeated} mixture{'s' * (repeated > 1)} run more than once ({runs} runs): kept as "
-            "repeats, which measure the noise."
+            "repeats, to measure the noise."
         )
     if len(final) < len(table):
-        said.append(f"{len(table)} rows are curves of {len(final)} runs.")
+        notes.append(f"{len(final)} runs have learning curves: {len(table)} rows.")
     if 1 < len(kinds) < len(table.domains):
-        said.append(
-            f"{len(kinds)} runs for {len(table.domains)} domains: fewer runs than domains, "
-            "expect wide intervals."
+        notes.append(
+            f"{len(kinds)} runs for {len(table.domains)} domains: intervals are wide "
+            "with fewer runs than domains."
         )
-    return said
+    return notes
 
 
 def _outlier(metric: str, column: np.ndarray) -> list[str]:
-    """A warning of values that cannot be of runs like the others, such as a loss of 1e30."""
+    """A warning about values far from the others, such as a loss of 1e30."""
     low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
     wild = np.abs(column - middle) > OUTLYING * (high - low)
     if not low < high or not wild.any():
@@ -284,15 +301,15 @@ def _outlier(metric: str, column: np.ndarray) -> list[str]:
     worst = column[np.abs(column - middle).argmax()]
     return [
         f"WARNING: {metric} has {wild.sum()} value{'s' * int(wild.sum() > 1)} far from the others "
-        f"(such as {worst:.4g}, where half lie within {low:.4g} and {high:.4g}): leave runs that "
-        "diverged out."
+        f"(such as {worst:.4g}; half lie between {low:.4g} and {high:.4g}). Leave out runs that "
+        "diverged."
     ]
 
 
 def _no_weights(
     sheet: Sheet, others: list[str], present: Sequence[str], notes: list[str]
 ) -> list[str]:
-    """`others` without those that are no weights: no row's sum comes nearer to 1 by them."""
+    """`others` without columns that bring no row's sum nearer to 1, and so are no weights."""
     known = np.sum([sheet.numbers(domain) for domain in present], axis=0)
     percent = bool((np.abs(known / 100 - 1) <= LOOSE).all())
     lacking = (100 if percent else 1) - known
@@ -303,8 +320,7 @@ def _no_weights(
             alien.append(column)
     if alien:
         notes.append(
-            f"{sheet.path.name}: {listed(alien)}: left out as no domain, because no row sums to 1 "
-            "with it."
+            f"{sheet.path.name}: {listed(alien)}: left out as no domain: no row sums to 1 with it."
         )
     return [column for column in others if column not in alien]
 
@@ -317,14 +333,14 @@ def _refuse_unknown(
         if len(used):
             near = difflib.get_close_matches(column, domains, n=3, cutoff=0.5)
             raise RunsError(
-                f"the domain {column!r} has weight, but no run that was fitted used it",
+                f"the domain {column!r} has weight, but no fitted run used it",
                 where=sheet.where(int(used[0]), column),
                 hint=f"Did you mean {' or '.join(near)}"
                 if near
                 else f"Domains are {listed(list(domains))}",
             )
     if others:
-        notes.append(f"{sheet.path.name}: {listed(others)}: unknown, but 0 everywhere: left out.")
+        notes.append(f"{sheet.path.name}: {listed(others)}: left out: unknown, and 0 in every row.")
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -34,7 +34,7 @@ OTHER_FORMATS = (
     (b'{"', "JSON"),
     (b"[{", "JSON"),
 )
-"""First bytes of files that are taken for tables."""
+"""First bytes of files that users mistake for CSV."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
 SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -84,19 +84,19 @@ class Sheet:
         return f"{head}: {column}" if column else head
 
     def missing(self, column: str) -> np.ndarray:
-        """(n,) where the cells are empty, or say that there is no value."""
+        """(n,) whether each cell is empty or marked as missing."""
         return np.array([is_missing(text) for text in self.cells[column]], dtype=bool)
 
     def is_text(self, column: str) -> bool:
-        """Whether the column holds texts and not a single number."""
+        """Whether the column holds text and not a single number."""
         parsed = self._numbers(column)
         return bool(np.isnan(parsed).all() and not self.missing(column).all())
 
     def numbers(self, column: str) -> np.ndarray:
-        """(n,) the column as numbers, NaN where a cell is missing, infinite where it says so.
+        """(n,) the column as numbers, NaN where a cell is missing, infinite where it is `inf`.
 
         Raises:
-            RunsError: a cell is neither a number nor missing, or may be one of two numbers.
+            RunsError: a cell is neither a number nor missing, or is ambiguous.
         """
         parsed = self._numbers(column)
         wrong = np.flatnonzero(np.isnan(parsed) & ~self.missing(column))
@@ -113,7 +113,7 @@ class Sheet:
             raise RunsError(
                 f"{text!r} may be {whole}{rest} or {whole}.{rest}",
                 where=self.where(unclear[0], column),
-                hint="Write numbers with a decimal point, and without marks between thousands",
+                hint="Write numbers with a decimal point and without thousands separators",
             )
         signs = ["%" in text for text in self.cells[column]]
         bare = np.flatnonzero(~np.array(signs) & (np.nan_to_num(parsed) != 0))
@@ -126,10 +126,10 @@ class Sheet:
         return parsed
 
     def counts(self, column: str) -> np.ndarray:
-        """(n,) the column as counts above 0, which may be written 1M, 60M, 1.5B or 1e9.
+        """(n,) the column as counts above 0, in forms such as 60000000, 60M, 1.5B or 1e9.
 
         Raises:
-            RunsError: a cell is no such count.
+            RunsError: a cell is not a count above 0.
         """
         found = np.empty(len(self))
         for row, text in enumerate(self.cells[column]):
@@ -164,7 +164,7 @@ def read_sheet(path: Path) -> Sheet:
     declared = preamble[1] if preamble else None
     delimiter = declared or _delimiter(text[start:], path)
     if delimiter != ",":
-        notes.append(f"{path.name}: cells are separated by {_said(delimiter)}.")
+        notes.append(f"{path.name}: cells are separated by {_delimiter_name(delimiter)}.")
     rows, lines = _rows(text[start:], delimiter, path, text[:start].count("\n"))
     if not rows:
         raise RunsError("is empty", where=str(path), hint="Give a header and a row per run")
@@ -178,7 +178,7 @@ def read_sheet(path: Path) -> Sheet:
                 f"{len(row)} cells, the header has {len(columns)}",
                 where=f"{path}:{line}",
                 hint="Give every row as many cells as the header; quote texts that hold "
-                + _said(delimiter),
+                + _delimiter_name(delimiter),
             )
         body.append(row)
     if not body:
@@ -195,7 +195,11 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def parse_count(text: str) -> float | None:
-    """A count such as `600k`, `60M`, `1.5B`, `1e9`, `6_000`, `6,000`; None if it is none."""
+    """A count such as `600k`, `60M`, `1.5B`, `1e9`, `6_000`, `6,000`; None for other text.
+
+    >>> parse_count("1.5B"), parse_count("6,000"), parse_count("large")
+    (1500000000.0, 6000.0, None)
+    """
     text = text.strip().lower()
     if re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+", text):
         text = text.replace(",", "")
@@ -247,7 +251,7 @@ def _delimiter(text: str, path: Path) -> str:
 
 
 def _rows(text: str, delimiter: str, path: Path, before: int) -> tuple[list[list[str]], list[int]]:
-    """The rows that are not empty, and the line of each, `before` lines of the file into it."""
+    """The rows that are not empty, and the line of each; `before` lines of the file precede."""
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -269,7 +273,7 @@ def _rows(text: str, delimiter: str, path: Path, before: int) -> tuple[list[list
 
 
 def _refuse_control(row: list[str], where: str) -> None:
-    """Names are printed: a terminal would obey such characters."""
+    """Refuse control characters: names are printed, and a terminal would obey them."""
     for cell in row:
         if found := CONTROL.search(cell):
             raise RunsError(
@@ -286,12 +290,12 @@ def _columns(head: list[str], path: Path) -> list[str]:
             raise RunsError(
                 f"columns {names.index(name) + 1} and {j + 1} are both called {name!r}",
                 where=f"{path}:1",
-                hint="Give each column a name of its own",
+                hint="Give the columns different names",
             )
     return names
 
 
-def _said(delimiter: str) -> str:
+def _delimiter_name(delimiter: str) -> str:
     return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}.get(
         delimiter, repr(delimiter)
     )

@@ -2,7 +2,7 @@
 
 A table of mixtures often holds more: a learning rate, a batch size, a loss, a total. A column such
 as `lr` hides inside the tolerance of a row's sum, so the sums decide, and not the names alone: a
-domain may be called as a hyperparameter is. Shapes: n rows, m columns.
+domain may have the name of a hyperparameter. Shapes: n rows, m columns.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mixopt.offline.sheets import Sheet
 
 LOOSE = 0.02  # how far from 1 the rounded weights of a row may sum
 EXACT = 1e-6  # sums this near to 1 are not worth a note
-FEWEST_ROWS = 5  # with a value in a column, for the sums to tell that it is no domain
+FEWEST_ROWS = 5  # with a value in a column, for the sums to rule it out as a domain
 TOTALS = (1.0, 100.0)  # shares, percent
 
 
 def weight_columns(
     sheet: Sheet, columns: Sequence[str], hyperparameters: Collection[str]
 ) -> list[str]:
-    """Those of `columns` that are weights; all of them where the sums do not tell.
+    """Those of `columns` that are weights; all of them where the sums do not decide it.
 
     Args:
         sheet: a table of mixtures.
         columns: m columns of numbers.
-        hyperparameters: those of them that are called as hyperparameters are.
+        hyperparameters: those of them with names of hyperparameters.
 
     Raises:
-        RunsError: a cell is no number.
+        RunsError: a cell is not a number.
     """
     if not columns:
         return []

@@ -1,4 +1,4 @@
-"""Figures of a fit to finished runs.."""
+"""Figures of a fit to finished runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mixopt.plots.study import predicted_against_measured
 from mixopt.surrogates.diagnostics import OutOfFold, Score
 from mixopt.surrogates.effects import Effects
 
-MOST_POINTS = 600  # drawn per figure: more only make the page heavy
+MOST_POINTS = 600  # per figure: more slow the page down
 
 
 def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title: str) -> go.Figure:
-    """Predicted against measured values of the runs that were left out.
+    """Out-of-fold predictions against measured values.
 
     Args:
-        quality: their predictions.
-        metric: which; the objective if None.
+        quality: the predictions.
+        metric: its name; None for the objective.
         names: (n,) of the runs.
         title: of the figure.
     """
@@ -42,7 +42,7 @@ def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title
     )
     figure.layout.title.text = style.verbatim(title)
     figure.update_xaxes(title="measured")
-    figure.update_yaxes(title="predicted without the run")
+    figure.update_yaxes(title="out-of-fold prediction")
     return figure
 
 
@@ -55,7 +55,7 @@ def score_line(score: Score) -> str:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """`names` without the words that all of them begin and end with: labels want to be short."""
+    """`names` without the words that all of them begin and end with, for short labels."""
     words = [re.split(r"(?<=[/_.:])|(?=[/_.:])", name) for name in names]
     least = min((len(parts) for parts in words), default=1) - 1
     if len(set(names)) < 2:
@@ -68,10 +68,10 @@ def short(names: Sequence[str]) -> list[str]:
 
 
 def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.Figure:
-    """Domain x metric: what 5 points more of a domain do, in units of each metric's spread.
+    """Domain x metric: the effect of 5 points more of a domain, in units of each metric's spread.
 
-    Blue is an improvement, orange a harm, and a change of less than two of its own standard
-    deviations is written without its number.
+    Blue is an improvement, orange a harm. Changes below two of their standard deviations have no
+    number.
 
     Args:
         effects: the changes.
@@ -81,11 +81,11 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     scale = np.where(spread > 0, spread, np.inf)
     shown = effects.change / scale * better
     order = np.argsort(effects.change[:, -1], kind="stable")  # the best for the objective on top
-    sure = np.abs(effects.change) > 2 * effects.std
+    resolved = np.abs(effects.change) > 2 * effects.std
     text = np.where(
-        sure & (np.abs(shown) >= 0.01), np.char.mod("%+.2f", effects.change / scale), ""
+        resolved & (np.abs(shown) >= 0.01), np.char.mod("%+.2f", effects.change / scale), ""
     )
-    figure = style.figure("What more of a domain does", "", "")
+    figure = style.figure("Effect of more of a domain", "", "")
     most = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
     figure.add_heatmap(
         z=shown[order],
@@ -109,7 +109,7 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     figure.update_layout(height=220 + 24 * len(effects.domains))
     style.note(
         figure,
-        "one domain's weight +5 points at the natural mixture, the others less in proportion; "
-        "unit: deviation of the metric over the runs",
+        "+5 points of a domain at the natural mixture, the others reduced in proportion; "
+        "unit: standard deviation of the metric over the runs",
     )
     return figure

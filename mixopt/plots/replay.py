@@ -17,22 +17,22 @@ BAND = 0.15  # opacity of the band between quartiles
 def regret_by_cost(
     recommended: Mapping[str, Curve], trained: Mapping[str, Curve], cost_unit: str
 ) -> go.Figure:
-    """Median regret by cost with its quartiles, of what is recommended and what was trained.
+    """Median and quartiles of regret by cost, of the recommended and the best trained mixture.
 
     Args:
         recommended: proposer → curve.
         trained: proposer → curve, of the same proposers.
-        cost_unit: what costs are counted in, for the axis.
+        cost_unit: unit of costs, for the axis.
     """
     figure = make_subplots(
         rows=1,
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.04,
-        subplot_titles=("the mixture it recommends", "the best mixture it has trained"),
+        subplot_titles=("recommended mixture", "best trained mixture"),
     )
     figure.update_layout(
-        template=style.TEMPLATE, title="What each proposer finds, by cost", height=460
+        template=style.TEMPLATE, title="Regret of each proposer by cost", height=460
     )
     for column, curves in ((1, recommended), (2, trained)):
         for index, (name, curve) in enumerate(curves.items()):
@@ -70,12 +70,12 @@ def regret_by_cost(
     figure.update_xaxes(title=f"cost ({cost_unit})", matches="x")
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="regret", col=1)
-    style.note(figure, "median over seeds, and the quartiles around it")
+    style.note(figure, "median and quartiles over seeds")
     figure.update_layout(margin={"t": 104})
     return figure
 
 
 def _faded(colour: str) -> str:
-    """`#RRGGBB` as see-through as the band."""
+    """`#RRGGBB` with the opacity of the band."""
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},{BAND})"

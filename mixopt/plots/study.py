@@ -117,7 +117,9 @@ def learning_curves(
         objective: what is drawn.
         highlight: name of a curve → label; the others are drawn faint and share a legend entry.
     """
-    figure = style.figure("Learning curves", "training tokens", style.said("objective", objective))
+    figure = style.figure(
+        "Learning curves", "training tokens", style.with_unit("objective", objective)
+    )
     shown = highlight if highlight is not None else {name: name for name in curves}
     # highlighted ones last, so that they lie on top
     order = sorted(curves, key=lambda name: name in shown)
@@ -174,7 +176,7 @@ def best_so_far(
     """
     cost = {"tokens": "training tokens", "device_seconds": "device-seconds"}[against]
     figure = style.figure(
-        f"Search: best so far by {cost}", f"{cost} spent", style.said("objective", objective)
+        f"Search: best so far by {cost}", f"{cost} spent", style.with_unit("objective", objective)
     )
     paid = [
         (trial, getattr(trial.result.cost, against), objective_value(trial, objective))
@@ -220,7 +222,9 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
         objective: for the unit.
     """
     figure = style.figure(
-        "Selection: candidates over the same fresh seeds", style.said("objective", objective), ""
+        "Selection: candidates over the same fresh seeds",
+        style.with_unit("objective", objective),
+        "",
     )
     rows = [
         candidate
@@ -326,7 +330,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
         margin={"t": 76},
     )
     figure.update_xaxes(tickformat=".0%", nticks=4, tickangle=0, rangemode="tozero")
-    figure.update_yaxes(title=style.said("objective", objective), col=1)
+    figure.update_yaxes(title=style.with_unit("objective", objective), col=1)
     figure.update_annotations(font_size=12)
     return figure
 

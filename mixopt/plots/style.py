@@ -1,7 +1,7 @@
-"""How every figure looks.
+"""The style of every figure.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers and in greyscale print; the natural
-mixture is grey, and what was found is blue, in every figure.
+Colours are Okabe and Ito's, distinct for colour-blind readers and in greyscale print. The natural
+mixture is grey and the proposed one blue in every figure.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def figure(title: str, x: str, y: str) -> go.Figure:
 
 
 def verbatim(text: str) -> str:
-    """A name that is not ours as a label: Plotly would take `<b>` in it for its own."""
+    """A foreign name as a label, escaped: Plotly interprets `<b>`."""
     return html.escape(text, quote=False)
 
 
@@ -90,7 +90,7 @@ def colour(name: str, index: int) -> str:
     return NAMED.get(name, rest[index % len(rest)])
 
 
-def said(what: str, objective: Objective) -> str:
-    """`what` with the objective's unit, where it has one."""
+def with_unit(label: str, objective: Objective) -> str:
+    """`label` with the objective's unit, where it has one."""
     plain = all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items())
-    return f"{what} ({BITS})" if plain else what
+    return f"{label} ({BITS})" if plain else label

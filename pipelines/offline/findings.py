@@ -1,4 +1,4 @@
-"""What a surrogate of finished runs says: how good it is, what to train, what each domain does."""
+"""Results of a fit to finished runs: held-out scores, the proposed mixture, domains' effects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mixopt.surrogates.diagnostics import (
 from mixopt.surrogates.effects import Effects, effects
 from mixopt.surrogates.noise import SeedScatter, mixture_key, seed_scatter
 
-FEWEST_SCORED = 4  # runs: a rank correlation of 3 is a coin thrown twice
+FEWEST_SCORED = 4  # runs: a rank correlation of 3 is 1 by chance in one case of 6
 NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
 OBSERVED = "best_observed"  # the run with the least objective at the predicted fidelity
 
@@ -47,23 +47,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that `mixopt fit` tells.
+    """All results of `mixopt fit`.
 
     Attributes:
-        fitted: what it was found from.
-        compared: held-out score of the objective of each surrogate that was tried.
-        held_out: predictions of runs that were left out; None where there are too few.
-        held_out_names: run of each row of it.
+        fitted: the runs and the surrogate.
+        compared: held-out score of the objective by surrogate; empty if one was asked for.
+        held_out: out-of-fold predictions of the runs; None where there are too few.
+        held_out_names: run of each row of `held_out`.
         best: the proposed mixture.
         mixtures: the natural, the best observed (if a run was measured at the predicted
             fidelity), the proposed and the unconstrained one.
         means: predicted metrics and objective by mixture, a row each in the order of `mixtures`.
-        stds: their standard deviations, of the noise-free mean.
+        stds: their standard deviations, of the mean over runs.
         difference: of the objective, proposed - natural.
         effects: of the domains at the natural mixture.
-        scatter: of a run's objective over the seeds of its mixture, at the predicted fidelity; None
-            without repeats.
-        notes: those of the fit, and what was found since.
+        scatter: seed standard deviation of the objective at the predicted fidelity; None without
+            repeats.
+        notes: notes for the user, of the fit and of these results.
     """
 
     fitted: Fitted
@@ -81,17 +81,17 @@ class Findings:
 
     @property
     def constrained(self) -> bool:
-        """Whether anything keeps the proposed mixture from the unconstrained one."""
+        """Whether a constraint or the KL penalty moves the proposed mixture off the optimum."""
         return bool(self.best.binding) or self.best.kl_penalty > 0
 
 
 def find(fitted: Fitted, choice: Choice | None) -> Findings:
-    """Hold out, recommend and take effects with the surrogate of `fitted`.
+    """Out-of-fold scores, the proposed mixture and effects, from the surrogate of `fitted`.
 
     Args:
         fitted: with its surrogate.
-        choice: what the surrogate was chosen by; None where it was asked for. Its predictions of
-            held-out runs are those of the report, if they are of all runs.
+        choice: the comparison of surrogates; None where one was asked for. Its out-of-fold
+            predictions are reported where they cover all runs.
     """
     notes = list(fitted.notes)
     surrogate, objective, seed = fitted.surrogate, fitted.objective, fitted.seed
@@ -104,9 +104,9 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         scatter = _seed_scatter(fitted)
         notes += _shared_seed(fitted, scatter)
         weights = np.stack([mixture.array for mixture in mixtures.values()])
-        said = surrogate.predict(weights)
-        columns = [said.metrics.index(metric) for metric in fitted.metrics]
-        mean, std = said.compose(objective)
+        prediction = surrogate.predict(weights)
+        columns = [prediction.metrics.index(metric) for metric in fitted.metrics]
+        mean, std = prediction.compose(objective)
         pair = [list(mixtures).index(name) for name in (NATURAL, PROPOSED)]
         difference = _difference(fitted, weights[pair], mean[pair], std[pair])
         found = effects(surrogate, objective, fitted.metrics, fitted.natural)
@@ -117,8 +117,8 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         names,
         best,
         mixtures,
-        np.column_stack([said.mean[:, columns], mean]),
-        np.column_stack([said.std[:, columns], std]),
+        np.column_stack([prediction.mean[:, columns], mean]),
+        np.column_stack([prediction.std[:, columns], std]),
         difference,
         found,
         scatter,
@@ -129,25 +129,25 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
 def _hold_out(
     fitted: Fitted, choice: Choice | None, notes: list[str]
 ) -> tuple[OutOfFold | None, tuple[str, ...]]:
-    """Predictions of the runs at the target fidelity, each without any run of its mixture."""
+    """Out-of-fold predictions of the runs at the target; folds keep a mixture's runs together."""
     rows = np.flatnonzero(fitted.table.at(fitted.target))
     names = tuple(fitted.names[row] for row in rows.tolist())
     if choice is not None and choice.held_out is not None:
         return choice.held_out, names
     several = fitted.make_surrogate().multi_fidelity
-    # what was run at the target is foretold; of other sizes and of curves all is learned from that
-    # is not of the mixtures held out
+    # Only runs at the target are predicted; runs of other sizes and curves of the remaining
+    # mixtures are learned from.
     table, at = (fitted.table, fitted.target) if several else (fitted.table.select(rows), None)
     try:
         found = out_of_fold(table, fitted.objective, fitted.make_surrogate, seed=fitted.seed, at=at)
     except SurrogateError as problem:
         of = f"{problem.where}: " if problem.where else ""
-        notes.append(f"How good the predictions are is not known: {of}{problem.what}.")
+        notes.append(f"The predictions could not be tested on held-out runs: {of}{problem.what}.")
         return None, ()
     if len(rows) < FEWEST_SCORED:
         notes.append(
-            f"{len(rows)} runs at the predicted fidelity are too few to say how good the "
-            "predictions are."
+            f"{len(rows)} runs at the predicted fidelity are too few to test the predictions on "
+            "held-out runs."
         )
         return None, ()
     return found, names
@@ -160,14 +160,14 @@ def _best_observed(fitted: Fitted, notes: list[str]) -> dict[str, Mixture]:
         return {}
     row = int(rows[value[rows].argmin()])
     notes.append(
-        f"The best run is {fitted.names[row]}: a measured objective of {value[row]:.4f}, the luck "
-        "of being picked for it included."
+        f"The best run is {fitted.names[row]}: measured objective {value[row]:.4f}, which includes "
+        "selection bias."
     )
     return {OBSERVED: Mixture.from_array(fitted.domains, fitted.table.weights[row])}
 
 
 def _far_away(fitted: Fitted, mixture: Mixture) -> list[str]:
-    """A warning where the mixture lies further from all runs than these do from each other."""
+    """A warning where the mixture lies farther from all runs than these from each other."""
     runs = np.unique(fitted.table.weights, axis=0)
     apart = hellinger(runs, runs)
     np.fill_diagonal(apart, np.inf)
@@ -176,9 +176,8 @@ def _far_away(fitted: Fitted, mixture: Mixture) -> list[str]:
     if nearest <= usual:
         return []
     return [
-        f"The proposed mixture lies {nearest:.2f} (Hellinger) from the nearest run, where 95 % of "
-        f"runs have one within {usual:.2f}: its prediction extrapolates; train it before you trust "
-        "it."
+        f"The proposed mixture lies {nearest:.2f} (Hellinger distance) from the nearest run; 95 % "
+        f"of runs have another within {usual:.2f}. Its prediction extrapolates: train it to check."
     ]
 
 
@@ -194,28 +193,27 @@ def _seed_scatter(fitted: Fitted) -> SeedScatter | None:
 
 
 def _shared_seed(fitted: Fitted, scatter: SeedScatter | None) -> list[str]:
-    """What the predicted values do not know if the runs shared a seed; nothing if they did not."""
+    """A note on seed error missing from the intervals, if most runs have the same seed."""
     _, counts = np.unique(fitted.table.final.seeds, return_counts=True)
     if counts.max() <= counts.sum() / 2:
         return []
     if scatter is None:
-        told = "how large that is, repeats of a mixture with other seeds would tell"
+        size = "repeat a mixture with other seeds to measure it"
     else:
-        told = (
+        size = (
             f"the objective's seed standard deviation is {scatter.std:.4f}, from {scatter.runs} "
             "repeated runs"
         )
     return [
-        "If these runs shared one seed, as the table does not rule out, predicted values are for "
-        f"that seed, and their ± lacks its error: {told}. Near mixtures share it, so their "
-        "differences hold."
+        "The runs may share one seed. Then predictions are for that seed, and their ± excludes the "
+        f"seed's error: {size}. Differences between similar mixtures are not affected."
     ]
 
 
 def _difference(
     fitted: Fitted, weights: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> Difference:
-    """Proposed - natural; of surrogates without a joint posterior as if they erred apart."""
+    """Proposed - natural; errors count as independent without a joint posterior."""
     gap, variance = float(mean[1] - mean[0]), float(std[0] ** 2 + std[1] ** 2)
     if isinstance(fitted.surrogate, JointSurrogate):
         _, covariance = fitted.surrogate.joint(weights, fitted.objective)
@@ -268,16 +266,16 @@ def out_of_fold_frame(found: Findings) -> pl.DataFrame:
 
 def effects_frame(found: Findings) -> pl.DataFrame:
     """A row per domain and metric: `domain, metric, natural, raised, change, std`."""
-    told = found.effects
-    q = len(told.metrics)
+    result = found.effects
+    q = len(result.metrics)
     return pl.DataFrame(
         {
-            "domain": np.repeat(told.domains, q).tolist(),
-            "metric": list(told.metrics) * len(told.domains),
-            "natural": np.repeat(told.base, q),
-            "raised": np.repeat(told.raised, q),
-            "change": told.change.ravel(),
-            "std": told.std.ravel(),
+            "domain": np.repeat(result.domains, q).tolist(),
+            "metric": list(result.metrics) * len(result.domains),
+            "natural": np.repeat(result.base, q),
+            "raised": np.repeat(result.raised, q),
+            "change": result.change.ravel(),
+            "std": result.std.ravel(),
         }
     )
 
@@ -289,7 +287,7 @@ def mixture_frame(found: Findings) -> pl.DataFrame:
 
 
 def mixture_values(found: Findings) -> dict[str, Any]:
-    """The mixtures with what is predicted of them, as JSON-able values."""
+    """The mixtures with their predictions, as JSON-able values."""
     names = [*found.fitted.metrics, OBJECTIVE]
     predictions = {
         mixture: {name: interval(m, s) for name, m, s in zip(names, means, stds, strict=True)}

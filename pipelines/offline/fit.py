@@ -1,4 +1,4 @@
-"""`mixopt fit`: a surrogate of finished runs, how good it is, and the mixture that it proposes.
+"""`mixopt fit`: fit a surrogate to finished runs, test it on held-out runs, propose a mixture.
 
 mixopt fit --ratios ratios.csv --metrics metrics.csv --out fit
 """
@@ -23,7 +23,7 @@ from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
-from mixopt.offline.fidelity_words import said, target_fidelity, unnamed
+from mixopt.offline.fidelity_words import fidelity_text, target_fidelity, unnamed
 from mixopt.offline.objective_words import objective_of, refuse_mixed_scales
 from mixopt.offline.priors import read_space
 from mixopt.offline.runs import Runs, read_runs
@@ -39,7 +39,7 @@ from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
 from mixopt.surrogates.diagnostics import NORMAL_90, OBJECTIVE, Choice, Score, chained
 
-NARROW = 32  # characters of a name that four columns of predictions leave room for
+NARROW = 32  # characters of a name beside four columns of predictions
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
 
 
@@ -56,22 +56,32 @@ def fit_runs(
     seed: int = 0,
     as_json: bool = False,
 ) -> None:
-    """Fit, tell, and fill the folder `out`.
+    r"""Fit a surrogate to finished runs, print the results, and write them to the folder `out`.
 
     Args:
         ratios: mixtures of the finished runs.
-        metrics: what they measured; the same file where one holds both.
+        metrics: metrics of the runs; the same path where one file holds both.
         out: folder of the fit; an earlier fit in it is replaced.
         priors: YAML with the natural mixture and constraints (see `mixopt.offline.priors`).
         objective: `metric=weight` each; the mean of all metrics if there is none.
         surrogate: registry name, or `package.module:Name`.
-        params: model size to predict for, such as `60M`, and
-        tokens: its training tokens; those of the largest runs if not given.
-        seed: of all that is drawn.
+        params: model size to predict for, such as `60M`; None for that of the largest runs.
+        tokens: its training tokens; None for those of the longest runs of that size.
+        seed: random seed.
         as_json: print one JSON object and nothing else.
 
     Raises:
-        MixoptError: the files, the priors or the settings cannot be used.
+        MixoptError: the files, the priors or the settings are invalid.
+
+    Example:
+        >>> _ = Path("runs.csv").write_text(
+        ...     "run,ratio_web,ratio_code,metric_loss\n"
+        ...     + "".join(f"r{k},{k / 9},{1 - k / 9},{2 + k / 9}\n" for k in range(10))
+        ... )
+        >>> fit_runs(Path("runs.csv"), Path("runs.csv"), Path("fit"), surrogate="linear")
+        Predicted objective 0.5... ± ... lower at the proposed mixture than at the natural one: ...
+        >>> sorted(path.name for path in Path("fit").iterdir())[:3]
+        ['diagnostics.csv', 'effects.csv', 'fit.json']
     """
     writable(out, FOLDER)
     console = make_console()
@@ -106,33 +116,33 @@ def _fit(
     seed: int,
     find_target: Callable[[TrialTable], tuple[Fidelity, list[str]]],
 ) -> tuple[Fitted, Choice | None]:
-    """The settings with the surrogate fitted, and what it was chosen by, if it was."""
+    """The fit, and the comparison that the surrogate was chosen by; None where it was asked for."""
     notes = list(runs.notes)
     table = runs.table
     kinds = len(np.unique(table.weights, axis=0))
     if kinds < FEWEST_TRIALS:
         raise RunsError(
-            f"runs on {kinds} mixture{'s' * (kinds > 1)} are too few to learn from",
+            f"runs on {kinds} mixture{'s' * (kinds > 1)} are too few to fit",
             where=str(ratios),
             hint=f"Give runs on at least {FEWEST_TRIALS} different mixtures; "
             f"{len(table.domains) + 1} or more for {len(table.domains)} domains",
         )
     if OBJECTIVE in table.metrics:
         raise RunsError(
-            f"a metric is called {OBJECTIVE!r}, as what is composed of all metrics is",
+            f"a metric is called {OBJECTIVE!r}, which is reserved for the objective",
             where=f"{metrics}:1: {OBJECTIVE}",
-            hint="Give the column another name",
+            hint="Rename the column",
         )
     if not asked:
         refuse_mixed_scales(table.metrics, table.final.values)
-    objective, said_of_objective = objective_of(asked, table.metrics, runs.layout)
-    notes += said_of_objective
-    target, said_of_target = find_target(table)
-    notes += said_of_target
+    objective, objective_notes = objective_of(asked, table.metrics, runs.layout)
+    notes += objective_notes
+    target, target_notes = find_target(table)
+    notes += target_notes
     made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
     table, objective = _modelled(table, target, made.multi_fidelity, objective, surrogate, notes)
-    space, said_of_space = read_space(priors, table)
-    notes += said_of_space
+    space, space_notes = read_space(priors, table)
+    notes += space_notes
     choice: Choice | None = None
     made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
     with reproducible(seed):
@@ -140,7 +150,7 @@ def _fit(
     name = surrogate
     if isinstance(made, Auto):
         if made.chosen is None or made.choice is None:
-            raise RuntimeError("a fitted Auto has chosen")
+            raise RuntimeError("a fitted Auto has no choice")
         choice, made = made.choice, made.chosen
         name = made.name
         notes.append(_why(choice, chained(table)))
@@ -156,7 +166,7 @@ def _fit(
         layout=runs.layout,
         notes=tuple(notes),
     )
-    fitted.surrogate = made  # what make_surrogate().fit(table) would give once more
+    fitted.surrogate = made  # equal to make_surrogate().fit(table), already computed
     return fitted, choice
 
 
@@ -168,14 +178,14 @@ def _modelled(
     surrogate: str,
     notes: list[str],
 ) -> tuple[TrialTable, Objective]:
-    """The table with those metrics alone that can be modelled; the objective must keep its own."""
+    """The table and objective without metrics of fewer than `FEWEST_TRIALS` runs."""
     there = np.ones(len(table), dtype=bool) if several else table.at(target)
     if there.sum() < FEWEST_TRIALS:
         sizes = ", ".join(
-            f"{said(f)} ({int(table.at(f).sum())})" for f in table.final.fidelities[:6]
+            f"{fidelity_text(f)} ({int(table.at(f).sum())})" for f in table.final.fidelities[:6]
         )
         raise RunsError(
-            f"{int(there.sum())} runs at {said(target)} are too few for the surrogate "
+            f"{int(there.sum())} runs at {fidelity_text(target)} are too few for the surrogate "
             f"{surrogate!r}, which learns from one fidelity",
             where="--model-params",
             hint=f"Choose another with --model-params and --tokens: runs were measured at {sizes}",
@@ -193,19 +203,19 @@ def _modelled(
         )
     notes.append(
         f"Measured on fewer than {FEWEST_TRIALS} runs{_at(target)}, and left out: "
-        f"{', '.join(few)}." + (" The objective does without." if needed else "")
+        f"{', '.join(few)}." + (" The objective excludes them." if needed else "")
     )
     table = table.with_metrics([metric for metric in table.metrics if metric not in few])
     return table, Objective({m: objective.weights[m] for m in kept}, prefix="")
 
 
 def _at(fidelity: Fidelity) -> str:
-    """` at 60M parameters`; nothing where the files told no sizes."""
-    return "" if unnamed(fidelity) else f" at {said(fidelity)}"
+    """` at 60M parameters`; empty where the files give no sizes."""
+    return "" if unnamed(fidelity) else f" at {fidelity_text(fidelity)}"
 
 
 def _why(choice: Choice, several: bool) -> str:
-    """What the choice was made by: with several fidelities that is R² (`diagnostics.choose`)."""
+    """The scores that decided the choice: R² with several fidelities (`diagnostics.choose`)."""
     name = choice.name
     if not choice.scores:
         return f"The surrogate is {name}: too few runs to compare several."
@@ -213,14 +223,14 @@ def _why(choice: Choice, several: bool) -> str:
     values = {other: s.r2 if several else s.spearman for other, s in choice.scores.items()}
     others = ", ".join(f"{other} {value:.3f}" for other, value in values.items() if other != name)
     return (
-        f"The surrogate {name} foretold held-out runs best: {measure} {values[name]:.3f}"
+        f"The surrogate {name} predicted held-out runs best: {measure} {values[name]:.3f}"
         + (f" ({others})" if others else "")
         + (f", by fits to {choice.learned} runs each." if choice.held_out is None else ".")
     )
 
 
 def summary(found: Findings) -> dict[str, Any]:
-    """All that was found, as JSON-able values: `fit.json` and what --json prints."""
+    """All results as JSON-able values: the content of `fit.json` and of --json."""
     scores = {} if found.held_out is None else found.held_out.scores
     return {
         **record_of(found.fitted),
@@ -233,12 +243,11 @@ def summary(found: Findings) -> dict[str, Any]:
 
 
 def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
-    """Fill `folder`; returns the names of the files.
+    """Write the results to `folder`; returns the names of the files.
 
     Raises:
-        RunsError: it holds a file of one of these names that no earlier fit wrote.
+        RunsError: a file of one of these names is there that no earlier fit wrote.
     """
-    told = summary(found)
     contents = {
         TABLE: table_bytes(found.fitted),
         "diagnostics.csv": _csv(findings.diagnostics_frame(found)),
@@ -250,7 +259,7 @@ def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
     }
     if priors is not None:
         contents["priors.yaml"] = priors.read_bytes()
-    contents[RECORD] = _json(told)  # last: it says that the fit is whole
+    contents[RECORD] = _json(summary(found))  # last: it marks the fit as complete
     begin(folder, list(dict.fromkeys([*contents, "priors.yaml"])))
     for name, data in contents.items():
         files.write_bytes(folder / name, data)
@@ -258,7 +267,7 @@ def write(folder: Path, found: Findings, priors: Path | None) -> list[str]:
 
 
 def show(console: Console, found: Findings, out: Path) -> None:
-    """What was found, for a person at a terminal."""
+    """Print the results on a terminal."""
     console.print(headline(found), style="bold")
     console.print(_mixture_table(found))
     for line in binding(found):
@@ -269,7 +278,7 @@ def show(console: Console, found: Findings, out: Path) -> None:
         console.print(_score_table("surrogate, by the objective", found.compared))
     for note in found.notes:
         console.print(f"· {note}")
-    console.print(styled((str(out / "report.html"), "bold"), " shows all of this"))
+    console.print(styled((str(out / "report.html"), "bold"), " has the figures"))
 
 
 def _mixture_table(found: Findings) -> Table:

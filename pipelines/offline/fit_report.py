@@ -1,4 +1,4 @@
-"""`report.html` of a fit: one page that needs no network, in the looks of a study's report."""
+"""`report.html` of a fit: one page that needs no network, with a study report's template."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mixopt import __version__
 from mixopt.core.formatting import count, plus_minus
 from mixopt.core.mixture import Mixture
-from mixopt.offline.fidelity_words import said as fidelity_said
+from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
 from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
 from mixopt.plots import fit as fit_plots
@@ -27,21 +27,20 @@ MOST_FIGURES = 24  # metrics that get a figure of their own
 
 
 def headline(found: Findings) -> str:
-    """One sentence: what is proposed, by how much better, with what intervals."""
+    """One sentence: the difference of the objective to the natural mixture, with intervals."""
     rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
     means, stds = found.means[rows, -1], NORMAL_90 * found.stds[rows, -1]
     gap, spread = found.difference.mean, NORMAL_90 * found.difference.std
     return (
-        "The proposed mixture is predicted to reach an objective of "
-        f"{plus_minus(means[1], stds[1])} against {plus_minus(means[0], stds[0])} at the natural "
-        f"mixture: {'lower' if gap <= 0 else 'higher'} by {plus_minus(abs(gap), spread)} "
-        f"(predicted probability that it is lower: {_percent(found.difference.probability_lower)}; "
-        "± is half the 90 % interval of the mean over runs)."
+        f"Predicted objective {plus_minus(abs(gap), spread)} {'lower' if gap <= 0 else 'higher'} "
+        f"at the proposed mixture than at the natural one: {plus_minus(means[1], stds[1])} against "
+        f"{plus_minus(means[0], stds[0])} (± half the 90 % interval of the mean over runs; "
+        f"probability that it is lower {_percent(found.difference.probability_lower)})."
     )
 
 
 def _percent(probability: float) -> str:
-    """A predicted probability, which is never quite 1."""
+    """A predicted probability; `over 99.9%` instead of 100.0%."""
     return "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
@@ -78,7 +77,7 @@ def render(found: Findings, folder: Path) -> str:
             ("mixopt", __version__),
             ("surrogate", fitted.surrogate_name),
             ("seed", str(fitted.seed)),
-            ("fidelity", fidelity_said(fitted.target)),
+            ("fidelity", fidelity_text(fitted.target)),
             (
                 "objective",
                 " + ".join(f"{w:.4g} × {m}" for m, w in fitted.objective.weights.items()),
@@ -97,7 +96,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("surrogate", fitted.surrogate_name),
     ]
     if (fitted.target.params, fitted.target.tokens) != (1, 1):
-        facts.append(("predicted fidelity", fidelity_said(fitted.target)))
+        facts.append(("predicted fidelity", fidelity_text(fitted.target)))
     if found.held_out is not None:
         score = found.held_out.scores[OBJECTIVE]
         facts.append(("held-out rank correlation", f"{score.spearman:.3f}"))
@@ -106,12 +105,12 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
 
 
 def title(name: str) -> str:
-    """A mixture's name for a person."""
+    """A mixture's name with spaces."""
     return name.replace("_", " ")
 
 
 def shown(found: Findings) -> dict[str, Mixture]:
-    """The mixtures; the unconstrained one only where constraints keep the proposed one from it."""
+    """The mixtures to show; the unconstrained one only where constraints bind."""
     hidden = () if found.constrained else (UNCONSTRAINED,)
     return {name: mix for name, mix in found.mixtures.items() if name not in hidden}
 
@@ -150,8 +149,9 @@ def _epochs(found: Findings, name: str, domain: int) -> str:
 
 
 def _table_note(found: Findings) -> str:
-    note = "Predictions ± half their 90 % interval, of the mean over runs of a mixture; "
-    note += "the objective is lower for better mixtures."
+    note = (
+        "Predictions ± half the 90 % interval of the mean over runs; lower objectives are better."
+    )
     budget = found.fitted.space.budget_tokens
     if budget and found.fitted.space.available_tokens:
         note += f" In brackets: epochs over the domain in a run of {count(budget)} tokens."
@@ -173,11 +173,11 @@ def _remarks(found: Findings) -> list[str]:
 
 
 def binding(found: Findings) -> list[str]:
-    """The constraints that bind, each with what it costs where that is known."""
+    """The constraints that bind, each with its cost in the objective where that is known."""
     prices = found.best.prices
     return [
-        said + (f" (costs {prices[said]:.4f})" if prices.get(said) else "")
-        for said in found.best.binding
+        line + (f" (costs {prices[line]:.4f})" if prices.get(line) else "")
+        for line in found.best.binding
     ]
 
 
@@ -198,7 +198,7 @@ def _sections(found: Findings) -> list[Section]:
         Section("Weights", figures=_html([bars])),
         Section("Effects", figures=_html([effects])),
     ]
-    text = "Each run is predicted by a surrogate that had not seen its mixture."
+    text = "Out-of-fold predictions: no run of the same mixture was fitted."
     figures = []
     if quality is not None:
         figures.append(fit_plots.held_out(quality, None, found.held_out_names, "objective"))
@@ -211,10 +211,8 @@ def _sections(found: Findings) -> list[Section]:
             more > 0
         )
     else:
-        text = (
-            "There are too few runs to leave some out: how good the predictions are is not known."
-        )
-    sections.append(Section("How good the predictions are", text, _tables(found), _html(figures)))
+        text = "There are too few runs to hold some out, so the predictions are not tested."
+    sections.append(Section("Quality of predictions", text, _tables(found), _html(figures)))
     return sections
 
 
@@ -224,10 +222,9 @@ def _std(values: np.ndarray) -> float:
 
 
 def aligned(values: Sequence[float]) -> list[str]:
-    """Numbers of one column with as many decimals as the smallest needs to show three digits.
+    """Numbers of one column, with the decimals that the smallest needs for three digits.
 
-    Where they are of too many sizes for that, such as of a loss and of a perplexity, each with four
-    digits of its own.
+    Numbers of very different sizes, such as a loss and a perplexity, have four digits each.
     """
     known = [abs(value) for value in values if math.isfinite(value) and value != 0]
     if not known:

@@ -1,8 +1,7 @@
-"""What `mixopt fit` leaves in its folder, and how the commands after it open that again.
+"""The folder of `mixopt fit`: what it holds, and how later commands open it.
 
-`fit.json` holds all settings, `runs.parquet` the runs as they were used: a surrogate is fitted to
-these anew by whoever needs one, which gives the same surrogate, and ties no folder to a version of
-torch.
+`fit.json` holds the settings, `runs.parquet` the runs that were used. Later commands fit the
+surrogate again: the result is the same, and the folder depends on no version of torch.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ WEIGHT, METRIC = "mixture.", "metric."  # what columns of runs.parquet begin wit
 
 @dataclass
 class Fitted:
-    """Finished runs and all that a surrogate is fitted to them with.
+    """Finished runs, and the settings of the surrogate that is fitted to them.
 
     Attributes:
         table: the runs, a row each, or several where a run has a curve.
         names: (n,) name of the run of each row.
-        cost: (n,) what each row cost; None if it was not told.
+        cost: (n,) cost of each row; None if the files give none.
         objective: over the metrics as the file names them; lower is better.
         space: where mixtures may lie, with the natural mixture.
         target: the fidelity that is predicted.
         surrogate_name: registry name, or `package.module:Name`.
         seed: of the surrogate and of all that follows from it.
         layout: of the files that the runs came from.
-        notes: what a person should know of the fit, a sentence each.
+        notes: notes for the user, a sentence each.
         record: `fit.json` as it was read; empty for a fit that was not saved yet.
     """
 
@@ -76,7 +75,7 @@ class Fitted:
 
     @property
     def natural(self) -> Mixture:
-        """The natural mixture, as the priors or the runs tell it."""
+        """The natural mixture, from the priors or the mean of the runs."""
         return self.space.natural
 
     def make_surrogate(self) -> Surrogate:
@@ -87,16 +86,16 @@ class Fitted:
 
     @cached_property
     def surrogate(self) -> Surrogate:
-        """The fitted surrogate; fitted when first asked for."""
+        """The fitted surrogate; fitted on first use."""
         with reproducible(self.seed):
             return self.make_surrogate().fit(self.table)
 
 
 def open_fit(folder: Path, plugin: str | None = None) -> Fitted:
-    """What `mixopt fit` left in `folder`.
+    """The fit in `folder`.
 
     Args:
-        folder: may come from elsewhere, so that it imports nothing by itself.
+        folder: of `mixopt fit`; it is not trusted, and imports nothing by itself.
         plugin: `package.module:Name` of a surrogate that the folder may name.
 
     Raises:
@@ -235,17 +234,17 @@ def _fitted(record: Mapping[str, Any], frame: pl.DataFrame) -> Fitted:
         seeds=frame["seed"].to_numpy(),
         runs=frame["curve"].to_numpy(),
     )
-    said = record["space"]
+    bounds = record["space"]
     space = MixtureSpace(
         domains,
         Mixture.exact(record["natural"]),
-        lower=said["lower"],
-        upper=said["upper"],
-        available_tokens=said["available_tokens"],
-        max_epochs=said["max_epochs"],
-        budget_tokens=said["budget"],
-        linear=tuple(LinearConstraint(c["weights"], c["at_most"]) for c in said["linear"]),
-        kl_penalty=said["kl_penalty"],
+        lower=bounds["lower"],
+        upper=bounds["upper"],
+        available_tokens=bounds["available_tokens"],
+        max_epochs=bounds["max_epochs"],
+        budget_tokens=bounds["budget"],
+        linear=tuple(LinearConstraint(c["weights"], c["at_most"]) for c in bounds["linear"]),
+        kl_penalty=bounds["kl_penalty"],
     )
     fidelity = record["fidelity"]
     return Fitted(

@@ -1,4 +1,4 @@
-"""Whether a command can write where it was told to, asked before it computes for minutes."""
+"""Check that a command can write its output, before it computes for minutes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FILE, FOLDER = "file", "folder"
 
 
 def writable(path: Path, kind: str) -> None:
-    """Make sure that the file or folder `path` can be written; makes nothing.
+    """Check that the file or folder `path` can be written; creates nothing.
 
     Args:
         path: where a command will write.
         kind: `FILE` or `FOLDER`.
 
     Raises:
-        RunsError: it is the other of the two, or lies where nothing may be written.
+        RunsError: `path` is of the other kind, or its folder is not writable.
     """
     where = f"--out {path}"
     if path.exists() and path.is_dir() != (kind == FOLDER):
@@ -31,16 +31,14 @@ def writable(path: Path, kind: str) -> None:
     if not nearest.is_dir():
         raise RunsError(f"{nearest} is a file", where=where, hint=f"Name another {kind}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RunsError(
-            f"nothing can be written in {nearest}", where=where, hint=f"Name another {kind}"
-        )
+        raise RunsError(f"{nearest} is not writable", where=where, hint=f"Name another {kind}")
 
 
 def write(path: Path, data: bytes) -> None:
     """Write the file `path`, whole or not at all.
 
     Raises:
-        RunsError: that is not possible, such as on a full disk.
+        RunsError: it cannot be written, such as on a full disk.
     """
     try:
         files.write_bytes(path, data)

@@ -1,4 +1,4 @@
-"""`mixopt predict`: what a fit to finished runs expects of any mixtures.
+"""`mixopt predict`: predict the metrics of any mixtures from a fit to finished runs.
 
 mixopt predict fit --ratios mixtures.csv --out predictions.csv
 """
@@ -15,7 +15,7 @@ import polars as pl
 from mixopt.core.trials import Fidelity
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
-from mixopt.offline.fidelity_words import said
+from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.runs import Mixtures, read_mixtures
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
@@ -26,14 +26,14 @@ from mixopt.surrogates.diagnostics import OBJECTIVE
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is expected of one run of each of n mixtures.
+    """Predictions for one run of each of n mixtures.
 
     Attributes:
         mean: (n, q) metrics.
-        std: (n, q) deviations of a run: what is not known of the mixture, and the noise of a run.
-        objective_mean: (n,) composed from them.
-        objective_std: (n,) deviation of a run.
-        notes: what a person should know.
+        std: (n, q) standard deviations of a run: of the mixture's mean and of the noise together.
+        objective_mean: (n,) objective.
+        objective_std: (n,) its standard deviation for a run.
+        notes: notes for the user, a sentence each.
     """
 
     mean: np.ndarray
@@ -49,8 +49,8 @@ def predict_runs(
     """Predict the mixtures of the CSV file `ratios` with the fit in `folder`, into `out`.
 
     `out` has the rows of `ratios` in their order: the column that names the run, `<metric>_mean`
-    and `<metric>_std` of each metric, `objective_mean` and `objective_std`. Nine tenths of actual
-    runs lie within mean ± 1.645 std.
+    and `<metric>_std` of each metric, `objective_mean` and `objective_std`. The 90 %
+    interval of a run is mean ± 1.645 std.
 
     Args:
         folder: of `mixopt fit`.
@@ -60,7 +60,7 @@ def predict_runs(
         as_json: print one JSON object and nothing else.
 
     Raises:
-        RunsError: there is no fit in the folder, or the mixtures cannot be used.
+        RunsError: there is no fit in the folder, or the mixtures are invalid.
     """
     writable(out, FILE)
     fitted = open_fit(folder, plugin)
@@ -87,9 +87,9 @@ def predict_runs(
 
 
 def predict(fitted: Fitted, asked: Mixtures) -> Predictions:
-    """What `fitted` expects of a run of each mixture, at the fidelity that is asked for it.
+    """Predictions of `fitted` for a run of each mixture, at the fidelity asked for.
 
-    A surrogate that knows one fidelity answers at that one, with a note.
+    A surrogate of one fidelity predicts at that one, with a note.
     """
     notes = list(asked.notes)
     n, q = len(asked.names), len(fitted.metrics)
@@ -97,13 +97,13 @@ def predict(fitted: Fitted, asked: Mixtures) -> Predictions:
     composed, spread = np.full(n, np.nan), np.full(n, np.nan)
     for fidelity, rows in _by_fidelity(fitted, asked, notes).items():
         with reproducible(fitted.seed):
-            told = fitted.surrogate.predict(asked.weights[rows], fidelity)
-        columns = [told.metrics.index(metric) for metric in fitted.metrics]
-        # of a run, not of the mean of many: that is what a user will hold against it
-        deviation = np.hypot(told.std, np.nan_to_num(told.noise))
-        mean[rows], std[rows] = told.mean[:, columns], deviation[:, columns]
+            prediction = fitted.surrogate.predict(asked.weights[rows], fidelity)
+        columns = [prediction.metrics.index(metric) for metric in fitted.metrics]
+        # of a run and not of the mean of many, because users compare it with their own run
+        deviation = np.hypot(prediction.std, np.nan_to_num(prediction.noise))
+        mean[rows], std[rows] = prediction.mean[:, columns], deviation[:, columns]
         composed[rows], spread[rows] = fitted.objective.compose(
-            told.mean, deviation, told.metrics, told.correlation
+            prediction.mean, deviation, prediction.metrics, prediction.correlation
         )
     return Predictions(mean, std, composed, spread, tuple(notes))
 
@@ -122,7 +122,7 @@ def predictions_frame(fitted: Fitted, asked: Mixtures, found: Predictions) -> pl
 def _by_fidelity(
     fitted: Fitted, asked: Mixtures, notes: list[str]
 ) -> dict[Fidelity | None, np.ndarray]:
-    """Rows by the fidelity that they are predicted at; None is the fit's own."""
+    """Rows by the fidelity to predict at; None is the target of the fit."""
     n, target = len(asked.names), fitted.target
     everything = np.arange(n)
     if asked.params is None and asked.tokens is None:
@@ -134,9 +134,9 @@ def _by_fidelity(
         other = int((pairs != [target.params, target.tokens]).any(axis=1).sum())
         if other:
             notes.append(
-                f"WARNING: {other} of {n} mixtures ask for another fidelity, but "
-                f"{fitted.surrogate_name!r} knows one: all are predicted at {said(target)}. Fit "
-                "runs of several fidelities to predict at several."
+                f"WARNING: all mixtures are predicted at {fidelity_text(target)}, though {other} "
+                f"of {n} ask for another fidelity: {fitted.surrogate_name!r} models one. Fit runs "
+                "of several fidelities to predict at several."
             )
         return {None: everything}
     kinds, group = np.unique(pairs, axis=0, return_inverse=True)
@@ -151,14 +151,14 @@ def _beyond(fitted: Fitted, kinds: np.ndarray) -> list[str]:
     """A note on those of `kinds` (k, 2) that no run was measured at."""
     measured = {(f.params, f.tokens) for f in fitted.table.fidelities}
     asked = [Fidelity("", round(p), round(t)) for p, t in kinds.tolist()]
-    new = [said(f) for f in asked if (f.params, f.tokens) not in measured]
+    new = [fidelity_text(f) for f in asked if (f.params, f.tokens) not in measured]
     if not new:
         return []
     return [f"No run was measured at {'; '.join(new)}: those predictions extrapolate."]
 
 
 def _longest(fitted: Fitted, params: np.ndarray) -> np.ndarray:
-    """(n,) the most tokens that a model of each size was trained for; the target's if of none."""
+    """(n,) the most tokens of any run of each size; the target's for a size without runs."""
     final = fitted.table.final
     most = {
         size: float(final.tokens[final.params == size].max()) for size in set(final.params.tolist())

@@ -2,8 +2,8 @@
 
     mixopt propose fit -n 16 --bounds web=0.1:0.5 --linear "web + code <= 0.7" --out next.csv
 
-The CSV is what `mixopt predict` and `mixopt fit` read as ratios: train its rows wherever you train,
-put the metrics beside them, and fit again.
+`mixopt predict` and `mixopt fit` read the CSV as ratios: train its mixtures, add their metrics to
+the metrics file, and fit again.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from mixopt.surrogates.remembered import remembered
 
 FORMAT = 1  # of what --json prints
 ROUNDING = 1e-12  # by how much a proposed mixture may break a constraint
-SHOWN_DOMAINS = 4  # weights in a row on the terminal; the file holds all
+SHOWN_DOMAINS = 4  # weights in a row on the terminal; the file has all
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What the command line adds to the constraints of the fit, as it was written."""
+    """Constraints of the command line, as text, beyond those of the fit."""
 
     bounds: Sequence[str] = ()
     budget: str | None = None
@@ -61,13 +61,13 @@ class Constraints:
     kl: float | None = None
 
     def on(self, space: MixtureSpace) -> tuple[MixtureSpace, list[str]]:
-        """`space` with these laid over it, and what a person should know.
+        """`space` under these constraints, and notes for the user.
 
         A bound or a token count given here replaces that of the fit; linear constraints are added.
 
         Raises:
-            StudyError: one is not written as it should be.
-            MixtureError: no mixture satisfies all of them (naming what clashes).
+            StudyError: a text cannot be parsed.
+            MixtureError: no mixture satisfies all constraints; it names those that clash.
         """
         domains, notes = space.domains, []
         lower, upper = bounds_of(self.bounds, domains)
@@ -82,16 +82,15 @@ class Constraints:
         if epochs is None and budget and available:
             epochs = SAFE_EPOCHS
             notes.append(
-                f"A domain may be seen {epochs:g} times at most, which costs next to nothing; "
-                "--max-epochs changes it."
+                f"A domain may be seen at most {epochs:g} times (change it with --max-epochs)."
             )
         if self.budget is not None and not available:
             notes.append(
-                "The budget constrains nothing: no tokens are said to be available (--available)."
+                "--tokens constrains nothing without --available: add the tokens of each domain."
             )
         if self.available and not budget:
             notes.append(
-                "--available constrains nothing: the budget of the run is not said (--tokens)."
+                "--available constrains nothing without --tokens: add the budget of the run."
             )
         linear = (*space.linear, *(linear_of(text, domains) for text in self.linear))
         try:
@@ -114,16 +113,16 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Proposed:
-    """The next mixtures, and what the surrogate expects of them.
+    """The next mixtures, with their predictions.
 
     Attributes:
-        specs: n of them, in the order in which the proposer chose them.
+        specs: n trial specs, in the order in which the proposer selected them.
         mean: (n,) predicted objective at the target.
-        std: (n,) deviation of a run around it.
+        std: (n,) its standard deviation for a run.
         best: index of the least mean.
-        best_binding: constraints that hold that one, a sentence each.
-        optimum: the mixture that the surrogate holds for best, and the best without constraints.
-        optimum_std: deviation of a run around the first one's mean, as `std` is.
+        best_binding: constraints that bind there, a sentence each.
+        optimum: the surrogate's optimum in the space, and without constraints.
+        optimum_std: standard deviation for a run at the optimum in the space.
     """
 
     specs: list[TrialSpec]
@@ -136,7 +135,7 @@ class Proposed:
 
     @property
     def names(self) -> list[str]:
-        """Their runs: `p0001`, `p0002` and so on."""
+        """Names of their runs: `p0001`, `p0002` and so on."""
         return [f"p{number:04d}" for number in range(1, len(self.specs) + 1)]
 
 
@@ -152,7 +151,7 @@ def show_proposal(
     plugin: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Propose `n` mixtures, write them to `out`, and say what is expected of them.
+    """Propose `n` mixtures, write them to `out`, and print their predictions.
 
     Args:
         folder: of `mixopt fit`.
@@ -169,30 +168,30 @@ def show_proposal(
         MixoptError: there is no fit, the constraints clash, or no proposal can be made.
     """
     if n < 1:
-        raise StudyError(f"{n} mixtures are none", where="-n", hint="Ask for at least 1")
+        raise StudyError(f"{n} mixtures were asked for", where="-n", hint="Ask for at least 1")
     writable(out, FILE)
     fitted = open_fit(folder, plugin)
     space, notes = constraints.on(fitted.space)
     fitted.space = space
     trials = trials_of(fitted.table, fitted.cost)
     if pending is not None:
-        waiting, said = _pending(pending, fitted, len(trials))
+        waiting, pending_notes = _pending(pending, fitted, len(trials))
         trials += waiting
-        notes += said
+        notes += pending_notes
     with make_error_console().status(styled(f"fitting {fitted.surrogate_name}, proposing")):
         proposed = propose(fitted, trials, n, proposer, fitted.seed if seed is None else seed)
     if len(proposed.specs) < n:
         notes.append(f"{proposer} found only {len(proposed.specs)} mixtures to propose.")
     write(out, _csv(proposed, fitted))
     if as_json:
-        values = {**_said(proposed, fitted, proposer, notes), "out": str(out)}
+        values = {**_values(proposed, fitted, proposer, notes), "out": str(out)}
         print(json.dumps(finite(values), indent=1))
     else:
         _show(make_console(), proposed, fitted, proposer, notes, out)
 
 
 def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: int) -> Proposed:
-    """What proposer `name` asks for next; every mixture in the space to rounding.
+    """The next mixtures of proposer `name`; each lies in the space to rounding.
 
     Args:
         fitted: the runs and the space.
@@ -203,13 +202,13 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
 
     Raises:
         StudyError: there is no such proposer.
-        MixtureError: the space holds too few mixtures, or the proposer left it.
+        MixtureError: the space holds too few mixtures, or a mixture lies outside it.
         SurrogateError: there are too few runs to fit.
     """
     space, objective = fitted.space, fitted.objective
     fresh = remembered(fitted.make_surrogate)
     with reproducible(fitted.seed):
-        surrogate = fresh().fit(fitted.table)  # which the proposer need not repeat
+        surrogate = fresh().fit(fitted.table)  # remembered, so the proposer does not fit again
     maker = proposers.make(
         name,
         space=space,
@@ -223,10 +222,10 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
         for spec in maker.propose(trials, n)
     ]
     weights = np.array([spec.mixture.weights for spec in specs])
-    mean, std = expected(surrogate, objective, weights)
+    mean, std = predicted_objective(surrogate, objective, weights)
     best = int(np.argmin(mean))
     optimum = recommend(surrogate, objective, space, fitted.seed)
-    _, optimum_std = expected(surrogate, objective, optimum.mixture.array[None])
+    _, optimum_std = predicted_objective(surrogate, objective, optimum.mixture.array[None])
     return Proposed(
         specs=specs,
         mean=mean,
@@ -239,7 +238,7 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
 
 
 def exact(space: MixtureSpace, mixture: Mixture, proposer: str) -> Mixture:
-    """`mixture` moved into `space` by no more than the rounding that it may lie outside.
+    """`mixture`, projected onto `space` if it lies outside by rounding.
 
     Raises:
         MixtureError: it lies farther outside.
@@ -256,13 +255,13 @@ def exact(space: MixtureSpace, mixture: Mixture, proposer: str) -> Mixture:
     return Mixture(space.domains, tuple(inside.tolist()))
 
 
-def expected(
+def predicted_objective(
     surrogate: Surrogate, objective: Objective, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted objective (n,) of `weights` (n, m), and the deviation of a run around it."""
-    said = surrogate.predict(weights)
-    spread = np.hypot(said.std, np.nan_to_num(said.noise))
-    return objective.compose(said.mean, spread, said.metrics, said.correlation)
+    """Predicted objective (n,) of `weights` (n, m), and its standard deviation for a run."""
+    prediction = surrogate.predict(weights)
+    std = np.hypot(prediction.std, np.nan_to_num(prediction.noise))
+    return objective.compose(prediction.mean, std, prediction.metrics, prediction.correlation)
 
 
 def _pending(path: Path, fitted: Fitted, first: int) -> tuple[list[Trial], list[str]]:
@@ -291,7 +290,7 @@ def _budget(text: str) -> int:
 
 
 def _sized(proposed: Proposed, fitted: Fitted) -> dict[str, list[int]]:
-    """The columns of fidelity that the file needs: those that the runs told, or that differ."""
+    """Columns of fidelity for the file: those that the runs have, or that differ from 1."""
     chosen = [spec.fidelity for spec in proposed.specs]
     columns = {
         "model_params": ([f.params for f in chosen], fitted.table.params),
@@ -313,7 +312,7 @@ def _csv(proposed: Proposed, fitted: Fitted) -> bytes:
     return csv_bytes(pl.DataFrame(columns))
 
 
-def _said(
+def _values(
     proposed: Proposed, fitted: Fitted, proposer: str, notes: Sequence[str]
 ) -> dict[str, Any]:
     optimum = proposed.optimum
@@ -375,37 +374,39 @@ def _show(
     table.add_column("objective", justify="right", min_width=widest)
     for column in sizes:
         table.add_column(column, justify="right", min_width=len(column))
-    table.add_column("mostly", no_wrap=True, overflow="ellipsis")
+    table.add_column("largest weights", no_wrap=True, overflow="ellipsis")
     for k, (name, spec) in enumerate(zip(proposed.names, proposed.specs, strict=True)):
         style = "bold" if k == proposed.best else None
-        counts = [count(told[k], digits=4) for told in sizes.values()]
-        table.add_row(name, values[k], *counts, _mostly(spec.mixture), style=style)
+        counts = [count(column[k], digits=4) for column in sizes.values()]
+        table.add_row(name, values[k], *counts, _largest_weights(spec.mixture), style=style)
     console.print(table)
     optimum = proposed.optimum
     best = proposed.names[proposed.best]
-    console.print(f"{best} is expected to be best: {_held(proposed.best_binding)}", highlight=False)
     console.print(
-        f"The optimum of the space: {with_error(optimum.mean, proposed.optimum_std)} at "
-        f"{_mostly(optimum.mixture)}; {_held(optimum.binding)}"
+        f"{best} has the best prediction; {_binding(proposed.best_binding)}", highlight=False
+    )
+    console.print(
+        f"Optimum of the space: {with_error(optimum.mean, proposed.optimum_std)} at "
+        f"{_largest_weights(optimum.mixture)}; {_binding(optimum.binding)}"
     )
     if optimum.binding:
         console.print(
-            f"Without constraints: {optimum.unconstrained_mean:.4f} at "
-            f"{_mostly(optimum.unconstrained)}"
+            f"Optimum without constraints: {optimum.unconstrained_mean:.4f} at "
+            f"{_largest_weights(optimum.unconstrained)}"
         )
     for note in notes:
         console.print(styled(("·", "yellow"), f" {note}"))
     print(out)
 
 
-def _held(binding: Sequence[str]) -> str:
+def _binding(binding: Sequence[str]) -> str:
     if not binding:
         return "no constraint binds."
-    return "held by " + "; ".join(binding) + "."
+    return "binding: " + "; ".join(binding) + "."
 
 
-def _mostly(mixture: Mixture) -> str:
-    """The largest weights, without what all names begin with (`train_the_pile_`)."""
+def _largest_weights(mixture: Mixture) -> str:
+    """The largest weights, without the common prefix of the names (`train_the_pile_`)."""
     first, last = min(mixture.domains), max(mixture.domains)
     pairs = zip(first, last, strict=False)
     alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

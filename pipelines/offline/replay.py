@@ -39,7 +39,7 @@ from mixopt.surrogates.base import Surrogate
 
 @dataclass(frozen=True)
 class Search:
-    """One replay to run: what a process is sent."""
+    """One replay, as it is sent to a process."""
 
     pool: Pool
     proposer: str
@@ -48,7 +48,7 @@ class Search:
     seed: int
 
     def run(self) -> Replay:
-        """The search; the same wherever it runs."""
+        """The finished search; the same in any process."""
         pool, seed = self.pool, self.seed
         kind = resolve("proposer", self.proposer, proposers.KNOWN, Proposer)  # type: ignore[type-abstract]
         make = partial(
@@ -82,22 +82,26 @@ def show_replay(
 
     Args:
         ratios: mixtures of the finished runs.
-        metrics: what they measured; the same file where one holds both.
+        metrics: metrics of the runs; the same path where one file holds both.
         names: registry names of proposers, or `package.module:Name`, separated by commas.
         plan: budget and course of every search.
         seeds: searches per proposer.
         objective: `metric=weight` each; the mean of all metrics if there is none.
         surrogate: registry name; see `default_surrogate`.
-        params: model size of the target fidelity, such as `60M`, and
-        tokens: its training tokens; the most expensive that fits if not given.
+        params: model size of the target fidelity, such as `60M`; None for the largest.
+        tokens: its training tokens; None for the most of that size.
         seed: the first one.
         jobs: processes.
         out: folder for `replay.json`, `curves.csv` and `replay.html`.
         as_json: print one JSON object instead of the table.
     """
     if seeds < 1 or jobs < 1:
-        what = "seeds" if seeds < 1 else "jobs"
-        raise RunsError("at least 1 is needed", where=f"--{what}")
+        number, what = (seeds, "seeds") if seeds < 1 else (jobs, "jobs")
+        raise RunsError(
+            f"{number} {what} were asked for",
+            where=f"--{what}",
+            hint="Ask for at least 1",
+        )
     if out is not None:
         writable(out, FOLDER)
     kinds = [name.strip() for name in names.split(",") if name.strip()]
@@ -107,7 +111,7 @@ def show_replay(
             where="--proposer",
             hint=f"Choose from {', '.join(sorted(proposers.KNOWN))}",
         )
-    for name in kinds:  # before anything is read: an unknown one names the choices
+    for name in kinds:  # first, so that an unknown name is an error before files are read
         resolve("proposer", name, proposers.KNOWN, Proposer)  # type: ignore[type-abstract]
     runs = read_runs(ratios, metrics)
     pool, notes = _pool(runs, objective, params, tokens)
@@ -132,10 +136,10 @@ def show_replay(
 
 
 def default_surrogate(several: bool) -> str:
-    """The surrogate of a replay that names none: for runs of several fidelities, or of one.
+    """The default surrogate of a replay, for runs of `several` fidelities or of one.
 
-    Not `auto`, which fits each of its choices several times, at every step again. From 16 RegMix
-    runs on, a step of `effective-data` takes no longer than one of `gp` (about a second).
+    `auto` would fit each of its choices several times at every step. From 16 RegMix runs on, a step
+    of `effective-data` takes no longer than one of `gp` (about a second).
     """
     return "cokriging" if several else "effective-data"
 
@@ -171,7 +175,7 @@ def _run(searches: Sequence[Search], jobs: int) -> Iterator[Replay]:
                 yield search.run()
                 bar.advance(task)
             return
-        # spawned, so that no process inherits threads or half-held locks of torch
+        # spawned, so that no process inherits threads or locked locks of torch
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(jobs, len(searches)), context) as workers:
             tasks = [workers.submit(search.run) for search in searches]
@@ -179,7 +183,7 @@ def _run(searches: Sequence[Search], jobs: int) -> Iterator[Replay]:
                 for done in as_completed(tasks):
                     done.result()
                     bar.advance(task)
-            except BaseException:  # also Ctrl-C: searches that wait are not begun any more
+            except BaseException:  # also Ctrl-C: do not start the waiting searches
                 workers.shutdown(cancel_futures=True)
                 raise
             yield from (done.result() for done in tasks)
@@ -192,12 +196,12 @@ def _remarks(found: dict[str, list[Replay]]) -> list[str]:
         if ended.emptied:
             notes.append(
                 f"{name}: {ended.emptied:.0%} of the searches trained every run at the target "
-                f"before the budget was spent, and ended there (mean cost {ended.cost:.4g})."
+                f"before the budget was spent (mean cost {ended.cost:.4g})."
             )
         if ended.drawn:
             notes.append(
-                f"{name}: {ended.drawn:.3g} target runs a search were drawn at random, until the "
-                "surrogate could be fitted."
+                f"{name}: {ended.drawn:.3g} target runs per search were drawn at random, before "
+                "the surrogate could be fitted."
             )
     return notes
 

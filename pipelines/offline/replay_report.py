@@ -1,4 +1,4 @@
-"""What replays showed, told: one JSON object, a table, a folder with a page and CSV."""
+"""Results of replays: one JSON object, a table, and a folder with a page and CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixopt.core.trials import Fidelity
 from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
-from mixopt.offline.fidelity_words import said as in_words
+from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, Replay
 from mixopt.offline.replay_summary import Curve, Summary, cost_grid, curve, summary
@@ -41,7 +41,7 @@ class Replayed:
     replays: dict[str, list[Replay]]
 
     def summaries(self) -> list[Summary]:
-        """One per proposer, in the order they were asked for."""
+        """One per proposer, in the order of the command line."""
         return [summary(found) for found in self.replays.values()]
 
     def curves(self, what: str) -> dict[str, Curve]:
@@ -50,8 +50,8 @@ class Replayed:
         return {name: curve(found, what, grid) for name, found in self.replays.items()}
 
 
-def said(done: Replayed) -> dict[str, Any]:
-    """Everything as JSON-able values, NaN as null: what `--json` prints."""
+def values_of(done: Replayed) -> dict[str, Any]:
+    """All results as JSON-able values, NaN as null: the content of `--json`."""
     pool, plan = done.pool, done.plan
     best = pool.specs[pool.best]
     trained, recommended = done.curves(TRAINED), done.curves(RECOMMENDED)
@@ -129,12 +129,12 @@ def _seed(pool: Pool, replay: Replay) -> dict[str, Any]:
 
 
 def report_text(done: Replayed) -> str:
-    """The JSON object of `said`, on one line."""
-    return json.dumps(said(done), allow_nan=False)
+    """The JSON object of `values_of`, on one line."""
+    return json.dumps(values_of(done), allow_nan=False)
 
 
 def print_replays(done: Replayed, console: Console) -> None:
-    """A row per proposer, what it is measured in, and what there is to know."""
+    """Print a table with a row per proposer, its units, and the notes."""
     pool, plan = done.pool, done.plan
     seeds = max(len(found) for found in done.replays.values())
     table = Table(
@@ -143,7 +143,7 @@ def print_replays(done: Replayed, console: Console) -> None:
         title_justify="left",
     )
     table.add_column("proposer")
-    for column in ("recommended", "best trained", "found", "cost until found", "spent"):
+    for column in ("recommended", "best trained", "best found", "cost until found", "spent"):
         table.add_column(column, justify="right")
     for row in done.summaries():
         table.add_row(
@@ -158,14 +158,13 @@ def print_replays(done: Replayed, console: Console) -> None:
     best = pool.values[pool.best]
     spread = float(np.std(pool.values[pool.targets]))
     console.print(
-        f"Regret is the objective above that of the best of {len(pool.targets)} mixtures at the "
-        f"target ({pool.names[pool.best]}: {best:.4f}; standard deviation among them "
-        f"{spread:.4f}), mean ± standard error over seeds. Found: share of seeds that trained "
-        "that best one.",
+        f"Regret: objective minus that of the best of {len(pool.targets)} mixtures at the target "
+        f"({pool.names[pool.best]}: {best:.4f}; standard deviation over mixtures {spread:.4f}); "
+        "mean ± standard error over seeds. Best found: share of seeds that trained that mixture.",
         style="dim",
     )
     several = len(pool.fidelities) > 1
-    size = in_words(pool.target)
+    size = fidelity_text(pool.target)
     console.print(
         f"Surrogate: {done.surrogate}."
         + (f" Target: {size}; the pool has {len(pool.specs)} runs in all." if several else ""),

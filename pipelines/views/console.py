@@ -1,7 +1,7 @@
-"""What a person sees while a study runs: two bars on a terminal, a line now and then elsewhere.
+"""Progress of a study: two bars on a terminal, elsewhere a line every 20 seconds.
 
-Progress is counted in FLOPs, so that a dense expert's token and a promoted model's token weigh what
-they cost, and the time left follows from what the machine does now.
+Progress is counted in FLOPs, because tokens of different models differ in cost. The time left
+follows from the current rate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray j
 def make_console() -> Console:
     """The console of every command: as wide as the terminal, 100 columns where there is none.
 
-    Texts are printed as they are, for names of files, domains and runs may hold `[` and `:book:`;
+    Texts are printed verbatim, because names of files, domains and runs may hold `[` and `:book:`;
     style comes from `style=` and `rich.text.Text`.
     """
     console = _plain_console()
@@ -41,7 +41,7 @@ def make_console() -> Console:
 
 
 def make_error_console() -> Console:
-    """The console that errors go to; it prints texts as they are too."""
+    """The console for errors, on stderr; it prints texts verbatim."""
     return _plain_console(stderr=True)
 
 
@@ -50,7 +50,11 @@ def _plain_console(**settings: Any) -> Console:
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """A line of texts, each as it is or with a style: `styled(("title", "bold"), ": a text")`."""
+    """A line of texts, each plain or with a style.
+
+    >>> styled(("title", "bold"), ": a text").plain
+    'title: a text'
+    """
     return Text.assemble(*parts)
 
 
@@ -60,7 +64,7 @@ class Display:
     Args:
         console: where to print.
         total: FLOPs of the whole job, as planned.
-        whole: what the bar of the whole job is called.
+        whole: label of the bar of the whole job.
     """
 
     def __init__(self, console: Console, total: float = 0.0, whole: str = "whole study") -> None:
@@ -88,7 +92,7 @@ class Display:
         self.say(styled(("!", "yellow"), f" {text}"))
 
     def skip(self, total: float) -> None:
-        """A phase of `total` FLOPs was done before."""
+        """Count a phase of `total` FLOPs as done."""
         self._done += total
 
     @contextlib.contextmanager
@@ -134,13 +138,13 @@ class Display:
             self._done += total
 
     def progress(self, key: str, flops: float, rate: float = 0.0) -> None:
-        """Piece `key` has done `flops` FLOPs so far, at `rate` tokens per second."""
+        """Record that piece `key` has done `flops` FLOPs so far, at `rate` tokens per second."""
         self._live[key] = flops
         self._rate = rate or self._rate
         self._draw()
 
     def finished(self, key: str, flops: float) -> None:
-        """Piece `key` is done."""
+        """Record that piece `key` is done."""
         self._live[key] = flops
         self._items = (self._items[0] + 1, self._items[1])
         self._draw()

@@ -1,4 +1,4 @@
-"""What each round and each verdict used, in rows of words: these settings may change in between."""
+"""The settings that each round and each verdict used, as rows of a table: they may change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VERDICTS = ("look", "rule", "seeds", "confidence", "surrogate", "objective")
 
 
 def round_rows(rounds: Sequence[Round]) -> list[tuple[str, ...]]:
-    """A row under `ROUNDS` for all rounds in a row that used the same."""
+    """Rows under `ROUNDS`; consecutive rounds with the same settings share one."""
     ordered = sorted(rounds, key=lambda r: r.number)
     rows = []
     for used, alike in groupby(ordered, key=_used):

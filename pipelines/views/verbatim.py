@@ -1,4 +1,4 @@
-"""Names and messages that are not ours, in Markdown as they are."""
+"""Foreign names and messages, escaped for Markdown."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import re
 
 
 def verbatim(text: str) -> str:
-    """`text` in a line or cell of Markdown: nothing in it is a mark."""
+    r"""`text` escaped for a line or cell of Markdown.
+
+    >>> print(verbatim("a_b"))
+    a\_b
+    """
     return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", text)
 
 
 def verbatim_block(text: str) -> str:
-    """Lines of `text` in Markdown: the fence around them is longer than any in them."""
+    """`text` as a fenced block of Markdown; the fence is longer than any inside it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"

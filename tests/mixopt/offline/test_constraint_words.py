@@ -44,9 +44,9 @@ def test_a_linear_constraint_is_read(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("web", "is no linear constraint"),
-        ("web = 0.3", "is no linear constraint"),
-        ("0 <= web <= 0.3", "is no linear constraint"),
+        ("web", "is not a linear constraint"),
+        ("web = 0.3", "is not a linear constraint"),
+        ("0 <= web <= 0.3", "is not a linear constraint"),
         ("web <=", "one side is empty"),
         ("web code <= 1", "a \\+ or - is missing"),
         ("wen <= 1", "no domain is called 'wen'.*web"),

@@ -154,7 +154,7 @@ def test_the_trials_of_an_optuna_study(tmp_path: Path) -> None:
 
 def test_the_table_of_a_wandb_panel_is_named_as_such(tmp_path: Path) -> None:
     metrics = "Step,a - eval/loss,a - eval/loss__MIN,a - eval/loss__MAX\n10,3,3,3\n20,2,2,2\n"
-    assert "that of a W&B panel, with a column per run" in refused(tmp_path, metrics=metrics)
+    assert "the table of a W&B panel, a column per run" in refused(tmp_path, metrics=metrics)
 
 
 def test_spreads_beside_metrics_are_no_metrics(tmp_path: Path) -> None:

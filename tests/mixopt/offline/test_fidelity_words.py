@@ -7,7 +7,7 @@ import pytest
 
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Fidelity, TrialTable
-from mixopt.offline.fidelity_words import said, target_fidelity
+from mixopt.offline.fidelity_words import fidelity_text, target_fidelity
 
 
 def table(params: list[float], tokens: list[float], runs: list[int] | None = None) -> TrialTable:
@@ -36,7 +36,7 @@ def test_the_most_expensive_runs_are_the_target_and_few_of_them_are_remarked() -
 
 def test_runs_of_one_fidelity_need_no_word() -> None:
     assert target_fidelity(table([1.0, 1.0], [1.0, 1.0])) == (Fidelity("", 1, 1), [])
-    assert said(Fidelity("", 1, 1)) == "the runs' own"
+    assert fidelity_text(Fidelity("", 1, 1)) == "the runs' own"
 
 
 def test_tokens_follow_from_the_size_that_is_asked_for() -> None:
@@ -56,9 +56,9 @@ def test_points_of_a_curve_are_no_target() -> None:
 
 
 def test_a_size_of_runs_that_tell_none_is_refused() -> None:
-    with pytest.raises(StudyError, match="--model-params: the runs do not tell"):
+    with pytest.raises(StudyError, match="--model-params: the runs have no"):
         target_fidelity(table([1.0, 1.0], [1.0, 1.0]), "1B")
-    with pytest.raises(StudyError, match="--tokens: the runs do not tell"):
+    with pytest.raises(StudyError, match="--tokens: the runs have no"):
         target_fidelity(table([1e6, 1e6], [1.0, 1.0]), None, "1B")
 
 

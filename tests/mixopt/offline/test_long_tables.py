@@ -54,7 +54,7 @@ def same(runs: Runs, other: Runs) -> bool:
 def test_long_ratios_are_read_as_wide_ones(tmp_path: Path) -> None:
     runs = read(tmp_path, LONG_RATIOS)
     assert same(runs, read(tmp_path))
-    assert any("'domain' names web, code; weight is read of each" in n for n in runs.notes)
+    assert any("'domain' names web, code; weight is read for each" in n for n in runs.notes)
 
 
 def test_long_metrics_are_read_as_wide_ones_and_keep_what_was_measured(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_repeats_are_averaged_at_the_cost_of_all_of_them() -> None:
     pool = Pool.of(twice, OBJECTIVE, costs=np.array([1, 2, 3, 4, 5, 7.0]))
     assert pool.costs.tolist() == [1, 9, 3, 4, 5]
     assert pool.values[1] == pytest.approx(OBJECTIVE.of_table(table)[1] + 0.15)
-    assert pool.notes == ("1 runs repeat a mixture: averaged, at the cost of all of them",)
+    assert pool.notes == ("1 runs repeat a mixture: averaged, their costs added",)
 
 
 def test_of_a_curve_only_the_last_row_counts() -> None:
@@ -86,5 +86,5 @@ def test_a_cost_that_is_none_is_refused_by_name(cost: float) -> None:
 
 
 def test_one_mixture_at_the_target_is_no_pool() -> None:
-    with pytest.raises(RunsError, match="1 mixtures were run at 4e"):
+    with pytest.raises(RunsError, match="1 mixtures were run at 4M parameters"):
         Pool.of(two_sizes(large=1), OBJECTIVE)

@@ -72,7 +72,7 @@ def test_bounds_availability_and_linear_constraints_all_hold(tmp_path: Path) -> 
     assert (drawn[:, 1] + drawn[:, 2] <= 0.6 + 1e-9).all()
     assert "books: 0 in the natural mixture" in notes
     assert "4 times" in notes
-    assert "does not keep the constraints" in notes
+    assert "violates the constraints" in notes
 
 
 @pytest.mark.parametrize(

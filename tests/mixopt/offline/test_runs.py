@@ -83,7 +83,7 @@ def test_other_names_of_the_run_are_taken_and_said(tmp_path: Path, column: str) 
     ratios, metrics = (text.replace("run", column, 1) for text in (RATIOS, METRICS))
     runs = read(tmp_path, ratios, metrics)
     assert runs.names == ("a", "b", "c")
-    assert any("told apart by" in note for note in runs.notes)
+    assert any("identified by" in note for note in runs.notes)
 
 
 def test_olmix_own_three_leading_columns_are_no_domains(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_steps_in_both_files_are_joined_step_by_step(tmp_path: Path) -> None:
     runs = read(tmp_path, ratios, metrics)
     assert runs.table.tokens.tolist() == [10, 20, 20]
     assert runs.table.values[:, 0].tolist() == [4, 3, 5]
-    assert any("steps stand for them" in note for note in runs.notes)
+    assert any("steps are used instead" in note for note in runs.notes)
 
 
 def test_costs_are_read_and_shared_out_over_a_curve(tmp_path: Path) -> None:
@@ -289,13 +289,13 @@ def test_what_says_nothing_is_remarked(tmp_path: Path) -> None:
         ("run,web,code\n", "no rows"),
         ("run web code\na 0.5 0.5\n", "single column"),
         ("run,web,web\na,0.5,0.5\n", "both called 'web'"),
-        ("run,web,code\na,0.5,0.5\n", "which run"),
-        ("web,code\n0.5,0.5\n", "which run"),
+        ("run,web,code\na,0.5,0.5\n", "names the run"),
+        ("web,code\n0.5,0.5\n", "names the run"),
         ('run,web,code\na,0.5,"0.5\n', "quote"),
     ],
 )
 def test_files_that_are_no_table_say_so(tmp_path: Path, text: str, what: str) -> None:
-    metrics = "loss,bpb\n3,1\n" if what == "which run" else METRICS
+    metrics = "loss,bpb\n3,1\n" if what == "names the run" else METRICS
     said = refused(tmp_path, text, metrics)
     assert what in said
 
@@ -400,7 +400,7 @@ def test_mixtures_to_predict_keep_their_order_and_fill_what_is_absent(tmp_path: 
     assert asked.tokens is None
     notes = " ".join(asked.notes)
     assert "code: taken as 0" in notes
-    assert "news: unknown, but 0 everywhere" in notes
+    assert "news: left out: unknown" in notes
 
 
 def test_mixtures_without_names_are_numbered_and_may_tell_fidelities(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_mixtures_without_names_are_numbered_and_may_tell_fidelities(tmp_path: P
 def test_weight_on_an_unknown_domain_is_refused_with_what_was_meant(tmp_path: Path) -> None:
     with pytest.raises(RunsError, match=r"P\.csv:3: book: .*Did you mean books"):
         mixtures(tmp_path, "run,web,book\na,1,0\nb,0.5,0.5\n")
-    with pytest.raises(RunsError, match="none of the domains"):
+    with pytest.raises(RunsError, match="none of the fitted domains"):
         mixtures(tmp_path, "run,x,y\na,1,0\n")
 
 

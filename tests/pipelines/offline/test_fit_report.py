@@ -39,7 +39,7 @@ def test_the_report_needs_no_network_and_escapes_what_comes_from_outside(done: P
         "The mixtures",
         "Weights",
         "Effects",
-        "How good the predictions are",
+        "Quality of predictions",
         "Notes",
         "To go on",
         "Settings and versions",
@@ -57,7 +57,7 @@ def test_a_person_reads_at_most_a_hundred_columns(tmp_path: Path, run: Run) -> N
     said = run("fit", *arguments, "--surrogate", "linear")
     assert said.code == 0, said.err
     assert max(len(line) for line in said.out.splitlines()) <= 100
-    assert "The proposed mixture is predicted to reach" in said.out
+    assert "at the proposed mixture than at the natural one" in said.out
     assert "The natural mixture is taken as the mean of all runs" in said.out
 
 
@@ -67,7 +67,10 @@ def test_the_automatic_choice_shows_the_losers_too(tmp_path: Path, run: Run) -> 
     assert len(said["compared"]) >= 2
     # what the winner was chosen by is what the report tells of it: nothing is held out again
     assert said["diagnostics"]["objective"] == said["compared"][said["surrogate"]]
-    assert any(f"The surrogate {said['surrogate']} foretold" in note for note in said["notes"])
+    assert any(
+        f"The surrogate {said['surrogate']} predicted held-out runs best" in note
+        for note in said["notes"]
+    )
     assert open_fit(tmp_path / "fit").surrogate_name == said["surrogate"]
 
 

@@ -71,7 +71,7 @@ def test_another_fidelity_is_predicted_at_the_fitted_one_with_a_loud_note(
         said = run(
             "predict", done / "fit", "--ratios", done / f"{name}.csv", "--out", done / f"{name}.out"
         )
-        assert ("WARNING: 1 of 1" in said.out) == (name == "big")
+        assert ("1 of 1 ask for another fidelity" in said.out) == (name == "big")
     assert (done / "big.out").read_bytes() == (done / "own.out").read_bytes()
 
 

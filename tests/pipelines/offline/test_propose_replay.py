@@ -356,7 +356,7 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
     for word in ("random", "regmix", "recommended", "best trained", "found"):
         assert word in said
     page = (tmp_path / "out" / "replay.html").read_text()
-    assert "What each proposer finds, by cost" in page
+    assert "Regret of each proposer by cost" in page
     assert 'src="http' not in page  # it opens without a network
     curves = pl.read_csv(tmp_path / "out" / "curves.csv")
     assert set(curves["proposer"]) == {"random", "regmix"}
@@ -378,7 +378,7 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
         (["--budget", "-1"], "budget"),
         (["--free", "99"], "99 free runs"),
         (["--objective", "d=1"], "no metric is called 'd'"),
-        (["--model-params", "7B"], "the runs do not tell their model_params"),
+        (["--model-params", "7B"], "the runs have no model_params"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_clear_message(
