@@ -40,3 +40,13 @@ def find_name(name: str, names: Sequence[str], kind: str, where: str = "") -> st
     raise StudyError(
         f"no {kind} is called {name!r}", where=where, hint=f"Choose from {listed(near)}"
     )
+
+
+def suggestion(name: str, names: Sequence[str], most: int = 5) -> str:
+    """The fix for an unknown name: the nearest of `names`, else the first `most` of them.
+
+    >>> suggestion("book", ["books", "web"]), suggestion("x", ["books", "web"])
+    ('Did you mean books', 'Choose from books, web')
+    """
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}" if near else f"Choose from {listed(names, most)}"

@@ -10,7 +10,6 @@ linear: [{weights: {web: 1, code: 1}, at_most: 0.9}]
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from mixopt.core.space import LinearConstraint, MixtureSpace
 from mixopt.core.trials import TrialTable
 from mixopt.io.yaml_lines import Document, Place
 from mixopt.offline.layouts import listed
+from mixopt.offline.names import suggestion
 from mixopt.offline.sheets import parse_count
 from mixopt.study.sections import Linear, Section, Share, Tokens
 
@@ -148,13 +148,10 @@ def _check_names(file: Document, priors: Priors, domains: Sequence[str], top: Pl
     for place, names in named:
         for name in names:
             if name not in domains:
-                near = difflib.get_close_matches(name, domains, n=3, cutoff=0.5)
                 raise RunsError(
                     f"no run has a domain {name!r}",
                     where=file.where((*top, *place, name)),
-                    hint=f"Did you mean {' or '.join(near)}"
-                    if near
-                    else f"Choose from {listed(list(domains), 20)}",
+                    hint=suggestion(name, domains, most=20),
                 )
 
 

@@ -11,7 +11,6 @@ Shapes: n rows, m domains, q metrics.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from mixopt.offline import layouts
 from mixopt.offline.facts import Facts, run_codes
 from mixopt.offline.layouts import Layout, fact, listed, row_count
 from mixopt.offline.long_tables import find_long
+from mixopt.offline.names import suggestion
 from mixopt.offline.rows import checked_weights, joined
 from mixopt.offline.sheets import Sheet, read_sheet
 from mixopt.offline.weight_columns import LOOSE
@@ -331,13 +331,10 @@ def _refuse_unknown(
     for column in others:
         used = np.flatnonzero(np.nan_to_num(sheet.numbers(column)) != 0)
         if len(used):
-            near = difflib.get_close_matches(column, domains, n=3, cutoff=0.5)
             raise RunsError(
                 f"the domain {column!r} has weight, but no fitted run used it",
                 where=sheet.where(int(used[0]), column),
-                hint=f"Did you mean {' or '.join(near)}"
-                if near
-                else f"Domains are {listed(list(domains))}",
+                hint=suggestion(column, domains),
             )
     if others:
         notes.append(f"{sheet.path.name}: {listed(others)}: left out: unknown, and 0 in every row.")
