@@ -50,7 +50,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 schema: install
-	$(BIN)/python -m mixopt.pipelines.study.schema
+	$(BIN)/python -m pipelines.schema
 
 constraints:
 	(echo "# Versions tested together (Python 3.11, Linux x86-64). Made by: make constraints"; \

@@ -1,6 +1,6 @@
 """The study file described for editors and for people, from the classes that read it.
 
-    python -m mixopt.pipelines.study.schema        # or: make schema
+    python -m pipelines.schema        # or: make schema
 
 writes `mixopt/study.schema.json` (name it in a study file's first line, and an editor completes and
 checks keys) and `docs/study.md`. A test says when they are not current.
