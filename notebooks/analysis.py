@@ -19,35 +19,19 @@
 # Opens a study that has run and asks it, from the ledger and the study folder: was a better mixture
 # found, may we believe it, what does each domain do, and what became of the promoted model?
 #
-# Name the study file before you start: `MIXOPT_STUDY=demo/study.yaml jupyter lab`. Nothing here
-# computes anything of its own: every table and figure is a library function that you can call on
-# your own trials.
+# Name the study file before you start: `MIXOPT_STUDY=demo/study.yaml jupyter lab`. The study may be
+# running: it is only read. Nothing here computes anything of its own: `mixopt.open_study` gives
+# every table and figure, for your own notebooks too (docs/python.md).
 
 # %%
 import os
-from pathlib import Path
 
 import polars as pl
 
-from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Role, TrialTable
-from mixopt.corpus.shards import Corpus
-from mixopt.io import trial_files
-from mixopt.plots import study as plots
-from mixopt.study import identity, records
-from mixopt.study.frames import trials_frame
-from mixopt.study.ledger import Ledger
-from mixopt.study.settings import load_study
-from mixopt.surrogates import make
-from mixopt.surrogates.diagnostics import out_of_fold
+import mixopt
 
-study = load_study(Path(os.environ.get("MIXOPT_STUDY", "demo/study.yaml")))
-objective = study.mixture_objective()
-ledger = Ledger.read(study.ledger_url, study.name, objective, identity.read(study.home))
-trials = ledger.trials()
-verdict = records.read_verdict(study.home)
-promotion = records.read_promotion(study.home)
-available = Corpus.open(study.corpus_path).tokens
+study = mixopt.open_study(os.environ.get("MIXOPT_STUDY", "demo/study.yaml"))
+study
 
 # %% [markdown]
 # ## What ran
@@ -55,8 +39,7 @@ available = Corpus.open(study.corpus_path).tokens
 # One row per trial. A failed trial has a reason, and never a score.
 
 # %%
-frame = trials_frame(trials, objective)
-frame.group_by("role", "state", maintain_order=True).agg(
+study.trials.group_by("role", "state", maintain_order=True).agg(
     pl.len().alias("trials"),
     pl.col("tokens").sum(),
     pl.col("device_seconds").sum().round(1),
@@ -64,25 +47,21 @@ frame.group_by("role", "state", maintain_order=True).agg(
 )
 
 # %%
-frame.drop_nulls("objective").sort("objective").select(
+study.trials.drop_nulls("objective").sort("objective").select(
     "trial", "role", "seed", "objective", pl.selectors.starts_with("mixture.")
 ).head(8)
 
 # %% [markdown]
 # ## Did the search get anywhere?
 #
-# Grey is the first swarm, blue what the proposer asked for. If blue lies no lower than grey, the
+# Grey is the initial design, blue what the proposer asked for. If blue lies no lower than grey, the
 # surrogate has not learned anything that random mixtures did not show.
 
 # %%
-plots.best_so_far(trials, objective)
+study.plots.progress()
 
 # %%
-told = [t for t in trials if t.result is not None]  # complete, or pruned on the way
-curves = {f"trial {t.number}": trial_files.read_curve(study.home, t) for t in told}
-done = frame.filter(pl.col("role") != "select").drop_nulls("objective").sort("objective")
-best = f"trial {done['trial'][0]}"
-plots.learning_curves(curves, objective, highlight={best: "best observed"})
+study.plots.curves()
 
 # %% [markdown]
 # ## What does each domain do?
@@ -91,7 +70,7 @@ plots.learning_curves(curves, objective, highlight={best: "best observed"})
 # domain is always less of the others.
 
 # %%
-plots.objective_by_weight(trials, objective)
+study.plots.weights()
 
 # %% [markdown]
 # ## May we believe the surrogate?
@@ -100,17 +79,7 @@ plots.objective_by_weight(trials, objective)
 # line, and nine in ten intervals should cross it.
 
 # %%
-searched = [t for t in trials if t.spec.role is not Role.SELECT]
-table = TrialTable.of(searched, objective.metrics)
-name = verdict.get("surrogate", "gp")
-quality = out_of_fold(table, objective, lambda: make(name, seed=study.seed), seed=study.seed)
-score = quality.scores["objective"]
-plots.predicted_against_measured(
-    quality.objective_observed,
-    quality.objective_mean,
-    quality.objective_std,
-    scores=f"{name}: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}",
-)
+study.plots.surrogate()
 
 # %% [markdown]
 # ## Was it luck?
@@ -119,24 +88,19 @@ plots.predicted_against_measured(
 # them. The search's own best value is not shown here: it was chosen for being low.
 
 # %%
-mixtures = {row["name"]: Mixture.of(row["mixture"]) for row in verdict.get("candidates", [])}
-plots.candidates(verdict, objective)
+study.plots.candidates()
 
 # %%
-shown = mixtures or {"natural": Mixture.natural(available)}
-plots.mixture_bars(shown, available=available, budget=study.budget)
+study.plots.mixtures()
 
 # %%
-print(verdict.get("reason", "Nothing is selected yet."))
+print(study.verdict.get("reason", "Nothing is selected yet."))
 
 # %% [markdown]
 # ## What became of the promoted model?
 
 # %%
-plots.before_and_after(promotion)
+study.plots.promotion()
 
 # %%
-plots.expert_loads(promotion.get("loads", {}), promotion.get("expert_names"))
-
-# %%
-ledger.close()
+study.plots.experts()

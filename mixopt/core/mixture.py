@@ -19,6 +19,12 @@ class Mixture:
 
     Build one with `of`, `natural`, `uniform` or `from_array`; the constructor trusts nothing and
     validates, but does not renormalise.
+
+    >>> mixture = Mixture.of({"web": 3, "code": 1})
+    >>> mixture["web"]
+    0.75
+    >>> mixture.array
+    array([0.75, 0.25])
     """
 
     domains: tuple[str, ...]

@@ -40,6 +40,11 @@ class MixtureSpace:
     availability is given, also below max_epochs x available / budget, so that the promoted run
     repeats no domain more often than allowed.
 
+    >>> natural = Mixture.of({"web": 3, "code": 1})
+    >>> space = MixtureSpace(("web", "code"), natural, upper={"code": 0.2})
+    >>> space.contains(natural)
+    False
+
     Attributes:
         domains: m names.
         natural: the mixture proportional to token counts; it need not lie in the space.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,7 +88,7 @@ class Document:
         return f"{head}: {key}" if key else head
 
     def validate(self, model: type[M]) -> M:
-        """The file as a `model`; raises as `load` does."""
+        """The values as a `model`; raises as `load` does."""
         try:
             return model.model_validate(self.values)
         except pydantic.ValidationError as problem:
@@ -166,6 +166,37 @@ class Document:
         if others:
             what += f" (and {others} more problem{'s' * (others > 1)} below)"
         return self._error(what, where=self.where(place), hint=hint.rstrip("?."))
+
+
+class Values(Document):
+    """Settings given in Python, checked as those of a file are: errors name keys, not lines.
+
+    Args:
+        values: as a file would hold them.
+        name: what errors begin with, where those of a file name it.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], name: str, error: type[MixoptError] = StudyError
+    ) -> None:
+        self.path, self.values, self._error = name, values, error
+        self._lines = {(): 0}
+        self._number(values, ())
+
+    def where(self, place: Place = ()) -> str:
+        """`name: key` of the deepest part of `place`."""
+        return f"{self.path}: {'.'.join(map(str, place))}" if place else self.path
+
+    def _number(self, values: Any, place: Place) -> None:
+        """Number all keys in their order, so that the first problem is told of."""
+        items: Iterable[tuple[Any, Any]] = ()
+        if isinstance(values, Mapping):
+            items = values.items()
+        elif isinstance(values, list | tuple):
+            items = enumerate(values)
+        for key, value in items:
+            self._lines[(*place, key)] = len(self._lines)
+            self._number(value, (*place, key))
 
 
 def _keys_at(model: type[pydantic.BaseModel], place: Place) -> list[str]:

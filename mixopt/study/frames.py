@@ -1,13 +1,13 @@
-"""Trials as a table: one row each, for analysis, CSV and MLflow."""
+"""Trials and their learning curves as tables, for analysis, CSV and MLflow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Trial
+from mixopt.core.trials import CurvePoint, Trial
 
 LEADING = {
     "trial": pl.Int64,
@@ -27,6 +27,7 @@ CLOSING = {
     "failure": pl.String,
     "message": pl.String,
 }
+CURVE = {"trial": pl.Int64, "step": pl.Int64, "tokens": pl.Int64, "seconds": pl.Float64}
 
 
 def trials_frame(trials: Sequence[Trial], objective: Objective | None = None) -> pl.DataFrame:
@@ -85,3 +86,35 @@ def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
         "failure": str(trial.failure) if trial.failure else None,
         "message": trial.message or None,
     }
+
+
+def curves_frame(
+    curves: Mapping[int, Sequence[CurvePoint]], objective: Objective | None = None
+) -> pl.DataFrame:
+    """A row per evaluation, by trial and step.
+
+    Args:
+        curves: number of the trial → its evaluations.
+        objective: adds the column `objective` where the evaluation measured all that it needs.
+
+    Returns:
+        Columns: `trial`, `step`, `tokens`, `seconds`; `objective` if asked for; a column per metric
+        (bits per byte, nats per token). All of a trial are on the same text, so that they compare;
+        a result that was measured on more text is in `trials_frame`.
+    """
+    points = [(number, point) for number in sorted(curves) for point in curves[number]]
+    schema: dict[str, type[pl.DataType]] = {
+        **CURVE,
+        **({"objective": pl.Float64} if objective is not None else {}),
+        **dict.fromkeys((m for _, point in points for m in point.comparable), pl.Float64),
+    }
+    return pl.DataFrame([_point_row(n, p, objective) for n, p in points], schema=schema)
+
+
+def _point_row(number: int, point: CurvePoint, objective: Objective | None) -> dict[str, object]:
+    metrics = point.comparable
+    row: dict[str, object] = {"trial": number, "step": point.step, "tokens": point.tokens}
+    row |= {"seconds": point.seconds, **metrics}
+    if objective is not None and metrics.keys() >= set(objective.metrics):
+        row["objective"] = objective.value(metrics)
+    return row

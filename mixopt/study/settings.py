@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -325,5 +325,21 @@ def load_study(path: Path | str) -> Study:
     """
     path = Path(path)
     study = yaml_lines.load(path, Study)
+    study._path = path.absolute()
+    return study
+
+
+def study_of(settings: Mapping[str, Any], path: Path, name: str) -> Study:
+    """The study that `settings` describe as a study file at `path` would.
+
+    Args:
+        settings: keys of a study file, with plain values or its sections.
+        path: where the file is, or would be: other paths are relative to its folder.
+        name: what errors begin with, where those of a file name it.
+
+    Raises:
+        StudyError: naming key and fix.
+    """
+    study = yaml_lines.Values(settings, name).validate(Study)
     study._path = path.absolute()
     return study

@@ -87,7 +87,7 @@ def fit_runs(
     console = make_console()
     with make_error_console().status(styled("reading")):
         runs = read_runs(ratios, metrics)
-        fitted, choice = _fit(
+        fitted, choice = model_runs(
             runs,
             ratios,
             metrics,
@@ -106,7 +106,7 @@ def fit_runs(
         show(console, found, out)
 
 
-def _fit(
+def model_runs(
     runs: Runs,
     ratios: Path,
     metrics: Path,

@@ -1,0 +1,1 @@
+"""What `import mixopt` gives for reading: trials, their model, figures. It trains nothing."""

@@ -1,0 +1,96 @@
+"""The figures of an opened study, each ready to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import CurvePoint, Role
+from mixopt.plots import study as plots
+from mixopt.study.snapshot import Snapshot
+from mixopt.surrogates.diagnostics import OutOfFold
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class StudyPlots:
+    """Figures by plotly. What is not known yet makes an empty figure, not an error.
+
+    Args:
+        snapshot: what they show.
+        points: number of the trial → its evaluations, read when they are drawn.
+        quality: the surrogate's name and its out-of-fold predictions, made when they are drawn.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        points: Callable[[], Mapping[int, Sequence[CurvePoint]]],
+        quality: Callable[[], tuple[str, OutOfFold]],
+    ) -> None:
+        self._snapshot, self._points, self._quality = snapshot, points, quality
+
+    def progress(self, against: str = "tokens") -> go.Figure:
+        """Every trial of the search and the best one so far, against what they cost together.
+
+        Args:
+            against: `tokens` or `device_seconds`.
+        """
+        return plots.best_so_far(self._snapshot.trials, self._snapshot.objective, against)
+
+    def curves(self) -> go.Figure:
+        """Learning curves of the search's complete and pruned trials, the best one highlighted."""
+        told = [t for t in self._snapshot.trials if t.result is not None]
+        searched = [t for t in told if t.spec.role is not Role.SELECT]
+        points = self._points()
+        curves = {f"trial {t.number}": points.get(t.number, []) for t in searched}
+        objective = self._snapshot.objective
+        complete = [t for t in searched if t.metrics.keys() >= set(objective.metrics)]
+        best = min(complete, key=lambda t: objective.value(t.metrics), default=None)
+        highlight = {} if best is None else {f"trial {best.number}": "best observed"}
+        return plots.learning_curves(curves, objective, highlight=highlight)
+
+    def weights(self) -> go.Figure:
+        """The objective against each domain's weight, a panel per domain."""
+        return plots.objective_by_weight(self._snapshot.trials, self._snapshot.objective)
+
+    def surrogate(self) -> go.Figure:
+        """Out-of-fold predictions of the search's trials against what they measured.
+
+        Raises:
+            SurrogateError: trials on fewer than four mixtures.
+        """
+        name, quality = self._quality()
+        score = quality.scores["objective"]
+        return plots.predicted_against_measured(
+            quality.objective_observed,
+            quality.objective_mean,
+            quality.objective_std,
+            scores=f"{name}: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}",
+        )
+
+    def candidates(self) -> go.Figure:
+        """Selection: every seed of every candidate, means with 90 % intervals, predictions."""
+        return plots.candidates(self._snapshot.verdict, self._snapshot.objective)
+
+    def mixtures(self) -> go.Figure:
+        """Weights of the candidates side by side; before a selection, the natural mixture."""
+        snapshot = self._snapshot
+        shown = {
+            row["name"]: Mixture.of(row["mixture"])
+            for row in snapshot.verdict.get("candidates", [])
+        }
+        if not shown and snapshot.available:
+            shown = {"natural": Mixture.natural(snapshot.available)}
+        return plots.mixture_bars(shown, available=snapshot.available, budget=snapshot.study.budget)
+
+    def promotion(self) -> go.Figure:
+        """Each domain's bits per byte: dense seed, upcycled, trained, and a proxy as predicted."""
+        return plots.before_and_after(self._snapshot.promotion)
+
+    def experts(self) -> go.Figure:
+        """The share of each domain's tokens that each expert of the promoted model receives."""
+        promotion = self._snapshot.promotion
+        return plots.expert_loads(promotion.get("loads", {}), promotion.get("expert_names"))

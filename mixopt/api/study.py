@@ -1,0 +1,165 @@
+"""A study as it stands, for notebooks and scripts: read without a lock, written by nobody here."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mixopt.api.opened import Opened
+from mixopt.api.plots import StudyPlots
+from mixopt.core.errors import SurrogateError
+from mixopt.core.objective import Objective
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import CurvePoint
+from mixopt.corpus.shards import Corpus
+from mixopt.io import trial_files
+from mixopt.search.optimum import Recommendation
+from mixopt.study.frames import curves_frame, trials_frame
+from mixopt.study.locked import require_begun
+from mixopt.study.model import StudyModel, study_model, usual_fidelity
+from mixopt.study.settings import Study, load_study
+from mixopt.study.snapshot import Snapshot, read_snapshot
+from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.diagnostics import OutOfFold
+
+
+class OpenStudy(Opened):
+    """A study at the moment when it was opened; open it again to see what has happened since.
+
+    Made by `mixopt.open_study`.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        """All that was read of the study."""
+
+    def __repr__(self) -> str:
+        complete = sum(trial.complete for trial in self.snapshot.trials)
+        return f"<study {self.settings.name}: {complete} of {len(self.snapshot.trials)} trials>"
+
+    @property
+    def settings(self) -> Study:
+        """The study file, as docs/study.md describes it."""
+        return self.snapshot.study
+
+    @property
+    def objective(self) -> Objective:
+        """With the weights that the study file names now; lower is better."""
+        return self.snapshot.objective
+
+    @cached_property
+    def space(self) -> MixtureSpace:
+        """Where the mixture may lie, given what the corpus holds.
+
+        Raises:
+            CorpusError: the corpus is not there.
+        """
+        return self.settings.mixture_space(Corpus.open(self.settings.corpus_path))
+
+    @cached_property
+    def trials(self) -> pl.DataFrame:
+        """A row per trial of the ledger, by number (see `mixopt.study.frames.trials_frame`).
+
+        Columns: `trial`, `state`, `role`, `round`, `candidate`, `seed`, `model`, `params`,
+        `tokens`, `mixture.<domain>`, `objective`, a column per metric, `device_seconds`, `flops`,
+        `attempts`, `failure`, `message`. What a trial does not have is null.
+        """
+        return trials_frame(self.snapshot.trials, self.objective)
+
+    @cached_property
+    def curve_points(self) -> dict[int, list[CurvePoint]]:
+        """Number of the trial → its evaluations, oldest first; of running trials those so far."""
+        home = self.settings.home
+        found = {t.number: trial_files.read_curve(home, t) for t in self.snapshot.trials}
+        return {number: points for number, points in found.items() if points}
+
+    @cached_property
+    def curves(self) -> pl.DataFrame:
+        """A row per evaluation (see `mixopt.study.frames.curves_frame`).
+
+        Columns: `trial`, `step`, `tokens`, `seconds`, `objective`, a column per metric. All
+        evaluations of a trial are on the same text, so that they compare.
+        """
+        return curves_frame(self.curve_points, self.objective)
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What the selection decided; empty before it has."""
+        return self.snapshot.verdict
+
+    @property
+    def promotion(self) -> dict[str, Any]:
+        """What the promotion measured; empty before it ended."""
+        return self.snapshot.promotion
+
+    @property
+    def plots(self) -> StudyPlots:
+        """The figures of this study."""
+        return StudyPlots(
+            self.snapshot,
+            points=lambda: self.curve_points,
+            quality=lambda: (self.surrogate_name, self.out_of_fold()),
+        )
+
+    @cached_property
+    def model(self) -> StudyModel:
+        """The study's model, shared with all who ask about the same trials.
+
+        Raises:
+            SurrogateError: no trial of the search is complete.
+        """
+        fidelity = usual_fidelity(self.snapshot.trials)
+        if fidelity is None:
+            raise SurrogateError("no trial is complete yet", hint="Run the search first")
+        return study_model(self.settings, fidelity, self.snapshot.trials)
+
+    @property
+    def surrogate_name(self) -> str:
+        """Registry name of the verdict's surrogate; before a verdict, of what the study asks for.
+
+        Raises:
+            SurrogateError: `auto` is asked for, and too few trials are complete to choose.
+        """
+        return str(self.verdict.get("surrogate") or self.model.name)
+
+    def optimum(self) -> Recommendation:
+        """See `Opened.optimum`. It searches the space anew: keep what it returns.
+
+        Raises:
+            CorpusError: the corpus, which bounds the space, is not there.
+            SurrogateError: too few trials are complete.
+        """
+        return self.model.optimum(self.space, self.surrogate_name)
+
+    def out_of_fold(self) -> OutOfFold:
+        """See `Opened.out_of_fold`; of the search's complete trials."""
+        return self.model.held_out(self.surrogate_name)
+
+    def _model(self) -> Surrogate:
+        return self.model.fitted(self.surrogate_name)
+
+    def _domains(self) -> tuple[str, ...]:
+        return self.model.trials[0].spec.mixture.domains
+
+
+def open_study(path: str | Path) -> OpenStudy:
+    """The study of the file at `path`, as it stands now.
+
+    It takes no lock and writes nothing: the study may be running, and its folder may be on a
+    read-only disk.
+
+    Example:
+        study = mixopt.open_study("study.yaml")
+        study.trials.sort("objective").head()
+        study.predict({"web": 0.6, "code": 0.4})
+
+    Raises:
+        StudyError: the file is not valid, or the study has not begun.
+        LedgerError: the ledger cannot be reached.
+    """
+    study = load_study(path)
+    require_begun(study)
+    return OpenStudy(read_snapshot(study))
