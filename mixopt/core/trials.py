@@ -55,15 +55,25 @@ class Failure(StrEnum):
 class Fidelity:
     """What a proxy costs: its size and how long it is trained.
 
+    Two are equal if they cost the same, whatever their models are called:
+
+    >>> Fidelity("proxy", 1_000, 20_000) == Fidelity.of(1e3, 2e4)
+    True
+
     Attributes:
-        model: name of the proxy shape in the study file.
+        model: name of the proxy shape in the study file; not compared.
         params: active parameters of that shape, embeddings not counted.
         tokens: training tokens.
     """
 
-    model: str
+    model: str = field(compare=False)
     params: int
     tokens: int
+
+    @classmethod
+    def of(cls, params: float, tokens: float) -> Fidelity:
+        """The fidelity of a table's row, whose counts are floats; its model has no name."""
+        return cls("", round(params), round(tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,10 +439,10 @@ class TrialTable:
         """The distinct fidelities of the rows, cheapest (parameters x tokens) first."""
         kinds = np.unique(np.stack([self.params, self.tokens], axis=1), axis=0).tolist()
         kinds.sort(key=lambda kind: (kind[0] * kind[1], kind[0]))
-        return [Fidelity("", round(params), round(tokens)) for params, tokens in kinds]
+        return [Fidelity.of(params, tokens) for params, tokens in kinds]
 
     def at(self, fidelity: Fidelity) -> np.ndarray:
-        """(n,) mask of the rows that were measured at `fidelity`, whatever its model is called."""
+        """(n,) mask of the rows that were measured at `fidelity`."""
         return np.asarray((self.params == fidelity.params) & (self.tokens == fidelity.tokens))
 
     @property
