@@ -55,7 +55,7 @@ def run_study(path: Path, step: Step = "run") -> None:
             session.tracker.study_ended(failed=True)
             raise
         _views(session)
-        print_closing(session, console)
+        print_closing(study, session.ledger, session.corpus.domains, console)
 
 
 def _require_trials(path: Path, first: str = "") -> Study:

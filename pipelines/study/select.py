@@ -26,6 +26,7 @@ from mixopt.selection.gate import (
     finalists,
 )
 from mixopt.selection.looks import Look, Looks
+from mixopt.study.looks_taken import keep_looks, looks_taken
 from mixopt.study.model import StudyModel, search_trials, study_model
 from mixopt.study.records import read_verdict
 from mixopt.study.rounds import Judged
@@ -34,7 +35,6 @@ from mixopt.surrogates.noise import Forecast
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
-LOOKS = "looks.json"  # in a study folder: the looks that were taken
 REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # candidates that no search found
 
 
@@ -80,7 +80,7 @@ def select(session: Session) -> dict[str, Any]:
         added = add_missing(session.ledger, session.space, pulls)
         run_trials(session, "selection", [*unfinished, *added])
     selection.check_complete(session.ledger.trials())
-    keep_looks(session, looks.take(look))  # before its verdict is known
+    keep_looks(session.ledger, session.home, looks.take(look))  # before its verdict is known
     asked = session.study.select
     session.ledger.keep_judged(
         Judged(
@@ -123,29 +123,6 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
     return digest([*asked, [(t.number, t.state) for t in trials]])
 
 
-def looks_taken(session: Session) -> Looks | None:
-    """The looks taken at the study so far; None before the first.
-
-    The ledger and the study folder each keep them, for the ledger may be moved or made anew from
-    the trials' folders. The longer record counts.
-
-    Raises:
-        FileError: the folder's record cannot be read.
-    """
-    file = session.home / LOOKS
-    kept = [session.ledger.looks()]
-    if file.exists():
-        hint = "Restore it; it says how often the study was judged"
-        kept.append(files.read_json(file, Looks.from_json, hint=hint))
-    return max((it for it in kept if it is not None), key=lambda it: len(it.taken), default=None)
-
-
-def keep_looks(session: Session, looks: Looks) -> None:
-    """Record the looks that were taken, in the study folder and the ledger."""
-    files.write_json(session.home / LOOKS, looks.to_json())
-    session.ledger.keep_looks(looks)
-
-
 def _looks(session: Session) -> Looks:
     """The looks taken at the study so far, or those that the study file plans.
 
@@ -153,7 +130,7 @@ def _looks(session: Session) -> Looks:
         StudyError: the study file plans another number than was fixed at the first look.
     """
     planned = session.study.select.looks
-    looks = looks_taken(session)
+    looks = looks_taken(session.ledger, session.home)
     if looks is None:
         looks = Looks(planned)
         before = read_verdict(session.home).get("of")

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mixopt.core.formatting import count
+from mixopt.core.objective import Objective
 from mixopt.core.trials import State, Trial
-from mixopt.pipelines.study.select import looks_taken
-from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.views.console import styled
 from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.wording import (
@@ -30,22 +29,26 @@ from mixopt.pipelines.views.wording import (
     proxy_label,
     unit,
 )
+from mixopt.selection.looks import Looks
+from mixopt.study.ledger import Ledger
+from mixopt.study.looks_taken import looks_taken
 from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.settings import Study
 
 
-def print_closing(session: Session, console: Console) -> None:
+def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console: Console) -> None:
     """Print the tables and the commands that go on from here."""
-    trials, home = session.ledger.trials(), session.home
+    trials, objective, home = ledger.trials(), ledger.objective, study.home
     verdict, promotion = read_verdict(home), read_promotion(home)
-    console.rule(styled((session.study.name, "bold")), style="dim")
+    console.rule(styled((study.name, "bold")), style="dim")
     if verdict:
-        console.print(mixtures_table(session, verdict))
+        console.print(mixtures_table(verdict, domains, objective, study.proxy.tokens))
         for line in verdict.get("binding", []):
             price = verdict.get("prices", {}).get(line)
             gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
             console.print(f"  binds: {line}{gain}", style="dim")
-    console.print(headline(trials, session.objective, verdict), style="bold")
-    said = foretold(verdict, session.objective)
+    console.print(headline(trials, objective, verdict), style="bold")
+    said = foretold(verdict, objective)
     if said:
         console.print(said)
     _print_spent(trials, promotion, console)
@@ -56,15 +59,16 @@ def print_closing(session: Session, console: Console) -> None:
         if loads is not None:
             console.print(loads)
     console.print()
-    print_commands(session, console)
+    print_commands(study, looks_taken(ledger, home), console)
 
 
-def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
+def mixtures_table(
+    verdict: Mapping[str, Any], domains: Sequence[str], objective: Objective, tokens: int
+) -> Table:
     """Natural, uniform and the finalists of the search: weights, prediction, measurement, cost."""
     candidates = {candidate["name"]: candidate for candidate in verdict["candidates"]}
     names = sorted(candidates, key=lambda name: {"natural": 0, "uniform": 1}.get(name, 2))
-    tokens = session.fidelity.tokens
-    what = unit(session.objective) or "objective"
+    what = unit(objective) or "objective"
     table = Table(
         title=f"Mixtures, measured after {count(tokens)} tokens each",
         title_justify="left",
@@ -76,7 +80,7 @@ def mixtures_table(session: Session, verdict: Mapping[str, Any]) -> Table:
         style = "bold green" if name == verdict["promoted"] else None
         label = f"{name} (found)" if name == verdict.get("found") else name
         table.add_column(label, justify="right", style=style)
-    for domain in session.corpus.domains:
+    for domain in domains:
         table.add_row(domain, *(f"{candidates[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
     table.add_section()
     table.add_row(interval_label(verdict), *(interval(candidates[n], 3) for n in names))
@@ -147,11 +151,9 @@ def loads_table(promotion: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def print_commands(session: Session, console: Console) -> None:
+def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
     """Print the commands that open the views, go on, and begin with one's own text."""
-    study = session.study
     file = _short(study.path)
-    looks = looks_taken(session)
     rows = [
         ("open the MLflow UI", ui_command(study)),
         ("open the report", str(_short(study.home / "report.html"))),
