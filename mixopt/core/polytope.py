@@ -34,7 +34,7 @@ class Polytope:
         """A vertex (m,) at which `cost` (m,) @ r is least; None where no point is feasible."""
         from scipy.optimize import linprog
 
-        found = linprog(
+        solution = linprog(
             np.asarray(cost, dtype=float),
             A_ub=self.matrix if len(self.matrix) else None,
             b_ub=self.limits if len(self.matrix) else None,
@@ -43,17 +43,17 @@ class Polytope:
             bounds=list(zip(self.lower.tolist(), self.upper.tolist(), strict=True)),
             method="highs",
         )
-        if not found.success:
+        if not solution.success:
             return None
-        vertex: np.ndarray = self.project(np.asarray(found.x)[None])[0]
+        vertex: np.ndarray = self.project(np.asarray(solution.x)[None])[0]
         return vertex
 
     @cached_property
     def extremes(self) -> np.ndarray:
         """(v, m) vertices with most and least of each domain, and of each linear constraint."""
         costs = np.concatenate([np.eye(len(self.lower)), self.matrix])
-        found = [self.minimum(sign * cost) for cost in costs for sign in (-1.0, 1.0)]
-        return np.array([vertex for vertex in found if vertex is not None])
+        vertices = [self.minimum(sign * cost) for cost in costs for sign in (-1.0, 1.0)]
+        return np.array([vertex for vertex in vertices if vertex is not None])
 
     @cached_property
     def center(self) -> np.ndarray:

@@ -147,7 +147,7 @@ class Recipe:
         Args:
             tokens: training tokens.
             sets: validation domains and tasks that are evaluated.
-            weighed: how many of them the objective weighs; 0 where it is not known.
+            weighed: how many of them the objective weighs; 0 if unknown.
         """
         if self.evaluation_share is None or sets < 1:
             return self
@@ -161,7 +161,7 @@ class Recipe:
     def final_tokens(self, name: str, weighed: Collection[str]) -> int:
         """Tokens at the end of the domain or task `name`, where the objective weighs `weighed`.
 
-        All without an `evaluation_share`, or where nothing is known to be weighed.
+        All without an `evaluation_share`, or where `weighed` is empty.
         """
         if self.evaluation_share is None or not weighed or name in weighed:
             return self.evaluation_tokens

@@ -13,29 +13,29 @@ T = TypeVar("T")
 
 
 def check_name(
-    kind: str, name: str, known: Collection[str], *, where: str = "", own: bool = True
+    kind: str, name: str, registered: Collection[str], *, where: str = "", own: bool = True
 ) -> None:
-    """Refuse `name` if it is neither one of `known` nor a `package.module:Name`; imports nothing.
+    """Refuse `name` unless it is registered or a `package.module:Name`; imports nothing.
 
     Args:
         kind: what is looked for (`router`, `surrogate`, …).
         name: as it was written.
-        known: registry names.
+        registered: registry names.
         where: for the error.
         own: whether `package.module:Name` is allowed.
 
     Raises:
         StudyError: it is neither; the nearest name and all of them are given.
     """
-    if name in known or (own and is_own(name)):
+    if name in registered or (own and is_own(name)):
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, registered, n=1, cutoff=0.6)
     question = f"Did you mean {near[0]!r}? " if near else ""
     besides = ", or give package.module:Name" if own else ""
     raise StudyError(
         f"no {kind} is called {name!r}",
         where=where,
-        hint=f"{question}Choose one of {', '.join(sorted(known))}{besides}",
+        hint=f"{question}Choose one of {', '.join(sorted(registered))}{besides}",
     )
 
 
@@ -45,24 +45,24 @@ def is_own(name: str) -> bool:
     return bool(module_name and class_name)
 
 
-def resolve(kind: str, name: str, known: Mapping[str, str], base: type[T]) -> type[T]:
+def resolve(kind: str, name: str, registered: Mapping[str, str], base: type[T]) -> type[T]:
     """The class that `name` stands for.
 
     Args:
         kind: what is looked for, for the error (`router`, `surrogate`, …).
-        name: a key of `known`, or `package.module:Name`.
-        known: registry name → `package.module:Name`; imported only when asked for.
-        base: the class that the found one must derive from.
+        name: a key of `registered`, or `package.module:Name`.
+        registered: registry name → `package.module:Name`; imported only when asked for.
+        base: the class that the part must derive from.
 
     Raises:
         StudyError: the name is unknown, does not import, or is not a `base`.
     """
-    check_name(kind, name, known, where=kind)
-    module_name, _, class_name = known.get(name, name).partition(":")
+    check_name(kind, name, registered, where=kind)
+    module_name, _, class_name = registered.get(name, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        part = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise StudyError(f"{kind} {name!r} does not import: {error}", where=kind) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(part, type) and issubclass(part, base)):
         raise StudyError(f"{kind} {name!r} is not a {base.__name__}", where=kind)
-    return found
+    return part

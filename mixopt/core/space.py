@@ -15,7 +15,7 @@ from mixopt.core.hit_and_run import hit_and_run
 from mixopt.core.mixture import Mixture
 from mixopt.core.polytope import FEASIBLE, Polytope, project_box
 
-ON_BOUND = 1e-4  # a weight this close to a bound is said to be held by it
+ON_BOUND = 1e-4  # a weight this close to a bound counts as held by it
 
 
 @dataclass(frozen=True)
@@ -230,17 +230,17 @@ class MixtureSpace:
         Not all vertices: a box on the simplex has exponentially many.
         """
         tie_break = 1e-3 * self.natural.array
-        found = [
+        vertices = [
             self.polytope.minimum(-np.eye(len(self.domains))[j] - tie_break)
             for j in range(len(self.domains))
         ]
-        rows = np.array([vertex for vertex in found if vertex is not None])
+        rows = np.array([vertex for vertex in vertices if vertex is not None])
         _, first = np.unique(rows.round(9), axis=0, return_index=True)
         return rows[np.sort(first)]
 
     def binding(self, mixture: Mixture, tolerance: float = ON_BOUND) -> list[str]:
         """The constraints that hold `mixture`, a sentence each; a weight of 0 is not one."""
-        return [said for said, _ in self.held_by(mixture, tolerance)]
+        return [why for why, _ in self.held_by(mixture, tolerance)]
 
     def held_by(
         self, mixture: Mixture, tolerance: float = ON_BOUND
@@ -251,11 +251,11 @@ class MixtureSpace:
         for j, name in enumerate(self.domains):
             weight = mixture[name]
             if box.lower[j] > 0 and weight <= box.lower[j] + tolerance:
-                said = f"{name}: at its lower bound {box.lower[j]:.2f}"
-                held.append((said, replace(self, lower=_without(self.lower, name))))
+                why = f"{name}: at its lower bound {box.lower[j]:.2f}"
+                held.append((why, replace(self, lower=_without(self.lower, name))))
             elif box.upper[j] < 1 and weight >= box.upper[j] - tolerance:
-                said = f"{name}: at its upper bound {box.upper[j]:.2f}{self._why_upper(name)}"
-                held.append((said, self._without_upper(name)))
+                why = f"{name}: at its upper bound {box.upper[j]:.2f}{self._why_upper(name)}"
+                held.append((why, self._without_upper(name)))
         for i, (constraint, row) in enumerate(zip(self.linear, box.matrix, strict=True)):
             if row @ mixture.array >= constraint.at_most - tolerance:
                 rest = [*self.linear[:i], *self.linear[i + 1 :]]

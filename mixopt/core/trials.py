@@ -24,7 +24,7 @@ from mixopt.core.mixture import Mixture
 class Role(StrEnum):
     """Why a trial was run."""
 
-    DESIGN = "design"  # the first swarm
+    DESIGN = "design"  # the initial design
     SEARCH = "search"  # asked for by a proposer
     REPEAT = "repeat"  # the natural mixture again with another seed, to measure noise
     SELECT = "select"  # a finalist or a baseline with a fresh seed
@@ -43,7 +43,7 @@ class State(StrEnum):
 class Failure(StrEnum):
     """Why a trial failed; each class has its own policy in `mixopt.workers.driver`."""
 
-    DIVERGED = "diverged"  # recorded, and told to the search as a failed mixture
+    DIVERGED = "diverged"  # recorded; the search does not ask for the mixture again
     OUT_OF_MEMORY = "out_of_memory"  # retried with half the micro-batch
     WORKER_LOST = "worker_lost"  # retried elsewhere
     BAD_DATA = "bad_data"  # stops the study, naming file and line
@@ -181,7 +181,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a trial's objective must stay below to be trained on, settled before it begins.
+    """What a trial's objective must stay below to be trained on, fixed before it begins.
 
     So whether it is pruned follows from its own curve alone: not from who happens to end first, nor
     from what a training had seen when it was interrupted.
@@ -425,7 +425,7 @@ class TrialTable:
     def contents(self) -> tuple[Any, ...]:
         """All that a fit learns from, as a key: equal for equal rows, whatever the arrays' types.
 
-        Runs are known by their first row, for their numbers say nothing.
+        A run is identified by its first row, because its number means nothing.
         """
         _, first, runs = np.unique(self.runs, return_index=True, return_inverse=True)
         given = {f.name: getattr(self, f.name) for f in fields(self)} | {"runs": first[runs]}

@@ -76,7 +76,7 @@ def hold(
 def holder(path: Path) -> str:
     """Who wrote the lock file at `path`, as a phrase."""
     try:
-        said = json.loads(path.read_text())
-        return f"process {said['pid']} on {said['host']} since {said['since']}"
+        holder = json.loads(path.read_text())
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError, OSError):  # being written just now, or not by us
         return "another process"

@@ -1,4 +1,4 @@
-"""Completion markers: `done.json` says what a folder's work found, and which files belong to it."""
+"""Completion markers: `done.json` holds a folder's results, and which files belong to it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def write(folder: Path, values: Mapping[str, Any]) -> None:
 
     Args:
         folder: of the work.
-        values: what it found, JSON-able; `files` is added (name → size in bytes and SHA-256), and
+        values: its results, JSON-able; `files` is added (name → size in bytes and SHA-256), and
             `sha256`, the marker's own checksum.
     """
-    told = json.loads(json.dumps({**values, "files": described(folder)}))
-    files.write_json(folder / MARKER, {**told, "sha256": _checksum(told)})
+    content = json.loads(json.dumps({**values, "files": described(folder)}))
+    files.write_json(folder / MARKER, {**content, "sha256": _checksum(content)})
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What a trained proxy said of every evaluated token, as a file in its trial's folder.
+"""A trained proxy's loss on every evaluated token, as a file in its trial's folder.
 
 Kept only where a proposer asks for it (`Proposer.needs_token_losses`): four bytes a token of each
 validation domain of the objective, the same tokens in the same order for every trial of a study.

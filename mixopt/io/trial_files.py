@@ -32,12 +32,12 @@ def cohort_folder(home: Path, numbers: Sequence[int]) -> Path:
 
 def read_cohorts(home: Path) -> dict[Path, list[int]]:
     """Folder of each cohort → the numbers of its trials, in the order of its proxies."""
-    found = {}
+    cohorts = {}
     for path in sorted(home.glob(f"cohorts/*/{COHORT}")):
         numbers = read_object(path).get("trials")
         if isinstance(numbers, list) and all(isinstance(n, int) for n in numbers):
-            found[path.parent] = numbers
-    return found
+            cohorts[path.parent] = numbers
+    return cohorts
 
 
 def training_folder(home: Path, number: int) -> tuple[Path, int]:

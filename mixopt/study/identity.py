@@ -42,10 +42,10 @@ def read(home: Path) -> Identity | None:
         LedgerError: the file is missing, and no ledger in the folder knows the id.
         FileError: the file cannot be read, or is not as it was written.
     """
-    known = _known(home)
-    if known is None and has_trials(home):
+    identity = _known(home)
+    if identity is None and has_trials(home):
         raise missing(home)
-    return known
+    return identity
 
 
 def has_trials(home: Path) -> bool:
@@ -74,18 +74,18 @@ def claim(home: Path, training: str) -> Identity:
         FileError: the identity that is there cannot be read.
     """
     if not (home / FILE).exists():
-        found = _from_ledger(home)
-        if found is None:
+        kept = _from_ledger(home)
+        if kept is None:
             return Identity(home, _fresh(), training)
-        _check_training(found, training, home / LEDGER)
-        return keep(found)
-    known, before = _read(home)
-    _check_training(known, training, home / FILE)
+        _check_training(kept, training, home / LEDGER)
+        return keep(kept)
+    identity, before = _read(home)
+    _check_training(identity, training, home / FILE)
     if before == home.resolve():
-        return known
-    if _is_another(before, known):
-        return keep(Identity(home, _fresh(), training, copied_from=known.id))
-    return keep(known)
+        return identity
+    if _is_another(before, identity):
+        return keep(Identity(home, _fresh(), training, copied_from=identity.id))
+    return keep(identity)
 
 
 def is_kept(identity: Identity) -> bool:
@@ -105,8 +105,8 @@ def keep(identity: Identity) -> Identity:
     return identity
 
 
-def _check_training(known: Identity, training: str, where: Path) -> None:
-    if known.training != training:
+def _check_training(identity: Identity, training: str, where: Path) -> None:
+    if identity.training != training:
         raise LedgerError(
             "the trials of this folder were trained with other settings or on another corpus",
             where=str(where),
@@ -142,10 +142,12 @@ def _read(home: Path) -> tuple[Identity, Path]:
     )
 
 
-def _is_another(before: Path, known: Identity) -> bool:
+def _is_another(before: Path, identity: Identity) -> bool:
     """Whether the folder at `before` is still there with this id, and not this folder itself."""
     original = _known(before)
-    return original is not None and original.id == known.id and not before.samefile(known.home)
+    return (
+        original is not None and original.id == identity.id and not before.samefile(identity.home)
+    )
 
 
 def _fresh() -> str:

@@ -141,8 +141,8 @@ class Ledger:
         Raises:
             LedgerError: one of them is of another training than the study's.
         """
-        frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return [self._own(t) for t in sorted(frozen, key=lambda t: t.number)]
+        stored = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return [self._own(t) for t in sorted(stored, key=lambda t: t.number)]
 
     def trial(self, number: int) -> Trial:
         """The trial with this number."""
@@ -234,7 +234,7 @@ class Ledger:
         return self.trial(number)
 
     def hold(self, number: int, message: str) -> None:
-        """Keep trial `number` open, but let nobody run it until it is released or failed."""
+        """Keep trial `number` open, but do not run it until it is released or failed."""
         self._refuse_finished(self.trial(number))
         self.note(number, message)
         self._set(number, "held", True)
@@ -453,20 +453,20 @@ def _shortened(message: str) -> str:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    said = frozen.user_attrs
+    kept = frozen.user_attrs
     state = STATES[frozen.state]
     result = None
     if state in (State.COMPLETE, State.PRUNED):
-        result = TrialResult.from_json(json.loads(said["result"]))
-    limits = said.get("limits")
+        result = TrialResult.from_json(json.loads(kept["result"]))
+    limits = kept.get("limits")
     return Trial(
         number=frozen.number,
-        spec=TrialSpec.from_json(json.loads(said["spec"])),
+        spec=TrialSpec.from_json(json.loads(kept["spec"])),
         state=state,
         result=result,
-        failure=Failure(said["failure"]) if state is State.FAILED else None,
-        message=said.get("message", ""),
-        attempts=said.get("attempts", 0),
+        failure=Failure(kept["failure"]) if state is State.FAILED else None,
+        message=kept.get("message", ""),
+        attempts=kept.get("attempts", 0),
         limits=None if limits is None else Limits.from_json(json.loads(limits)),
-        held=said.get("held", False),
+        held=kept.get("held", False),
     )

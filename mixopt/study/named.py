@@ -21,12 +21,12 @@ class Registered:
 
     Attributes:
         kind: what is named, for errors.
-        known: registry names.
+        names: registry names.
         own: whether `package.module:Name` may stand there as well.
     """
 
     kind: str
-    known: Collection[str]
+    names: Collection[str]
     own: bool = True
 
     def __get_pydantic_core_schema__(
@@ -39,10 +39,10 @@ class Registered:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The registry's names, or the pattern of one of your own."""
-        names: JsonSchemaValue = {"type": "string", "enum": sorted(self.known)}
+        names: JsonSchemaValue = {"type": "string", "enum": sorted(self.names)}
         own = {"type": "string", "pattern": OWN_PATTERN}
         return {"anyOf": [names, own]} if self.own else names
 
     def _checked(self, name: str) -> str:
-        check_name(self.kind, name, self.known, own=self.own)
+        check_name(self.kind, name, self.names, own=self.own)
         return name

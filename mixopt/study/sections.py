@@ -23,12 +23,12 @@ SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 def parse_tokens(value: Any) -> Any:
     """A token count: a number, or text such as `600k`, `1.5M`, `20B`, `6_000`."""
     if isinstance(value, str):
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower()
         )
-        if not found:
+        if not match:
             raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
-        count = float(found[1].replace("_", "")) * SUFFIXES.get(found[2], 1)
+        count = float(match[1].replace("_", "")) * SUFFIXES.get(match[2], 1)
         return round(count) if math.isfinite(count) else count  # pydantic refuses what is not
     return value
 
@@ -78,7 +78,7 @@ class Space(Section):
     """Where the mixture may move."""
 
     bounds: dict[str, tuple[Share, Share]] = {}
-    """Least and largest weight of a domain; [0, 1] where nothing is said."""
+    """Least and largest weight of a domain; [0, 1] for those left out."""
     max_epochs: float | None = Field(default=4.0, gt=0)
     """How often the promoted run may see a domain; null: no limit (4 is safe, 2305.16264)."""
     budget: Tokens | None = None
@@ -108,7 +108,7 @@ class Proxy(Section):
 class Pruner(Section):
     """Stops trials that will hardly beat the best one so far, by their learning curves.
 
-    It goes by what was known before a trial's round. The first `startup_trials` of the first swarm,
+    Limits follow from the trials before a trial's round. The first `startup_trials` of the design,
     the natural mixture, its repeats and selection's runs are never pruned. What a pruned trial cost
     is counted, and proposers do not ask for its mixture again. The surrogates `gp` and
     `effective-data` learn from what it would have come to, the less the less sure that is; `auto`
@@ -118,7 +118,7 @@ class Pruner(Section):
     chance: float = Field(default=0.05, gt=0, lt=0.5)
     """Stop a trial whose chance to end below the best one so far is less than this."""
     startup_trials: int = Field(default=8, ge=FEWEST)
-    """Trials of the first swarm that are trained to their end, before its others begin."""
+    """Trials of the initial design that are trained to their end before the others begin."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of a training before which it is not stopped."""
 
@@ -127,10 +127,10 @@ class Search(Section):
     """How the swarm is chosen."""
 
     design: Annotated[str, Registered("design", designs.DESIGNS, own=False)] = "dirichlet"
-    """First swarm: `dirichlet` is around the natural mixture (2407.01492), `sobol` even over the
+    """Initial design: `dirichlet` is around the natural mixture (2407.01492), `sobol` even over the
     space, `d-optimal` the most informative, `vertices` the extremes."""
     trials: int = Field(default=16, ge=3)
-    """Trials of the first swarm, the natural and the uniform mixture among them."""
+    """Trials of the initial design, the natural and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
     """Rounds of proposals after it. Raised later, the study goes on."""
     batch: int = Field(default=4, ge=1)
@@ -184,7 +184,7 @@ class Promote(Section):
 
 
 def without_spaces(url: str | None) -> str | None:
-    """`url`, if it holds no white space: a password could not be told from text, and be shown.
+    """`url`, if it holds no white space, behind which a password could not be recognized.
 
     Raises:
         ValueError: it does.
@@ -231,6 +231,6 @@ class TaskFile(Section):
     """A file of questions, scored in bits per byte of their right answers (docs/tasks.md)."""
 
     path: str
-    """JSONL file, relative to the study file; without a limit it may be said in place of all."""
+    """JSONL file, relative to the study file; may stand alone in place of this section."""
     limit: int | None = Field(default=None, ge=1)
     """Questions taken, evenly spread over the file; null takes all."""

@@ -85,8 +85,8 @@ class Study(Section):
 
     @field_validator("search")
     @classmethod
-    def _evaluated_on_the_way(cls, search: Search, said: ValidationInfo) -> Search:
-        proxy = said.data.get("proxy")  # absent where it is not valid itself
+    def _evaluated_on_the_way(cls, search: Search, info: ValidationInfo) -> Search:
+        proxy = info.data.get("proxy")  # absent where it is not valid itself
         if search.pruner is not None and proxy is not None:
             evaluations = proxy.recipe.evaluations
             last = (evaluations - 1) / evaluations
@@ -155,14 +155,14 @@ class Study(Section):
             StudyError: the objective or the space names a domain that it lacks.
         """
         corpus = Corpus.open(self.corpus_path)
-        known = corpus.validation_domains
+        domains = corpus.validation_domains
         scores = [f"{kind}/{name}" for name in self.tasks for kind in ("task", "accuracy")]
         for name in self.objective:
-            if name.removeprefix("bpb/") not in known and name not in scores:
+            if name.removeprefix("bpb/") not in domains and name not in scores:
                 raise StudyError(
                     f"there is no validation domain and no task's metric {name!r}",
                     where=f"{self.path}: objective",
-                    hint=f"Choose from {', '.join([*known, *scores])}",
+                    hint=f"Choose from {', '.join([*domains, *scores])}",
                 )
         named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
         for name in named:
@@ -211,15 +211,15 @@ class Study(Section):
         """
         recipes = [self.proxy.recipe, *([self.promote.recipe] if self.promote else [])]
         longest = min(recipe.sequence_length for recipe in recipes)
-        found = {t.name: t.prepare(corpus, folder, longest) for t in self._all_tasks()}
-        for name, path in found.items():
+        prepared = {t.name: t.prepare(corpus, folder, longest) for t in self._all_tasks()}
+        for name, path in prepared.items():
             if f"accuracy/{name}" in self.objective and Questions.read(path).choices.max() < 2:
                 raise StudyError(
                     f"task {name!r} has no choices, so no accuracy",
                     where=f"{self.path}: objective",
                     hint=f"Weigh task/{name}",
                 )
-        return found
+        return prepared
 
     def task_keys(self, corpus: Corpus) -> dict[str, str]:
         """Task → identity of its questions.

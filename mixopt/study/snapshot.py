@@ -1,4 +1,4 @@
-"""All that is known of a study at a moment, read without a lock and without writing anything."""
+"""A study at a moment: trials, rounds and results, read without a lock and without writing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Snapshot:
 
 
 def read_snapshot(study: Study) -> Snapshot:
-    """Everything that is known about `study` now.
+    """The study as it stands now.
 
     It works on a study that a driver is busy with, and on a read-only disk.
 
@@ -55,7 +55,7 @@ def read_snapshot(study: Study) -> Snapshot:
     rounds: list[Round] = []
     judged: list[Judged] = []
     owner = identity.read(study.home)
-    if owner is not None:  # else nobody has worked on it yet
+    if owner is not None:  # else it has not begun
         ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
         try:
             trials = ledger.trials()

@@ -1,4 +1,4 @@
-"""The database behind a ledger: its failures said in one sentence, and one driver at a time.
+"""The database behind a ledger: its failures in one sentence, and one driver at a time.
 
 `flock` on the study folder tells two drivers apart where both see that lock. Two machines with a
 copy of one folder each do not, but they meet at the database that both name: PostgreSQL holds an
@@ -48,7 +48,7 @@ def reporting(storage: BaseStorage, url: str) -> BaseStorage:
 
 
 def reason(error: BaseException) -> str:
-    """What the database or its driver said, one line, from whatever was raised on top of it."""
+    """The message of the database or its driver in one line, without what was raised on top."""
     original = _original(error)
     lines = str(original).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(original).__name__
@@ -112,8 +112,12 @@ def _take(connection: Connection, key: dict[str, int], name: str, url: str) -> N
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not connection.execute(asked, key).scalar():
         if time.monotonic() > deadline:
-            found = connection.execute(text(HOLDER), key).first()
-            who = f"{found[0]} since {found[1]:%Y-%m-%d %H:%M:%S %z}" if found else "another driver"
+            holder = connection.execute(text(HOLDER), key).first()
+            who = (
+                f"{holder[0]} since {holder[1]:%Y-%m-%d %H:%M:%S %z}"
+                if holder
+                else "another driver"
+            )
             raise LedgerError(
                 f"study {name} is held by {who.removeprefix('mixopt: ')}",
                 where=url,

@@ -82,5 +82,5 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
         raise StudyError(
             error.what,
             where=f"{study.path}: promote: {error.where}",
-            hint=error.hint or "Mend it, or say `promote: null`",
+            hint=error.hint or "Correct it, or write `promote: null`",
         ) from error

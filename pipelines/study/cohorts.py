@@ -53,7 +53,7 @@ class Packing:
     def __init__(self, home: Path, work: Callable[[Trial], Work], ledger: Ledger) -> None:
         self.home, self._work, self._ledger = home, work, ledger
 
-    def known(
+    def packed(
         self, trials: Sequence[Trial], most: int | None = None
     ) -> tuple[list[Cohort], list[Trial]]:
         """The cohorts that `trials` were packed in, and those of them that were not packed yet.
@@ -94,7 +94,7 @@ class Packing:
             most: largest cohort.
             slots: trainings that run at once. Cohorts are so small that all are busy.
         """
-        return self._remember(self._packed(trials, most, slots))
+        return self._remember(self._grouped(trials, most, slots))
 
     def halve(self, cohort: Cohort) -> list[Cohort]:
         """Two cohorts of the trials of one that is too large; they begin anew."""
@@ -127,7 +127,7 @@ class Packing:
             numbers = [t.number for t in cohort.trials]
             files.keep_json(Path(cohort.work.folder) / COHORT, {"trials": numbers})
 
-    def _packed(self, trials: Sequence[Trial], most: int, slots: int) -> list[Sequence[Trial]]:
+    def _grouped(self, trials: Sequence[Trial], most: int, slots: int) -> list[Sequence[Trial]]:
         kinds: dict[str, list[Trial]] = {}
         for trial in trials:
             kind = self._work(trial).shared() if most > 1 else ""
@@ -142,8 +142,8 @@ class Packing:
         """Take cohorts that only the folder knows into the ledger: a lost ledger begins anew."""
         packed = {n for cohort in self._ledger.cohorts() for n in cohort}
         loose = {t.number: t for t in trials if t.number not in packed}
-        told = [own for own in read_cohorts(self.home).values() if packed.isdisjoint(own)]
-        begun = [own for own in told if not loose.keys().isdisjoint(own)]
+        kept = [own for own in read_cohorts(self.home).values() if packed.isdisjoint(own)]
+        begun = [own for own in kept if not loose.keys().isdisjoint(own)]
         together = {n for own in begun for n in own}
         alone = [
             [n] for n, t in loose.items() if n not in together and self._begun(self._cohort([t]))

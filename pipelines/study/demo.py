@@ -2,7 +2,7 @@
 
 Package descriptions are the target; Python, docstrings, C headers, licences, web files and
 generated arithmetic are what a mixture can be made of. Which mixture is best for the target is not
-known beforehand: that is what the proxies find out.
+known beforehand: the proxies measure it.
 """
 
 from __future__ import annotations

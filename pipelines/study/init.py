@@ -46,7 +46,7 @@ experts_per_token: {k}, expert_width: {expert_width}}}
   recipe: {{learning_rate: {rate}, batch_sequences: {batch}, sequence_length: {length}}}
 
 search:
-  design: dirichlet       # first swarm: {designs}
+  design: dirichlet       # initial design: {designs}
   trials: 16              # trials in it
   repeats: 2              # further seeds of the natural mixture, to measure the noise
 {proposers}
@@ -56,7 +56,7 @@ search:
   rounds: 2               # rounds of proposals; may be raised later
   batch: 4                # trials in each
 
-select:                   # found mixture against natural and uniform, with fresh seeds
+select:                   # candidates against the baseline, with fresh seeds
   rule: repeat            # every candidate with every seed, or successive-rejects
   seeds: 3
   confidence: 0.9         # promotes at an adjusted p-value of at most (1 - confidence) / looks
@@ -125,9 +125,9 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
     )
 
 
-def _choices(kind: str, known: Iterable[str]) -> str:
+def _choices(kind: str, names: Iterable[str]) -> str:
     """Comment lines that list all registered names."""
-    text = f"{kind}: {', '.join(sorted(known))}, or your own package.module:Name"
+    text = f"{kind}: {', '.join(sorted(names))}, or your own package.module:Name"
     return textwrap.fill(
         text, 100, initial_indent="  # ", subsequent_indent="  #   ", break_on_hyphens=False
     )

@@ -104,8 +104,8 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
         return Step(name, runs, tokens, model, recipe, at_once, proxies=True, command="search")
 
     selection = trials("selection (at most)", selected, selected)
-    found = [
-        trials("first swarm", swarm, swarm),
+    plan = [
+        trials("initial design", swarm, swarm),
         trials("rounds", search.rounds * search.batch, search.batch),
         # Natural, uniform, the surrogate's optimum and the best observed; often two of them agree.
         dataclasses.replace(selection, command="select"),
@@ -114,12 +114,12 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
         promote = study.promote
         full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
         dense, recipe, experts = full.as_dense(), promote.recipe, full.experts
-        found += [
+        plan += [
             Step("dense seed model", 1, promote.seed_tokens, dense, recipe, 1),
             Step("domain experts", experts, promote.expert_tokens, dense, recipe, experts),
             Step("upcycled model", 1, promote.tokens, full, recipe, 1),
         ]
-    return found
+    return plan
 
 
 def planned_flops(study: Study, corpus: Corpus, command: str) -> float:
@@ -143,8 +143,8 @@ def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
     device, threads = torch.device(resources.device), torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     precision = choose_precision(model, recipe, 1, device)
-    settled = dataclasses.replace(recipe, precision="bf16" if precision == "bf16" else "fp32")
-    most = choose_cohort(model, settled, device, resources.gpus)
+    resolved = dataclasses.replace(recipe, precision="bf16" if precision == "bf16" else "fp32")
+    most = choose_cohort(model, resolved, device, resources.gpus)
     torch.set_num_threads(threads)
     return Room(slots, most)
 
@@ -189,13 +189,13 @@ def rate_advice(plan: Sequence[Step]) -> list[str]:
             f"Learning rate, {step.name}: {asked:.2g} is asked for; the joint MoE law (2502.05172) "
             f"would take {rate:.2g}.",
         )
-    said = list(lines.values())
+    advice = list(lines.values())
     if any(is_extrapolated(step.model) for step in plan):
-        said.append(
+        advice.append(
             "Learning rates: the joint MoE law (2502.05172) has no advice for models of less than "
             f"{count(SMALLEST)} active parameters."
         )
-    return said
+    return advice
 
 
 def _evaluation(study: Study) -> str:
@@ -263,7 +263,7 @@ def show_plan(path: Path, slots: int) -> None:
     )
     if study.search.pruner is not None:
         console.print(
-            "Trials that are pruned cost less than this; the first swarm waits for the first "
+            "Trials that are pruned cost less than this; the initial design waits for its first "
             f"{study.search.pruner.startup_trials} (search.pruner).",
             style="dim",
         )

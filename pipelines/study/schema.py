@@ -55,30 +55,30 @@ class _Generator(GenerateJsonSchema):
     def function_before_schema(
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
-        said = super().function_before_schema(schema)
+        node = super().function_before_schema(schema)
         if schema["function"]["function"] is short_task:
-            return {"anyOf": [said, {"type": "string"}]}
-        return copy.deepcopy(TOKENS) if schema["function"]["function"] is parse_tokens else said
+            return {"anyOf": [node, {"type": "string"}]}
+        return copy.deepcopy(TOKENS) if schema["function"]["function"] is parse_tokens else node
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        said = super().dataclass_schema(schema)
+        node = super().dataclass_schema(schema)
         doc = inspect.getdoc(schema["cls"]) or ""
-        said["description"] = doc.split("\n\nAttributes:")[0]
+        node["description"] = doc.split("\n\nAttributes:")[0]
         meanings = attributes(doc)
-        for name, values in said["properties"].items():
+        for name, values in node["properties"].items():
             values["description"] = sentence(meanings[name])
             if name.endswith("_tokens"):  # `_short_counts` of the study file
                 del values["type"]
                 values |= copy.deepcopy(TOKENS)
-        return said
+        return node
 
 
 def attributes(doc: str) -> dict[str, str]:
     """Name → meaning, from the `Attributes:` of a Google-style docstring."""
     _, _, block = doc.partition("Attributes:\n")
     block = block.split("\n\n")[0]
-    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    attributes = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in attributes}
 
 
 def sentence(text: str) -> str:
@@ -90,8 +90,8 @@ def sentence(text: str) -> str:
 
 def study_schema() -> Schema:
     """The JSON schema of a study file."""
-    found = Study.model_json_schema(schema_generator=_Generator)
-    for node in _nodes(found):
+    schema = Study.model_json_schema(schema_generator=_Generator)
+    for node in _nodes(schema):
         node.pop("title", None)
         node.pop("gt", None)  # pydantic's own leftover of a bound behind a validator
         inner = (node, *node.get("anyOf", ()))
@@ -101,7 +101,7 @@ def study_schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mixopt study file",
-        **found,
+        **schema,
     }
 
 
@@ -212,11 +212,11 @@ def _table(schema: Schema, section: Schema, where: Sequence[str]) -> str:
         default = "*required*" if required else _default(values)
         own = values.get("description")
         # a section's description is printed whole where its keys are: here its first sentence
-        said = own or (_section(schema, values) or {})["description"].split("\n")[0]
-        said = " ".join(said.split()).replace("|", "\\|")
+        meaning = own or (_section(schema, values) or {})["description"].split("\n")[0]
+        meaning = " ".join(meaning.split()).replace("|", "\\|")
         keys = [f"{place}.{name}".removeprefix(".") for place in where]
         changes = _changes(keys)
-        rows.append(f"| `{name}` | {default} | {_takes(values)} | {changes} | {said} |")
+        rows.append(f"| `{name}` | {default} | {_takes(values)} | {changes} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -272,7 +272,7 @@ def _takes(values: Schema) -> str:
         "maximum": "≤ {}",
         "exclusiveMaximum": "< {}",
     }
-    bounds = [said.format(f"{values[key]:g}") for key, said in limits.items() if key in values]
+    bounds = [bound.format(f"{values[key]:g}") for key, bound in limits.items() if key in values]
     return " ".join([words[values["type"]], ", ".join(bounds)]).strip()
 
 

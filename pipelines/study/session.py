@@ -1,18 +1,18 @@
-"""A study that is being worked on: its file, corpus, space, ledger and views, opened together.
+"""An open study: its file, corpus, space, ledger and views, held by one driver.
 
 Everything durable is under `study.home`:
 
     study.json        the locked settings: those that trainings depend on
     identity.json     the folder's id, which its ledger and its MLflow runs carry
-    driver.lock       who works on it now
+    driver.lock       the active driver
     ledger.db         the ledger (unless the study file names another storage)
-    precision.json    fp32 or bf16, settled once for all trainings
-    cohort.json       how many trials train fastest as one, settled once
+    precision.json    fp32 or bf16, resolved once for all trainings
+    cohort.json       how many trials train fastest as one, measured once
     verified/         which machines compared the corpus with its checksums
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
     cohorts/0004-0007/  trials that train as one (the ledger says which): their checkpoint
     looks.json        how often the study was judged (select.looks)
-    verdict.json      what selection found, and the mixture to promote (mixture.json)
+    verdict.json      the gate's comparison, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
     tasks/            the questions of tasks as tokens
     report.html, mlflow.db
@@ -143,15 +143,15 @@ class Session:
         New ones are packed for the connected cluster.
         """
         asked = self.study.ray.cohort
-        known, fresh = self.packing.known(trials, None if asked == "auto" else asked)
+        packed, fresh = self.packing.packed(trials, None if asked == "auto" else asked)
         if not fresh:
-            return known
+            return packed
         if asked != "auto":
-            return [*known, *self.packing.form(fresh, asked)]
+            return [*packed, *self.packing.form(fresh, asked)]
         slots = cluster_slots(self.resources)
         if len(fresh) <= slots and not measured.has_cohort_size(self.home):
-            return [*known, *self.packing.form(fresh, most=1)]  # nothing to measure for
-        return [*known, *self.packing.form(fresh, self.largest_cohort(), slots)]
+            return [*packed, *self.packing.form(fresh, most=1)]  # nothing to measure for
+        return [*packed, *self.packing.form(fresh, self.largest_cohort(), slots)]
 
     @cached_property
     def packing(self) -> Packing:
@@ -221,7 +221,7 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(path: Path, display: Display | None = None) -> Iterator[Session]:
-    """Open the study at `path` to work on it; nobody else can while the block runs.
+    """Open the study at `path`; no other driver can while the block runs.
 
     A study that is refused leaves its folder as it was, so that its file can be corrected.
 

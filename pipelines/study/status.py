@@ -1,4 +1,4 @@
-"""`mixopt status`: where a study stands, read without disturbing whoever works on it."""
+"""`mixopt status`: where a study stands, read without disturbing its driver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILE
 
 
 def show_status(path: Path) -> None:
-    """Print the state of the study at `path`: who runs it, its trials, what was found."""
+    """Print the state of the study at `path`: its driver, trials, rounds, verdict and promotion."""
     study = load_study(path)
     console = make_console()
     owner = identity.read(study.home)
@@ -78,17 +78,17 @@ def show_status(path: Path) -> None:
 
 
 def _holder(lock: Path) -> str:
-    """Who holds the study's lock now, found without taking it."""
+    """The holder of the study's lock, read without taking it."""
     import fcntl
 
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return "nobody works on it now"
+            return "no active driver"
     except BlockingIOError:
-        return f"{locks.holder(lock)} works on it"
+        return f"driven by {locks.holder(lock)}"
     except OSError:
-        return "nobody works on it now"
+        return "no active driver"
 
 
 def _progress(home: Path, trial: Trial) -> str:

@@ -78,8 +78,8 @@ class Swarm:
     def form(self, most: int, slots: int = 1, *, asked: bool = False) -> list[Cohort]:
         """As a session does; `asked`: the study file gives the largest cohort."""
         pending = [t for t in self.ledger.trials() if not t.ended]
-        known, fresh = self.packing.known(pending, most if asked else None)
-        return [*known, *self.packing.form(fresh, most, slots)]
+        packed, fresh = self.packing.packed(pending, most if asked else None)
+        return [*packed, *self.packing.form(fresh, most, slots)]
 
     def give_up(self, number: int) -> None:
         self.ledger.fail(number, Failure.WORKER_LOST, "lost")

@@ -113,7 +113,7 @@ def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
     study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
     plan = {step.name: (step.runs, step.tokens) for step in steps(study, text_corpus)}
     assert plan == {
-        "first swarm": (6, 20 * STEP),
+        "initial design": (6, 20 * STEP),
         "rounds": (2, 20 * STEP),
         "selection (at most)": (8, 20 * STEP),
         "dense seed model": (1, 20 * STEP),
@@ -140,7 +140,7 @@ def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path)
     search = {"trials": 8, "repeats": 2, "rounds": 3, "batch": 4}
     study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, search=search))
     plan = {step.name: step for step in steps(study, text_corpus)}
-    swarm, rounds, seed = (plan[n] for n in ("first swarm", "rounds", "dense seed model"))
+    swarm, rounds, seed = (plan[n] for n in ("initial design", "rounds", "dense seed model"))
     alone, packed, asked = Room(slots=2), Room(slots=2, most=4), Room(2, most=4, busy=False)
     assert [room.cohorts(10) for room in (packed, asked)] == [[3, 3, 2, 2], [4, 3, 3]]
     each = swarm.tokens / 100  # seconds of a training alone at 100 tokens per second
@@ -155,9 +155,9 @@ def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path)
 
 def test_only_models_that_the_law_of_rates_speaks_of_are_advised() -> None:
     large = ModelConfig(width=1024, layers=12, heads=16, experts=8, expert_width=2048)
-    steps = [Step(name, 1, 100, large, Recipe(), 1) for name in ("first swarm", "rounds")]
+    steps = [Step(name, 1, 100, large, Recipe(), 1) for name in ("initial design", "rounds")]
     (once,) = rate_advice(steps)
-    assert once.startswith("Learning rate, first swarm: 0.01 is asked for")
+    assert once.startswith("Learning rate, initial design: 0.01 is asked for")
     assert f"would take {advised_peak_rate(large):.2g}" in once
     small = Step("dense seed model", 1, 100, ModelConfig(), Recipe(), 1)
     assert "no advice" in rate_advice([*steps, small])[1]

@@ -148,7 +148,7 @@ def test_status_sync_and_report_show_a_finished_study(
     before = shown_trials(ran.study)
     code, status, _ = run("status", ran.file)
     assert code == 0
-    assert "nobody works on it now" in status
+    assert "no active driver" in status
     assert "mixture is promoted" in status
     rows = [line for line in status.splitlines() if str(ran.home) not in line]
     assert max(map(len, rows)) <= 100
