@@ -1,4 +1,4 @@
-"""What models of single domains foretell of models trained on mixtures: MixMin, merging.
+"""What models of single domains predict of models trained on mixtures: MixMin, merging.
 
     python -m benchmarks.domain_models /tmp/domains                  # 5 minutes of one core
     python -m benchmarks.domain_models /tmp/domains --tokens 200000 --json
@@ -6,13 +6,13 @@
 One proxy per domain of the demo's corpus and `--mixtures` proxies on Dirichlet(1) mixtures of them,
 alike in all else: twice, from random weights that all share (`scratch`), and from a seed model
 trained on the natural mixture before, for a third of the tokens (`seed`). From the domains' proxies
-alone the others' losses are foretold by
+alone the others' losses are predicted by
 
 ensemble  the mean of their probabilities, weighted by the mixture (MixMin, 2502.10510)
 average   one model whose parameters are their weighted mean (modular merging, 2410.15661)
 linear    the weighted mean of their losses
 
-Figures: `foretold` less `trained` bits per byte (mean over validation domains and mixtures), the
+Figures: `predicted` less `trained` bits per byte (mean over validation domains and mixtures), the
 Spearman correlation over mixtures of each domain's loss (mean over domains) and of their mean.
 """
 
@@ -54,18 +54,18 @@ RECIPE = Recipe(
 
 @dataclass(frozen=True)
 class Row:
-    """How one method foretold the losses of the models trained on mixtures."""
+    """How one method predicted the losses of the models trained on mixtures."""
 
     start: str
     method: str
     trained: float
-    foretold: float
+    predicted: float
     each: float
     mean: float
 
 
 def main() -> None:
-    """Train, foretell and print."""
+    """Train, predict and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -98,7 +98,7 @@ def main() -> None:
             print(json.dumps(asdict(row)))
         else:
             print(
-                f"{row.start:8} {row.method:9} {row.foretold - row.trained:+.3f} bits per byte   "
+                f"{row.start:8} {row.method:9} {row.predicted - row.trained:+.3f} bits per byte   "
                 f"Spearman {row.each:.2f} of each loss, {row.mean:.2f} of their mean"
             )
 
@@ -119,8 +119,8 @@ def _compare(start: str, job: Job, corpus: Corpus, weights: np.ndarray, folder: 
         unit = bpb[0, j] / nats[0].mean()
         ensemble[:, j] = -np.log(weights[k:] @ np.exp(-nats)).mean(axis=1) * unit
     average = np.array([_bpb(_average(states, w), job, corpus) for w in weights[k:]])
-    foretold = {"ensemble": ensemble, "average": average, "linear": weights[k:] @ bpb[:k]}
-    return [_row(start, method, said, bpb[k:]) for method, said in foretold.items()]
+    predicted = {"ensemble": ensemble, "average": average, "linear": weights[k:] @ bpb[:k]}
+    return [_row(start, method, said, bpb[k:]) for method, said in predicted.items()]
 
 
 def _average(states: list[dict[str, Tensor]], weights: np.ndarray) -> dict[str, Tensor]:
@@ -136,14 +136,14 @@ def _bpb(state: dict[str, Tensor], job: Job, corpus: Corpus) -> list[float]:
     return [found.metrics[f"bpb/{domain}"] for domain in domains]
 
 
-def _row(start: str, method: str, foretold: np.ndarray, trained: np.ndarray) -> Row:
-    each = [spearmanr(a, b).statistic for a, b in zip(foretold.T, trained.T, strict=True)]
-    mean = spearmanr(foretold.mean(axis=1), trained.mean(axis=1)).statistic
+def _row(start: str, method: str, predicted: np.ndarray, trained: np.ndarray) -> Row:
+    each = [spearmanr(a, b).statistic for a, b in zip(predicted.T, trained.T, strict=True)]
+    mean = spearmanr(predicted.mean(axis=1), trained.mean(axis=1)).statistic
     return Row(
         start,
         method,
         float(trained.mean()),
-        float(foretold.mean()),
+        float(predicted.mean()),
         float(np.mean(each)),
         float(mean),
     )

@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.laws import NORMAL_90
 from benchmarks.tables import PARAMS, mixing_laws, regmix, stacked
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
 

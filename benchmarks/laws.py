@@ -3,7 +3,7 @@
     python benchmarks/laws.py                              # every protocol, the default surrogates
     python benchmarks/laws.py --protocols sizes --json
     python benchmarks/laws.py --surrogates gp,nested-laws --seeds 3
-    python benchmarks/laws.py --protocols sizes,curves,grow --dear 4 --seeds 8
+    python benchmarks/laws.py --protocols sizes,curves,grow --target-runs 4 --seeds 8
 
 Everything is in nats per token. An error is averaged over the evaluation domains (22) and the test
 mixtures of a fit, then over the fits.
@@ -17,7 +17,7 @@ sizes   All runs of 70M and 160M and two of 305M, at step 30,000 → the other 3
         `default_rng(seed).permutation`; the mean over the seeds. Beside the surrogates of several
         fidelities: `slope^r`, 160M x slope^r with slope the regression of 160M on 70M over common
         mixtures, r the ratio of log sizes, and the level from the two 305M runs (METHODS A).
-        `--dear 4` gives four of 305M, and so on.
+        `--target-runs 4` gives four of 305M, and so on.
 curves  `sizes` with the whole curves of the known runs; eight (5Mix) and two (RedPajama) go on
         past step 30,000.
 grow    `sizes` one size below: all runs of 70M and two of 160M → the other 160M runs.
@@ -43,11 +43,12 @@ import numpy as np
 
 from benchmarks.tables import BATCH_TOKENS, PARAMS, mixing_laws
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import KNOWN, make
-from mixopt.surrogates.diagnostics import spearman
 from mixopt.surrogates.fidelity.curves import forecast
+from mixopt.surrogates.scoring import spearman
 
 FAMILIES = ("5Mix", "RedPajama")
 SIZES = ("70M", "160M", "305M")
@@ -55,7 +56,6 @@ STEP = 30_000
 TARGET = Fidelity("305M", int(PARAMS["305M"]), int(STEP * BATCH_TOKENS))
 ONE = ("effective-data", "gp", "linear", "mixing-law")
 SEVERAL = ("cokriging", "nested-laws", "multitask-gp", "multi-fidelity-gp")
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def main() -> None:
         if name not in names:
             print(f"{name}: not registered, left out", file=sys.stderr)
     rows = []
-    for row in _rows(protocols, names, arguments.seeds, arguments.dear):
+    for row in _rows(protocols, names, arguments.seeds, arguments.target_runs):
         rows.append(row)
         if not arguments.json:
             cover = "" if row.coverage is None else f", {row.coverage:.1%} inside 90 %"
@@ -109,7 +109,7 @@ def main() -> None:
         print(json.dumps([asdict(row) for row in rows], indent=1))
 
 
-def _rows(protocols: list[str], names: list[str], seeds: int, dear: int) -> Iterator[Row]:
+def _rows(protocols: list[str], names: list[str], seeds: int, targets: int) -> Iterator[Row]:
     one = [name for name in names if name not in SEVERAL]
     several = [name for name in names if name in SEVERAL]
     for family in FAMILIES:
@@ -122,7 +122,7 @@ def _rows(protocols: list[str], names: list[str], seeds: int, dear: int) -> Iter
         for protocol in ("sizes", "curves", "grow", "none"):
             if protocol in protocols:
                 draws = 1 if protocol == "none" else seeds
-                yield from _sizes(protocol, family, several, draws, dear * (protocol != "none"))
+                yield from _sizes(protocol, family, several, draws, targets * (protocol != "none"))
         if "steps" in protocols:
             for cut in (20_000, 15_000):
                 yield from _steps(family, cut)
@@ -206,7 +206,7 @@ def _ten(family: str, name: str, seeds: int) -> list[_Fit]:
     return found
 
 
-def _sizes(protocol: str, family: str, names: list[str], draws: int, dear: int) -> Iterator[Row]:
+def _sizes(protocol: str, family: str, names: list[str], draws: int, targets: int) -> Iterator[Row]:
     table = mixing_laws(family, None, None if protocol == "curves" else STEP)
     target = TARGET
     if protocol == "grow":
@@ -215,7 +215,7 @@ def _sizes(protocol: str, family: str, names: list[str], draws: int, dear: int) 
     large = np.flatnonzero(table.at(target))
     parts = []
     for seed in range(draws):
-        rest = np.random.default_rng(seed).permutation(large)[dear:]
+        rest = np.random.default_rng(seed).permutation(large)[targets:]
         unseen = np.isin(table.runs, table.runs[rest])
         parts.append((table.select(~unseen), table.select(np.sort(rest))))
 
@@ -288,7 +288,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--protocols", default="steps,sizes,none,folds,ten")
     parser.add_argument("--surrogates", default="", help="registry names, comma between them")
     parser.add_argument("--seeds", type=int, default=5, help="of `ten` and `sizes`; default 5")
-    parser.add_argument("--dear", type=int, default=2, help="known runs of the target's size")
+    parser.add_argument(
+        "--target-runs", type=int, default=2, help="known runs of the target's size"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON list instead of lines")
     return parser.parse_args()
 

@@ -36,8 +36,8 @@ class Peer(Proposer):
         """Not what it is for."""
         raise StudyError(f"{self.name} only picks from a pool", hint="Use it in a replay")
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """The `n` of `pool` with the greatest score; see `Proposer.pick`."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """The `n` of `pool` with the greatest score; see `Proposer.select`."""
         left = self.offered(self.untried(trials, pool))
         with reproducible(self.seed):
             score = self.score(trials, left)

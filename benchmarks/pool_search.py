@@ -58,10 +58,10 @@ class Task:
 
 def regmix_task(free: int, metric: str | None) -> Task:
     """60M pool; 1M runs can only be had for nothing."""
-    cheap, dear = regmix("train", "1m"), regmix("test", "60m")
-    table = stacked(cheap, dear)
-    names = dear.metrics if metric is None else (metric,)
-    costs = np.r_[np.full(len(cheap), np.inf), np.ones(len(dear))]
+    low, high = regmix("train", "1m"), regmix("test", "60m")
+    table = stacked(low, high)
+    names = high.metrics if metric is None else (metric,)
+    costs = np.r_[np.full(len(low), np.inf), np.ones(len(high))]
     # the pool's own cost is a run at the target; the 1M runs are given, and then not for sale
     pool = Pool.of(table, Objective(dict.fromkeys(names, 1.0)), costs=costs)
     plan = Plan(budget=TARGET_RUNS, initial=0, free=free)
@@ -80,10 +80,10 @@ def regmix_task(free: int, metric: str | None) -> Task:
 
 def admire_task() -> Task:
     """3B pool, 0.5B runs beside it; the mean score is to be large, so its weights are negative."""
-    cheap, dear = admire("0.5B"), admire("3B")
+    low, high = admire("0.5B"), admire("3B")
     costs = np.r_[admire_cost("0.5B"), admire_cost("3B")]
-    objective = Objective(dict.fromkeys(dear.metrics, -1.0))
-    pool = Pool.of(stacked(cheap, dear), objective, costs=costs)
+    objective = Objective(dict.fromkeys(high.metrics, -1.0))
+    pool = Pool.of(stacked(low, high), objective, costs=costs)
     budget = float(pool.costs.sum())
     below, target = pool.fidelities[0], pool.target
     several = Plan(budget=budget, initial=FIRST_CHEAP, start=below, every=1000, until_best=True)

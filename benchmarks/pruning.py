@@ -13,11 +13,11 @@ Printed for every chance asked for, over `--orders` orders:
     wrong   share of those that would have been better than the best one known
     lost    share of the orders in which the best run of all was stopped
     worse   how much the best run that is left is worse than the best of all, on the average
-    inside  share of the stopped runs' metrics in the 90 % interval of what was foretold of them
+    inside  share of the stopped runs' metrics in the 90 % interval of what was predicted of them
 
 and, for `--surrogates`, how much the mixture of the whole pool that one recommends is worse than
 the best: fitted to all runs (`whole`), to those that were not stopped (`left`), and to these with
-what was foretold of the others (`foretold`). Runs in an order by chance are not proposals: those
+what was predicted of the others (`predicted`). Runs in an order by chance are not proposals: those
 are better, and fewer of them are stopped.
 
 With `--calibration`, how often the end of a run lies in the 90 % interval that its last evaluation
@@ -46,6 +46,7 @@ from scipy.stats import t as student
 
 from benchmarks.embedded import corpus_in, drawn_mixtures
 from benchmarks.tables import BATCH_TOKENS, mixing_laws
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import Recipe
@@ -53,7 +54,7 @@ from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec, TrialTable
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.search.pruning import NORMAL_90, limits, line
+from mixopt.search.pruning import limits, line
 from mixopt.study.sections import parse_tokens
 from mixopt.surrogates import make
 from mixopt.surrogates.base import learn
@@ -173,22 +174,22 @@ def _regret(
     whole = _table(runs, objective)
     told = {"whole": [regret(whole)]}
     told["left"] = [regret(whole.select(~one.pruned)) for one in found]
-    told["foretold"] = [regret(_foretold(whole, one)) for one in found]
+    told["predicted"] = [regret(_predicted(whole, one)) for one in found]
     return {f"{name} {what}": round(float(np.mean(values)), 5) for what, values in told.items()}
 
 
-def _foretold(whole: TrialTable, one: Replay) -> TrialTable:
+def _predicted(whole: TrialTable, one: Replay) -> TrialTable:
     """`whole` with what stopped runs would have come to in place of what they did."""
-    values, doubt = whole.values.copy(), np.zeros_like(whole.values)
+    values, noise_std = whole.values.copy(), np.zeros_like(whole.values)
     for run, expected in one.expected.items():
         for metric, (mean, std) in expected.items():
             column = whole.metrics.index(metric)
-            values[run, column], doubt[run, column] = mean, std
-    return dataclasses.replace(whole, values=values, doubt=doubt)
+            values[run, column], noise_std[run, column] = mean, std
+    return dataclasses.replace(whole, values=values, noise_std=noise_std)
 
 
 def _inside(runs: Sequence[Run], found: Sequence[Replay]) -> float:
-    """Share of the metrics of stopped runs that lie in the 90 % interval of what was foretold."""
+    """Share of the metrics of stopped runs that lie in the 90 % interval of what was predicted."""
     hits = [
         abs(runs[run].curve[-1].metrics[metric] - mean) < NORMAL_90 * std
         for one in found

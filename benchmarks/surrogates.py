@@ -33,11 +33,12 @@ import numpy as np
 import torch
 
 from benchmarks.tables import admire, regmix, stacked
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
-from mixopt.surrogates.diagnostics import spearman
+from mixopt.surrogates.scoring import spearman
 
 Row = dict[str, Any]
 Said = tuple[np.ndarray, np.ndarray | None]  # means (n, q), and deviations of a run
@@ -77,7 +78,7 @@ def on_regmix(names: Sequence[str], sizes: Sequence[int], subsets: int) -> Itera
                 inside = np.nan
                 if deviations is not None:
                     at_small, spread = fitted(small.weights)
-                    inside = float((np.abs(at_small - small.values) < 1.6449 * spread).mean())
+                    inside = float((np.abs(at_small - small.values) < NORMAL_90 * spread).mean())
                 found.append(
                     (
                         spearman(means.mean(axis=1), truth),
@@ -107,7 +108,7 @@ def with_slopes(names: Sequence[str], sizes: Sequence[int], subsets: int) -> Ite
                     (
                         spearman(said.mean.mean(axis=1), rest.values.mean(axis=1)),
                         spearman(said.mean[:, cc], rest.values[:, cc]),
-                        float((np.abs(said.mean - rest.values) < 1.6449 * run).mean()),
+                        float((np.abs(said.mean - rest.values) < NORMAL_90 * run).mean()),
                     )
                 )
             keys = ("spearman_mean", "spearman_pile_cc", "inside_90")

@@ -213,5 +213,5 @@ def test_the_page_of_the_study_file_prints_descriptions_whole_and_lists_register
 def test_the_page_names_the_surrogates_that_learn_from_pruned_trials() -> None:
     text = inspect.getdoc(Pruner) or ""
     listed = text.partition("The surrogates ")[2].partition(" learn from")[0]
-    able = {n for n in surrogates.KNOWN if n != "auto" and surrogates.find(n).heeds_doubt}
+    able = {n for n in surrogates.KNOWN if n != "auto" and surrogates.find(n).supports_row_noise}
     assert set(re.findall(r"`([\w-]+)`", listed)) == able

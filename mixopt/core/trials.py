@@ -386,8 +386,8 @@ class TrialTable:
         seeds: (n,) seeds; rows with equal weights and different seeds are repeats.
         runs: (n,) which training a row was measured on. Rows of one run are its curve: the same
             mixture at fewer `tokens`. Every row its own run if not given.
-        doubt: (n, q) standard deviation of values that were foretold, not measured: of a pruned
-            trial what it would have come to. 0 for a measurement, also if not given.
+        noise_std: (n, q) standard deviation of values that were predicted, not measured: a pruned
+            trial's expected result. 0 for a measurement, also if not given.
     """
 
     domains: tuple[str, ...]
@@ -398,23 +398,23 @@ class TrialTable:
     tokens: np.ndarray
     seeds: np.ndarray
     runs: np.ndarray = field(default=None)  # type: ignore[arg-type]
-    doubt: np.ndarray = field(default=None)  # type: ignore[arg-type]
+    noise_std: np.ndarray = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if self.runs is None:
             object.__setattr__(self, "runs", np.arange(len(self.weights)))
-        if self.doubt is None:
-            object.__setattr__(self, "doubt", np.zeros(self.values.shape))
+        if self.noise_std is None:
+            object.__setattr__(self, "noise_std", np.zeros(self.values.shape))
         if self.values.shape != (len(self.weights), len(self.metrics)):
             raise SurrogateError(
                 f"values of shape {self.values.shape} are not {len(self.weights)} trials' "
                 f"{len(self.metrics)} metrics",
                 where="values",
             )
-        if self.doubt.shape != self.values.shape:
+        if self.noise_std.shape != self.values.shape:
             raise SurrogateError(
-                f"doubt has shape {self.doubt.shape}, the values have {self.values.shape}",
-                where="doubt",
+                f"noise_std has shape {self.noise_std.shape}, the values have {self.values.shape}",
+                where="noise_std",
                 hint="Choose metrics by `with_metrics`, rows by `select`, or replace both",
             )
 
@@ -447,8 +447,8 @@ class TrialTable:
 
     @property
     def measured(self) -> TrialTable:
-        """Without the rows that were foretold."""
-        return self.select(np.flatnonzero((self.doubt == 0).all(axis=1)))
+        """Without the rows that were predicted."""
+        return self.select(np.flatnonzero((self.noise_std == 0).all(axis=1)))
 
     @property
     def final(self) -> TrialTable:
@@ -459,14 +459,14 @@ class TrialTable:
 
     @classmethod
     def of(
-        cls, trials: Iterable[Trial], metrics: Sequence[str], *, foretold: bool = False
+        cls, trials: Iterable[Trial], metrics: Sequence[str], *, predicted: bool = False
     ) -> TrialTable:
         """The complete ones of `trials` in ledger order; `metrics` names the columns kept.
 
         Args:
             trials: of a study.
             metrics: q names.
-            foretold: whether pruned trials are rows too, with what they would have come to,
+            predicted: whether pruned trials are rows too, with what they would have come to,
                 where that is known of one of the metrics.
 
         Raises:
@@ -476,7 +476,7 @@ class TrialTable:
             (
                 t
                 for t in trials
-                if t.complete or (foretold and not t.expected.keys().isdisjoint(metrics))
+                if t.complete or (predicted and not t.expected.keys().isdisjoint(metrics))
             ),
             key=lambda t: t.number,
         )
@@ -490,7 +490,7 @@ class TrialTable:
             metrics=tuple(metrics),
             weights=np.array([t.spec.mixture.weights for t in done]),
             values=np.array([[_value(t, m)[0] for m in metrics] for t in done]),
-            doubt=np.array([[_value(t, m)[1] for m in metrics] for t in done]),
+            noise_std=np.array([[_value(t, m)[1] for m in metrics] for t in done]),
             params=np.array([t.spec.fidelity.params for t in done], dtype=float),
             tokens=np.array([t.spec.fidelity.tokens for t in done], dtype=float),
             seeds=np.array([t.spec.seed for t in done]),
@@ -503,7 +503,7 @@ class TrialTable:
             self,
             metrics=tuple(names),
             values=self.values[:, columns],
-            doubt=self.doubt[:, columns],
+            noise_std=self.noise_std[:, columns],
         )
 
     def select(self, rows: np.ndarray) -> TrialTable:
@@ -516,7 +516,7 @@ class TrialTable:
             tokens=self.tokens[rows],
             seeds=self.seeds[rows],
             runs=self.runs[rows],
-            doubt=self.doubt[rows],
+            noise_std=self.noise_std[rows],
         )
 
 

@@ -21,7 +21,6 @@ from mixopt.core.trials import Fidelity, Trial
 from mixopt.offline.pool import Pool
 from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates.base import FEWEST_TRIALS, Surrogate
-from mixopt.surrogates.remembered import remembered
 
 FEWEST_START = 4  # runs of an initial design: one more than the fewest that can be fitted
 START_SHARE = 0.25  # of the budget that goes to the initial design by default
@@ -167,7 +166,7 @@ def replay(
         space=pool.space,
         objective=pool.objective,
         fidelity=pool.target,
-        surrogate=remembered(surrogate),
+        surrogate=surrogate,
         seed=seed,
     )
     if not plan.free and not (pool.costs <= plan.budget * (1 + ROUNDING)).any():
@@ -237,7 +236,7 @@ class _Search:
         """The candidates that the proposer selects from `offered`."""
         specs = [self.pool.specs[candidate] for candidate in offered]
         try:
-            chosen = self.proposer.pick(self.trials, specs, self.plan.batch)
+            chosen = self.proposer.select(self.trials, specs, self.plan.batch)
         except SurrogateError:
             targets = [c for c in offered if self.pool.specs[c].fidelity == self.pool.target]
             if self._can_be_fitted() or not targets:

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from mixopt.plots import style
 from mixopt.plots.study import predicted_against_measured
-from mixopt.surrogates.diagnostics import OutOfFold, Score
 from mixopt.surrogates.effects import Effects
+from mixopt.surrogates.scoring import OutOfFold, Score
 
 MOST_POINTS = 600  # per figure: more slow the page down
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mixopt.core.formatting import count
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Role, Trial
@@ -68,7 +69,7 @@ def predicted_against_measured(
     unit: str = style.BITS,
     scores: str = "",
 ) -> go.Figure:
-    """How well the surrogate foretells trials that it was not fitted to.
+    """How well the surrogate predicts trials that it was not fitted to.
 
     Args:
         measured: (n,) what the trials showed.
@@ -80,7 +81,7 @@ def predicted_against_measured(
     """
     figure = style.figure("Surrogate out of fold", f"measured ({unit})", f"predicted ({unit})")
     known = np.isfinite(measured) & np.isfinite(predicted)
-    x, y, spread = measured[known], predicted[known], style.NINETY * np.nan_to_num(std[known])
+    x, y, spread = measured[known], predicted[known], NORMAL_90 * np.nan_to_num(std[known])
     if len(x):
         ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
         figure.add_scatter(
@@ -287,7 +288,7 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
 def _half(interval: Sequence[float | None] | None, std: float | None) -> float:
     """Half the width of a 90 % interval; by `std`, for the search's seed, where files lack it."""
     if interval is None or interval[0] is None or interval[1] is None:
-        return style.NINETY * float(std or 0)
+        return NORMAL_90 * float(std or 0)
     return (float(interval[1]) - float(interval[0])) / 2
 
 

@@ -24,7 +24,6 @@ NAMED = {
     "best observed": GREEN,
 }
 ROLES = {Role.DESIGN: GREY, Role.REPEAT: YELLOW, Role.SEARCH: BLUE, Role.SELECT: GREEN}
-NINETY = 1.645  # standard deviations to either side that hold 90 % of a normal distribution
 BITS = "bits per byte"
 
 _AXIS = {

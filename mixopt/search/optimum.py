@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
@@ -31,7 +32,6 @@ APART = 0.1  # Hellinger distance between starts
 RISK = (
     0.5  # deviations added to the mean: doubtful optima at the rim of the data lose to known ones
 )
-NORMAL_90 = 1.6449
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ it falls below `chance` is its limit: one number per step, which a training can 
 begins.
 
 The same regression, metric by metric, says what a pruned trial would have come to, and how surely:
-surrogates that weigh their rows learn from it (`TrialTable.doubt`), so that a search does not take
+surrogates that weigh their rows learn from it (`TrialTable.noise_std`), so that a search does not
+take
 the mixtures that were stopped for unknown ones.
 
 Optuna's pruners compare intermediate values with their median or a quantile and say nothing of the
@@ -31,10 +32,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Limits, Line
 
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 FEWEST = 5  # trials that ended, as Optuna's pruners begin; of 4, two degrees of freedom are left
 
 

@@ -17,17 +17,11 @@ from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.study.settings import Study
-from mixopt.surrogates import diagnostics, noise
+from mixopt.surrogates import noise, scoring
 from mixopt.surrogates.base import Surrogate, learn
-from mixopt.surrogates.diagnostics import Choice, OutOfFold
 from mixopt.surrogates.noise import Forecast
+from mixopt.surrogates.scoring import Choice, OutOfFold
 
-# Surrogates that are given the noise; to the others the repeats are rows like any. On RegMix's 1M
-# runs with noise of .3 deviations, error of 24 / 64 runs by a Gaussian process: .376 / .284
-# deviations fitting it, .333 / .228 given it from two repeats (13 metrics), .322 / .221 given the
-# truth; one metric alone .339 / .265, .320 / .233. With noise of .1: .259 / .160, .255 / .162. The
-# effective-data law shares its noise among metrics already: .149 / .165 / .160 at .1, 24 runs.
-TAKE_NOISE = ("gp",)
 SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
 KEPT = 2  # models: of the study at hand, and of its trials one round earlier
 
@@ -128,8 +122,8 @@ class StudyModel:
         asked = self.settings
         names: tuple[str, ...] | None = None if asked.surrogate == "auto" else (asked.surrogate,)
         if asked.surrogate == "auto" and asked.pruned:
-            names = tuple(n for n in diagnostics.CANDIDATES if surrogates.make(n).heeds_doubt)
-        return diagnostics.choose(
+            names = tuple(n for n in scoring.CANDIDATES if surrogates.make(n).supports_row_noise)
+        return scoring.choose(
             TrialTable.of(self.trials, asked.objective.metrics),
             asked.objective,
             seed=asked.seed,
@@ -150,7 +144,7 @@ class StudyModel:
             name: of the surrogate.
             metrics: those of the objective if none is named.
         """
-        if name not in TAKE_NOISE:
+        if not surrogates.find(name).uses_known_noise:
             return {}
         names = tuple(metrics) or self.settings.objective.metrics
         return dict(noise.measure(TrialTable.of(self.trials, names)).std)
@@ -181,7 +175,7 @@ class StudyModel:
         weighed = self.settings.objective.metrics
         names = tuple(metrics) or weighed
         if (name, names) not in self._fitted:
-            table = TrialTable.of(self.trials, names, foretold=set(names) <= set(weighed))
+            table = TrialTable.of(self.trials, names, predicted=set(names) <= set(weighed))
             self._fitted[name, names] = learn(self.fresh(name, names), table)
         return self._fitted[name, names]
 
@@ -195,7 +189,7 @@ class StudyModel:
             asked = self.settings
             there = [t for t in self.trials if t.spec.fidelity == asked.fidelity]
             table = TrialTable.of(there, asked.objective.metrics)
-            self._held_out[name] = diagnostics.out_of_fold(
+            self._held_out[name] = scoring.out_of_fold(
                 table,
                 asked.objective,
                 lambda: surrogates.make(name, seed=asked.seed),

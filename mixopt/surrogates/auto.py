@@ -1,4 +1,4 @@
-"""Whichever surrogate foretells held-out trials best."""
+"""Whichever surrogate predicts held-out trials best."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
-from mixopt.surrogates.base import Prediction, Surrogate
-from mixopt.surrogates.diagnostics import Choice, choose
+from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate
+from mixopt.surrogates.scoring import Choice, choose
 
 
 class Auto(Surrogate):
-    """Compares surrogates on held-out trials and keeps the one that foretells them best.
+    """Compares surrogates on held-out trials and keeps the one that predicts them best.
 
     Of one fidelity `effective-data`, `gp` and `linear`; where trials are of several, or another one
-    is asked for, `cokriging` and `nested-laws` (see `diagnostics.choose`). Compared on the
+    is asked for, `cokriging` and `nested-laws` (see `scoring.choose`). Compared on the
     objective, or on the mean of all metrics if none was given.
 
     Attributes:
@@ -28,6 +28,7 @@ class Auto(Surrogate):
 
     name: ClassVar[str] = "auto"
     multi_fidelity: ClassVar[bool] = True
+    offers_joint_posterior: ClassVar[bool] = True
 
     def _clear(self) -> None:
         self.chosen: Surrogate | None = None
@@ -48,6 +49,11 @@ class Auto(Surrogate):
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
         """See `Surrogate.mean`."""
         return self._fitted().mean(mixtures, fidelity)
+
+    @property
+    def joint_posterior(self) -> JointSurrogate | None:
+        """The chosen surrogate's; None if that has none, or before `fit`."""
+        return None if self.chosen is None else self.chosen.joint_posterior
 
     def _fitted(self) -> Surrogate:
         if self.chosen is None:

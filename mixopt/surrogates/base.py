@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
@@ -72,8 +72,12 @@ class Surrogate(ABC):
     name: ClassVar[str]
     multi_fidelity: ClassVar[bool] = False
     """Whether it learns from trials of every fidelity and predicts at any; the others fit one."""
-    heeds_doubt: ClassVar[bool] = False
-    """Whether a row counts the less the more `TrialTable.doubt` it has; see `learn`."""
+    supports_row_noise: ClassVar[bool] = False
+    """Whether a row counts the less the more `TrialTable.noise_std` it has; see `learn`."""
+    uses_known_noise: ClassVar[bool] = False
+    """Whether a study gives it `noise` as measured by repeats; others are better off without."""
+    offers_joint_posterior: ClassVar[bool] = False
+    """Whether a fit may give it a `joint_posterior`."""
 
     def __init__(
         self,
@@ -113,6 +117,11 @@ class Surrogate(ABC):
         """(n, q) the means of `predict` alone, for the many candidates of a screening."""
         return self.predict(mixtures, fidelity).mean
 
+    @property
+    def joint_posterior(self) -> JointSurrogate | None:
+        """The joint Gaussian posterior behind its predictions; None if there is none."""
+        return None
+
 
 def learn(surrogate: S, table: TrialTable) -> S:
     """`surrogate`, fitted to `table`: to its measured rows alone if it takes all rows for such.
@@ -120,11 +129,21 @@ def learn(surrogate: S, table: TrialTable) -> S:
     Raises:
         SurrogateError: too few trials.
     """
-    return surrogate.fit(table if surrogate.heeds_doubt else table.measured)
+    return surrogate.fit(table if surrogate.supports_row_noise else table.measured)
 
 
 class JointSurrogate(Surrogate):
     """A surrogate with a joint Gaussian posterior: what Bayesian optimization builds on."""
+
+    offers_joint_posterior: ClassVar[bool] = True
+    slopes: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+    """From weights (n, m) to means and deviations (n, p) of `modelled` and their slopes (n, p, m);
+    None where only automatic differentiation through `model` gives them."""
+
+    @property
+    def joint_posterior(self) -> JointSurrogate:
+        """Itself."""
+        return self
 
     @property
     @abstractmethod
@@ -179,7 +198,7 @@ class OncePerRun(JointSurrogate):
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
         """See `Surrogate.predict`; elsewhere on the curves than at the target it costs a fit."""
-        return self._for(fidelity)._foretell(mixtures, fidelity)
+        return self._for(fidelity)._predict(mixtures, fidelity)
 
     @abstractmethod
     def _wanted(self, table: TrialTable) -> Fidelity | None:
@@ -190,7 +209,7 @@ class OncePerRun(JointSurrogate):
         """`fit` to a table that has every run once."""
 
     @abstractmethod
-    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
+    def _predict(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
         """`predict` by what was learned."""
 
     def _for(self, fidelity: Fidelity | None) -> Self:

@@ -12,8 +12,8 @@ import numpy as np
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.surrogates.base import JointSurrogate, Surrogate
-from mixopt.surrogates.diagnostics import OBJECTIVE
+from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.scoring import OBJECTIVE
 
 POINTS = 0.05  # what a domain's weight is raised by: a step that a person would try
 
@@ -68,13 +68,13 @@ def effects(
     weights = np.concatenate([base[None], moved])
     columns = [Objective({metric: 1.0}, prefix="") for metric in metrics] + [objective]
     change, std = np.zeros((m, len(columns))), np.zeros((m, len(columns)))
-    said = surrogate.predict(weights)
+    said, joint = surrogate.predict(weights), surrogate.joint_posterior
     constant = np.ptp(said.mean, axis=0) == 0
     for j, column in enumerate(columns):
         if j < len(metrics) and constant[said.metrics.index(metrics[j])]:
             continue
-        if isinstance(surrogate, JointSurrogate):
-            mean, covariance = surrogate.joint(weights, column)
+        if joint is not None:
+            mean, covariance = joint.joint(weights, column)
             variance = np.diag(covariance)[1:] + covariance[0, 0] - 2 * covariance[0, 1:]
         else:
             mean, deviation = said.compose(column)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import digamma, polygamma, stdtrit
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
 
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 FEWEST = 2  # degrees of freedom under which nothing is said
 SURE = 2.0  # standard errors that the slope must be away from 0 to be believed
 SHARPEST = 3.0  # |slope| at most: e^3 = 20 times the scatter at one deviation's distance

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 import numpy as np
 from scipy.stats import t as student
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
@@ -28,8 +29,7 @@ from mixopt.surrogates.base import (
     measured,
 )
 
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
-TIED = 8.0  # dear trials that the correlation of cheaper ones' errors counts as
+TIED = 8.0  # high-fidelity trials that the correlation of low-fidelity errors counts as
 
 
 class Regression(Protocol):
@@ -131,7 +131,7 @@ def without_noise(std: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum(std**2 - known**2, std**2 / 4 * (known > 0))))
 
 
-def widening(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+def calibration_factor(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     """(p,) factor on `deviations` (k, p) that puts nine tenths of held-out `errors` (k, p) inside.
 
     The quantile of split-conformal prediction, level .9 (k + 1) / k: with few trials the plain
@@ -148,7 +148,7 @@ def student_factor(trials: float) -> float:
 
 
 def correlation_of_few(errors: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """(q, q) correlation of errors (n, q) of a few dear trials, drawn to that of cheaper ones.
+    """(q, q) correlation of errors (n, q) of few trials, shrunk to that of low-fidelity ones.
 
     What metrics have in common is, in the mean of many, all that is left. How much it is, few
     errors tell no better than they tell a deviation: it is raised by Student's factor squared.
@@ -184,6 +184,6 @@ def folds_of(weights: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def usual_fidelity(table: TrialTable) -> Fidelity:
-    """The fidelity of most finished runs; of equally frequent ones the dearest."""
+    """The fidelity of most finished runs; of equally frequent ones the highest."""
     final = table.final
     return max(reversed(final.fidelities), key=lambda fidelity: int(final.at(fidelity).sum()))

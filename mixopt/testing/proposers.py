@@ -120,26 +120,26 @@ class ProposerConformance:
         trials, pool = example_trials(), example_pool(9)
         running = Trial(len(trials), pool[4], State.RUNNING)
         free = [spec for spec in pool if spec is not pool[4]]
-        chosen = self.make(seed=4).pick([*trials, running], free, 3)
+        chosen = self.make(seed=4).select([*trials, running], free, 3)
         assert len(chosen) == len(set(chosen)) == 3
         assert set(chosen) <= set(free)
         np.random.seed(7)  # a global generator must not matter
-        assert self.make(seed=4).pick([running, *trials[5:], *trials[:5]], free, 3) == chosen
+        assert self.make(seed=4).select([running, *trials[5:], *trials[:5]], free, 3) == chosen
 
     def test_what_was_tried_is_not_picked_again(self) -> None:
         """Not even where the pool still lists it, be it trained, running, pruned or failed."""
         trials, pool = example_trials(), example_pool(7)
         states = (State.COMPLETE, State.RUNNING, State.PRUNED, State.FAILED)
         trials += [example_trial(12 + k, pool[k], state) for k, state in enumerate(states)]
-        assert set(self.make().pick(trials, pool, 3)) == set(pool[4:])
+        assert set(self.make().select(trials, pool, 3)) == set(pool[4:])
 
     def test_a_pool_smaller_than_the_batch_is_picked_whole(self) -> None:
         """And nothing from an empty one."""
         trials, pool = example_trials(), example_pool(2)
-        chosen = self.make().pick(trials, pool, 4)
+        chosen = self.make().select(trials, pool, 4)
         assert len(chosen) == 2
         assert set(chosen) == set(pool)
-        assert self.make().pick(trials, [], 4) == []
+        assert self.make().select(trials, [], 4) == []
 
     def test_what_is_recommended_is_in_the_pool(self) -> None:
         """One that was trained or one that was not, the same whatever order trials come in."""

@@ -10,22 +10,21 @@ import numpy as np
 import polars as pl
 
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.pipelines.offline.fitted import Fitted
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.search.proposers.base import hellinger
 from mixopt.surrogates._torch import reproducible
-from mixopt.surrogates.base import JointSurrogate
-from mixopt.surrogates.diagnostics import (
-    NORMAL_90,
+from mixopt.surrogates.effects import Effects, effects
+from mixopt.surrogates.noise import SeedScatter, mixture_key, seed_scatter
+from mixopt.surrogates.scoring import (
     OBJECTIVE,
     Choice,
     OutOfFold,
     Score,
     out_of_fold,
 )
-from mixopt.surrogates.effects import Effects, effects
-from mixopt.surrogates.noise import SeedScatter, mixture_key, seed_scatter
 
 FEWEST_SCORED = 4  # runs: a rank correlation of 3 is 1 by chance in one case of 6
 NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
@@ -215,8 +214,9 @@ def _difference(
 ) -> Difference:
     """Proposed - natural; errors count as independent without a joint posterior."""
     gap, variance = float(mean[1] - mean[0]), float(std[0] ** 2 + std[1] ** 2)
-    if isinstance(fitted.surrogate, JointSurrogate):
-        _, covariance = fitted.surrogate.joint(weights, fitted.objective)
+    joint = fitted.surrogate.joint_posterior
+    if joint is not None:
+        _, covariance = joint.joint(weights, fitted.objective)
         variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     spread = math.sqrt(max(variance, 0.0))
     if spread == 0:

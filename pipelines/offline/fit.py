@@ -18,6 +18,7 @@ from rich.table import Table
 from mixopt import surrogates
 from mixopt.core.errors import RunsError
 from mixopt.core.formatting import plus_minus
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.io import files
@@ -37,7 +38,7 @@ from mixopt.plots.fit import short
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
-from mixopt.surrogates.diagnostics import NORMAL_90, OBJECTIVE, Choice, Score, chained
+from mixopt.surrogates.scoring import OBJECTIVE, Choice, Score, chained
 
 NARROW = 32  # characters of a name beside four columns of predictions
 MOST_ROWS = 24  # of a table on the terminal; the files hold all
@@ -215,7 +216,7 @@ def _at(fidelity: Fidelity) -> str:
 
 
 def _why(choice: Choice, several: bool) -> str:
-    """The scores that decided the choice: R² with several fidelities (`diagnostics.choose`)."""
+    """The scores that decided the choice: R² with several fidelities (`scoring.choose`)."""
     name = choice.name
     if not choice.scores:
         return f"The surrogate is {name}: too few runs to compare several."

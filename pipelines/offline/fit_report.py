@@ -12,13 +12,14 @@ import numpy as np
 
 from mixopt import __version__
 from mixopt.core.formatting import count, plus_minus
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
 from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
 from mixopt.plots import fit as fit_plots
 from mixopt.plots import study as plots
-from mixopt.surrogates.diagnostics import NORMAL_90, OBJECTIVE
+from mixopt.surrogates.scoring import OBJECTIVE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -21,7 +21,7 @@ from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.surrogates._torch import reproducible
-from mixopt.surrogates.diagnostics import OBJECTIVE
+from mixopt.surrogates.scoring import OBJECTIVE
 
 
 @dataclass(frozen=True)

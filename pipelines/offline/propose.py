@@ -42,7 +42,6 @@ from mixopt.search import proposers
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
-from mixopt.surrogates.remembered import remembered
 
 FORMAT = 1  # of what --json prints
 ROUNDING = 1e-12  # by how much a proposed mixture may break a constraint
@@ -206,17 +205,16 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
         SurrogateError: there are too few runs to fit.
     """
     space, objective = fitted.space, fitted.objective
-    fresh = remembered(fitted.make_surrogate)
-    with reproducible(fitted.seed):
-        surrogate = fresh().fit(fitted.table)  # remembered, so the proposer does not fit again
     maker = proposers.make(
         name,
         space=space,
         objective=objective,
         fidelity=fitted.target,
-        surrogate=fresh,
+        surrogate=fitted.make_surrogate,
         seed=seed,
     )
+    with reproducible(fitted.seed):
+        surrogate = maker.fits.learn(fitted.make_surrogate(), fitted.table)
     specs = [
         dataclasses.replace(spec, mixture=exact(space, spec.mixture, name))
         for spec in maker.propose(trials, n)

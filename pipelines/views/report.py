@@ -46,7 +46,7 @@ from mixopt.study.frames import objective_value
 from mixopt.study.locked import require_begun
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
-from mixopt.surrogates.diagnostics import OutOfFold
+from mixopt.surrogates.scoring import OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -13,7 +13,7 @@ from mixopt.io import trial_files
 from mixopt.pipelines.views.wording import best_trial, proxy_label
 from mixopt.plots import study as plots
 from mixopt.study.model import study_model, usual_fidelity
-from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

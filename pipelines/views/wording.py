@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixopt.core.formatting import count
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.study.frames import objective_value
-from mixopt.surrogates.noise import NORMAL_90, Forecast, SeedScatter, seed_scatter_of
+from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
 
 AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
 ADJUSTED = "adjusted p-value"  # its one-sided p-value, adjusted for the number of candidates

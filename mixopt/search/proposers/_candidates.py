@@ -18,9 +18,8 @@ from mixopt.search.proposers._improvement import marginal_log_improvement
 from mixopt.search.proposers.base import first_apart
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, Prediction
-from mixopt.surrogates.gp.gaussian import Gaussian
 
-DRAWN = 2048  # over the space; fewer where a prediction is dear
+DRAWN = 2048  # over the space; fewer where a prediction is slow
 WORK = 4e11  # n² x q x candidates: about ten seconds of one core
 KEPT = 128  # the best of all by each of five scores, many of them the same
 # How many deviations a start's mean is lowered by while it climbs. Where improvement is largest,
@@ -186,11 +185,12 @@ def _lower_bound(
     if said.correlation is not None:
         rows = [said.metrics.index(name) for name in names]
         tied = np.ascontiguousarray(said.correlation[np.ix_(rows, rows)])
-    if not isinstance(surrogate, Gaussian):
+    slopes_of = surrogate.slopes
+    if slopes_of is None:
         return _bound_by_torch(surrogate, weigh, tied, hopes)
 
     def bound(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, std, mean_slope, std_slope = surrogate.slopes(weights)
+        mean, std, mean_slope, std_slope = slopes_of(weights)
         part = std * weigh
         pulled = part @ tied
         deviation = np.sqrt(np.maximum((part * pulled).sum(axis=1), 1e-18))

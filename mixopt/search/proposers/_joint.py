@@ -15,8 +15,7 @@ from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Trial, TrialSpec, TrialTable
 from mixopt.search.designs import cut
 from mixopt.search.proposers.base import Proposer
-from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.base import JointSurrogate, Surrogate, learn
+from mixopt.surrogates.base import JointSurrogate, Surrogate
 from mixopt.surrogates.gp.gp import GaussianProcess
 
 OBSERVED = 384  # measured mixtures that are looked at as incumbents
@@ -30,35 +29,22 @@ class JointProposer(Proposer):
     Gaussian process; the study's surrogate still makes the final recommendation.
     """
 
-    _fit: tuple[tuple[object, ...], JointSurrogate] | None = None
-
-    def fitted(self, table: TrialTable) -> JointSurrogate:
+    def fitted_joint(self, table: TrialTable) -> JointSurrogate:
         """The surrogate of `table`, fitted once for as long as the same table is asked about.
-
-        `pick` and `recommend` on the same trials share the fit. Equality is of the contents, so
-        that nothing depends on what the object was asked before.
 
         Raises:
             SurrogateError: too few trials to fit it to.
         """
-        key = table.contents
-        if self._fit is None or self._fit[0] != key:
-            self._fit = (key, self._fresh(table))
-        return self._fit[1]
-
-    def _fresh(self, table: TrialTable) -> JointSurrogate:
         asked = self.surrogate()
-        if isinstance(asked, JointSurrogate):
-            return learn(asked, table)
-        if isinstance(asked, Auto):
-            chosen = learn(asked, table).chosen
-            if isinstance(chosen, JointSurrogate):
-                return chosen
-        return learn(GaussianProcess(self.seed, asked.fidelity, asked.noise), table)
+        if asked.offers_joint_posterior:
+            joint = self.fits.learn(asked, table).joint_posterior
+            if joint is not None:
+                return joint
+        return self.fits.learn(GaussianProcess(self.seed, asked.fidelity, asked.noise), table)
 
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
-        """See `Proposer.recommend`: the least posterior mean, of the fit that `pick` used."""
-        surrogate = self.fitted(self.table(trials))
+        """See `Proposer.recommend`: the least posterior mean, of the fit that `select` used."""
+        surrogate = self.fitted_joint(self.table(trials))
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = surrogate.predict(weights, self.target(surrogate)).compose(self.objective)
         return pool[int(np.argmin(mean + self.space.penalty(weights)))]
@@ -79,7 +65,7 @@ class JointProposer(Proposer):
         mean, covariance = surrogate.joint(weights, objective or self.objective, at)
         return (mean + self.space.penalty(weights) if objective is None else mean), covariance
 
-    def had(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
+    def observed_and_pending(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Distinct mixtures (k, m) that were measured at the target, and (p, m) all other ones.
 
         The others are waiting, running, pruned or failed: a search does not come back to them.
@@ -94,11 +80,11 @@ class JointProposer(Proposer):
             if (t.spec.fidelity.params, t.spec.fidelity.tokens)
             == (self.fidelity.params, self.fidelity.tokens)
         ]
-        observed = self.taken(at_target or done)
-        open_ = self.taken([t for t in trials if not t.complete])
+        observed = self.mixtures_of(at_target or done)
+        open_ = self.mixtures_of([t for t in trials if not t.complete])
         seen = {row.tobytes() for row in observed}
         if len(observed) > OBSERVED:
-            observed = self.taken(self._best_measured(at_target or done))
+            observed = self.mixtures_of(self._best_measured(at_target or done))
         return observed, open_[[row.tobytes() not in seen for row in open_]]
 
     def _best_measured(self, trials: Sequence[Trial]) -> list[Trial]:

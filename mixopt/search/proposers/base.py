@@ -12,7 +12,8 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
-from mixopt.surrogates.base import Surrogate, learn
+from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.fit_cache import FitCache
 
 APART = 0.01  # Hellinger distance under which a proposal repeats a trial; half that of a design
 
@@ -59,6 +60,7 @@ class Proposer(ABC):
     ) -> None:
         self.space, self.objective, self.fidelity = space, objective, fidelity
         self.surrogate, self.seed, self.trial_seed = surrogate, seed, trial_seed
+        self.fits = FitCache()
 
     @abstractmethod
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
@@ -73,7 +75,7 @@ class Proposer(ABC):
             SurrogateError: too few complete trials to fit the surrogate to.
         """
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
         """The `n` specs of `pool` to run next, where only these can be run.
 
         For finished runs from elsewhere, and for mixtures that exist as files already. Here: those
@@ -105,7 +107,7 @@ class Proposer(ABC):
         Raises:
             SurrogateError: too few complete trials to fit the surrogate to.
         """
-        said = self.learned(trials)
+        said = self.fitted(trials)
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
         return pool[int(np.argmin(mean + self.space.penalty(weights)))]
@@ -125,21 +127,21 @@ class Proposer(ABC):
 
     def table(self, trials: Sequence[Trial]) -> TrialTable:
         """The complete trials with the objective's metrics, and what pruned ones would have."""
-        return TrialTable.of(trials, self.objective.metrics, foretold=True)
+        return TrialTable.of(trials, self.objective.metrics, predicted=True)
 
-    def learned(self, trials: Sequence[Trial]) -> Surrogate:
-        """A fresh surrogate, fitted to them (see `learn`).
+    def fitted(self, trials: Sequence[Trial]) -> Surrogate:
+        """The surrogate, fitted to them; once for as long as the same trials are asked about.
 
         Raises:
             SurrogateError: too few complete trials to fit it to.
         """
-        return learn(self.surrogate(), self.table(trials))
+        return self.fits.learn(self.surrogate(), self.table(trials))
 
     def rng(self, trials: Sequence[Trial]) -> np.random.Generator:
         """Randomness that depends on the seed and on how many trials there are, on nothing else."""
         return np.random.default_rng([self.seed, len(trials)])
 
-    def taken(self, trials: Sequence[Trial]) -> np.ndarray:
+    def mixtures_of(self, trials: Sequence[Trial]) -> np.ndarray:
         """(k, m) distinct mixtures of all `trials`, whatever their state, in ledger order."""
         ordered = sorted(trials, key=lambda t: t.number)
         unique = dict.fromkeys(t.spec.mixture.weights for t in ordered)

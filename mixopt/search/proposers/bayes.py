@@ -48,8 +48,8 @@ class Bayes(JointProposer):
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`; 16 of 17 domains from 512 trials of 13 metrics in seconds."""
         table = self.table(trials)
-        surrogate = self.fitted(table)
-        observed, _ = self.had(trials)
+        surrogate = self.fitted_joint(table)
+        observed, _ = self.observed_and_pending(trials)
         rng = self.rng(trials)
         with reproducible(self.seed):
             found = self._candidates(surrogate, trials, observed, rng)
@@ -61,13 +61,13 @@ class Bayes(JointProposer):
                 chosen = close[self._choose(surrogate, trials, close, n)]
         return self.specs(trials, [settle(self.space, weights) for weights in chosen])
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """See `Proposer.pick`: the same improvement, over the specs at this fidelity."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """See `Proposer.select`: the same improvement, over the specs at this fidelity."""
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         if len(left) <= n:
             return left
-        surrogate = self.fitted(self.table(trials))
+        surrogate = self.fitted_joint(self.table(trials))
         weights = np.array([spec.mixture.weights for spec in left])
         with reproducible(self.seed):
             kept = self._screened(surrogate, trials, weights, max(POOL, 4 * n))
@@ -93,7 +93,7 @@ class Bayes(JointProposer):
         Raises:
             MixtureError: there are not so many.
         """
-        distance = hellinger(found, self.taken(trials)).min(axis=1)
+        distance = hellinger(found, self.mixtures_of(trials)).min(axis=1)
         between = hellinger(found, found)
         apart = APART
         while True:
@@ -119,7 +119,7 @@ class Bayes(JointProposer):
         blocked: np.ndarray | None,
     ) -> list[int]:
         """The `n` of `free` rows of `weights` (c, m) that improve most together."""
-        observed, pending = self.had(trials)
+        observed, pending = self.observed_and_pending(trials)
         known = observed[incumbents(*self._marginal(surrogate, observed))]
         base, c = np.concatenate([known, pending]), len(weights)
         mean, covariance = self.moments(surrogate, np.concatenate([weights, base]))
@@ -135,7 +135,7 @@ class Bayes(JointProposer):
         """Indices of the `most` of `weights` that promise most by themselves."""
         if len(weights) <= most:
             return np.arange(len(weights))
-        observed, _ = self.had(trials)
+        observed, _ = self.observed_and_pending(trials)
         best = float(self._marginal(surrogate, observed)[0].min())
         gain = marginal_log_improvement(*self._marginal(surrogate, weights), best)
         return np.sort(np.argsort(-gain, kind="stable")[:most])

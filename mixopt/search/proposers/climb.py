@@ -35,7 +35,7 @@ class Climb(Proposer):
         Raises:
             MixtureError: the space holds no further mixtures that are apart from the trials.
         """
-        taken = self.taken(trials)
+        taken = self.mixtures_of(trials)
         if sum(trial.complete for trial in trials) < FEWEST_TRIALS:
             return self.specs(trials, extend(self.space, taken, n, self.seed))
         rng = self.rng(trials)
@@ -54,8 +54,8 @@ class Climb(Proposer):
             hint="Widen the bounds or end the search",
         )
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """A sample of the best-predicted of the pool (see `Proposer.pick`)."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """A sample of the best-predicted of the pool (see `Proposer.select`)."""
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         rng = self.rng(trials)
@@ -73,6 +73,6 @@ class Climb(Proposer):
 
     def _score(self, trials: Sequence[Trial], weights: np.ndarray) -> np.ndarray:
         """(c,) predicted objective of `weights` (c, m), with what their distance costs."""
-        means = self.learned(trials).mean(weights)
+        means = self.fitted(trials).mean(weights)
         score, _ = self.objective.compose(means, np.zeros_like(means), self.objective.metrics)
         return np.asarray(score + self.space.penalty(weights))

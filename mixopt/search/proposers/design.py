@@ -28,7 +28,9 @@ class Design(Proposer):
         Raises:
             MixtureError: the space holds no further mixtures that are apart from the trials.
         """
-        return self.specs(trials, extend(self.space, self.taken(trials), n, self.seed, self.name))
+        return self.specs(
+            trials, extend(self.space, self.mixtures_of(trials), n, self.seed, self.name)
+        )
 
 
 class Dirichlet(Design):
@@ -54,14 +56,14 @@ class DOptimal(Design):
 
     name: ClassVar[str] = "d-optimal"
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """The D-optimal choice among the mixtures of `pool` (see `Proposer.pick`)."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """The D-optimal choice among the mixtures of `pool` (see `Proposer.select`)."""
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         if not left:
             return []
         weights = np.array([spec.mixture.weights for spec in left])
-        taken = self.taken(trials)
+        taken = self.mixtures_of(trials)
         # repeats of one mixture, and of a trial's, only where nothing else is left
         fresh = first_apart(weights, taken, len(left), APART / 10)
         total = len(taken) + n

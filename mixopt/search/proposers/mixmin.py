@@ -1,9 +1,9 @@
 """MixMin: one proxy per domain, and the mixture whose ensemble predicts best. A convex problem.
 
-Six proxies of 50k tokens, one per domain of the demo's text, foretell 16 trained on mixtures of
+Six proxies of 50k tokens, one per domain of the demo's text, predict 16 trained on mixtures of
 them (`benchmarks/domain_models.py`, one seed): Spearman .95 of a domain's loss, .79 of the mean of
 all. Averages of their parameters (merging, 2410.15661) are .68 bits per byte worse than what was
-trained, as models from random weights cannot be averaged, and foretell .81 and .15. Branched from a
+trained, as models from random weights cannot be averaged, and predict .81 and .15. Branched from a
 trained seed model they can be: .002 worse, .91 and .39, where ensembles have .95 and .59.
 
 Shapes: k corners (one proxy each), t evaluated tokens, m domains.
@@ -125,7 +125,7 @@ class MixMin(Proposer):
                 of the objective is to be large.
             MixtureError: the space holds no further mixtures that are apart from the trials.
         """
-        taken = self.taken(trials)
+        taken = self.mixtures_of(trials)
         solved = self._solved(trials)
         if solved is None:
             missing = [c for c in self._corners() if not self._standing_for(c, trials)][:n]
@@ -149,8 +149,8 @@ class MixMin(Proposer):
             chosen += extend(self.space, known, n - len(chosen), self.seed, "dirichlet")
         return self.specs(trials, chosen)
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """Until the vertices are complete, what is nearest to each of them; see `Proposer.pick`.
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """Until the vertices are complete, what is nearest to each of them; see `Proposer.select`.
 
         A pool seldom holds the vertices themselves. Each is asked for once: what was run may be
         nearer to it than all that is left.
@@ -159,11 +159,11 @@ class MixMin(Proposer):
             StudyError: see `propose`.
         """
         if self._solved(trials) is not None:
-            return super().pick(trials, pool, n)
+            return super().select(trials, pool, n)
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         chosen: list[TrialSpec] = []
-        taken = self.taken(trials)
+        taken = self.mixtures_of(trials)
         for corner in self._corners():
             if not left or len(chosen) == n:
                 break
@@ -172,7 +172,7 @@ class MixMin(Proposer):
             if away.min() < hellinger(taken, corner.array[None]).min(initial=1.0):
                 chosen.append(left.pop(int(away.argmin())))
                 taken = np.concatenate([taken, chosen[-1].mixture.array[None]])
-        return chosen + super().pick(trials, left, n - len(chosen))
+        return chosen + super().select(trials, left, n - len(chosen))
 
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
         """The one of the pool nearest to the optimum; before there is one, the best that was run.

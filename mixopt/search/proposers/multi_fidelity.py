@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixopt.core.errors import MixtureError, SurrogateError
+from mixopt.core.errors import MixtureError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
@@ -20,10 +20,8 @@ from mixopt.search.proposers._improvement import greedy_improvement
 from mixopt.search.proposers._joint import EXACT, JointProposer, settle
 from mixopt.search.proposers._measurements import Measurements, kind_of
 from mixopt.search.proposers.base import APART, first_apart
-from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
-from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.base import JointSurrogate, Surrogate, learn
+from mixopt.surrogates.base import JointSurrogate, Surrogate
 
 MIXTURES = 128  # looked at closely: the most promising at the target; more for large batches
 HOPE = 2.0  # deviations by which promise is counted
@@ -71,8 +69,8 @@ class MultiFidelity(JointProposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`; each spec at the fidelity that is most worth its cost."""
-        surrogate = self.fitted(self.table(trials))
-        observed, _ = self.had(trials)
+        surrogate = self.fitted_joint(self.table(trials))
+        observed, _ = self.observed_and_pending(trials)
         with reproducible(self.seed):
             found = self._found(surrogate, trials, observed)
             pool = self._pool(trials, found)
@@ -85,15 +83,15 @@ class MultiFidelity(JointProposer):
             )
         return chosen
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """See `Proposer.pick`; at any fidelity of the pool, or of `fidelities` where given."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """See `Proposer.select`; at any fidelity of the pool, or of `fidelities` where given."""
         left = self.untried(trials, pool)
         if self.fidelities is not None:
             asked = {kind_of(each) for each in (*self.fidelities, self.fidelity)}
             left = [spec for spec in left if kind_of(spec.fidelity) in asked]
         if len(left) <= n:
             return left
-        surrogate = self.fitted(self.table(trials))
+        surrogate = self.fitted_joint(self.table(trials))
         with reproducible(self.seed):
             return self._chosen(surrogate, trials, left, n, self._least(trials))
 
@@ -106,8 +104,8 @@ class MultiFidelity(JointProposer):
         former. Taking it for scatter, the recommended mixture of a RegMix pool was .0072 above the
         best of it after eight runs at the target, when the best that was trained was .0021 above.
         """
-        surrogate = self.fitted(self.table(trials))
-        spoken = self._spoken(trials)
+        surrogate = self.fitted_joint(self.table(trials))
+        spoken = self._predicted_fidelity(trials)
         weights = np.array([spec.mixture.weights for spec in pool])
         mean, _ = surrogate.predict(weights, spoken).compose(self.objective)
         if not surrogate.noise:
@@ -136,21 +134,22 @@ class MultiFidelity(JointProposer):
     ) -> np.ndarray:
         """Mixtures (c, m) to look at; without gradients until the target was ever run."""
         rng = self.rng(trials)
-        if self._spoken(trials) != self.fidelity:
+        if self._predicted_fidelity(trials) != self.fidelity:
             return spread(self.space, observed, DRAWN, rng)
         return candidates(
             surrogate, self.objective, self.space, observed, len(trials), rng, self.fidelity
         )
 
-    def _fresh(self, table: TrialTable) -> JointSurrogate:
+    def fitted_joint(self, table: TrialTable) -> JointSurrogate:
+        """See `JointProposer.fitted_joint`; `cokriging` if the study's knows one fidelity only."""
         asked = self.surrogate()
-        fitted = learn(asked, table).chosen if isinstance(asked, Auto) else asked
-        if isinstance(fitted, JointSurrogate) and fitted.multi_fidelity:
-            return fitted if isinstance(asked, Auto) else learn(fitted, table)
-        other = make("cokriging", seed=self.seed, fidelity=self.fidelity, noise=asked.noise)
-        if not isinstance(other, JointSurrogate):
-            raise SurrogateError(f"{other.name!r} has no joint posterior")
-        return learn(other, table)
+        if asked.offers_joint_posterior and asked.multi_fidelity:
+            joint = self.fits.learn(asked, table).joint_posterior
+            if joint is not None and joint.multi_fidelity:
+                return joint
+        from mixopt.surrogates.fidelity.cokriging import Cokriging  # imports torch: seconds
+
+        return self.fits.learn(Cokriging(self.seed, self.fidelity, asked.noise), table)
 
     def _chosen(
         self,
@@ -163,10 +162,10 @@ class MultiFidelity(JointProposer):
         """The `n` specs of `pool` that are most worth their cost, one after the other.
 
         A fidelity that nothing was measured at has no joint posterior with the others. The target
-        comes first then: nothing else says how far cheap trials can be believed.
+        comes first then: nothing else says how well low fidelities predict it.
         """
         measured = {kind_of(t.spec.fidelity) for t in trials if t.complete}
-        if self._spoken(trials) != self.fidelity:
+        if self._predicted_fidelity(trials) != self.fidelity:
             return self._first(surrogate, trials, pool, n)
         pool = [spec for spec in pool if kind_of(spec.fidelity) in measured]
         mixtures = self._promising(surrogate, trials, pool, MIXTURES + 4 * n)
@@ -184,8 +183,8 @@ class MultiFidelity(JointProposer):
             seen.expect(chosen[-1])
         return [left[i] for i in chosen]
 
-    def _spoken(self, trials: Sequence[Trial]) -> Fidelity:
-        """The fidelity to speak about: the target, or the dearest measured before it ever was."""
+    def _predicted_fidelity(self, trials: Sequence[Trial]) -> Fidelity:
+        """The fidelity to predict: the target, or until it was measured the highest that was."""
         done = {kind_of(t.spec.fidelity): t.spec.fidelity for t in trials if t.complete}
         if not done or kind_of(self.fidelity) in done:
             return self.fidelity
@@ -198,16 +197,16 @@ class MultiFidelity(JointProposer):
         pool: Sequence[TrialSpec],
         n: int,
     ) -> list[TrialSpec]:
-        """The first specs at the target: as the dearest fidelity that was measured has it.
+        """The first specs at the target: by the highest fidelity that was measured.
 
         The best mean, then what may yet be better.
         """
         there = [s for s in pool if kind_of(s.fidelity) == kind_of(self.fidelity)] or list(pool)
         weights = np.array([spec.mixture.weights for spec in there])
-        dearest = self._spoken(trials)
-        mean, std = surrogate.predict(weights, dearest).compose(self.objective)
+        highest = self._predicted_fidelity(trials)
+        mean, std = surrogate.predict(weights, highest).compose(self.objective)
         kept = np.sort(np.argsort(mean - HOPE * std, kind="stable")[: MIXTURES + 4 * n])
-        moments = surrogate.joint(weights[kept], self.objective, [dearest] * len(kept))
+        moments = surrogate.joint(weights[kept], self.objective, [highest] * len(kept))
         chosen = greedy_improvement(*moments, [], range(len(kept)), n, self.seed)
         return [there[kept[i]] for i in chosen]
 
@@ -240,7 +239,7 @@ class MultiFidelity(JointProposer):
         if asked is None:
             asked = [t.spec.fidelity for t in sorted(trials, key=lambda t: t.number)]
         kinds = {kind_of(each): each for each in (*asked, self.fidelity)}  # ours by our own name
-        tried = self.taken(trials)
+        tried = self.mixtures_of(trials)
         rows = first_apart(found, tried, MIXTURES, APART)
         if not len(rows):  # a small space: accept mixtures that are closer to what was tried
             rows = first_apart(found, tried, MIXTURES, APART / 100)

@@ -58,7 +58,7 @@ class OptunaSampler(Proposer):
         box: dict[str, BaseDistribution] = {
             name: FloatDistribution(0.0, 1.0) for name in self.space.domains
         }
-        known = self.taken(trials)
+        known = self.mixtures_of(trials)
         chosen: list[Mixture] = []
         with _quiet(), reproducible(self.seed):
             study = self._study(trials, box)

@@ -125,7 +125,7 @@ class Pareto(Bayes):
     ) -> np.ndarray:
         if len(weights) <= most:
             return np.arange(len(weights))
-        observed, _ = self.had(trials)
+        observed, _ = self.observed_and_pending(trials)
         target, parts = self.target(surrogate), [self.objective, *self.objectives(trials)]
         kept = set[int]()
         for part in parts:
@@ -144,7 +144,7 @@ class Pareto(Bayes):
         blocked: np.ndarray | None,
     ) -> list[int]:
         """The `n` of `free` rows of `weights` (c, m) that add most volume together."""
-        observed, pending = self.had(trials)
+        observed, pending = self.observed_and_pending(trials)
         parts = self.objectives(trials)
         if len(parts) < 2:  # nothing to trade off
             return super()._best(surrogate, trials, weights, n, free, blocked)

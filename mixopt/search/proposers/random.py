@@ -32,7 +32,7 @@ class Random(Proposer):
             len(strengths), rng, strength=strengths, temperature=TEMPERATURE
         )
         for apart in (APART, APART / 10, 1e-6):
-            rows = first_apart(draws, self.taken(trials), n, apart)
+            rows = first_apart(draws, self.mixtures_of(trials), n, apart)
             if len(rows) == n:
                 return self.specs(trials, [cut(self.space, draws[i]) for i in rows])
         raise MixtureError(
@@ -41,8 +41,8 @@ class Random(Proposer):
             hint="Widen the bounds or end the search",
         )
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """Any `n` of the pool, all equally likely (see `Proposer.pick`)."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """Any `n` of the pool, all equally likely (see `Proposer.select`)."""
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         return [left[i] for i in self.rng(trials).permutation(len(left))[:n]]

@@ -30,7 +30,7 @@ class RegMix(Proposer):
 
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         """See `Proposer.propose`."""
-        surrogate = self.learned(trials)
+        surrogate = self.fitted(trials)
         rng = self.rng(trials)
         count = CHAINS if self.space.linear else CANDIDATES
         candidates = self.space.sample_dirichlet(
@@ -42,7 +42,7 @@ class RegMix(Proposer):
         score = self._score(surrogate, candidates)
         best = candidates[np.argsort(score, kind="stable")[: 50 * max(n, TOP)]]
         ranked = np.concatenate([best[:TOP].mean(axis=0, keepdims=True), best])
-        taken = self.taken(trials)
+        taken = self.mixtures_of(trials)
         rows = first_apart(ranked, taken, n, apart=2 * APART)
         if len(rows) < n:  # a small space: whatever lies farthest from the trials
             far = hellinger(candidates, taken).min(axis=1) if len(taken) else score
@@ -50,13 +50,13 @@ class RegMix(Proposer):
             rows = first_apart(ranked, taken, n, apart=0.0)
         return self.specs(trials, [cut(self.space, ranked[i]) for i in rows])
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
-        """The `n` of the pool with the best predictions: RegMix's top k (see `Proposer.pick`)."""
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+        """The `n` of the pool with the best predictions: RegMix's top k (see `Proposer.select`)."""
         untried = self.untried(trials, pool)
         left = [spec for spec in untried if spec.fidelity == self.fidelity] or untried
         if not left:
             return []
-        surrogate = self.learned(trials)
+        surrogate = self.fitted(trials)
         score = self._score(surrogate, np.array([spec.mixture.weights for spec in left]))
         return [left[i] for i in np.argsort(score, kind="stable")[:n]]
 

@@ -1,1 +1,1 @@
-"""Surrogates that carry what cheap trainings show to dearer ones."""
+"""Surrogates that carry low-fidelity runs over to the target fidelity."""

@@ -45,7 +45,11 @@ class _Step:
 
         self.link = link
         self.trials, self.length = tensor(link.roots / link.length), tensor(link.length)
-        self.lower, self.root, self.pull = tensor(link.lower), tensor(link.root), tensor(link.pull)
+        self.lower, self.cholesky, self.alpha = (
+            tensor(link.lower),
+            tensor(link.cholesky),
+            tensor(link.alpha),
+        )
 
     def __call__(
         self, i: int, weights: Tensor, lower: Tensor, doubt: Tensor
@@ -58,9 +62,9 @@ class _Step:
         scaled = (weights + OFFSET).sqrt() / self.length
         cross = variance * matern_tensor(scaled, self.trials)
         cross = cross + LEVEL**2 + link.tau**2 * f.unsqueeze(-1) * self.lower[:, i]
-        mean = slope * f + cross @ self.pull[i]
-        half = torch.linalg.solve_triangular(self.root[i], cross.mT, upper=False)
+        mean = slope * f + cross @ self.alpha[i]
+        half = torch.linalg.solve_triangular(self.cholesky[i], cross.mT, upper=False)
         prior = variance * matern_tensor(scaled, scaled)
         prior = prior + LEVEL**2 + link.tau**2 * f.unsqueeze(-1) * f.unsqueeze(-2)
-        own = (prior - half.mT @ half) * (scale * float(link.widen[i])) ** 2
+        own = (prior - half.mT @ half) * (scale * float(link.calibration[i])) ** 2
         return centre + scale * mean, float(link.mean_slope[i]) ** 2 * doubt + own

@@ -26,6 +26,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates._torch import reproducible
@@ -38,7 +39,7 @@ from mixopt.surrogates.base import (
     measured,
 )
 from mixopt.surrogates.per_metric import correlation_of_few, student_factor
-from mixopt.surrogates.squash import Squash
+from mixopt.surrogates.winsorize import Winsorizer
 
 # Of L-BFGS, which is to end where the density is flat, or rounding decides where it ends. With 10
 # pairs kept for a metric's 15 to 20 parameters, 100 iterations ended short of that: BLAS kernels
@@ -49,8 +50,9 @@ MEMORY = 40  # pairs of steps and gradients that are kept
 FLAT = 1e-12  # relative fall of an iteration at which it ends; or
 STEEP = 1e-6  # this largest slope
 LEARN_FROM = 256  # trials that hyperparameters are fitted to; the posterior uses all
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
-FEWEST_TO_SQUASH = 16  # trials of a fidelity whose outliers are drawn in; of fewer none is known
+FEWEST_TO_WINSORIZE = (
+    16  # trials of a fidelity whose outliers are winsorized; of fewer none is known
+)
 WORTH = 2.0  # trials of the target that the other fidelities tell as much of its variance as
 # Prior deviation of a level over that of a mean of as many trials: for eight it is .5, in units of
 # what mixtures vary by.
@@ -66,11 +68,13 @@ class Group:
     model: SingleTaskGP
     noise: np.ndarray  # (p,) deviation of a run at the target, in the metric's unit
     errors: np.ndarray  # (n, p) leave-one-out errors, NaN where not measured
-    widen: np.ndarray  # (p,) what deviations are multiplied by
-    root: Tensor  # (p, n, n) Cholesky factor of the trials' covariance, noise and levels included
-    centre: np.ndarray  # (f, p) mean that drawn-in values of a fidelity were standardised by
+    calibration: np.ndarray  # (p,) what deviations are multiplied by
+    cholesky: (
+        Tensor  # (p, n, n) Cholesky factor of the trials' covariance, noise and levels included
+    )
+    centre: np.ndarray  # (f, p) mean that winsorized values of a fidelity were standardised by
     scale: np.ndarray  # (f, p) deviation likewise
-    squash: tuple[Squash, ...]  # of every fidelity
+    winsorizer: tuple[Winsorizer, ...]  # of every fidelity
 
     def explained(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised means (p, b) at transformed inputs (p, b, d), and half (p, n, b).
@@ -80,8 +84,8 @@ class Group:
         model, p, b = self.model, len(self.metrics), inputs.shape[-2]
         cross = _covariance(model, model.train_inputs[0], inputs).reshape(p, -1, b)
         values = model.train_targets.reshape(p, -1, 1)
-        half = torch.linalg.solve_triangular(self.root, cross, upper=False)
-        target = torch.linalg.solve_triangular(self.root, values, upper=False)
+        half = torch.linalg.solve_triangular(self.cholesky, cross, upper=False)
+        target = torch.linalg.solve_triangular(self.cholesky, values, upper=False)
         return (half * target).sum(dim=1), half
 
     def prior(self, inputs: Tensor) -> Tensor:
@@ -96,11 +100,11 @@ class Group:
 class FidelityGaussianProcess(OncePerRun):
     """A Gaussian process per metric over √w and fidelity, fitted to all fidelities together.
 
-    Deviations are widened, never narrowed, until nine tenths of the leave-one-out errors at the
+    Deviations are scaled up, never down, until nine tenths of the leave-one-out errors at the
     target lie where they should (of all trials, where the target has fewer than eight), and by
     Student's factor of the target's trials. The target's scale is taken as known: from two to four
     trials intervals hold too little (.76 to .91 of losses for 90 %, Data Mixing Laws). Outliers are
-    drawn in first, fidelity by fidelity (see `squash`).
+    winsorized first, fidelity by fidelity (see `winsorize`).
 
     Runs count once, as they stood at the target's tokens or at their end: learning curves are for
     `nested-laws`.
@@ -145,7 +149,7 @@ class FidelityGaussianProcess(OncePerRun):
         return self.fidelity or _most_frequent(table)
 
     def _learn(self, trials: TrialTable, target: Fidelity | None) -> None:
-        """13 metrics of 64 cheap trials and 8 of the target take seconds.
+        """13 metrics of 64 low-fidelity trials and 8 of the target take seconds.
 
         Raises:
             SurrogateError: nothing was measured at the target fidelity.
@@ -187,7 +191,7 @@ class FidelityGaussianProcess(OncePerRun):
     def _knows(self, fidelity: Fidelity) -> bool:
         return any(_same(known, fidelity) for known in self.fidelities)
 
-    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
+    def _predict(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
         weights = checked(mixtures, self._domains)
         code = self._code(fidelity)
         mean = np.empty((len(weights), len(self._metrics)))
@@ -207,11 +211,11 @@ class FidelityGaussianProcess(OncePerRun):
                     centre, scale = self._units(group, code[None, -1])
                     m, s = (
                         centre + scale * z.T.numpy(),
-                        scale * group.widen * variance.sqrt().T.numpy(),
+                        scale * group.calibration * variance.sqrt().T.numpy(),
                     )
                     near = int(np.argmin(np.abs(self.knots - code[-1])))
                     rows = slice(at, at + len(block))
-                    mean[rows, columns], std[rows, columns] = group.squash[near].let_out(m, s)
+                    mean[rows, columns], std[rows, columns] = group.winsorizer[near].invert(m, s)
         return Prediction(self._metrics, mean, std, noise, self._correlation)
 
     def joint(
@@ -220,7 +224,7 @@ class FidelityGaussianProcess(OncePerRun):
         objective: Objective,
         fidelities: Sequence[Fidelity] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `JointSurrogate.joint`; outliers stay drawn in."""
+        """See `JointSurrogate.joint`; outliers stay winsorized."""
         weights = checked(mixtures, self._domains)
         if fidelities is None:
             codes = np.tile(self._code(None), (len(weights), 1))
@@ -241,7 +245,7 @@ class FidelityGaussianProcess(OncePerRun):
                 cover = (prior.reshape(len(z), len(weights), -1) - half.mT @ half).numpy()
                 centre, scale = self._units(group, codes[:, -1])
                 means[:, columns] = centre + scale * z.T.numpy()
-                unit = (scale * group.widen).T  # (p, b)
+                unit = (scale * group.calibration).T  # (p, b)
                 cover = cover * unit[:, :, None] * unit[:, None, :]
                 spread.update(zip(group.metrics, cover, strict=True))
         return compose_joint(objective, self._metrics, means, spread, self._correlation)
@@ -253,7 +257,7 @@ class FidelityGaussianProcess(OncePerRun):
 
     @property
     def model(self) -> Model:
-        """See `JointSurrogate.model`; outputs are at the target fidelity, in drawn-in units."""
+        """See `JointSurrogate.model`; outputs are at the target fidelity, in winsorized units."""
         if not self._groups:
             raise SurrogateError("no metric varies over the trials, so there is no model")
         models = [group.model for group in self._groups]
@@ -271,7 +275,7 @@ class FidelityGaussianProcess(OncePerRun):
         return inputs.expand(p, *inputs.shape) if p > 1 else inputs
 
     def _units(self, group: Group, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (b, p) of drawn-in values at `places` (b,), linear between knots."""
+        """Mean and deviation (b, p) of winsorized values at `places` (b,), linear between knots."""
         p = len(group.metrics)
         return (
             np.stack([np.interp(places, self.knots, group.centre[:, j]) for j in range(p)], axis=1),
@@ -282,7 +286,7 @@ class FidelityGaussianProcess(OncePerRun):
         trials = table.select(rows)
         values = trials.values[:, [table.metrics.index(metric) for metric in metrics]]
         level = np.argmax([trials.at(f) for f in self.fidelities], axis=0)  # (n,) index of fidelity
-        z, centre, scale, squash = _standardised(values, level, len(self.fidelities))
+        z, centre, scale, winsorizer = _standardised(values, level, len(self.fidelities))
         counts = np.bincount(level, minlength=len(self.fidelities))
         self._level_spread = torch.from_numpy(LEVEL / np.sqrt(np.maximum(counts, 1)))
         codes = self.encode([self.fidelities[i] for i in level])
@@ -294,11 +298,11 @@ class FidelityGaussianProcess(OncePerRun):
             variance = torch.from_numpy((given / scale[level]) ** 2)
         some = self._learn_from(level)
         model = self._fitted(inputs, targets, variance, some, metrics)
-        root, errors, deviations, noise = _leave_one_out(model, targets.shape[1])
+        cholesky, errors, deviations, noise = _leave_one_out(model, targets.shape[1])
         there = level == self._target
         if there.sum() < 8:
             there = np.ones_like(there)
-        widen = np.quantile(np.abs(errors / deviations)[there], 0.9, axis=0) / NORMAL_90
+        calibration = np.quantile(np.abs(errors / deviations)[there], 0.9, axis=0) / NORMAL_90
         spread = np.full((len(table), len(metrics)), np.nan)
         spread[rows] = errors * scale[level]
         own = level == self._target
@@ -316,11 +320,12 @@ class FidelityGaussianProcess(OncePerRun):
             model=model,
             noise=np.where(np.isfinite(given), given, run * scale[self._target]),
             errors=spread,
-            widen=np.maximum(1.0, widen) * student_factor(max(own.sum() - 1, 0) + WORTH),
-            root=root,
+            calibration=np.maximum(1.0, calibration)
+            * student_factor(max(own.sum() - 1, 0) + WORTH),
+            cholesky=cholesky,
             centre=centre,
             scale=scale,
-            squash=squash,
+            winsorizer=winsorizer,
         )
 
     def _learn_from(self, level: np.ndarray) -> np.ndarray:
@@ -392,18 +397,18 @@ def _most_frequent(table: TrialTable) -> Fidelity:
 
 def _standardised(
     values: np.ndarray, level: np.ndarray, f: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Squash, ...]]:
-    """(n, p) drawn-in values by fidelity in standard units; centre and scale (f, p); squashes."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Winsorizer, ...]]:
+    """(n, p) winsorized values in standard units; centres, scales (f, p); winsorizers."""
     p = values.shape[1]
-    drawn, squash = values.copy(), []
+    drawn, winsorizer = values.copy(), []
     centre, scale = np.zeros((f, p)), np.zeros((f, p))
     counts = np.bincount(level, minlength=f)
     for i in range(f):
         own = level == i
-        few = counts[i] < FEWEST_TO_SQUASH
-        flat = Squash(np.zeros(p), np.full(p, np.finfo(float).max))
-        squash.append(flat if few else Squash.of(values[own]))
-        drawn[own] = squash[i].draw_in(values[own])
+        few = counts[i] < FEWEST_TO_WINSORIZE
+        flat = Winsorizer(np.zeros(p), np.full(p, np.finfo(float).max))
+        winsorizer.append(flat if few else Winsorizer.of(values[own]))
+        drawn[own] = winsorizer[i].apply(values[own])
         if counts[i]:
             centre[i], scale[i] = drawn[own].mean(axis=0), drawn[own].std(axis=0)
     pooled = np.sqrt((counts[:, None] * scale**2).sum(axis=0) / counts.sum())
@@ -411,7 +416,7 @@ def _standardised(
     scale = np.where(scale > 0, scale, 1.0)
     missing = counts == 0
     centre[missing] = drawn.mean(axis=0)
-    return (drawn - centre[level]) / scale[level], centre, scale, tuple(squash)
+    return (drawn - centre[level]) / scale[level], centre, scale, tuple(winsorizer)
 
 
 def _covariance(model: SingleTaskGP, a: Tensor, b: Tensor) -> Tensor:
@@ -441,16 +446,16 @@ def _leave_one_out(
         noise = (noisy.variance - latent.variance).reshape(p, n)
         hats, spread = model.mean_module.hats(inputs), model.mean_module.spread
         levels = (hats * spread**2) @ hats.mT
-        root = torch.linalg.cholesky((noisy.covariance_matrix + levels).reshape(p, n, n))
-        inverse = torch.cholesky_inverse(root)
+        cholesky = torch.linalg.cholesky((noisy.covariance_matrix + levels).reshape(p, n, n))
+        inverse = torch.cholesky_inverse(cholesky)
         precision = inverse.diagonal(dim1=-2, dim2=-1)
-        pull = inverse @ model.train_targets.reshape(p, n, 1)
-        errors = pull[..., 0] / precision
+        alpha = inverse @ model.train_targets.reshape(p, n, 1)
+        errors = alpha[..., 0] / precision
         # the levels that these covariances and trials make likeliest: the model's mean is then ours
-        found = spread**2 * (hats.reshape(-1, n, len(spread)).mT @ pull)[..., 0]
+        found = spread**2 * (hats.reshape(-1, n, len(spread)).mT @ alpha)[..., 0]
         model.mean_module.levels.copy_(found.reshape(model.mean_module.levels.shape))
         return (
-            root,
+            cholesky,
             errors.T.numpy().copy(),
             precision.rsqrt().T.numpy().copy(),
             noise.clamp_min(0.0).T.numpy().copy(),

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy import linalg
 from scipy.optimize import minimize
 from torch import Tensor
 
 from mixopt.surrogates.gp._law_model import matern_tensor
 from mixopt.surrogates.gp._matern import distances, matern
-from mixopt.surrogates.per_metric import student_factor, widening
+from mixopt.surrogates.per_metric import calibration_factor, student_factor
 
 OFFSET = 1e-7  # √(r + offset), as the Gaussian processes of one fidelity have it
 LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: none to speak of
@@ -52,12 +52,12 @@ class Link:
         variance: (p,) of δ.
         noise: (p,) variance of a run.
         lower: (n, p) f at the trials, centred and scaled.
-        root: (p, n, n) lower Cholesky factors.
-        pull: (p, n) inverse covariances times residuals.
+        cholesky: (p, n, n) lower Cholesky factors.
+        alpha: (p, n) inverse covariances times residuals.
         mean_slope: (p,) posterior mean of b.
         slope_std: (p,) posterior deviation of b.
         level: (p,) posterior mean of a, in the metric's unit.
-        widen: (p,) what deviations are multiplied by.
+        calibration: (p,) what deviations are multiplied by.
         errors: (n, p) leave-one-out errors, in the metric's unit; NaN where not measured.
     """
 
@@ -70,19 +70,19 @@ class Link:
     variance: np.ndarray
     noise: np.ndarray
     lower: np.ndarray
-    root: np.ndarray
-    pull: np.ndarray
+    cholesky: np.ndarray
+    alpha: np.ndarray
     mean_slope: np.ndarray
     slope_std: np.ndarray
     level: np.ndarray
-    widen: np.ndarray
+    calibration: np.ndarray
     errors: np.ndarray
 
     def mean(self, weights: np.ndarray, lower: np.ndarray) -> np.ndarray:
         """(b, p) at `weights` (b, m), given the lower fidelity's means (b, p)."""
         f = (lower - self.centre) / self.scale
         columns = [
-            self.slope[i] * f[:, i] + self._cross(weights, f[:, i], i) @ self.pull[i]
+            self.slope[i] * f[:, i] + self._cross(weights, f[:, i], i) @ self.alpha[i]
             for i in range(len(self.scale))
         ]
         return np.asarray(self.centre + self.scale * np.stack(columns, axis=1))
@@ -93,21 +93,23 @@ class Link:
         columns = []
         for i in range(len(self.scale)):
             cross = self._cross(weights, f[:, i], i)
-            half = solve_triangular(self.root[i], cross.T, lower=True, check_finite=False)
+            half = linalg.solve_triangular(
+                self.cholesky[i], cross.T, lower=True, check_finite=False
+            )
             prior = LEVEL**2 + self.tau**2 * f[:, i] ** 2 + self.variance[i]
             columns.append(np.maximum(prior - (half**2).sum(axis=0), 1e-12))
-        return np.asarray(np.stack(columns, axis=1) * (self.scale * self.widen) ** 2)
+        return np.asarray(np.stack(columns, axis=1) * (self.scale * self.calibration) ** 2)
 
     def own_covariance(self, i: int, weights: np.ndarray, lower: np.ndarray) -> np.ndarray:
         """(b, b) the same of metric `i`, between mixtures; `lower` is (b,)."""
         f = (lower - self.centre[i]) / self.scale[i]
         scaled = self._scaled(weights)
-        half = solve_triangular(
-            self.root[i], self._cross(weights, f, i).T, lower=True, check_finite=False
+        half = linalg.solve_triangular(
+            self.cholesky[i], self._cross(weights, f, i).T, lower=True, check_finite=False
         )
         prior = self.variance[i] * matern(distances(scaled, scaled))
         prior += LEVEL**2 + self.tau**2 * np.outer(f, f)
-        return np.asarray((prior - half.T @ half) * (self.scale[i] * self.widen[i]) ** 2)
+        return np.asarray((prior - half.T @ half) * (self.scale[i] * self.calibration[i]) ** 2)
 
     def unsure(self) -> Link:
         """Widened for not knowing the variances, which are the likeliest of a few trials (Student).
@@ -116,7 +118,7 @@ class Link:
         fitted to this one without: it would hear the wider for noise.
         """
         factor = student_factor(max(len(self.roots) - 1, 0) + WORTH)
-        return replace(self, widen=self.widen * factor)
+        return replace(self, calibration=self.calibration * factor)
 
     def run(self, below: np.ndarray) -> np.ndarray:
         """(p,) deviation of a run: at least what is left pooled with that of a run `below` (p,).
@@ -168,25 +170,27 @@ def fit_link(
     beta, tau, variance, noise, length = search.fit()
     roots, slope = np.sqrt(weights + OFFSET), beta * expected
     kernel = matern(distances(roots / length, roots / length))
-    root, pull, errors, shares = np.empty((p, n, n)), np.empty((p, n)), np.empty((n, p)), []
+    cholesky, alpha, errors, shares = np.empty((p, n, n)), np.empty((p, n)), np.empty((n, p)), []
     mean_slope, slope_std, level = np.empty(p), np.empty(p), np.empty(p)
     for i in range(p):
         covariance = LEVEL**2 + tau**2 * np.outer(f[:, i], f[:, i]) + variance[i] * kernel
         covariance.flat[:: n + 1] += noise[i] + slope[i] ** 2 * extra[:, i] + 1e-8
-        root[i] = cholesky(covariance, lower=True, check_finite=False)
+        cholesky[i] = linalg.cholesky(covariance, lower=True, check_finite=False)
         residual = np.where(known[:, i], y[:, i] - slope[i] * f[:, i], 0.0)
-        pull[i] = cho_solve((root[i], True), residual, check_finite=False)
-        inverse = cho_solve((root[i], True), np.eye(n), check_finite=False)
-        errors[:, i] = np.where(known[:, i], pull[i] / np.diag(inverse), np.nan)
+        alpha[i] = linalg.cho_solve((cholesky[i], True), residual, check_finite=False)
+        inverse = linalg.cho_solve((cholesky[i], True), np.eye(n), check_finite=False)
+        errors[:, i] = np.where(known[:, i], alpha[i] / np.diag(inverse), np.nan)
         shares.append(errors[:, i] * np.sqrt(np.diag(inverse)))
-        mean_slope[i] = slope[i] + tau**2 * f[:, i] @ pull[i]
+        mean_slope[i] = slope[i] + tau**2 * f[:, i] @ alpha[i]
         slope_std[i] = np.sqrt(max(tau**2 - tau**4 * f[:, i] @ inverse @ f[:, i], 1e-12))
-        level[i] = centre[i] + scale[i] * LEVEL**2 * pull[i].sum()
+        level[i] = centre[i] + scale[i] * LEVEL**2 * alpha[i].sum()
     together = np.concatenate(shares)
     together = together[np.isfinite(together)]
-    widen = 1.0
+    calibration = 1.0
     if n > 2:
-        widen = max(1.0, float(widening(together[:, None], np.ones((len(together), 1)))[0]))
+        calibration = max(
+            1.0, float(calibration_factor(together[:, None], np.ones((len(together), 1)))[0])
+        )
     return Link(
         roots=roots,
         length=length,
@@ -197,12 +201,12 @@ def fit_link(
         variance=variance,
         noise=noise,
         lower=f,
-        root=root,
-        pull=pull,
+        cholesky=cholesky,
+        alpha=alpha,
         mean_slope=mean_slope,
         slope_std=slope_std,
         level=level,
-        widen=np.full(p, widen),
+        calibration=np.full(p, calibration),
         errors=errors * scale,
     )
 
@@ -263,10 +267,10 @@ class _Search:
         own = noise[:, None] + slope[:, None] ** 2 * self.extra + 1e-8
         covariance = LEVEL**2 + tau**2 * self.f[:, :, None] * self.f[:, None, :]
         covariance = covariance + variance[:, None, None] * kernel + torch.diag_embed(own)
-        root = torch.linalg.cholesky(covariance)
+        cholesky = torch.linalg.cholesky(covariance)
         residual = (self.y - slope[:, None] * self.f).unsqueeze(-1)
-        half = torch.linalg.solve_triangular(root, residual, upper=False)
-        log_root = root.diagonal(dim1=-2, dim2=-1).log().sum()
+        half = torch.linalg.solve_triangular(cholesky, residual, upper=False)
+        log_root = cholesky.diagonal(dim1=-2, dim2=-1).log().sum()
         value = 0.5 * (half**2).sum() + log_root + 0.5 * (z**2).sum()
         (slope_z,) = torch.autograd.grad(value, z)
         return float(value.detach()), slope_z.numpy()

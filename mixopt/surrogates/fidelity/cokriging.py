@@ -42,10 +42,10 @@ class _Reach:
 class Cokriging(OncePerRun):
     """Autoregressive co-kriging over fidelities (Kennedy and O'Hagan 2000) on the law.
 
-    The cheapest fidelity with enough mixtures is fitted by `effective-data`; every dearer one is
-    a + b f + δ of the one before it (see `_link`). Many cheap runs say which mixtures are good,
-    and a few dear ones how much of that remains at their size: metrics shrink differently, so that
-    a mean of small models' losses is weighted wrongly for large ones.
+    The lowest fidelity with enough mixtures is fitted by `effective-data`; every higher one is
+    a + b f + δ of the one before it (see `_link`). Many low-fidelity runs say which mixtures are
+    good, and a few high-fidelity ones how much of that remains at their size: metrics shrink
+    differently, so that a mean of small models' losses is weighted wrongly for large ones.
 
     A fidelity between two measured ones is interpolated, one beyond them extrapolated, both in the
     logarithm of cost (parameters x tokens): slopes go on by the same factor, levels by what
@@ -53,7 +53,7 @@ class Cokriging(OncePerRun):
     the target's tokens, or the last before them.
 
     Attributes:
-        fidelities: of the chain, cheapest first.
+        fidelities: of the chain, lowest first.
     """
 
     name: ClassVar[str] = "cokriging"
@@ -71,7 +71,7 @@ class Cokriging(OncePerRun):
         self.fidelities: list[Fidelity] = []
 
     def _wanted(self, table: TrialTable) -> Fidelity | None:
-        """The dearest one, if none was asked for."""
+        """The highest one, if none was asked for."""
         return self.fidelity or next(reversed(table.final.fidelities), None)
 
     def _learn(self, once: TrialTable, target: Fidelity | None) -> None:
@@ -113,8 +113,8 @@ class Cokriging(OncePerRun):
     def _knows(self, fidelity: Fidelity) -> bool:
         return (fidelity.params, fidelity.tokens) in [(f.params, f.tokens) for f in self.fidelities]
 
-    def _foretell(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
-        """At any fidelity from the chain's cheapest upwards."""
+    def _predict(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
+        """At any fidelity from the chain's lowest upwards."""
         base = self._fitted()
         weights = checked(mixtures, base.domains)
         target = self._target(fidelity)
@@ -235,11 +235,11 @@ class Cokriging(OncePerRun):
         return below, self._reach(target, step), 0.0
 
     def _silent(self, target: Fidelity) -> SurrogateError:
-        cheapest, dearest = self.fidelities[0], self.fidelities[-1]
+        lowest, highest = self.fidelities[0], self.fidelities[-1]
         return SurrogateError(
             f"nothing is known of {target.params:g} parameters and {target.tokens:g} tokens: "
-            f"trials range from {cheapest.params:g} x {cheapest.tokens:g} "
-            f"to {dearest.params:g} x {dearest.tokens:g}",
+            f"trials range from {lowest.params:g} x {lowest.tokens:g} "
+            f"to {highest.params:g} x {highest.tokens:g}",
             hint="Run a few trials there; extrapolation needs two fidelities and goes upwards",
         )
 
@@ -306,7 +306,7 @@ def _log_cost(fidelity: Fidelity) -> float:
 def _chain(table: TrialTable) -> list[Fidelity]:
     """The fidelities to chain, cheapest first.
 
-    Those below the cheapest one with `FEWEST_MIXTURES` mixtures are left out: too few to fit. Where
+    Those below the lowest one with `FEWEST_MIXTURES` mixtures are left out: too few to fit. Where
     none has so many, the one with most comes first.
 
     Raises:
@@ -319,6 +319,6 @@ def _chain(table: TrialTable) -> list[Fidelity]:
     if not known or table.at(known[first]).sum() < FEWEST_TRIALS:
         raise SurrogateError(
             f"no fidelity has {FEWEST_TRIALS} trials",
-            hint="Run more trials at the cheapest fidelity",
+            hint="Run more trials at the lowest fidelity",
         )
     return known[first:]

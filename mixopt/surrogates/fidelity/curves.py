@@ -5,8 +5,8 @@ through the decay of their learning rate. Of proxies on a default recipe 44 to 7
 90 % interval of this one, and 88 to 90 % in that of a line through eight others.
 
 The step law of Data Mixing Laws (2403.16952), fitted to all curves of one size together (see
-`mixopt.surrogates.fidelity.laws`): finished runs show how curves go on, an unfinished one where its
-own stands.
+`mixopt.surrogates.fidelity.power_laws`): finished runs show how curves go on, an unfinished one
+where its own stands.
 
 Shapes: c runs, q metrics.
 """
@@ -23,7 +23,7 @@ from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, TrialSpec, TrialTable
 from mixopt.surrogates.base import error_correlation
-from mixopt.surrogates.fidelity.laws import STEPS, extrapolate, recent
+from mixopt.surrogates.fidelity.power_laws import STEPS, extrapolate, recent
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def forecast(table: TrialTable, tokens: float) -> Forecast:
     """Foretell every run of `table` at `tokens` training tokens.
 
     Runs of one size share the exponent of the step law; sizes are fitted apart. Deviations are
-    widened by how well the same method foretells points of these curves that are known.
+    calibrated by how well the same method predicts points of these curves that are known.
 
     Args:
         table: rows of one run are its curve (`TrialTable.runs`).

@@ -24,11 +24,11 @@ from mixopt.surrogates.fidelity._fidelity_parts import FidelityMean, RootsAndCod
 
 
 class MultiFidelityGP(FidelityGaussianProcess):
-    """k = k₀(r, r') + (1-s)(1-s')(1+ss')^p k₁(r, r'): cheap runs are the target plus a bias.
+    """k = k₀(r, r') + (1-s)(1-s')(1+ss')^p k₁(r, r'): low-fidelity runs are the target plus a bias.
 
     `SingleTaskMultiFidelityGP` with its linear truncated kernel (1903.04703), as ADMIRE uses it
-    (2508.11551), on √w. s is log(parameters x tokens), 0 for the cheapest and 1 for the dearest
-    fidelity; the bias k₁ vanishes at the dearest. Predicts fidelities between those measured;
+    (2508.11551), on √w. s is log(parameters x tokens), 0 for the lowest and 1 for the highest
+    fidelity; the bias k₁ vanishes at the highest. Predicts fidelities between those measured;
     what lies beyond is refused: s ends at 1, so that the kernel would call it the same.
 
     BoTorch's length-scale priors are for a few inputs; here both kernels and the noise have those

@@ -21,7 +21,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, in_order, read_at
-from mixopt.surrogates.fidelity.laws import (
+from mixopt.surrogates.fidelity.power_laws import (
     DRIFT,
     SIZES,
     STEPS,
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 class _Raised:
     """Mixtures with their metrics raised to the target fidelity."""
 
-    table: TrialTable  # at the target fidelity: what was measured there, then what was foretold
-    foretold: np.ndarray  # (rows,) which rows are foretold
-    own: np.ndarray  # (q,) deviation of a foretold value, apart from what all have in common
-    shared: np.ndarray  # (q,) deviation that foretold values have in common
-    law: Extrapolation | None = None  # what foretold them, if any
+    table: TrialTable  # at the target fidelity: what was measured there, then what was predicted
+    predicted: np.ndarray  # (rows,) which rows are predicted
+    own: np.ndarray  # (q,) deviation of a predicted value, apart from what all have in common
+    shared: np.ndarray  # (q,) deviation that predicted values have in common
+    law: Extrapolation | None = None  # what predicted them, if any
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class _Fitted:
         law = raised.law
         if law is None:
             return cls(base, raised.shared, said.noise, said.correlation)
-        part = raised.foretold.mean()
+        part = raised.predicted.mean()
         scatter = np.nan_to_num(said.noise)
-        # A measured noise says nothing of how foretold values scatter.
+        # A measured noise says nothing of how predicted values scatter.
         scatter[[metric in base.noise for metric in said.metrics]] = 0.0
         # Like mixtures leave their laws alike: what the base does not see as scatter, it believes.
         believed = part * np.sqrt(np.maximum(raised.own**2 - scatter**2, 0.0))
-        # foretold values scatter less than runs, for each is told by several
+        # predicted values scatter less than runs, for each is told by several
         noise = np.sqrt(
             (1 - part) * np.fmax(said.noise, 0.0) ** 2 + part * np.fmax(said.noise, law.noise) ** 2
         )
@@ -89,7 +89,7 @@ class NestedLaws(JointSurrogate):
 
     A mixture that was measured at the target, be it on the way to more tokens (`read_at`), keeps
     what was measured. The others follow power laws
-    with a shared exponent (`mixopt.surrogates.fidelity.laws`): over tokens within their
+    with a shared exponent (`mixopt.surrogates.fidelity.power_laws`): over tokens within their
     size, then over sizes. Where no size was trained for two token counts, one law over
     parameters x tokens is all there is. Trials of one fidelity, asked about that fidelity, are
     handed to `base` as they are.
@@ -110,7 +110,7 @@ class NestedLaws(JointSurrogate):
         base: registry name of the surrogate of one fidelity. Sizes as above: gp .0091 and .0131,
             effective-data .0089 and .0130 (three pairs of 305M runs).
         drift: how far losses may leave their law at the target, see
-            `mixopt.surrogates.fidelity.laws.Kind`.
+            `mixopt.surrogates.fidelity.power_laws.Kind`.
     """
 
     name: ClassVar[str] = "nested-laws"
@@ -196,8 +196,8 @@ class NestedLaws(JointSurrogate):
         return self._joint(fidelities[0] if fidelities else None).joint(mixtures, objective)
 
     def _joint(self, fidelity: Fidelity | None) -> JointSurrogate:
-        fitted = self._at(fidelity).base
-        if not isinstance(fitted, JointSurrogate):
+        fitted = self._at(fidelity).base.joint_posterior
+        if fitted is None:
             raise SurrogateError(
                 f"the base {self.base} has no joint posterior",
                 hint="Choose base effective-data or gp",
@@ -215,10 +215,10 @@ class NestedLaws(JointSurrogate):
         if key not in self._fits:
             raised = _raise(read_at(self._table, target.tokens), target, self.noise, self.drift)
             noise = dict(self.noise)
-            if raised.foretold.any():
-                # a foretold value is less sure than one that was run; the base has one noise for
+            if raised.predicted.any():
+                # a predicted value is less sure than one that was run; the base has one noise for
                 # both, the mean over its rows
-                share = raised.foretold.mean()
+                share = raised.predicted.mean()
                 for metric, own in zip(self._table.metrics, raised.own, strict=True):
                     if metric in noise:
                         noise[metric] = float(np.hypot(noise[metric], np.sqrt(share) * own))
@@ -283,10 +283,10 @@ def _raise(
         tokens=np.full(len(measured) + n, float(target.tokens)),
         seeds=np.concatenate([measured.seeds, np.zeros(n, dtype=int)]),
     )
-    foretold = np.arange(len(new)) >= len(measured)
+    predicted = np.arange(len(new)) >= len(measured)
     # the more of the target was run itself, the less a common error of the laws can shift
-    part = foretold.mean()
-    return _Raised(new, foretold, rms(own[add]), part * rms(shared[add]), law)
+    part = predicted.mean()
+    return _Raised(new, predicted, rms(own[add]), part * rms(shared[add]), law)
 
 
 def _measured(table: TrialTable, mixture: np.ndarray, k: int, masks: np.ndarray) -> np.ndarray:

@@ -246,28 +246,28 @@ class LawGP:
         data = ground[:, None] + shares @ x.T
         logs = np.log(data)
         residual = self.values.T[rows] - own[:, :1] + effect[:, None] * logs
-        pull = np.empty_like(residual)
+        alpha = np.empty_like(residual)
         for i, matrix in enumerate(_turned(inverse)):
-            pull[i] = dsymv(1.0, matrix, residual[i], lower=1)
-        value = 0.5 * float((residual * pull).sum()) + 0.5 * log_determinant
+            alpha[i] = dsymv(1.0, matrix, residual[i], lower=1)
+        value = 0.5 * float((residual * alpha).sum()) + 0.5 * log_determinant
         diagonal = np.einsum("gii->gi", inverse)
         explained = n - (diagonal * apart).sum(axis=1)
-        explained -= (pull * (residual - apart * pull)).sum(axis=1)
+        explained -= (alpha * (residual - apart * alpha)).sum(axis=1)
         # d mean / d log s_j = -B s_j x_j / u, and d mean / d x_j = -B s_j / u
-        rate = effect[:, None] * pull / data
+        rate = effect[:, None] * alpha / data
         own_slope = np.column_stack(
             [
-                -pull.sum(axis=1),
-                effect * (pull * logs).sum(axis=1),
+                -alpha.sum(axis=1),
+                effect * (alpha * logs).sum(axis=1),
                 ground * rate.sum(axis=1),
                 shares * (rate @ x),
                 0.5 * explained,
-                0.5 * noise * (diagonal.sum(axis=1) - (pull**2).sum(axis=1)),
+                0.5 * noise * (diagonal.sum(axis=1) - (alpha**2).sum(axis=1)),
             ]
         )
         # the slope by squared distances, times x and times 1: totals need no pass of their own
         columns = np.column_stack([x, np.ones(n)])
-        mixed = -pull[..., None] * (decay @ (pull[..., None] * columns))
+        mixed = -alpha[..., None] * (decay @ (alpha[..., None] * columns))
         inverse *= decay
         for i, weighted in enumerate(_turned(inverse)):
             mixed[i] += dsymm(1.0, weighted, columns, lower=1)

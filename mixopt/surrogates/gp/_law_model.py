@@ -85,13 +85,13 @@ class _Part:
             return torch.as_tensor(values, dtype=torch.float64)
 
         self.gamma, self.variance = posterior.gamma, posterior.variance
-        self.widen, self.length = posterior.widen, tensor(posterior.length)
+        self.calibration, self.length = posterior.calibration, tensor(posterior.length)
         self.trials = tensor(posterior.trials / posterior.length)
         self.law, self.away, self.prior = map(
             tensor, (posterior.law, posterior.away, posterior.prior)
         )
-        self.slopes, self.root, self.pull = map(
-            tensor, (posterior.slopes, posterior.root, posterior.pull)
+        self.slopes, self.cholesky, self.alpha = map(
+            tensor, (posterior.slopes, posterior.cholesky, posterior.alpha)
         )
 
     def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,13 +114,13 @@ class _Part:
         scaled = x / self.length
         cross = self.variance * matern_tensor(scaled, self.trials)
         cross = cross + (slopes * self.prior) @ self.slopes.mT
-        mean = mean + cross @ self.pull
-        explained = torch.linalg.solve_triangular(self.root, cross.mT, upper=False)
+        mean = mean + cross @ self.alpha
+        explained = torch.linalg.solve_triangular(self.cholesky, cross.mT, upper=False)
         prior = self.variance * matern_tensor(scaled, scaled)
         prior = prior + (slopes * self.prior) @ slopes.mT
         covariance = prior - explained.mT @ explained
         jitter = 1e-10 * torch.eye(weights.shape[-2], dtype=weights.dtype)
-        return mean, self.widen**2 * (covariance + jitter)
+        return mean, self.calibration**2 * (covariance + jitter)
 
 
 def matern_tensor(a: Tensor, b: Tensor) -> Tensor:

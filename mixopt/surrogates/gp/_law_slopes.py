@@ -28,27 +28,27 @@ def posterior_slopes(posterior: Posterior, weights: np.ndarray) -> tuple[np.ndar
     level, parts = law(x, p.law)
     distance = distances(x / p.length, p.trials / p.length)
     cross = p.variance * matern(distance) + (parts * p.prior) @ p.slopes.T
-    solved = cho_solve((p.root, True), cross.T, check_finite=False).T  # (b, n)
-    mean = level + parts @ p.away + cross @ p.pull
+    solved = cho_solve((p.cholesky, True), cross.T, check_finite=False).T  # (b, n)
+    mean = level + parts @ p.away + cross @ p.alpha
     variance = p.variance + (parts**2 * p.prior).sum(axis=1) - (cross * solved).sum(axis=1)
-    std = p.widen * np.sqrt(np.maximum(variance, 1e-12))
+    std = p.calibration * np.sqrt(np.maximum(variance, 1e-12))
 
     steep = p.variance * matern_slope(distance)
 
-    def along(pull: np.ndarray) -> np.ndarray:
-        """Slopes (b, m) by x of the sum over trials of `pull` (b, n) x kernel."""
-        pulled = steep * pull
+    def along(alpha: np.ndarray) -> np.ndarray:
+        """Slopes (b, m) by x of the sum over trials of `alpha` (b, n) x kernel."""
+        pulled = steep * alpha
         away = x * pulled.sum(axis=1, keepdims=True) - pulled @ p.trials
         return np.asarray(2 * away / p.length**2)
 
-    mean_slope = _law_slope(x, p.law) + along(p.pull[None])
-    mean_slope += _contracted(x, p.law, (p.away + p.prior * (p.pull @ p.slopes))[None])
+    mean_slope = _law_slope(x, p.law) + along(p.alpha[None])
+    mean_slope += _contracted(x, p.law, (p.away + p.prior * (p.alpha @ p.slopes))[None])
     pulls = p.prior * (parts - solved @ p.slopes)
     variance_slope = 2 * (_contracted(x, p.law, pulls) - along(solved))
     by_weight = p.gamma * x / (weights + OFFSET)
     mean_slope *= by_weight
     variance_slope *= by_weight
-    return mean, std, mean_slope, p.widen**2 * variance_slope / (2 * std[:, None])
+    return mean, std, mean_slope, p.calibration**2 * variance_slope / (2 * std[:, None])
 
 
 def _law_slope(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:

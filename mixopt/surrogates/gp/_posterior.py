@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy import linalg
 
 from mixopt.surrogates.gp._law_gp import ABSENT, OFFSET, LawGP, Parameters, law
 from mixopt.surrogates.gp._matern import JITTER, distances, matern
@@ -31,9 +31,9 @@ class Posterior:
         variance: of the Gaussian process.
         noise: variance of a run.
         slopes: (n, 3 + m) of the law at the trials.
-        root: (n, n) lower Cholesky factor of the trials' covariance.
-        pull: (n,) its inverse times what the prior mean leaves.
-        widen: what deviations are multiplied by.
+        cholesky: (n, n) lower Cholesky factor of the trials' covariance.
+        alpha: (n,) its inverse times what the prior mean leaves.
+        calibration: what deviations are multiplied by.
     """
 
     trials: np.ndarray
@@ -45,9 +45,9 @@ class Posterior:
     variance: float
     noise: float
     slopes: np.ndarray
-    root: np.ndarray
-    pull: np.ndarray
-    widen: float = 1.0
+    cholesky: np.ndarray
+    alpha: np.ndarray
+    calibration: float = 1.0
 
     @classmethod
     def of(
@@ -71,9 +71,9 @@ class Posterior:
         covariance += (slopes * prior) @ slopes.T
         known = np.isfinite(values)
         covariance.flat[:: len(x) + 1] += fitted.noise[i] + JITTER + np.where(known, extra, ABSENT)
-        root = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        cholesky = linalg.cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
         left = np.where(known, values - mean - slopes @ away, 0.0)
-        pull = cho_solve((root, True), left, check_finite=False)
+        alpha = linalg.cho_solve((cholesky, True), left, check_finite=False)
         return cls(
             trials=x,
             gamma=fitted.gamma,
@@ -84,15 +84,15 @@ class Posterior:
             variance=float(fitted.variance[i]),
             noise=float(fitted.noise[i]),
             slopes=slopes,
-            root=root,
-            pull=pull,
+            cholesky=cholesky,
+            alpha=alpha,
         )
 
     def mean(self, weights: np.ndarray) -> np.ndarray:
         """(b,) at `weights` (b, m)."""
         x = (weights + OFFSET) ** self.gamma
         mean, slopes = law(x, self.law)
-        return np.asarray(mean + slopes @ self.away + self._cross(x, slopes) @ self.pull)
+        return np.asarray(mean + slopes @ self.away + self._cross(x, slopes) @ self.alpha)
 
     def spread(self, weights: np.ndarray) -> np.ndarray:
         """(b,) deviations of the noise-free mean at `weights` (b, m)."""
@@ -100,7 +100,7 @@ class Posterior:
         slopes = law(x, self.law)[1]
         explained = self._explained(self._cross(x, slopes))
         variance = self.variance + (slopes**2 * self.prior).sum(axis=1) - (explained**2).sum(axis=0)
-        return np.asarray(self.widen * np.sqrt(np.maximum(variance, 1e-12)))
+        return np.asarray(self.calibration * np.sqrt(np.maximum(variance, 1e-12)))
 
     def covariance(self, weights: np.ndarray) -> np.ndarray:
         """(b, b) of the noise-free mean at `weights` (b, m)."""
@@ -109,7 +109,7 @@ class Posterior:
         explained = self._explained(self._cross(x, slopes))
         prior = self.variance * matern(distances(x / self.length, x / self.length))
         prior += (slopes * self.prior) @ slopes.T
-        return np.asarray(self.widen**2 * (prior - explained.T @ explained))
+        return np.asarray(self.calibration**2 * (prior - explained.T @ explained))
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Errors and deviations (n,) of each trial's run from the others (ibid., eq. 5.12).
@@ -117,13 +117,17 @@ class Posterior:
         The law's parameters are found anew for each, as far as its linear part goes; the scales of
         the process and of the noise are not.
         """
-        inverse = cho_solve((self.root, True), np.eye(len(self.root)), check_finite=False)
+        inverse = linalg.cho_solve(
+            (self.cholesky, True), np.eye(len(self.cholesky)), check_finite=False
+        )
         precision = np.diag(inverse)
-        return self.pull / precision, 1 / np.sqrt(precision)
+        return self.alpha / precision, 1 / np.sqrt(precision)
 
     def _cross(self, x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
         kernel = self.variance * matern(distances(x / self.length, self.trials / self.length))
         return np.asarray(kernel + (slopes * self.prior) @ self.slopes.T)
 
     def _explained(self, cross: np.ndarray) -> np.ndarray:
-        return np.asarray(solve_triangular(self.root, cross.T, lower=True, check_finite=False))
+        return np.asarray(
+            linalg.solve_triangular(self.cholesky, cross.T, lower=True, check_finite=False)
+        )

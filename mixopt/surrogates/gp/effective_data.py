@@ -11,7 +11,7 @@ from mixopt.surrogates.gp.gaussian import Gaussian
 class EffectiveData(Gaussian):
     """A metric falls with the logarithm of the effective data that it gets from all domains.
 
-    The formula, found for this project, is in `_law_gp`. From few trials nothing here foretells
+    The formula, found for this project, is in `_law_gp`. From few trials nothing here predicts
     better: 24 RegMix runs rank large models about as 128 do with trees (`docs/benchmarks.md`).
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.

@@ -29,7 +29,7 @@ from mixopt.surrogates.gp._law_gp import LawGP, Priors
 from mixopt.surrogates.gp._law_slopes import posterior_slopes
 from mixopt.surrogates.gp._posterior import Posterior
 from mixopt.surrogates.gp.warp import Warp
-from mixopt.surrogates.per_metric import widening
+from mixopt.surrogates.per_metric import calibration_factor
 
 if TYPE_CHECKING:
     from botorch.models.model import Model
@@ -43,17 +43,17 @@ class Gaussian(JointSurrogate):
     """Gaussian processes with a mean that may follow a law, fitted together (see `_law_gp`).
 
     Losses are modelled by their logarithms (see `warp`). Deviations know that the mean's parameters
-    are uncertain, and are widened, never narrowed, until nine tenths of the leave-one-out errors
+    are uncertain, and are scaled up, never down, until nine tenths of the leave-one-out errors
     lie where they should.
 
     Fits the trials of one fidelity only: the one asked for, or the table's most frequent.
     """
 
-    heeds_doubt: ClassVar[bool] = True
+    supports_row_noise: ClassVar[bool] = True
     priors: ClassVar[Priors]
-    draws_in: ClassVar[bool] = False
-    """Whether outliers are drawn in first (see `squash`); `model` and `joint` are of drawn-in
-    values, `predict` lets them out."""
+    winsorized: ClassVar[bool] = False
+    """Whether outliers are winsorized first (see `winsorize`); `predict` transforms back, `model`
+    and `joint` do not."""
 
     def _clear(self) -> None:
         self._domains: tuple[str, ...] | None = None
@@ -79,16 +79,16 @@ class Gaussian(JointSurrogate):
         if self._varying:
             with reproducible(self.seed):
                 columns = self._varying
-                self._fit(trials.weights, trials.values[:, columns], trials.doubt[:, columns])
+                self._fit(trials.weights, trials.values[:, columns], trials.noise_std[:, columns])
         return self
 
-    def _fit(self, weights: np.ndarray, values: np.ndarray, doubt: np.ndarray) -> None:
-        self._warp = warp = Warp.of(values, self.draws_in)
+    def _fit(self, weights: np.ndarray, values: np.ndarray, noise_std: np.ndarray) -> None:
+        self._warp = warp = Warp.of(values, self.winsorized)
         warped = warp.forward(values)
-        foretold = doubt > 0
+        predicted = noise_std > 0
         extra = np.zeros_like(values)
-        if foretold.any():
-            extra = np.where(foretold, np.square(doubt / warp.slope(values)), 0.0)
+        if predicted.any():
+            extra = np.where(predicted, np.square(noise_std / warp.slope(values)), 0.0)
         order = np.random.default_rng(self.seed).permutation(len(weights))
         some = self._balanced(order, values)
         noise = self._known_noise(warp, values)
@@ -99,21 +99,21 @@ class Gaussian(JointSurrogate):
             for i in range(values.shape[1])
         ]
         errors, deviations = np.stack([p.leave_one_out() for p in held], axis=2)
-        unknown = ~np.isfinite(warped[some]) | foretold[some]
+        unknown = ~np.isfinite(warped[some]) | predicted[some]
         errors[unknown] = deviations[unknown] = np.nan
         # Scales are not fitted anew for each trial left out, which flatters the more domains there
         # are to a trial: held-out RegMix runs asked for 1.19, 1.17, 1.14, 1.07, 1.03 times the
         # width at 24, 32, 64, 128, 256 runs of 17 domains.
         flattered = np.sqrt(1 + min(0.4, weights.shape[1] / len(some)))
-        widen = flattered * _widths(errors, deviations)
+        calibration = flattered * _widths(errors, deviations)
         if len(some) < len(weights):
             held = [
                 Posterior.of(density, fitted, i, weights, warped[:, i], extra[:, i])
                 for i in range(values.shape[1])
             ]
         self._posteriors = [
-            replace(posterior, widen=width)
-            for posterior, width in zip(held, widen.tolist(), strict=True)
+            replace(posterior, calibration=width)
+            for posterior, width in zip(held, calibration.tolist(), strict=True)
         ]
         tied = error_correlation(errors)
         self._correlation[np.ix_(self._varying, self._varying)] = tied
@@ -244,13 +244,13 @@ def _widths(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
 
     From few trials a metric's own quantile is mostly luck, so that it is drawn to that of all.
     """
-    together = widening(
+    together = calibration_factor(
         errors[np.isfinite(errors)][:, None], deviations[np.isfinite(errors)][:, None]
     )
     widths = []
     for error, deviation in zip(errors.T, deviations.T, strict=True):
         known = np.isfinite(error)
-        alone = widening(error[known, None], deviation[known, None])
+        alone = calibration_factor(error[known, None], deviation[known, None])
         share = known.sum() / (known.sum() + SURE)
         widths.append(share * alone + (1 - share) * together)
     return np.asarray(np.maximum(1.0, np.concatenate(widths)))

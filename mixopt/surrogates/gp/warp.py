@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixopt.surrogates.squash import Squash
+from mixopt.surrogates.winsorize import Winsorizer
 
 WIDEST = 10.0  # a metric whose largest value is more than so many times its least is no loss
 
 
 @dataclass(frozen=True)
 class Warp:
-    """The logarithm, where a metric is a loss, then mean 0 and deviation 1; outliers drawn in.
+    """The logarithm, where a metric is a loss, then mean 0 and deviation 1; outliers winsorized.
 
     Losses fall by ratios when models or data grow: from 64 RegMix runs the mean of 13 losses
     at 60 times the size is ranked .957 with logarithms, .954 without (Spearman, median of 10
@@ -26,50 +26,50 @@ class Warp:
         logged: (q,) which metrics are logged.
         centre: (q,) what is taken off.
         scale: (q,) what the rest is divided by.
-        squash: draws in what then still lies far out; None leaves it.
+        winsorizer: of what then still lies far out; None leaves it.
     """
 
     logged: np.ndarray
     centre: np.ndarray
     scale: np.ndarray
-    squash: Squash | None = None
+    winsorizer: Winsorizer | None = None
 
     @classmethod
-    def of(cls, values: np.ndarray, draw_in: bool = False) -> Warp:
+    def of(cls, values: np.ndarray, winsorized: bool = False) -> Warp:
         """The one that fits `values` (n, q), NaN where not measured; no column is constant.
 
         Args:
             values: of the trials.
-            draw_in: whether outliers are drawn in, for a model that could not tell them from noise.
+            winsorized: whether outliers are, for a model that could not tell them from noise.
         """
         least, most = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         logged = (least > 0) & (most < WIDEST * np.maximum(least, 1e-300))
         straight = np.where(logged, np.log(np.where(logged, values, 1.0)), values)
-        if not draw_in:
+        if not winsorized:
             return cls(logged, np.nanmean(straight, axis=0), np.nanstd(straight, axis=0))
-        squash = Squash.of(straight)
-        drawn = squash.draw_in(straight)
-        return cls(logged, np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0), squash)
+        winsorizer = Winsorizer.of(straight)
+        drawn = winsorizer.apply(straight)
+        return cls(logged, np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0), winsorizer)
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """`values` (n, q) warped."""
         straight = np.where(self.logged, np.log(np.where(self.logged, values, 1.0)), values)
-        if self.squash is not None:
-            straight = self.squash.draw_in(straight)
+        if self.winsorizer is not None:
+            straight = self.winsorizer.apply(straight)
         return np.asarray((straight - self.centre) / self.scale)
 
     def back(self, mean: np.ndarray) -> np.ndarray:
         """Warped `mean` (n, q) in the metrics' own units (the median, where logged)."""
         straight = self.centre + self.scale * mean
-        if self.squash is not None:
-            straight, _ = self.squash.let_out(straight, np.zeros_like(straight))
+        if self.winsorizer is not None:
+            straight, _ = self.winsorizer.invert(straight, np.zeros_like(straight))
         return np.where(self.logged, np.exp(np.where(self.logged, straight, 0.0)), straight)
 
     def slope(self, values: np.ndarray) -> np.ndarray:
         """(n, q) metric units per warped unit at `values` (n, q), in metric units."""
         steep = self.scale * np.where(self.logged, values, 1.0)
-        if self.squash is not None:
+        if self.winsorizer is not None:
             drawn = self.centre + self.scale * self.forward(values)
-            _, stretch = self.squash.let_out(drawn, np.ones_like(drawn))
+            _, stretch = self.winsorizer.invert(drawn, np.ones_like(drawn))
             steep = steep * stretch
         return np.asarray(steep)

@@ -48,7 +48,7 @@ def least_squares(
     """Minimise ½ Σ residual² of every problem, each with its own damping.
 
     Damping is scaled by the greatest diagonal of JᵀJ so far (Moré 1978: by the current one, a
-    parameter that loses its influence runs away) and steered by how much of the foretold gain a
+    parameter that loses its influence runs away) and steered by how much of the predicted gain a
     step brought (Nielsen 1999). A parameter at a bound that its gradient pushes against is
     left out of the step. Deterministic; run it inside `reproducible` for one thread.
 
@@ -81,7 +81,7 @@ def least_squares(
             break
         gradient, normal = _normal(r, jacobian, huber)
         most[active] = torch.maximum(most[active], normal.diagonal(dim1=-2, dim2=-1))
-        step, foretold = _step(
+        step, predicted = _step(
             gradient,
             normal,
             theta[active],
@@ -95,12 +95,12 @@ def least_squares(
         cost_there = _cost(r_there, huber)
         gain = cost[active] - cost_there
         better = gain > 0  # False where not finite
-        small = (gain.abs() <= tolerance * cost[active]) & (foretold <= tolerance * cost[active])
+        small = (gain.abs() <= tolerance * cost[active]) & (predicted <= tolerance * cost[active])
         small |= (step.abs() <= tolerance * (theta[active].abs() + tolerance)).all(dim=1)
         # nothing is left to gain, or no direction was found at any damping
         rests = small | (damping[active] > 1e14)
 
-        ratio = torch.where(foretold > 0, gain / foretold, torch.zeros_like(gain))
+        ratio = torch.where(predicted > 0, gain / predicted, torch.zeros_like(gain))
         eased = damping[active] * (1 - (2 * ratio - 1) ** 3).clamp(1 / 3, 2.0)
         damping[active] = torch.where(
             better, eased.clamp_min(1e-14), damping[active] * growth[active]
@@ -140,7 +140,7 @@ def _step(
     damping: Tensor,
     most: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The damped Gauss–Newton step (a, p), cut to the bounds, and the gain (a,) it foretells."""
+    """The damped Gauss–Newton step (a, p), cut to the bounds, and the gain (a,) it predicts."""
     held = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
     gradient = gradient.masked_fill(held, 0.0)
     free = (~held).to(theta.dtype)

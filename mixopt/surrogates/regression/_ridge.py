@@ -1,4 +1,4 @@
-"""Ridge regression whose penalty is the one that foretells held-out mixtures best.
+"""Ridge regression whose penalty is the one that predicts held-out mixtures best.
 
 Everything in closed form from one singular value decomposition: all penalties, all metrics, the
 errors that every mixture would have if it were left out, and the deviation of a prediction.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixopt.surrogates.per_metric import widening
+from mixopt.surrogates.per_metric import calibration_factor
 
 # as shares of the mean squared singular value: from none to one that leaves only the mean
 PENALTIES = np.geomspace(1e-8, 1e4, 49)
@@ -31,9 +31,9 @@ class Ridge:
         directions: (f, r) right singular vectors of the centred features.
         strengths: (r,) squared singular values.
         penalty: (p,) what is added to them.
-        scale: (p,) deviation of a run that is foretold from endless data.
+        scale: (p,) deviation of a run that is predicted from endless data.
         trials: how many rows there were.
-        errors: (n, p) of each row, foretold without its mixture.
+        errors: (n, p) of each row, predicted without its mixture.
     """
 
     centre: np.ndarray
@@ -140,7 +140,7 @@ def fit_ridge(features: np.ndarray, values: np.ndarray, weights: np.ndarray) -> 
         directions=directions,
         strengths=strengths,
         penalty=penalty,
-        scale=np.maximum(widening(errors, inflate), 1e-12 * np.abs(values).max(axis=0)),
+        scale=np.maximum(calibration_factor(errors, inflate), 1e-12 * np.abs(values).max(axis=0)),
         trials=round(n),
         errors=errors,
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from mixopt.core.errors import SurrogateError
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates.base import FEWEST_TRIALS
-from mixopt.surrogates.per_metric import PerMetric, folds_of, usual_fidelity, widening
+from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of, usual_fidelity
 from mixopt.surrogates.regression._least_squares import least_squares
 
 NOTHING = 1e-3  # added to every weight: a domain that is left out is learned a little from others
@@ -86,8 +86,8 @@ class _Size:
     centre: float  # geometric mean of the trials' tokens
     tokens: np.ndarray  # the different token counts of the trials
     theta: Tensor  # (p, 4)
-    root: Tensor  # (p, 4, 4) Cholesky factor of JᵀJ
-    scale: np.ndarray  # (p,) deviation of a run foretold from endless data
+    cholesky: Tensor  # (p, 4, 4) Cholesky factor of JᵀJ
+    scale: np.ndarray  # (p,) deviation of a run predicted from endless data
     unit: np.ndarray  # (p,)
     errors: np.ndarray  # (k, p)
 
@@ -112,7 +112,7 @@ class _Sizes:
     def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
         size, tokens = self._at(fidelity)
         slope = size.law(weights, tokens)[1]
-        return np.asarray(size.scale * np.sqrt(1 + _leverage(size.root, slope).T.numpy()))
+        return np.asarray(size.scale * np.sqrt(1 + _leverage(size.cholesky, slope).T.numpy()))
 
     def _at(self, fidelity: Fidelity | None) -> tuple[_Size, float]:
         wanted = fidelity or self.usual
@@ -236,13 +236,13 @@ def _fit(trials: TrialTable, own: tuple[int, ...], seed: int) -> _Size:
         errors[:, out] = (values - said)[:, out]
         leverage[:, out] = _leverage(_root(slope[:, ~out]), slope[:, out])
     missed = errors.T.numpy() * unit
-    scale = widening(missed, np.sqrt(1 + leverage.T.numpy()))
+    scale = calibration_factor(missed, np.sqrt(1 + leverage.T.numpy()))
     return _Size(
         own=own,
         centre=centre,
         tokens=np.unique(trials.tokens),
         theta=theta,
-        root=_root(points.law(theta, every)[1]),
+        cholesky=_root(points.law(theta, every)[1]),
         scale=np.maximum(scale, 1e-12 * unit),
         unit=unit,
         errors=missed,
@@ -252,10 +252,10 @@ def _fit(trials: TrialTable, own: tuple[int, ...], seed: int) -> _Size:
 def _root(slope: Tensor) -> Tensor:
     """Cholesky factor (b, 4, 4) of JᵀJ, bounded away from 0 for what the trials do not settle."""
     normal = slope.mT @ slope
-    root: Tensor = torch.linalg.cholesky(normal + 1e-6 * torch.eye(4, dtype=slope.dtype))
-    return root
+    cholesky: Tensor = torch.linalg.cholesky(normal + 1e-6 * torch.eye(4, dtype=slope.dtype))
+    return cholesky
 
 
-def _leverage(root: Tensor, slope: Tensor) -> Tensor:
-    half: Tensor = torch.linalg.solve_triangular(root, slope.mT, upper=False)
+def _leverage(cholesky: Tensor, slope: Tensor) -> Tensor:
+    half: Tensor = torch.linalg.solve_triangular(cholesky, slope.mT, upper=False)
     return (half**2).sum(dim=1)

@@ -12,7 +12,7 @@ import lightgbm
 import numpy as np
 
 from mixopt.core.trials import Fidelity, TrialTable
-from mixopt.surrogates.per_metric import PerMetric, folds_of, widening
+from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of
 
 ROUNDS = 300  # the most trees that are grown
 LEARNING_RATE = 0.05  # RegMix: .01 and 1000 trees, to the same errors in thrice the time
@@ -106,9 +106,9 @@ class LightGBM(PerMetric):
         apart = np.stack([_values(booster, weights, rounds) for booster in boosters])
         errors = values - apart[fold, np.arange(len(values))]
         # At a trial the one booster that has not seen it stands apart by its error: scaling by
-        # that disagreement foretells errors that it was made from, and at 256 runs .84 of others
+        # that disagreement predicts errors that it was made from, and at 256 runs .84 of others
         # lay in the 90 % interval. So only its mean is taken out of what the errors show.
-        whole_spread = float(widening(errors[:, None], np.ones((len(values), 1)))[0])
+        whole_spread = float(calibration_factor(errors[:, None], np.ones((len(values), 1)))[0])
         rest = whole_spread**2 - float(apart.var(axis=0).mean())
         spread = np.sqrt(max(rest, whole_spread**2 / 4))
         whole = self._train(weights, values, leaf, rounds, LEARNING_RATE)

@@ -1,4 +1,4 @@
-"""Ridge regression on the square roots of the weights: the cheap fallback.
+"""Ridge regression on the square roots of the weights: the quick fallback.
 
 Shapes: n trials or mixtures, m domains, q metrics; a group of p metrics measured on k trials.
 """

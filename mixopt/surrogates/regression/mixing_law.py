@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mixopt.core.trials import Fidelity, TrialTable
-from mixopt.surrogates.per_metric import PerMetric, folds_of, widening
+from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of
 from mixopt.surrogates.regression._least_squares import least_squares
 
 FOLDS, MANY_FOLDS, MANY = 5, 10, 128  # ten folds up to so many trials, where each one counts
@@ -117,8 +117,8 @@ class _Laws:
     unit: np.ndarray  # (p,)
     theta: Tensor  # (p, m + 2)
     most: Tensor  # (p,) see `law`
-    root: Tensor  # (p, m + 2, m + 2) Cholesky factor of the precision
-    scale: np.ndarray  # (p,) deviation of a run foretold from endless data
+    cholesky: Tensor  # (p, m + 2, m + 2) Cholesky factor of the precision
+    scale: np.ndarray  # (p,) deviation of a run predicted from endless data
     errors: np.ndarray
 
     def mean(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
@@ -127,7 +127,7 @@ class _Laws:
 
     def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
         _, slope = law(self.theta, torch.from_numpy(weights - self.centre), self.most)
-        return np.asarray(self.scale * np.sqrt(1 + _leverage(self.root, slope).T.numpy()))
+        return np.asarray(self.scale * np.sqrt(1 + _leverage(self.cholesky, slope).T.numpy()))
 
 
 class MixingLaw(PerMetric):
@@ -135,7 +135,7 @@ class MixingLaw(PerMetric):
 
     Fitted by Levenberg–Marquardt from four starts, in which the values, with a curvature supposed,
     are turned into a linear regression. A penalty on the slopes, which also settles fewer runs than
-    domains, is per metric the one that foretells folds best; the paper has none. Mean absolute
+    domains, is per metric the one that predicts folds best; the paper has none. Mean absolute
     error on held-out folds of the published 5Mix runs .034 (160M at step 30,000), without
     any penalty .042 (METHODS A). Deviations are Gauss–Newton's, of the law and of a run together,
     scaled so that nine tenths of the errors on folds lie where they should.
@@ -158,7 +158,7 @@ class MixingLaw(PerMetric):
         chosen, metrics = losses.argmin(dim=0), torch.arange(len(values))
         errors = torch.stack([fit.errors for fit in found])[chosen, metrics].T.numpy() * unit
         apart = torch.stack([fit.leverage for fit in found])[chosen, metrics].T.numpy()
-        scale = widening(errors, np.sqrt(1 + apart))
+        scale = calibration_factor(errors, np.sqrt(1 + apart))
         theta = torch.stack([fit.theta for fit in found])[chosen, metrics]
         return _Laws(
             centre=centre,
@@ -166,7 +166,7 @@ class MixingLaw(PerMetric):
             unit=unit,
             theta=theta,
             most=_steepest(theta, weights),
-            root=torch.stack([fit.root for fit in found])[chosen, metrics],
+            cholesky=torch.stack([fit.cholesky for fit in found])[chosen, metrics],
             scale=np.maximum(scale, 1e-12 * np.abs(trials.values).max(axis=0)),
             errors=errors,
         )
@@ -201,9 +201,9 @@ class _Validated:
     """Fits of p metrics with one penalty to all trials, and what fits to folds said."""
 
     theta: Tensor  # (p, m + 2)
-    root: Tensor  # (p, m + 2, m + 2)
-    errors: Tensor  # (p, k) observed minus foretold
-    leverage: Tensor  # (p, k) of each trial on what was foretold of it
+    cholesky: Tensor  # (p, m + 2, m + 2)
+    errors: Tensor  # (p, k) observed minus predicted
+    leverage: Tensor  # (p, k) of each trial on what was predicted of it
 
 
 def _cross_validate(

@@ -13,7 +13,7 @@ from sklearn.neural_network import MLPRegressor
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.trials import Fidelity, TrialTable
-from mixopt.surrogates.per_metric import PerMetric, folds_of, usual_fidelity, widening
+from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of, usual_fidelity
 
 LAYERS = (100, 100)  # DaMo
 FOLDS = 5
@@ -89,7 +89,7 @@ class MLP(PerMetric):
     """DaMo's network of two layers of 100 (2510.19336), all metrics from one, as an ensemble.
 
     Two networks without each of five folds; their mean predicts, and what they miss on their folds
-    and how far they are apart is the deviation. The decay of the weights is the one that foretells
+    and how far they are apart is the deviation. The decay of the weights is the one that predicts
     the folds best: DaMo has thousands of evaluations to learn from, a swarm has tens.
 
     Learns from trials of every fidelity, parameters and tokens being inputs as DaMo's checkpoint
@@ -122,7 +122,7 @@ class MLP(PerMetric):
         members = [tried[best], *more]
         missed = np.mean([_missed(each, inputs, values, fold) for each in members], axis=0)
         networks = [network for member in members for network in member]
-        whole = widening(missed, np.ones_like(missed))
+        whole = calibration_factor(missed, np.ones_like(missed))
         said = np.stack([_values(network, inputs) for network in networks])
         # as the networks disagree at the trials: elsewhere more, and there the deviation grows
         rest = whole**2 - said.var(axis=0).mean(axis=0)

@@ -57,7 +57,7 @@ class Quadratic(PerMetric):
     """L(r) = a + bᵀr + rᵀCr per metric (2505.24871).
 
     With 17 domains there are 170 coefficients, more than most swarms have runs: a ridge penalty and
-    the size of interactions against slopes are those that foretell left-out mixtures best, per
+    the size of interactions against slopes are those that predict left-out mixtures best, per
     metric, in closed form. Deviations are scaled so that nine tenths of the leave-one-out errors
     lie where they should.
 

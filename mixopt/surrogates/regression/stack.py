@@ -1,4 +1,4 @@
-"""Several surrogates as one, each weighed by how well it foretells held-out trials.
+"""Several surrogates as one, each weighed by how well it predicts held-out trials.
 
 Shapes: n trials or mixtures, q metrics, k members.
 """
@@ -25,7 +25,7 @@ from mixopt.surrogates.base import (
     error_correlation,
     in_order,
 )
-from mixopt.surrogates.per_metric import folds_of, widening, without_noise
+from mixopt.surrogates.per_metric import calibration_factor, folds_of, without_noise
 
 MEMBERS = ("linear", "gp", "effective-data", "mixing-law")
 FOLDS = 5
@@ -72,7 +72,7 @@ class Stack(Surrogate):
         self._domains: tuple[str, ...] | None = None
         self._metrics: tuple[str, ...] = ()
         self._fitted: list[Surrogate] = []
-        self._widen = np.ones(0)
+        self._calibration = np.ones(0)
         self._correlation: np.ndarray | None = None
 
     def fit(self, table: TrialTable) -> Self:
@@ -80,7 +80,7 @@ class Stack(Surrogate):
         trials = in_order(at_one_fidelity(table, self.fidelity))
         q = len(trials.metrics)
         self.shares = np.full((len(self.members), q), 1 / len(self.members))
-        self._widen, self._correlation = np.ones(q), None
+        self._calibration, self._correlation = np.ones(q), None
         with reproducible(self.seed):
             fold = folds_of(trials.weights, FOLDS, self.seed)
             if _can_hold_out(trials, fold):
@@ -104,7 +104,7 @@ class Stack(Surrogate):
         return Prediction(
             self._metrics,
             mean,
-            without_noise(std * self._widen, noise),
+            without_noise(std * self._calibration, noise),
             noise,
             self._correlation,
         )
@@ -136,7 +136,7 @@ class Stack(Surrogate):
         return mean, std
 
     def _weigh(self, values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-        """Set shares and widening from held-out predictions (k, n, q); the errors (n, q)."""
+        """Set shares and calibration from held-out predictions (k, n, q); the errors (n, q)."""
         for j in range(values.shape[1]):
             known = np.isfinite(values[:, j])
             self.shares[:, j] = shares(mean[:, known, j].T, values[known, j])
@@ -144,7 +144,9 @@ class Stack(Surrogate):
         errors = values - together
         for j in range(values.shape[1]):
             known = np.isfinite(errors[:, j])
-            self._widen[j] = widening(errors[known, j : j + 1], apart[known, j : j + 1])[0]
+            self._calibration[j] = calibration_factor(
+                errors[known, j : j + 1], apart[known, j : j + 1]
+            )[0]
         return np.asarray(errors)
 
 

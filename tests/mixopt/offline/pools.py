@@ -63,7 +63,7 @@ class Chance(Proposer):
     def propose(self, trials: Sequence[Trial], n: int) -> list[TrialSpec]:
         raise AssertionError("only a pool is searched here")
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
         rows = self.rng(trials).permutation(len(pool))[:n]
         return [pool[row] for row in rows]
 
@@ -73,7 +73,7 @@ class Greedy(Chance):
 
     name = "greedy"
 
-    def pick(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
+    def select(self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int) -> list[TrialSpec]:
         return [self.recommend(trials, pool)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from mixopt.core.errors import RunsError, SurrogateError
 from mixopt.core.registry import resolve
 from mixopt.core.trials import Fidelity, Trial, TrialSpec, TrialTable
-from mixopt.offline.as_trials import trials_of
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, replay
 from mixopt.search.proposers import KNOWN
@@ -23,8 +21,6 @@ from mixopt.search.proposers.base import Proposer
 from mixopt.search.proposers.random import Random
 from mixopt.surrogates import make as make_surrogate
 from mixopt.surrogates.base import Surrogate
-from mixopt.surrogates.gp.gp import GaussianProcess
-from mixopt.surrogates.remembered import remembered
 from mixopt.testing.surrogates import example_table
 from tests.mixopt.offline.pools import (
     LARGE,
@@ -210,7 +206,7 @@ def test_a_proposer_that_picks_what_was_not_offered_is_an_error() -> None:
     class Cheat(Chance):
         name = "cheat"
 
-        def pick(
+        def select(
             self, trials: Sequence[Trial], pool: Sequence[TrialSpec], n: int
         ) -> list[TrialSpec]:
             return [trials[0].spec]
@@ -231,39 +227,3 @@ def test_picking_and_recommending_share_a_fit() -> None:
     Oracle.fits = 0
     replay(pool, Greedy, oracle(pool), Plan(budget=10, initial=4), 0)
     assert Oracle.fits == 7  # after 4, 5, … 10 runs
-
-
-def test_a_remembered_surrogate_is_what_it_was_and_forgets_other_tables() -> None:
-    fresh = remembered(partial(make_surrogate, "gp"))
-    one, two = example_table(10), example_table(12, seed=1)
-    test = np.random.default_rng(0).dirichlet(np.ones(4), 5)
-    assert isinstance(fresh(), GaussianProcess)
-    for table in (one, one, two, one):
-        plain = make_surrogate("gp").fit(table).predict(test)
-        kept = fresh().fit(table).predict(test)
-        assert (plain.mean == kept.mean).all()
-        assert (plain.std == kept.std).all()
-
-
-def test_a_table_made_of_trials_again_needs_no_second_fit() -> None:
-    fresh, table = remembered(Oracle), example_table(6)
-    Oracle.fits = 0
-    fresh().fit(table)
-    fresh().fit(TrialTable.of(trials_of(table), table.metrics))
-    assert Oracle.fits == 1
-    fresh().fit(table.select(np.arange(5)))
-    fresh().fit(table)  # only the last fit is kept
-    assert Oracle.fits == 3
-
-
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrialTable)])
-def test_tables_that_differ_in_anything_are_fitted_anew(name: str) -> None:
-    table = example_table(6)
-    other = getattr(table, name)
-    other = other[::-1] if isinstance(other, tuple) else other.copy()
-    if name == "runs":
-        other[5] = other[0]  # two rows of one run, in place of two runs
-    elif isinstance(other, np.ndarray):
-        other[0] += 1
-    assert dataclasses.replace(table, **{name: other}).contents != table.contents
-    assert dataclasses.replace(table, runs=table.runs + 7).contents == table.contents

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.tables import DATA, regmix
 from mixopt.core.objective import Objective
 from mixopt.surrogates import make
-from mixopt.surrogates.diagnostics import spearman
+from mixopt.surrogates.scoring import spearman
 
 
 @pytest.mark.parametrize(

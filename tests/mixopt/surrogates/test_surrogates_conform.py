@@ -16,9 +16,9 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.diagnostics import OBJECTIVE, out_of_fold, spearman
 from mixopt.surrogates.gp.gp import GaussianProcess
 from mixopt.surrogates.regression.lightgbm import LightGBM
+from mixopt.surrogates.scoring import OBJECTIVE, out_of_fold, spearman
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 
 REPOSITORY = Path(__file__).parents[3]
@@ -138,7 +138,7 @@ def test_auto_keeps_the_surrogate_that_ranks_held_out_trials_best() -> None:
 
 
 def test_held_out_diagnostics_never_see_a_repeat_of_what_they_predict() -> None:
-    # noise without any signal: only a leak through the repeats could foretell it
+    # noise without any signal: only a leak through the repeats could predict it
     table = example_table(16, noise=0.0)
     rng = np.random.default_rng(3)
     values = rng.normal(size=(16, 3))[np.tile(np.arange(16), 3)]

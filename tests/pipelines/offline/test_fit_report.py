@@ -11,7 +11,7 @@ import pytest
 from mixopt.pipelines.offline.fit import _why
 from mixopt.pipelines.offline.fit_report import aligned
 from mixopt.pipelines.offline.fitted import open_fit
-from mixopt.surrogates.diagnostics import Choice, Score, spearman
+from mixopt.surrogates.scoring import Choice, Score, spearman
 from tests.pipelines.made_runs import Run, fit, tables
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mixopt.surrogates.diagnostics import spearman
+from mixopt.surrogates.scoring import spearman
 from tests.pipelines.made_runs import Run, tables
 
 DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))

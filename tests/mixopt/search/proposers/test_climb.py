@@ -56,7 +56,7 @@ def test_each_round_samples_from_fewer_and_better_ones() -> None:
     means = [
         np.mean(
             [
-                truth(proposer(Climb, seed=s).pick(in_round(trials, k), pool, 4)).mean()
+                truth(proposer(Climb, seed=s).select(in_round(trials, k), pool, 4)).mean()
                 for s in range(2)
             ]
         )
@@ -68,24 +68,24 @@ def test_each_round_samples_from_fewer_and_better_ones() -> None:
 
 def test_two_seeds_sample_differently_from_the_same_best() -> None:
     trials, pool = example_trials(20), example_pool(64)
-    first, second = (set(proposer(Climb, seed=s).pick(trials, pool, 4)) for s in (0, 1))
+    first, second = (set(proposer(Climb, seed=s).select(trials, pool, 4)) for s in (0, 1))
     assert first != second
-    best = set(proposer(RegMix).pick(trials, pool, 32))
+    best = set(proposer(RegMix).select(trials, pool, 32))
     assert first | second <= best
 
 
 def test_regmix_picks_the_best_predicted_in_order() -> None:
     trials, pool = example_trials(24), example_pool(40)
-    picked = proposer(RegMix).pick(trials, pool, 5)
+    picked = proposer(RegMix).select(trials, pool, 5)
     assert truth(picked).max() < np.quantile(truth(pool), 0.3)
-    assert picked == proposer(RegMix).pick(trials, pool, 40)[:5]
+    assert picked == proposer(RegMix).select(trials, pool, 40)[:5]
     assert proposer(RegMix).recommend(trials, pool) == picked[0]
 
 
 def test_a_penalty_turns_regmix_to_natural() -> None:
     space = dataclasses.replace(example_space(), kl_penalty=100.0)
     trials, pool = example_trials(24), example_pool(40)
-    picked = proposer(RegMix, space).pick(trials, pool, 5)
+    picked = proposer(RegMix, space).select(trials, pool, 5)
     distances = sorted(space.kl(np.array([spec.mixture.weights]))[0] for spec in pool)
     assert [space.kl(np.array([s.mixture.weights]))[0] for s in picked] == pytest.approx(
         distances[:5]
@@ -113,7 +113,7 @@ def test_chance_picks_every_one_of_a_pool_in_the_long_run() -> None:
     trials, pool = example_trials(3), example_pool(8)
     counts = np.zeros(8)
     for seed in range(400):
-        for spec in proposer(Random, seed=seed).pick(trials, pool, 2):
+        for spec in proposer(Random, seed=seed).select(trials, pool, 2):
             counts[pool.index(spec)] += 1
     assert counts.min() > 60  # 100 expected, standard deviation 8.7
     assert counts.max() < 140

@@ -47,7 +47,7 @@ def test_results_do_not_matter_to_a_design(kind: type[Design]) -> None:
 
 def test_d_optimal_picks_more_telling_mixtures_than_the_pool_begins_with() -> None:
     trials, pool = example_trials(6), example_pool(40)
-    chosen = proposer(DOptimal).pick(trials, pool, 4)
+    chosen = proposer(DOptimal).select(trials, pool, 4)
 
     def told(specs: list) -> float:
         mixtures = [t.spec.mixture for t in trials] + [spec.mixture for spec in specs]

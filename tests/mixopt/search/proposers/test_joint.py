@@ -30,14 +30,14 @@ def bayes(surrogate: str = "gp", seed: int = 0) -> Bayes:
 
 def test_a_surrogate_without_a_joint_posterior_is_replaced_by_a_gaussian_process() -> None:
     said = bayes("lightgbm")
-    assert isinstance(said.fitted(said.table(example_trials())), GaussianProcess)
+    assert isinstance(said.fitted_joint(said.table(example_trials())), GaussianProcess)
 
 
 def test_one_table_is_fitted_once_and_another_one_anew() -> None:
     said, trials = bayes(), example_trials()
-    first = said.fitted(said.table(trials))
-    assert said.fitted(said.table([*trials[3:], *trials[:3]])) is first
-    assert said.fitted(said.table(trials[1:])) is not first
+    first = said.fitted_joint(said.table(trials))
+    assert said.fitted_joint(said.table([*trials[3:], *trials[:3]])) is first
+    assert said.fitted_joint(said.table(trials[1:])) is not first
 
 
 def test_what_runs_failed_or_waits_is_apart_from_what_was_measured() -> None:
@@ -45,7 +45,7 @@ def test_what_runs_failed_or_waits_is_apart_from_what_was_measured() -> None:
     states = (State.RUNNING, State.FAILED, State.WAITING)
     open_ = [Trial(6 + k, spec, s) for k, (spec, s) in enumerate(zip(pool, states, strict=True))]
     again = Trial(9, trials[0].spec, State.RUNNING)  # a repeat of what was measured already
-    observed, pending = bayes().had([*trials, *open_, again])
+    observed, pending = bayes().observed_and_pending([*trials, *open_, again])
     assert {tuple(row) for row in observed} == {t.spec.mixture.weights for t in trials}
     assert {tuple(row) for row in pending} == {spec.mixture.weights for spec in pool}
 
@@ -56,7 +56,7 @@ def test_of_very_many_trials_the_best_measured_are_looked_at() -> None:
     before = _joint.OBSERVED
     try:
         _joint.OBSERVED = 10
-        observed, _ = proposer.had(trials)
+        observed, _ = proposer.observed_and_pending(trials)
     finally:
         _joint.OBSERVED = before
     best = sorted(trials, key=lambda t: OBJECTIVE.value(t.metrics))[:10]
@@ -85,9 +85,9 @@ def test_without_gradients_proposals_are_feasible_and_nearly_as_good() -> None:
 
 def test_a_pick_of_many_sees_the_running_ones() -> None:
     trials, pool = example_trials(), example_pool(30)
-    first = bayes().pick(trials, pool, 4)
+    first = bayes().select(trials, pool, 4)
     running = [example_trial(12 + k, spec, State.RUNNING) for k, spec in enumerate(first[:2])]
-    assert bayes().pick([*trials, *running], pool, 2) == first[2:]
+    assert bayes().select([*trials, *running], pool, 2) == first[2:]
 
 
 def test_a_default_fit_and_its_proposals_do_not_wait_for_torch() -> None:

@@ -178,7 +178,7 @@ def test_of_a_pool_without_corners_what_is_nearest_to_each_is_picked_first() -> 
     weights = ([8, 1, 1], [7, 2, 1], [4, 3, 3], [1, 8, 1], [1, 2, 7], [3, 3, 4])
     mixtures = [Mixture.of(dict(zip(NAMES, w, strict=True))) for w in weights]
     pool = [TrialSpec(mixture, FIDELITY, 0) for mixture in mixtures]
-    picked = proposer().pick([], pool, 3)
+    picked = proposer().select([], pool, 3)
     assert picked == [pool[0], pool[3], pool[4]]
     # what was run is nearer to a than all that is left: b and c come next
-    assert proposer().pick([ran(0, pool[0])], pool, 2) == [pool[3], pool[4]]
+    assert proposer().select([ran(0, pool[0])], pool, 2) == [pool[3], pool[4]]

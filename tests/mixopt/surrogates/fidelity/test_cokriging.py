@@ -1,4 +1,4 @@
-"""Co-kriging: what cheap runs say of dear ones, and what is said beyond all of them."""
+"""Co-kriging: low-fidelity runs predict high-fidelity ones, and what lies beyond all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates.base import Surrogate, as_it_stood
-from mixopt.surrogates.diagnostics import spearman
 from mixopt.surrogates.fidelity._link import FARTHEST, HYPER, METRIC, fit_link
 from mixopt.surrogates.fidelity.cokriging import Cokriging
 from mixopt.surrogates.fidelity.multitask_gp import MultitaskGP
 from mixopt.surrogates.fidelity.nested_laws import NestedLaws
 from mixopt.surrogates.gp.effective_data import EffectiveData
+from mixopt.surrogates.scoring import spearman
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 
 SLOPES = np.array([0.9, 0.6, 0.3])  # how much of each metric's differences remains at ten times
@@ -36,20 +36,20 @@ def larger(weights: np.ndarray, times: int = 1) -> np.ndarray:
     return values
 
 
-def two_sizes(cheap: int = 40, dear: int = 6, noise: float = 0.005) -> TrialTable:
+def two_sizes(low: int = 40, high: int = 6, noise: float = 0.005) -> TrialTable:
     """`example_table` at 1M and the same world at 10M."""
-    small = example_table(cheap, noise=noise)
+    small = example_table(low, noise=noise)
     rng = np.random.default_rng(5)
-    weights = rng.dirichlet(np.full(4, 0.7), dear)
-    values = larger(weights) + noise * rng.normal(size=(dear, 3))
+    weights = rng.dirichlet(np.full(4, 0.7), high)
+    values = larger(weights) + noise * rng.normal(size=(high, 3))
     return TrialTable(
         small.domains,
         small.metrics,
         np.concatenate([small.weights, weights]),
         np.concatenate([small.values, values]),
-        np.repeat([1e6, 1e7], [cheap, dear]),
-        np.full(cheap + dear, 1e7),
-        np.zeros(cheap + dear, dtype=int),
+        np.repeat([1e6, 1e7], [low, high]),
+        np.full(low + high, 1e7),
+        np.zeros(low + high, dtype=int),
     )
 
 
@@ -68,21 +68,19 @@ def test_a_few_dear_runs_and_many_cheap_ones_beat_the_dear_ones_alone() -> None:
 
 
 def test_it_finds_how_much_of_each_metric_remains() -> None:
-    table, test = two_sizes(dear=10), held_out()
+    table, test = two_sizes(high=10), held_out()
     objective = OBJECTIVE.of_table
     truth = dataclasses.replace(table.select(np.zeros(200, int)), weights=test, values=larger(test))
     chain, _ = Cokriging().fit(table).predict(test).compose(OBJECTIVE)
-    cheap, _ = (
-        EffectiveData(fidelity=table.fidelities[0]).fit(table).predict(test).compose(OBJECTIVE)
-    )
-    assert spearman(chain, objective(truth)) > spearman(cheap, objective(truth))
+    low, _ = EffectiveData(fidelity=table.fidelities[0]).fit(table).predict(test).compose(OBJECTIVE)
+    assert spearman(chain, objective(truth)) > spearman(low, objective(truth))
 
 
-def test_errors_that_dear_runs_have_in_common_widen_the_objective() -> None:
+def test_errors_that_high_fidelity_runs_have_in_common_widen_the_objective() -> None:
     test, inside = held_out(), []
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        table = two_sizes(dear=8)
+        table = two_sizes(high=8)
         values = table.values.copy()
         values[40:] += 0.05 * rng.normal(size=(8, 1))
         runs = larger(test) + 0.05 * rng.normal(size=(200, 1))
@@ -96,7 +94,7 @@ def test_errors_that_dear_runs_have_in_common_widen_the_objective() -> None:
 
 
 def test_beyond_the_largest_size_slopes_and_levels_go_on_and_deviations_grow() -> None:
-    table, test = two_sizes(dear=10), held_out()
+    table, test = two_sizes(high=10), held_out()
     fitted = Cokriging().fit(table)
     at, beyond = (fitted.predict(test, Fidelity("", 10**k, 10**7)) for k in (7, 8))
     ratio = beyond.mean.std(axis=0) / at.mean.std(axis=0)
@@ -114,7 +112,7 @@ def test_between_two_sizes_it_interpolates() -> None:
     np.testing.assert_allclose(mid, (low + high) / 2, rtol=1e-6)
 
 
-def test_below_the_cheapest_size_it_is_silent() -> None:
+def test_below_the_lowest_fidelity_it_refuses() -> None:
     with pytest.raises(SurrogateError, match="nothing is known of 1000 parameters"):
         Cokriging().fit(two_sizes()).predict(held_out(2), Fidelity("", 1000, 10**7))
 
@@ -210,7 +208,7 @@ def gone_past(table: TrialTable, beyond: int, exact: bool) -> TrialTable:
 def test_runs_that_trained_past_the_target_count_as_they_stood_there(
     kind: type[Surrogate], exact: bool
 ) -> None:
-    table, test = two_sizes(dear=8), held_out(10)
+    table, test = two_sizes(high=8), held_out(10)
     target = Fidelity("", 10**7, 10**7)
     curves = gone_past(table, 5, exact)
     assert len(curves.final.fidelities) == 3  # ends at other tokens, which are no fidelity asked

@@ -1,4 +1,4 @@
-"""Gaussian processes of several fidelities learn about the target from cheaper runs."""
+"""Gaussian processes of several fidelities learn about the target from low-fidelity runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmarks.tables import DATA, regmix, stacked
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
-from mixopt.surrogates.diagnostics import spearman
 from mixopt.surrogates.fidelity._fidelity_gp import FidelityGaussianProcess
 from mixopt.surrogates.fidelity.multi_fidelity_gp import MultiFidelityGP
 from mixopt.surrogates.fidelity.multitask_gp import MultitaskGP
 from mixopt.surrogates.gp.gp import GaussianProcess
+from mixopt.surrogates.scoring import spearman
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 
-CHEAP, TARGET = Fidelity("cheap", 10**6, 10**7), Fidelity("target", 10**7, 10**7)
+LOW, TARGET = Fidelity("low", 10**6, 10**7), Fidelity("target", 10**7, 10**7)
 BOTH = pytest.mark.parametrize("kind", [MultitaskGP, MultiFidelityGP])
 
 
@@ -31,18 +31,18 @@ class TestMultiFidelityGP(SurrogateConformance):
     surrogate = MultiFidelityGP
 
 
-def two_fidelities(cheap: int = 32, target: int = 6) -> TrialTable:
-    """Cheap runs, and some of the target: 0.8 times the cheap value, less 0.5."""
-    small, large = example_table(cheap), example_table(target, seed=4)
+def two_fidelities(low: int = 32, target: int = 6) -> TrialTable:
+    """Low-fidelity runs, and some of the target: 0.8 times the low value, less 0.5."""
+    small, large = example_table(low), example_table(target, seed=4)
     return dataclasses.replace(
         small,
         weights=np.concatenate([small.weights, large.weights]),
         values=np.concatenate([small.values, 0.8 * large.values - 0.5]),
-        doubt=np.concatenate([small.doubt, large.doubt]),
+        noise_std=np.concatenate([small.noise_std, large.noise_std]),
         params=np.concatenate([small.params, large.params * 10]),
         tokens=np.concatenate([small.tokens, large.tokens]),
         seeds=np.concatenate([small.seeds, large.seeds]),
-        runs=np.arange(cheap + target),
+        runs=np.arange(low + target),
     )
 
 
@@ -53,13 +53,13 @@ def test_64_cheap_runs_beside_8_of_the_target_halve_the_error(
     if not DATA.exists():
         pytest.skip(f"no published run tables at {DATA}; set MIXOPT_DATA")
     # four of the thirteen losses, for time: metrics are modelled side by side
-    cheap, large = (
+    low, large = (
         t.with_metrics(t.metrics[::4]) for t in (regmix("train", "1m"), regmix("test", "60m"))
     )
     rng = np.random.default_rng(0)
     few = rng.permutation(len(large))[:8]
     rest = np.setdiff1d(np.arange(len(large)), few)
-    table = stacked(cheap.select(rng.permutation(len(cheap))[:64]), large.select(few))
+    table = stacked(low.select(rng.permutation(len(low))[:64]), large.select(few))
     said = kind(fidelity=large.fidelities[0]).fit(table).predict(large.weights[rest])
     alone = GaussianProcess().fit(large.select(few)).predict(large.weights[rest])
     truth = large.values[rest]
@@ -76,7 +76,7 @@ def test_64_cheap_runs_beside_8_of_the_target_halve_the_error(
 def test_every_fidelity_has_its_own_level_and_scale(kind: type[FidelityGaussianProcess]) -> None:
     fitted = kind(fidelity=TARGET).fit(two_fidelities())
     test = np.random.default_rng(2).dirichlet(np.full(4, 0.7), 40)
-    at_target, at_cheap = fitted.predict(test), fitted.predict(test, CHEAP)
+    at_target, at_cheap = fitted.predict(test), fitted.predict(test, LOW)
     truth = example_values(test)
     assert np.abs(at_cheap.mean - truth).mean() < 0.03
     assert np.abs(at_target.mean - (0.8 * truth - 0.5)).mean() < 0.06
@@ -102,13 +102,13 @@ def test_the_joint_posterior_agrees_with_predictions_at_every_fidelity(
     fitted = kind(fidelity=TARGET).fit(two_fidelities())
     test = np.random.default_rng(2).dirichlet(np.ones(4), 3)
     objective = Objective({"a": 1.0, "c": 1.0})
-    mean, cover = fitted.joint(np.concatenate([test, test]), objective, [TARGET] * 3 + [CHEAP] * 3)
-    for rows, fidelity in ((slice(0, 3), TARGET), (slice(3, 6), CHEAP)):
+    mean, cover = fitted.joint(np.concatenate([test, test]), objective, [TARGET] * 3 + [LOW] * 3)
+    for rows, fidelity in ((slice(0, 3), TARGET), (slice(3, 6), LOW)):
         alone, own = fitted.predict(test, fidelity).compose(objective)
-        np.testing.assert_allclose(mean[rows], alone, rtol=5e-3)  # outliers stay drawn in
+        np.testing.assert_allclose(mean[rows], alone, rtol=5e-3)  # outliers stay winsorized
         np.testing.assert_allclose(np.sqrt(np.diag(cover)[rows]), own, rtol=0.1)
     assert np.linalg.eigvalsh(cover).min() > -1e-9
-    # a cheap run of a mixture tells of the same mixture at the target
+    # a low-fidelity run of a mixture tells of the same mixture at the target
     assert cover[0, 3] > 0.1 * np.sqrt(cover[0, 0] * cover[3, 3])
 
 
@@ -125,7 +125,7 @@ def test_the_multi_fidelity_process_speaks_between_what_was_measured() -> None:
     fitted = MultiFidelityGP(fidelity=TARGET).fit(two_fidelities())
     test = example_table(4).weights
     between = fitted.predict(test, Fidelity("", 3_000_000, 10**7)).mean.mean()
-    ends = sorted(fitted.predict(test, f).mean.mean() for f in (CHEAP, TARGET))
+    ends = sorted(fitted.predict(test, f).mean.mean() for f in (LOW, TARGET))
     assert ends[0] < between < ends[1]
 
 

@@ -182,7 +182,7 @@ def test_a_joint_posterior_is_the_bases_at_the_target() -> None:
     objective = Objective({"a": 1.0, "b": 1.0})
     mean, cover = fitted.joint(table.weights[:5], objective)
     composed, _ = fitted.predict(table.weights[:5]).compose(objective)
-    np.testing.assert_allclose(mean, composed, rtol=5e-3)  # outliers stay drawn in (`squash`)
+    np.testing.assert_allclose(mean, composed, rtol=5e-3)  # outliers stay winsorized (`winsorize`)
     assert cover.shape == (5, 5)
     assert fitted.modelled == table.metrics
     with pytest.raises(SurrogateError, match="covariance between fidelities"):

@@ -43,8 +43,10 @@ def test_errors_without_a_mixture_are_those_of_fits_without_it(n: int, f: int) -
             y, level = values[rest, j], values[rest, j].mean()
             gram = (x - centre).T @ (x - centre) + fit.penalty[j] * np.eye(f)
             slope = np.linalg.solve(gram, (x - centre).T @ (y - level))
-            foretold = level + (features[~rest] - centre) @ slope
-            np.testing.assert_allclose(fit.errors[~rest, j], values[~rest, j] - foretold, rtol=1e-6)
+            predicted = level + (features[~rest] - centre) @ slope
+            np.testing.assert_allclose(
+                fit.errors[~rest, j], values[~rest, j] - predicted, rtol=1e-6
+            )
 
 
 def test_the_penalty_is_the_one_with_the_least_held_out_error() -> None:

@@ -13,9 +13,9 @@ from benchmarks.tables import DATA, mixing_laws
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity
-from mixopt.surrogates.diagnostics import out_of_fold
 from mixopt.surrogates.regression.bimix import BiMix, own_domain
 from mixopt.surrogates.regression.mixing_law import MixingLaw, law
+from mixopt.surrogates.scoring import out_of_fold
 from mixopt.testing.surrogates import SurrogateConformance, example_table
 
 
@@ -152,7 +152,7 @@ def test_bimix_keeps_a_law_for_every_size_and_refuses_others() -> None:
         small,
         weights=np.concatenate([small.weights, large.weights]),
         values=np.concatenate([small.values, large.values / 2]),
-        doubt=np.zeros((40, 3)),
+        noise_std=np.zeros((40, 3)),
         params=np.repeat([1e6, 1e7], 20),
         tokens=np.full(40, 1e7),
         seeds=np.zeros(40, dtype=int),

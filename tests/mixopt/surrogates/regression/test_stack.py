@@ -1,4 +1,4 @@
-"""A stack leans on the members that foretell held-out trials."""
+"""A stack leans on the members that predict held-out trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outliers are drawn in for the model and let out again for the reader."""
+"""Outliers are winsorized for the model and inverted for the reader."""
 
 import numpy as np
 from hypothesis import given
@@ -7,37 +7,37 @@ from hypothesis.extra.numpy import arrays
 
 from mixopt.core.trials import TrialTable
 from mixopt.surrogates import make
-from mixopt.surrogates.squash import REACH, Squash
+from mixopt.surrogates.winsorize import REACH, Winsorizer
 
 
 @given(arrays(float, (20, 2), elements=st.floats(-50, 50)))
 def test_order_is_kept_and_what_is_near_the_median_is_not_touched(values: np.ndarray) -> None:
-    squash = Squash.of(values)
-    drawn = squash.draw_in(values)
+    winsorizer = Winsorizer.of(values)
+    drawn = winsorizer.apply(values)
     for column in range(2):
         order = np.argsort(values[:, column], kind="stable")
         assert (np.diff(drawn[order, column]) >= -1e-9).all()
-    near = np.abs(values - squash.centre) / squash.scale <= REACH
+    near = np.abs(values - winsorizer.centre) / winsorizer.scale <= REACH
     np.testing.assert_allclose(drawn[near], values[near])
 
 
-def test_where_most_values_are_equal_but_for_rounding_nothing_is_drawn_in() -> None:
+def test_where_most_values_are_equal_but_for_rounding_nothing_is_winsorized() -> None:
     values = np.full((20, 1), 2.2e-308)
     values[::2] = 0.0
     values[3] = 50.0
-    assert np.array_equal(Squash.of(values).draw_in(values), values)
+    assert np.array_equal(Winsorizer.of(values).apply(values), values)
 
 
-def test_what_was_drawn_in_is_let_out_as_it_was() -> None:
+def test_winsorized_values_are_inverted_to_what_they_were() -> None:
     values = np.random.default_rng(0).normal(size=(30, 2))
     values[0] = 40.0
     values[1] = -25.0
-    squash = Squash.of(values)
-    drawn = squash.draw_in(values)
+    winsorizer = Winsorizer.of(values)
+    drawn = winsorizer.apply(values)
     assert np.abs(drawn).max() < 12
-    mean, std = squash.let_out(drawn, np.ones_like(drawn))
+    mean, std = winsorizer.invert(drawn, np.ones_like(drawn))
     np.testing.assert_allclose(mean, values, rtol=1e-9)
-    assert (std[:2] > 10).all()  # where the scale is stretched, so is the doubt
+    assert (std[:2] > 10).all()  # where the scale is stretched, so is the deviation
 
 
 def test_one_hopeless_trial_does_not_blur_the_others() -> None:

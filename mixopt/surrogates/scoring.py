@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
@@ -26,8 +27,7 @@ CHAINED = ("cokriging", "nested-laws")
 # Trees see thresholds that smooth surrogates miss, but need runs: 128 equal what the law
 # makes of 24 (RegMix). On a public swarm of 512 with thresholds they ranked .96, the law .88.
 TREES, RUNS_FOR_TREES = "lightgbm", 128
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
-Split = tuple[np.ndarray, np.ndarray]  # masks (n,): learned from, foretold
+Split = tuple[np.ndarray, np.ndarray]  # masks (n,): learned from, predicted
 OBJECTIVE = "objective"  # the name of the composed objective among the scores
 
 
@@ -77,14 +77,14 @@ class OutOfFold:
     def select(self, rows: np.ndarray) -> OutOfFold:
         """The trials at `rows` (indices or a mask) alone, scored anew."""
         observed, mean, std = self.observed[rows], self.mean[rows], self.std[rows]
-        told, foretold = self.objective_observed[rows], self.objective_mean[rows]
+        told, predicted = self.objective_observed[rows], self.objective_mean[rows]
         spread = self.objective_std[rows]
         scores = {
             metric: score(observed[:, j], mean[:, j], std[:, j])
             for j, metric in enumerate(self.metrics)
         }
-        scores[OBJECTIVE] = score(told, foretold, spread)
-        return OutOfFold(self.metrics, observed, mean, std, told, foretold, spread, scores)
+        scores[OBJECTIVE] = score(told, predicted, spread)
+        return OutOfFold(self.metrics, observed, mean, std, told, predicted, spread, scores)
 
 
 def out_of_fold(
@@ -104,9 +104,9 @@ def out_of_fold(
         objective: scored beside the metrics.
         surrogate: makes a fresh, unfitted surrogate.
         folds: at most; fewer where there are fewer mixtures. 5 if None, and fewer where many are
-            foretold: half of them foretell the other half well.
+            predicted: half of them predict the other half well.
         seed: of the split.
-        at: only trials at this fidelity are foretold, and are what the result is about; the others
+        at: only trials at this fidelity are predicted, and are what the result is about; the others
             are learned from. Every trial if None: give a table of one fidelity.
 
     Raises:
@@ -114,10 +114,10 @@ def out_of_fold(
     """
     asked = np.ones(len(table), dtype=bool) if at is None else table.at(at)
     splits = [(~out, out & asked) for out in _folds(table, asked, folds, seed)]
-    return _foretold(table, objective, splits, at, surrogate)
+    return _predicted(table, objective, splits, at, surrogate)
 
 
-def _foretold(
+def _predicted(
     table: TrialTable,
     objective: Objective,
     splits: Sequence[Split],
@@ -149,7 +149,7 @@ def _folds(table: TrialTable, asked: np.ndarray, folds: int | None, seed: int) -
             f"{len(kinds)} different mixtures are too few to hold some out",
             hint="Run at least 4 trials on different mixtures",
         )
-    if folds is None:  # by what is foretold: 26 mixtures are few, however long their curves
+    if folds is None:  # by what is predicted: 26 mixtures are few, however long their curves
         folds = 5 if len(kinds) <= 128 else 3 if len(kinds) <= 256 else 2
     fold = np.random.default_rng(seed).permutation(len(kinds)) % min(folds, len(kinds))
     return [np.isin(group.ravel(), kinds[fold == k]) for k in range(int(fold.max()) + 1)]
@@ -157,7 +157,7 @@ def _folds(table: TrialTable, asked: np.ndarray, folds: int | None, seed: int) -
 
 @dataclass(frozen=True)
 class Choice:
-    """Which surrogate foretold held-out trials best.
+    """Which surrogate predicted held-out trials best.
 
     Attributes:
         name: registry name of the chosen one.
@@ -181,11 +181,11 @@ def choose(
     names: Sequence[str] | None = None,
     **settings: Any,
 ) -> Choice:
-    """The surrogate among `names` that foretells held-out trials best.
+    """The surrogate among `names` that predicts held-out trials best.
 
     Of one fidelity by Spearman correlation of the objective: ranking is what a search needs, and
     one hopeless mixture does not decide it, as it does a mean error. Of several by the share of the
-    objective's variance that is explained, for levels are foretold there too; curves are learned
+    objective's variance that is explained, for levels are predicted there too; curves are learned
     from there as a fit to `table` would. The first of them where trials are too few to hold some
     out.
 
@@ -214,7 +214,7 @@ def choose(
     for name in names if splits else ():
         fresh = partial(make, name, seed=seed, objective=objective, **told)
         try:
-            found[name] = _foretold(trials, objective, splits, at, fresh)
+            found[name] = _predicted(trials, objective, splits, at, fresh)
         except SurrogateError:
             if not several:  # too few trials for any
                 return Choice(names[0], {})
@@ -268,7 +268,7 @@ def _knows_fidelities(name: str) -> bool:
     return make(name).multi_fidelity
 
 
-MOST = 128  # mixtures that surrogates are compared on; the rest of a large table is foretold
+MOST = 128  # mixtures that surrogates are compared on; the rest of a large table is predicted
 ENOUGH = 8  # mixtures at the target fidelity from which on some of them are held out
 FEW = 32  # mixtures up to which two fifths more fits for five folds instead of three cost nothing
 
@@ -276,10 +276,10 @@ FEW = 32  # mixtures up to which two fifths more fits for five folds instead of 
 def _splits(
     trials: TrialTable, target: Fidelity | None, seed: int, several: bool
 ) -> tuple[list[Split], Fidelity | None, bool]:
-    """What is learned from and foretold, at which fidelity, and whether that is all there is.
+    """What is learned from and predicted, at which fidelity, and whether that is all there is.
 
     No splits where trials are too few. All there is: every trial at the fidelity asked for is
-    foretold once, from all trials of other mixtures.
+    predicted once, from all trials of other mixtures.
     """
     everything = np.ones(len(trials), dtype=bool)
     rng = np.random.default_rng(seed)
@@ -301,7 +301,7 @@ def _splits(
             outs = _folds(trials, there, 5 if kinds <= FEW else 3, seed)
             some = _some(trials, there, rng)
             return [(some & ~out, out & there) for out in outs], at, bool(some.all())
-    # The target was hardly measured: foretell the dearest fidelity below it from those below
+    # The target was hardly measured: predict the highest fidelity below it from those below
     # that, with as many of its trials as the target has; with two, where nothing else says how far
     # one goes from the other.
     known = trials.final.fidelities
@@ -338,7 +338,7 @@ def _some(trials: TrialTable, always: np.ndarray, rng: np.random.Generator) -> n
 
 
 def score(observed: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Score:
-    """How well `mean` (n,) and `std` (n,) foretold `observed` (n,); NaN pairs are left out."""
+    """How well `mean` (n,) and `std` (n,) predicted `observed` (n,); NaN pairs are left out."""
     known = np.isfinite(observed) & np.isfinite(mean)
     y, m, s = observed[known], mean[known], std[known]
     if not len(y):

@@ -1,4 +1,4 @@
-"""Power laws recover what made the data, and foretell what was held out."""
+"""Power laws recover what made the data, and predict what was held out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import nnls
 
 from mixopt.core.errors import SurrogateError
-from mixopt.surrogates.fidelity.laws import SIZES, STEPS, extrapolate, fit_laws, recent
+from mixopt.surrogates.fidelity.power_laws import SIZES, STEPS, extrapolate, fit_laws, recent
 
 
 def generated(
@@ -74,17 +74,17 @@ def test_a_curve_of_one_point_follows_the_others() -> None:
     assert own[0, 0] > 3 * own[1:, 0].max()
 
 
-@pytest.mark.parametrize(("cheap", "dear"), [(30, 4), (200, 20)])
-def test_two_places_without_a_curve_in_common_still_tell_the_fall(cheap: int, dear: int) -> None:
+@pytest.mark.parametrize(("low", "high"), [(30, 4), (200, 20)])
+def test_two_places_without_a_curve_in_common_still_tell_the_fall(low: int, high: int) -> None:
     rng = np.random.default_rng(0)
-    levels = 0.25 * rng.normal(size=cheap + dear)
-    x = np.repeat([1e6, 1e9], [cheap, dear])
+    levels = 0.25 * rng.normal(size=low + high)
+    x = np.repeat([1e6, 1e9], [low, high])
     values = (levels + np.where(x > 1e6, 1.0, 2.0))[:, None]
-    mean, _, bent, shifted = fit_laws(x, values, np.arange(cheap + dear), SIZES).predict(1e9)
-    error = (mean[:cheap, 0] - levels[:cheap] - 1.0).mean()
+    mean, _, bent, shifted = fit_laws(x, values, np.arange(low + high), SIZES).predict(1e9)
+    error = (mean[:low, 0] - levels[:low] - 1.0).mean()
     # drawn to the mean of its curves, 80 steps of EM left .41 and .11 of the fall of 1
     assert abs(error) < 0.05
-    assert 0.1 < abs(shifted[:cheap].mean()) / (0.25 / np.sqrt(dear)) < 3
+    assert 0.1 < abs(shifted[:low].mean()) / (0.25 / np.sqrt(high)) < 3
     assert (shifted > bent).all()
 
 

@@ -13,7 +13,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.auto import Auto
-from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold, choose, out_of_fold
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold, choose, out_of_fold
 from mixopt.testing.surrogates import example_table, two_fidelities
 
 OBJECTIVES = Objective({"a": 1.0, "c": 1.0})

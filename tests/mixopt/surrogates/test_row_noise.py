@@ -13,7 +13,7 @@ from mixopt.core.trials import State, Trial, TrialTable
 from mixopt.search.proposers import make as make_proposer
 from mixopt.surrogates import KNOWN, make, noise
 from mixopt.surrogates.base import learn
-from mixopt.surrogates.diagnostics import out_of_fold
+from mixopt.surrogates.scoring import out_of_fold
 from mixopt.testing.proposers import (
     FIDELITY,
     OBJECTIVE,
@@ -26,16 +26,16 @@ from mixopt.testing.proposers import (
 HEEDING = ["gp", "effective-data"]
 
 
-def pruned(expected: float, doubt: float, number: int = 12, place: int = 0) -> Trial:
+def pruned(expected: float, noise_std: float, number: int = 12, place: int = 0) -> Trial:
     """A trial that was stopped, with the same expectation of all metrics."""
     trial = example_trial(number, example_pool(number + 1)[place], State.PRUNED)
     assert trial.result is not None
-    said = dict.fromkeys(trial.result.metrics, (expected, doubt))
+    said = dict.fromkeys(trial.result.metrics, (expected, noise_std))
     return dataclasses.replace(trial, result=dataclasses.replace(trial.result, expected=said))
 
 
 def table(*more: Trial) -> TrialTable:
-    return TrialTable.of([*example_trials(), *more], OBJECTIVE.metrics, foretold=True)
+    return TrialTable.of([*example_trials(), *more], OBJECTIVE.metrics, predicted=True)
 
 
 def predicted(name: str, known: TrialTable, at: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -47,10 +47,10 @@ def test_a_table_holds_complete_trials_alone_unless_it_is_asked_for_more() -> No
     trials = [*example_trials(), pruned(5.0, 0.1), example_trial(13, example_pool(1)[0])]
     plain = TrialTable.of(trials, OBJECTIVE.metrics)
     assert len(plain) == 13
-    assert (plain.doubt == 0).all()
-    more = TrialTable.of(trials, OBJECTIVE.metrics, foretold=True)
+    assert (plain.noise_std == 0).all()
+    more = TrialTable.of(trials, OBJECTIVE.metrics, predicted=True)
     assert len(more) == 14
-    assert np.flatnonzero((more.doubt > 0).all(axis=1)).tolist() == [12]
+    assert np.flatnonzero((more.noise_std > 0).all(axis=1)).tolist() == [12]
     assert (more.values[12] == 5.0).all()
     np.testing.assert_array_equal(more.measured.values, plain.values)
 
@@ -74,7 +74,7 @@ def test_a_doubt_is_not_narrowed_below_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(KNOWN) - set(HEEDING) - {"mlp", "stack"}))
 def test_others_do_not_see_it(name: str) -> None:
-    assert not make(name).heeds_doubt
+    assert not make(name).supports_row_noise
     weights = np.array([spec.mixture.weights for spec in example_pool(4)])
     known, more = table(), table(pruned(50.0, 0.1))
     one, other = (learn(make(name, seed=0), each).predict(weights) for each in (known, more))
@@ -87,9 +87,9 @@ def test_it_is_no_measurement_for_noise_and_held_out_scores() -> None:
     trials = [*example_trials(), same, twin]
     measured = TrialTable.of(trials, OBJECTIVE.metrics)
     assert len(measured) == 13
-    foretold = TrialTable.of(trials, OBJECTIVE.metrics, foretold=True)
-    assert noise.measure(foretold.measured) == noise.measure(measured)
-    scored = out_of_fold(foretold.measured, OBJECTIVE, partial(make, "gp", seed=0))
+    predicted = TrialTable.of(trials, OBJECTIVE.metrics, predicted=True)
+    assert noise.measure(predicted.measured) == noise.measure(measured)
+    scored = out_of_fold(predicted.measured, OBJECTIVE, partial(make, "gp", seed=0))
     assert len(scored.objective_observed) == 13
 
 
@@ -127,7 +127,7 @@ def table_with_noise() -> TrialTable:
     weights, ones = rng.dirichlet(np.ones(3), 4), np.ones(4)
     values, noise = rng.random((4, 3)), rng.random((4, 3))
     return TrialTable(
-        ("a", "b", "c"), ("x", "y", "z"), weights, values, ones, ones, np.arange(4), doubt=noise
+        ("a", "b", "c"), ("x", "y", "z"), weights, values, ones, ones, np.arange(4), noise_std=noise
     )
 
 
@@ -136,12 +136,12 @@ def test_metrics_are_chosen_with_the_noise_of_their_values() -> None:
     chosen = table.with_metrics(["z", "x"])
     assert chosen.metrics == ("z", "x")
     assert np.array_equal(chosen.values, table.values[:, [2, 0]])
-    assert np.array_equal(chosen.doubt, table.doubt[:, [2, 0]])
+    assert np.array_equal(chosen.noise_std, table.noise_std[:, [2, 0]])
 
 
 def test_values_that_no_longer_fit_their_noise_are_refused() -> None:
     table = table_with_noise()
-    with pytest.raises(SurrogateError, match="doubt has shape"):
+    with pytest.raises(SurrogateError, match="noise_std has shape"):
         dataclasses.replace(table, metrics=("x",), values=table.values[:, :1])
     with pytest.raises(SurrogateError, match="4 trials' 3 metrics"):
         dataclasses.replace(table, values=table.values[:, :2])

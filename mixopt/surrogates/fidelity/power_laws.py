@@ -10,7 +10,7 @@ extrapolated with twice its own noise; so here curves of one metric are exchange
 
 where φ_b is x^(-b), centred and scaled over the points. Σ and the noise come from the data (EM), μ
 is for given Σ and noise the generalised least-squares one (ECME, Liu and Rubin 1994), and its
-uncertainty is part of what is foretold (Henderson 1975). For a given b everything else is linear
+uncertainty is part of what is predicted (Henderson 1975). For a given b everything else is linear
 (variable projection, Golub and Pereyra 1973), so that b is a search over a grid, and its posterior
 on the grid says how sure the extrapolation is. Curves with one point are carried along the others'
 law; curves with many keep their own.
@@ -30,10 +30,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.core.errors import SurrogateError
+from mixopt.core.intervals import NORMAL_90
 from mixopt.surrogates.base import error_correlation
 from mixopt.surrogates.per_metric import correlation_of_few, student_factor
 
-NORMAL_90 = 1.6449  # |z| that 90 % of a standard normal stay below
 EXPONENTS = np.geomspace(0.05, 2.0, 40)  # b; neighbours differ by a tenth
 METRICS_APART = 0.2  # standard deviation of log b among the metrics; .4 and .8 were 5 and 8 % worse
 # Of a curve, the points before this share of the last are left out: they fall more steeply than the
@@ -46,7 +46,7 @@ ITERATIONS = 80  # of EM; 40 and 160 moved no extrapolation of the published cur
 # Deviation of d over the fall: the least with which 90 % intervals at places without a run hold .85
 # or more in every split of every published table. Told by all tables but 2Mix, 3Mix, 5Mix,
 # RedPajama it is .15, .15, .12, .15, and the one left out has 1.00, .97, .96, .98 inside (.72 or
-# more in a split). Without d, .20 to 1.00 (`benchmarks/extrapolation.py --calibrate`).
+# more in a split). Without d, .20 to 1.00 (`benchmarks/extrapolation.py --calibration_factor`).
 DRIFT = 0.15
 
 
@@ -93,7 +93,7 @@ class LawFit:
         width: (g,) its standard deviation.
         chance: (q, g) posterior probability of each of `EXPONENTS`.
         theta: (q, g, c, 3) expected level, slope and step d at `at`.
-        doubt: (q, g, c, 3, 3) their covariance, μ and d being known.
+        covariance: (q, g, c, 3, 3) their covariance, μ and d being known.
         common: (q, g, c, 3, 3) what is added to it because these are not: curves share it.
         noise: (q,) standard deviation of a point around its law.
         known: (q, c) whether the curve has a point of the metric.
@@ -106,7 +106,7 @@ class LawFit:
     width: np.ndarray
     chance: np.ndarray
     theta: np.ndarray
-    doubt: np.ndarray
+    covariance: np.ndarray
     common: np.ndarray
     noise: np.ndarray
     known: np.ndarray
@@ -138,7 +138,11 @@ class LawFit:
         told = basis if self.reached else basis * [1.0, 1.0, 0.0]
         variances, common, untold = (
             np.einsum("qgckl,gk,gl->qgc", cover, at, at)
-            for cover, at in ((self.doubt, basis), (self.common, told), (self.common, basis - told))
+            for cover, at in (
+                (self.covariance, basis),
+                (self.common, told),
+                (self.common, basis - told),
+            )
         )
         mean = np.einsum("qg,qgc->qc", self.chance, means)
         own = np.einsum("qg,qgc->qc", self.chance, variances)
@@ -203,7 +207,7 @@ def fit_laws(
     fit = _expect(
         y_QP, known_QP.astype(float), basis_GP, starts, kind.huber / scale, fixed, there, reach
     )
-    theta, doubt, common, sigma2, evidence = fit
+    theta, covariance, common, sigma2, evidence = fit
     chance = _posterior(evidence / kind.alike, kind)
     theta = theta * scale[:, None, None, None]
     theta[..., 0] += centre[:, None, None]
@@ -215,7 +219,7 @@ def fit_laws(
         width=width,
         chance=chance,
         theta=theta,
-        doubt=doubt * (scale**2)[:, None, None, None, None],
+        covariance=covariance * (scale**2)[:, None, None, None, None],
         common=common * (scale**2)[:, None, None, None, None],
         noise=scale * np.sqrt((chance * sigma2).sum(axis=1)),
         known=np.add.reduceat(known_QP, starts, axis=1) > 0,
@@ -263,9 +267,9 @@ def _expect(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """EM over all metrics and exponents.
 
-    Returns theta (q,g,c,3), doubt and common (q,g,c,3,3), variance and evidence (q,g). Points are
-    sorted by curve, `starts` (c,) being the first of each; `there` (p,) are those that d raises,
-    whose deviation is `reach` (g,) times the slope.
+    Returns theta (q,g,c,3), covariance and common (q,g,c,3,3), variance and evidence (q,g). Points
+    are sorted by curve, `starts` (c,) being the first of each; `there` (p,) are those that d
+    raises, whose deviation is `reach` (g,) times the slope.
     """
     q, g = len(y_QP), len(basis_GP)
     lengths = np.diff(np.r_[starts, y_QP.shape[1]])
@@ -346,8 +350,8 @@ def _expect(
     follow[..., :2, 2] = -follow_d
     follow[..., 2, 2] = 1.0
     common = follow @ np.linalg.inv(information)[:, :, None] @ follow.swapaxes(-1, -2)
-    doubt = np.zeros_like(common)
-    doubt[..., :2, :2] = shrunk
+    covariance = np.zeros_like(common)
+    covariance[..., :2, :2] = shrunk
     # log density of the points with levels and slopes integrated out (matrix determinant lemma)
     apart = y_QP[:, None] - centre[..., 0, None] - centre[..., 1, None] * basis_GP - off * there
     r0, r1 = per_curve(weight * apart) / per, per_curve(weight * apart * basis_GP) / per
@@ -359,7 +363,7 @@ def _expect(
     # and with d integrated out
     step = centre[..., 2] ** 2 / drift2 + np.log(drift2 * information[..., 2, 2])
     evidence = evidence - 0.5 * step
-    return theta, doubt, common, sigma2, evidence
+    return theta, covariance, common, sigma2, evidence
 
 
 def _posterior(evidence: np.ndarray, kind: Kind) -> np.ndarray:
@@ -385,7 +389,7 @@ def _logsumexp(values: np.ndarray, axis: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """What c curves come to at one place, and how well that was foretold where it is known.
+    """What c curves come to at one place, and how well that was predicted where it is known.
 
     Attributes:
         mean: (c, q); NaN where a curve has no point of a metric.
@@ -418,9 +422,9 @@ def extrapolate(
 ) -> Extrapolation:
     """`fit_laws`, `LawFit.predict` and a test of both on the last points that are known.
 
-    Beyond all points: the ends of all curves are held out and foretold from as far before them as
+    Beyond all points: the ends of all curves are held out and predicted from as far before them as
     `at` is beyond, but from three places at least. Where some curves are known at `at`: every
-    second of them is held out, from where the others end. Deviations are widened, never narrowed,
+    second of them is held out, from where the others end. Deviations are scaled up, never down,
     until nine tenths of these errors lie within 1.645 of them, and by Student's factor: variances
     are told by as many curves as reach the farthest place, and by their priors.
 
@@ -438,17 +442,17 @@ def extrapolate(
     law = fit_laws(x, values, curves, kind, noise, at)
     mean, own, bent, shifted = law.predict(at)
     errors, z = _backtest(x, values, curves, at, kind, noise)
-    widen = max(1.0, float(np.quantile(z, 0.9)) / NORMAL_90) if len(z) else 1.0
+    calibration = max(1.0, float(np.quantile(z, 0.9)) / NORMAL_90) if len(z) else 1.0
     farthest = x == (at if (x == at).any() else x.max())
-    widen *= student_factor(len(np.unique(curves[farthest])) + PRIOR_POINTS)
+    calibration *= student_factor(len(np.unique(curves[farthest])) + PRIOR_POINTS)
     left = law.residuals(x, values, curves)
     # of runs at one size, the farthest tell best how they err together, and the others about it
     alike = correlation_of_few(left[farthest], error_correlation(left))
     shared = np.hypot(bent, shifted)
     return Extrapolation(
         mean=mean,
-        own=own * widen,
-        shared=shared * widen,
+        own=own * calibration,
+        shared=shared * calibration,
         tied=mixed_correlation([(bent, None), (shifted, alike)]),
         noise=law.noise,
         alike=alike,
@@ -518,7 +522,7 @@ def _backtest(
 
 
 def _hold_out(x: np.ndarray, curves: np.ndarray, at: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Points to fit to (p,), points to foretell (p,), and where the latter are."""
+    """Points to fit to (p,), points to predict (p,), and where the latter are."""
     places, none = np.unique(x), np.zeros(len(x), dtype=bool)
     if at > places[-1]:
         if len(places) < 4:
