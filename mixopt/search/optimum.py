@@ -27,7 +27,7 @@ STARTS = 8  # samples polished a little; 4 to 20 ended alike (RegMix, n = 32 and
 FIRST_STEPS = 8
 KEPT = 4  # of them that are polished to the end, and that each zoom goes on from
 LAST_STEPS = 60
-MOST_PRICED = 24  # constraints whose price is told; each costs as much as polishing one start
+MOST_PRICED = 24  # constraints whose price is computed; each costs as much as polishing one start
 APART = 0.1  # Hellinger distance between starts
 RISK = (
     0.5  # deviations added to the mean: doubtful optima at the rim of the data lose to known ones
@@ -100,7 +100,7 @@ def recommend(
         interval=(float(mean[0] - NORMAL_90 * std[0]), float(mean[0] + NORMAL_90 * std[0])),
         unconstrained=free,
         unconstrained_mean=float(mean[1]),
-        binding=[said for said, _ in held],
+        binding=[label for label, _ in held],
         prices=prices,
         kl=float(space.kl(mixture.array[None])[0]),
         kl_penalty=space.kl_penalty,
@@ -114,14 +114,14 @@ def _prices(
     if len(held) > MOST_PRICED:
         return {}
     prices = {}
-    for said, wider in held:
+    for label, wider in held:
 
         def total(weights: np.ndarray, space: MixtureSpace = wider) -> np.ndarray:
             return np.asarray(score(weights) + space.penalty(weights))
 
         both = np.concatenate([mixture.array[None], polish(total, wider, mixture.array[None], 20)])
         before, after = total(both).tolist()
-        prices[said] = max(0.0, before - after)
+        prices[label] = max(0.0, before - after)
     return prices
 
 

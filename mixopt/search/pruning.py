@@ -14,7 +14,7 @@ degrees of freedom, and its chance of ending below the best so far falls with it
 it falls below `chance` is its limit: one number per step, which a training can be given before it
 begins.
 
-The same regression, metric by metric, says what a pruned trial would have come to, and how surely:
+The same regression, metric by metric, predicts a pruned trial's final metrics with their deviation:
 surrogates that weigh their rows learn from it (`TrialTable.noise_std`), so that a search does not
 take
 the mixtures that were stopped for unknown ones.
@@ -91,8 +91,8 @@ def line(x: np.ndarray, y: np.ndarray) -> Line | None:
     slope = float((x - centre) @ y) / spread
     left = y - y.mean() - slope * (x - centre)
     error = math.sqrt(float(left @ left) / (n - 2))
-    widen = float(stdtrit(n - 2, 0.95)) / NORMAL_90
-    return Line(centre, float(y.mean()), slope, error, spread, widen, n)
+    student = float(stdtrit(n - 2, 0.95)) / NORMAL_90
+    return Line(centre, float(y.mean()), slope, error, spread, student, n)
 
 
 def hopeless_from(x: np.ndarray, y: np.ndarray, best: float, chance: float) -> float:
@@ -112,15 +112,16 @@ def hopeless_from(x: np.ndarray, y: np.ndarray, best: float, chance: float) -> f
     fit = line(x, y)
     if fit is None:
         return math.inf
-    sure = -float(stdtrit(fit.n - 2, chance)) * fit.error
-    # ahead(u) = ȳ + slope u - best - sure √(1 + 1/n + u²/spread) at u = x - x̄ is how far the lower
+    margin = -float(stdtrit(fit.n - 2, chance)) * fit.error
+    # ahead(u) = ȳ + slope u - best - margin √(1 + 1/n + u²/spread) at u = x - x̄ is how far the
+    # lower
     # end of what is likely lies above `best`. It is concave, so that with a slope at infinity above
     # 0 it rises everywhere, and its root is the greater one of a quadratic equation.
-    if fit.slope <= sure / math.sqrt(fit.spread):
+    if fit.slope <= margin / math.sqrt(fit.spread):
         return math.inf
     ahead = fit.y - best
-    square = fit.slope**2 - sure**2 / fit.spread
+    square = fit.slope**2 - margin**2 / fit.spread
     half = fit.slope * ahead
-    constant = ahead**2 - sure**2 * (1 + 1 / fit.n)
+    constant = ahead**2 - margin**2 * (1 + 1 / fit.n)
     root = math.sqrt(max(0.0, half**2 - square * constant))
     return fit.x + (root - half) / square

@@ -43,7 +43,7 @@ class Auto(Surrogate):
         return self
 
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
-        """See `Surrogate.predict`; a chosen surrogate of one fidelity speaks of that one alone."""
+        """See `Surrogate.predict`; a chosen surrogate of one fidelity predicts that one alone."""
         return self._fitted().predict(mixtures, fidelity)
 
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:

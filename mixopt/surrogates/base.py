@@ -107,10 +107,10 @@ class Surrogate(ABC):
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
         """What to expect of `mixtures` (n, m), in the order of the fitted table's domains.
 
-        A metric that was constant over all trials is predicted as that constant, without doubt.
+        A metric that was constant over all trials is predicted as that constant, with deviation 0.
 
         Raises:
-            SurrogateError: not fitted, wrong shape, or a fidelity it cannot speak about.
+            SurrogateError: not fitted, wrong shape, or a fidelity that it cannot predict.
         """
 
     def mean(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> np.ndarray:
@@ -368,14 +368,14 @@ def checked(mixtures: np.ndarray, domains: tuple[str, ...] | None) -> np.ndarray
 def error_correlation(
     errors: np.ndarray, before: np.ndarray | None = None, worth: float | None = None
 ) -> np.ndarray:
-    """(q, q) correlation of held-out errors, drawn to `before` where trials are few.
+    """(q, q) correlation of held-out errors, shrunk to `before` where trials are few.
 
     Args:
         errors: (n, q); NaN errors are left out pair by pair, metrics without any err alone.
         before: (q, q) what is expected of it. If None, that all pairs of metrics are alike, as the
-            mean of all pairs is (Ledoit and Wolf 2004), if it is not below 0. Drawn to independence
-            instead, the mean of 22 losses lay in its 90 % interval .75 of the time (5Mix, 10 runs
-            of one size), so drawn .87.
+            mean of all pairs is (Ledoit and Wolf 2004), if it is not below 0. Shrunk to
+            independence instead, the mean of 22 losses lay in its 90 % interval .75 of the time
+            (5Mix, 10 runs of one size), shrunk so .87.
         worth: trials that `before` counts as; q if None.
     """
     q = errors.shape[1]

@@ -68,16 +68,16 @@ def effects(
     weights = np.concatenate([base[None], moved])
     columns = [Objective({metric: 1.0}, prefix="") for metric in metrics] + [objective]
     change, std = np.zeros((m, len(columns))), np.zeros((m, len(columns)))
-    said, joint = surrogate.predict(weights), surrogate.joint_posterior
-    constant = np.ptp(said.mean, axis=0) == 0
+    prediction, joint = surrogate.predict(weights), surrogate.joint_posterior
+    constant = np.ptp(prediction.mean, axis=0) == 0
     for j, column in enumerate(columns):
-        if j < len(metrics) and constant[said.metrics.index(metrics[j])]:
+        if j < len(metrics) and constant[prediction.metrics.index(metrics[j])]:
             continue
         if joint is not None:
             mean, covariance = joint.joint(weights, column)
             variance = np.diag(covariance)[1:] + covariance[0, 0] - 2 * covariance[0, 1:]
         else:
-            mean, deviation = said.compose(column)
+            mean, deviation = prediction.compose(column)
             variance = deviation[1:] ** 2 + deviation[0] ** 2
         change[:, j] = mean[1:] - mean[0]
         std[:, j] = np.sqrt(np.maximum(variance, 0.0))

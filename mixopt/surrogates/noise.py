@@ -1,6 +1,6 @@
 """How much a metric scatters when the same training is run again: from repeats.
 
-`measure` tells surrogates how far a run lies from its mixture's mean. `seed_scatter` and `Forecast`
+`measure` estimates how far a run lies from its mixture's mean. `seed_scatter` and `Forecast`
 tell people what a prediction is worth for seeds that a search has not seen: its trials share one
 seed, whose error moves near mixtures alike, so that no surrogate can tell it from the mixtures.
 
@@ -20,7 +20,7 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
 
-FEWEST = 2  # degrees of freedom under which nothing is said
+FEWEST = 2  # degrees of freedom under which no deviation is reported
 SURE = 2.0  # standard errors that the slope must be away from 0 to be believed
 SHARPEST = 3.0  # |slope| at most: e^3 = 20 times the scatter at one deviation's distance
 

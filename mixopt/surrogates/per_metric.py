@@ -1,7 +1,7 @@
 """What regressions that fit metric by metric share: everything but the regression.
 
-A regression here says of every mixture what one more run of it would show; what that is made of
-(noise, or a form that does not quite fit) it cannot tell. So `Prediction.noise` is NaN unless it
+A regression here predicts one more run of every mixture; it cannot separate a run's noise from the
+error of its own form. So `Prediction.noise` is NaN unless it
 was measured, and a measured noise is taken out of the deviation.
 
 Shapes: n trials or mixtures, m domains, q metrics; a group of p metrics measured on k trials.
@@ -135,7 +135,7 @@ def calibration_factor(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray
     """(p,) factor on `deviations` (k, p) that puts nine tenths of held-out `errors` (k, p) inside.
 
     The quantile of split-conformal prediction, level .9 (k + 1) / k: with few trials the plain
-    one covers less than it says.
+    one covers less than its level.
     """
     level = min(1.0, 0.9 * (len(errors) + 1) / len(errors))
     shares = np.abs(errors) / np.maximum(deviations, np.finfo(float).tiny)
@@ -143,15 +143,16 @@ def calibration_factor(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray
 
 
 def student_factor(trials: float) -> float:
-    """What a deviation known from `trials` is multiplied by, so that 1.645 of it hold 90 %."""
+    """Factor on a deviation of so few `trials`, so that NORMAL_90 of it hold 90 % (Student)."""
     return float(student.ppf(0.95, trials)) / NORMAL_90
 
 
 def correlation_of_few(errors: np.ndarray, before: np.ndarray) -> np.ndarray:
     """(q, q) correlation of errors (n, q) of few trials, shrunk to that of low-fidelity ones.
 
-    What metrics have in common is, in the mean of many, all that is left. How much it is, few
-    errors tell no better than they tell a deviation: it is raised by Student's factor squared.
+    In the mean of many metrics, only the errors that they have in common are left. Few errors
+    estimate these no better than a deviation, so the correlation is raised by Student's factor
+    squared.
     """
     worth = min(TIED, errors.shape[1])
     tied = error_correlation(errors, before, worth)

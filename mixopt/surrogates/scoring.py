@@ -1,4 +1,4 @@
-"""How far a surrogate may be trusted: what it says of trials that it has not seen.
+"""How far a surrogate may be trusted: its scores on trials that it was not fitted to.
 
 Shapes: n trials, q metrics.
 """
@@ -77,14 +77,14 @@ class OutOfFold:
     def select(self, rows: np.ndarray) -> OutOfFold:
         """The trials at `rows` (indices or a mask) alone, scored anew."""
         observed, mean, std = self.observed[rows], self.mean[rows], self.std[rows]
-        told, predicted = self.objective_observed[rows], self.objective_mean[rows]
+        measured, predicted = self.objective_observed[rows], self.objective_mean[rows]
         spread = self.objective_std[rows]
         scores = {
             metric: score(observed[:, j], mean[:, j], std[:, j])
             for j, metric in enumerate(self.metrics)
         }
-        scores[OBJECTIVE] = score(told, predicted, spread)
-        return OutOfFold(self.metrics, observed, mean, std, told, predicted, spread, scores)
+        scores[OBJECTIVE] = score(measured, predicted, spread)
+        return OutOfFold(self.metrics, observed, mean, std, measured, predicted, spread, scores)
 
 
 def out_of_fold(
@@ -129,8 +129,10 @@ def _predicted(
     objective_mean, objective_std = np.full(len(table), np.nan), np.full(len(table), np.nan)
     asked = np.zeros(len(table), dtype=bool)
     for learned, rows in splits:
-        said = surrogate().fit(table.select(learned)).predict(table.weights[rows], at)
-        run = dataclasses.replace(said, std=np.hypot(said.std, np.nan_to_num(said.noise)))
+        prediction = surrogate().fit(table.select(learned)).predict(table.weights[rows], at)
+        run = dataclasses.replace(
+            prediction, std=np.hypot(prediction.std, np.nan_to_num(prediction.noise))
+        )
         mean[rows], std[rows] = run.mean, run.std
         objective_mean[rows], objective_std[rows] = run.compose(objective)
         asked |= rows
@@ -199,7 +201,7 @@ def choose(
         **settings: of the surrogates (see `Surrogate`).
 
     Raises:
-        SurrogateError: fewer than 3 trials at the fidelity, or no surrogate can speak of it.
+        SurrogateError: fewer than 3 trials at the fidelity, or no surrogate can predict it.
     """
     target = settings.get("fidelity")
     if names is None:
@@ -209,10 +211,10 @@ def choose(
     if several and target is not None and not trials.at(target).any():
         names = _able(names, trials, partial(make, seed=seed, objective=objective, **settings))
     splits, at, whole = _splits(trials, target, seed, several)
-    told = dict(settings) | ({"fidelity": at} if several else {})
+    arguments = dict(settings) | ({"fidelity": at} if several else {})
     found: dict[str, OutOfFold] = {}
     for name in names if splits else ():
-        fresh = partial(make, name, seed=seed, objective=objective, **told)
+        fresh = partial(make, name, seed=seed, objective=objective, **arguments)
         try:
             found[name] = _predicted(trials, objective, splits, at, fresh)
         except SurrogateError:
@@ -302,7 +304,7 @@ def _splits(
             some = _some(trials, there, rng)
             return [(some & ~out, out & there) for out in outs], at, bool(some.all())
     # The target was hardly measured: predict the highest fidelity below it from those below
-    # that, with as many of its trials as the target has; with two, where nothing else says how far
+    # that, with as many of its trials as the target has; with two, where nothing else shows how far
     # one goes from the other.
     known = trials.final.fidelities
     below = [f for f in known if at is None or (f.params, f.tokens) != (at.params, at.tokens)]

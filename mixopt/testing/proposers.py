@@ -63,7 +63,7 @@ def example_trial(
 
 
 def example_trials(n: int = 12, space: MixtureSpace | None = None) -> list[Trial]:
-    """A complete first swarm of `n`."""
+    """A complete initial design of `n`."""
     mixtures = design(space or example_space(), n, seed=0)
     return [example_trial(i, TrialSpec(m, FIDELITY, seed=11)) for i, m in enumerate(mixtures)]
 
@@ -145,9 +145,9 @@ class ProposerConformance:
         """One that was trained or one that was not, the same whatever order trials come in."""
         trials = example_trials()
         pool = [*(trial.spec for trial in trials), *example_pool(5)]
-        said = self.make(seed=4).recommend(trials, pool)
-        assert said in pool
-        assert self.make(seed=4).recommend([*trials[5:], *trials[:5]], pool) == said
+        recommended = self.make(seed=4).recommend(trials, pool)
+        assert recommended in pool
+        assert self.make(seed=4).recommend([*trials[5:], *trials[:5]], pool) == recommended
 
     def test_tight_bounds_on_twenty_domains_do_not_starve_it(self) -> None:
         """Every proposal is found, and feasible, where nearly no random mixture is."""

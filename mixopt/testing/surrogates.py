@@ -101,20 +101,20 @@ class SurrogateConformance:
     def test_predictions_have_a_row_per_mixture_and_a_column_per_metric(self) -> None:
         """Shapes and names are the table's."""
         table = example_table()
-        said = self.make().fit(table).predict(table.weights[:5])
-        assert said.metrics == table.metrics
-        assert said.mean.shape == said.std.shape == (5, 3)
-        assert said.noise.shape == (3,)
-        assert np.isfinite(said.mean).all()
-        assert (said.std >= 0).all()
+        prediction = self.make().fit(table).predict(table.weights[:5])
+        assert prediction.metrics == table.metrics
+        assert prediction.mean.shape == prediction.std.shape == (5, 3)
+        assert prediction.noise.shape == (3,)
+        assert np.isfinite(prediction.mean).all()
+        assert (prediction.std >= 0).all()
 
     def test_unseen_mixtures_are_ranked_better_than_by_chance(self) -> None:
         """Every metric is learned from 48 trials, and predicted within less than it varies."""
         test = example_table(64, noise=0.0, seed=1)
-        said = self.make().fit(example_table(48)).predict(test.weights)
+        prediction = self.make().fit(example_table(48)).predict(test.weights)
         for j in range(3):
-            assert np.corrcoef(said.mean[:, j], test.values[:, j])[0, 1] > 0.6
-        assert (run_std(said).mean(axis=0) < test.values.std(axis=0)).all()
+            assert np.corrcoef(prediction.mean[:, j], test.values[:, j])[0, 1] > 0.6
+        assert (run_std(prediction).mean(axis=0) < test.values.std(axis=0)).all()
 
     def test_equal_seeds_and_tables_give_equal_predictions(self) -> None:
         """Nothing depends on the clock, on global generators or on earlier fits."""
@@ -135,7 +135,7 @@ class SurrogateConformance:
         np.testing.assert_allclose(together.std[2:3], alone.std, rtol=1e-6, atol=1e-9)
 
     def test_means_alone_are_the_means_of_predict(self) -> None:
-        """The shortcut for screening says the same."""
+        """The shortcut for screening agrees with `predict`."""
         table = example_table()
         surrogate = self.make().fit(table)
         np.testing.assert_allclose(
@@ -152,16 +152,18 @@ class SurrogateConformance:
         assert np.isfinite(self.make().fit(twice).predict(table.weights).mean).all()
 
     def test_a_constant_metric_is_predicted_as_that_constant(self) -> None:
-        """Without doubt and without failing."""
+        """With deviation 0, and without failing."""
         table = example_table()
         values = table.values.copy()
         values[:, 2] = 1.25
-        said = self.make().fit(dataclasses.replace(table, values=values)).predict(table.weights)
-        np.testing.assert_allclose(said.mean[:, 2], 1.25)
-        np.testing.assert_allclose(said.std[:, 2], 0.0, atol=1e-9)
+        prediction = (
+            self.make().fit(dataclasses.replace(table, values=values)).predict(table.weights)
+        )
+        np.testing.assert_allclose(prediction.mean[:, 2], 1.25)
+        np.testing.assert_allclose(prediction.std[:, 2], 0.0, atol=1e-9)
 
     def test_too_few_trials_are_refused(self) -> None:
-        """Two are no ground to stand on."""
+        """Two trials raise a SurrogateError."""
         _refuses(lambda: self.make().fit(example_table(2)))
 
     def test_predicting_before_fitting_is_refused(self) -> None:
@@ -194,8 +196,8 @@ class SurrogateConformance:
     def test_nine_tenths_of_unseen_runs_lie_in_the_90_percent_interval(self) -> None:
         """About: from 48 trials nobody knows better."""
         test = example_table(150, noise=0.03, seed=1)
-        said = self.make().fit(example_table(48, noise=0.03)).predict(test.weights)
-        inside = np.abs(said.mean - test.values) <= NORMAL_90 * run_std(said)
+        prediction = self.make().fit(example_table(48, noise=0.03)).predict(test.weights)
+        inside = np.abs(prediction.mean - test.values) <= NORMAL_90 * run_std(prediction)
         assert 0.75 <= inside.mean() <= 0.995
 
     def test_more_trials_lower_the_error(self) -> None:
@@ -244,9 +246,9 @@ class SurrogateConformance:
             rounded = table.values * (1 + 1e-14 * rng.normal(size=table.values.shape))
             first = self.make().fit(table).predict(table.weights)
             again = self.make().fit(dataclasses.replace(table, values=rounded))
-            said = again.predict(table.weights)
-            assert (np.abs(said.mean - first.mean) <= ROUNDING * run_std(first)).all()
-            np.testing.assert_allclose(run_std(said), run_std(first), rtol=ROUNDING)
+            prediction = again.predict(table.weights)
+            assert (np.abs(prediction.mean - first.mean) <= ROUNDING * run_std(first)).all()
+            np.testing.assert_allclose(run_std(prediction), run_std(first), rtol=ROUNDING)
 
     def test_repeats_are_averaged_not_chased(self) -> None:
         """Four noisy runs of each of 16 mixtures teach more than one run of each."""
@@ -264,11 +266,11 @@ class SurrogateConformance:
         assert error(repeats) < error(repeats.select(np.arange(16)))
 
     def test_fewer_trials_than_domains_are_enough_to_start(self) -> None:
-        """Six trials over ten domains: finite, and not sure of itself."""
+        """Six trials over ten domains: finite, with a deviation above 0."""
         table = wide_table(6, idle=6)
-        said = self.make().fit(table).predict(wide_table(20, idle=6, seed=3).weights)
-        assert np.isfinite(said.mean).all()
-        assert (run_std(said) > 0).all()
+        prediction = self.make().fit(table).predict(wide_table(20, idle=6, seed=3).weights)
+        assert np.isfinite(prediction.mean).all()
+        assert (run_std(prediction) > 0).all()
 
     def test_a_domain_that_was_never_varied_is_no_obstacle(self) -> None:
         """One that no trial has, and one that all have alike."""
@@ -276,17 +278,17 @@ class SurrogateConformance:
         zero = np.concatenate([table.weights[:, :4] * 2, np.zeros((24, 1))], axis=1)
         for weights in (table.weights, zero):
             fitted = self.make().fit(dataclasses.replace(table, weights=weights))
-            said = fitted.predict(weights)
-            assert np.isfinite(said.std).all()
-            assert _apart(said.mean, table.values) <= 1.1 * table.values.std()
+            prediction = fitted.predict(weights)
+            assert np.isfinite(prediction.std).all()
+            assert _apart(prediction.mean, table.values) <= 1.1 * table.values.std()
 
-    def test_a_measured_noise_is_said_again(self) -> None:
+    def test_a_measured_noise_is_reported_as_given(self) -> None:
         """`Prediction.noise` of a metric whose noise was given."""
-        said = self.make(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
-        np.testing.assert_allclose(said.noise[1], 0.03, rtol=1e-6)
-        assert np.isfinite(said.std).all()
+        prediction = self.make(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
+        np.testing.assert_allclose(prediction.noise[1], 0.03, rtol=1e-6)
+        assert np.isfinite(prediction.std).all()
 
-    def test_one_of_several_fidelities_speaks_of_the_one_it_is_asked_about(self) -> None:
+    def test_one_of_several_fidelities_predicts_the_one_it_is_asked_about(self) -> None:
         """More tokens, then a larger model; .5 lower either way."""
         if not self.surrogate.multi_fidelity:
             pytest.skip("of one fidelity")
@@ -301,7 +303,7 @@ class SurrogateConformance:
             assert np.abs(at_large - (test.values - 0.5)).mean() < 0.15
 
     def test_the_joint_posterior_is_that_of_predict(self) -> None:
-        """Means, deviations on the diagonal, and a covariance; the model says the same means."""
+        """Means, deviations on the diagonal, and a covariance; the model has the same means."""
         fitted = self.make().fit(example_table()).joint_posterior
         if fitted is None:
             pytest.skip("no joint posterior")
@@ -309,9 +311,9 @@ class SurrogateConformance:
 
         objective = Objective({"a": 1.0, "b": 0.5, "c": 2.0})
         new = np.random.default_rng(6).dirichlet(np.ones(4), 12)
-        said = fitted.predict(new)
+        prediction = fitted.predict(new)
         mean, covariance = fitted.joint(new, objective)
-        expected = said.compose(objective)
+        expected = prediction.compose(objective)
         np.testing.assert_allclose(mean, expected[0], rtol=1e-4)
         np.testing.assert_allclose(np.sqrt(np.diag(covariance)), expected[1], rtol=1e-3)
         np.testing.assert_allclose(covariance, covariance.T, rtol=1e-6, atol=1e-12)
@@ -319,13 +321,13 @@ class SurrogateConformance:
 
         with torch.no_grad():
             posterior: Any = fitted.model.posterior(torch.from_numpy(new))
-        order = [said.metrics.index(metric) for metric in fitted.modelled]
+        order = [prediction.metrics.index(metric) for metric in fitted.modelled]
         np.testing.assert_allclose(
-            posterior.mean.numpy(), said.mean[:, order], atol=0.1 * run_std(said).mean()
+            posterior.mean.numpy(), prediction.mean[:, order], atol=0.1 * run_std(prediction).mean()
         )
 
     def test_a_model_leaves_out_what_does_not_vary(self) -> None:
-        """And says that there is none where nothing does."""
+        """And raises where nothing varies."""
         table = example_table(12)
         values = table.values.copy()
         values[:, 1] = 1.25
@@ -340,9 +342,9 @@ class SurrogateConformance:
         _refuses(lambda: flat.model)
 
 
-def run_std(said: Prediction) -> np.ndarray:
+def run_std(prediction: Prediction) -> np.ndarray:
     """(n, q) deviation of one more run."""
-    return np.asarray(np.hypot(said.std, np.nan_to_num(said.noise)))
+    return np.asarray(np.hypot(prediction.std, np.nan_to_num(prediction.noise)))
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:

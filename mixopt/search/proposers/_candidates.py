@@ -176,15 +176,15 @@ Bound = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def _lower_bound(
-    surrogate: JointSurrogate, said: Prediction, objective: Objective, hopes: np.ndarray
+    surrogate: JointSurrogate, prediction: Prediction, objective: Objective, hopes: np.ndarray
 ) -> Bound:
     """Weights (s, m) → mean - hope x deviation (s,) of the objective, and its slopes (s, m)."""
     names = surrogate.modelled
     weigh = np.array([objective.weights.get(name, 0.0) for name in names])
     tied = np.eye(len(names))
-    if said.correlation is not None:
-        rows = [said.metrics.index(name) for name in names]
-        tied = np.ascontiguousarray(said.correlation[np.ix_(rows, rows)])
+    if prediction.correlation is not None:
+        rows = [prediction.metrics.index(name) for name in names]
+        tied = np.ascontiguousarray(prediction.correlation[np.ix_(rows, rows)])
     slopes_of = surrogate.slopes
     if slopes_of is None:
         return _bound_by_torch(surrogate, weigh, tied, hopes)

@@ -21,13 +21,13 @@ SAMPLES = 16  # of the base points; the rest is in closed form, and each costs a
 BASE = 48  # observed points drawn: the least dominated ones
 
 
-def contenders(means: np.ndarray, stds: np.ndarray, doubt: float, most: int = BASE) -> np.ndarray:
+def contenders(means: np.ndarray, stds: np.ndarray, margin: float, most: int = BASE) -> np.ndarray:
     """Indices (<= most,) of those of c observed points that may be on the Pareto front.
 
     `means` and `stds` are (k, c). A point contends unless another one is better in every objective
-    even if it is `doubt` deviations better than it looks.
+    even if it is `margin` deviations better than it looks.
     """
-    hope = means - doubt * stds
+    hope = means - margin * stds
     dominators = (means[:, :, None] <= hope[:, None, :]).all(axis=0).sum(axis=0)
     order = np.argsort(dominators, kind="stable")
     return np.asarray(order[dominators[order] == 0][:most])

@@ -187,8 +187,10 @@ def _noise(
     known: dict[Kind, float] = {}
     for kind in kinds:
         if kind_of(kind) not in known:
-            said = surrogate.predict(some, kind)
-            spread = np.nan_to_num(said.noise)[None]
-            _, std = objective.compose(said.mean, spread, said.metrics, said.correlation)
+            prediction = surrogate.predict(some, kind)
+            spread = np.nan_to_num(prediction.noise)[None]
+            _, std = objective.compose(
+                prediction.mean, spread, prediction.metrics, prediction.correlation
+            )
             known[kind_of(kind)] = float(std[0]) ** 2
     return np.array([known[kind_of(kind)] for kind in kinds])

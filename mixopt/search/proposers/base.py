@@ -101,15 +101,15 @@ class Proposer(ABC):
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
         """The spec of `pool` that it would promote now, whether it was run or not.
 
-        The least predicted mean by the study's surrogate; a proposer without a model says which
-        of those that were run was best.
+        The least predicted mean by the study's surrogate; a proposer without a model
+        recommends the best of those that were run.
 
         Raises:
             SurrogateError: too few complete trials to fit the surrogate to.
         """
-        said = self.fitted(trials)
+        surrogate = self.fitted(trials)
         weights = np.array([spec.mixture.weights for spec in pool])
-        mean, _ = said.predict(weights, self.fidelity).compose(self.objective)
+        mean, _ = surrogate.predict(weights, self.fidelity).compose(self.objective)
         return pool[int(np.argmin(mean + self.space.penalty(weights)))]
 
     def untried(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> list[TrialSpec]:

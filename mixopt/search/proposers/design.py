@@ -52,7 +52,7 @@ class Vertices(Design):
 
 
 class DOptimal(Design):
-    """What tells most about the effect of each domain, beside the trials that are there."""
+    """The mixtures that add most information on the domains' effects to the trials."""
 
     name: ClassVar[str] = "d-optimal"
 

@@ -216,7 +216,7 @@ class MixMin(Proposer):
         return [cut(self.space, weights) for weights in self.space.vertices()]
 
     def _standing_for(self, corner: Mixture, trials: Sequence[Trial]) -> list[Trial]:
-        """The trials of `corner`, or of mixtures that no proposal could be told apart from it."""
+        """The trials of `corner`, or of mixtures nearer to it than proposals are to each other."""
         here = [t for t in trials if t.spec.fidelity == self.fidelity]
         here = [t for t in here if t.spec.mixture.distance(corner) < APART]
         return sorted(here, key=lambda t: (t.spec.mixture != corner, t.number))
@@ -244,10 +244,10 @@ class MixMin(Proposer):
                     hint="Choose another proposer for finished runs, or give "
                     "MixMin(predictions=...), from a trial to its tokens' log-probabilities",
                 )
-        found = [said for said in kept if said is not None]
+        found = [losses for losses in kept if losses is not None]
         pieces, share = [], []
         for metric, weight in self.objective.weights.items():
-            rows = [np.asarray(said[metric], dtype=float) for said in found]
+            rows = [np.asarray(losses[metric], dtype=float) for losses in found]
             if len({row.shape for row in rows}) != 1:
                 raise StudyError(
                     "trials were not evaluated on the same tokens", where=f"mixmin: {metric}"

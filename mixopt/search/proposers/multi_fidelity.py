@@ -98,7 +98,7 @@ class MultiFidelity(JointProposer):
     def recommend(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> TrialSpec:
         """See `Proposer.recommend`: the least mean at the target, or next to it until it ran.
 
-        What was measured there counts as it was measured, unless the surrogate was told how much
+        What was measured there counts as it was measured, unless the surrogate was given how much
         runs scatter: without repeats, what a model does not explain of a mixture and what another
         seed would have changed look alike, and of runs with common random numbers most is the
         former. Taking it for scatter, the recommended mixture of a RegMix pool was .0072 above the

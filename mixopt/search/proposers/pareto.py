@@ -24,7 +24,7 @@ from mixopt.search.proposers._improvement import DOUBT, marginal_log_improvement
 from mixopt.search.proposers.bayes import Bayes
 from mixopt.surrogates.base import JointSurrogate, Surrogate
 
-GROUPS = 3  # objectives that metrics are joined to where nobody said which
+GROUPS = 3  # objectives that metrics are joined to where the study names none
 MOST_GROUPS = 5  # the cells of a front of 48 points grow past a million with six objectives
 LEAN = 0.8  # weight of the objective that a set of candidates leans to
 
@@ -148,8 +148,10 @@ class Pareto(Bayes):
         parts = self.objectives(trials)
         if len(parts) < 2:  # nothing to trade off
             return super()._best(surrogate, trials, weights, n, free, blocked)
-        said = surrogate.predict(observed, self.target(surrogate))
-        means, stds = (np.array(a) for a in zip(*(said.compose(o) for o in parts), strict=True))
+        prediction = surrogate.predict(observed, self.target(surrogate))
+        means, stds = (
+            np.array(a) for a in zip(*(prediction.compose(o) for o in parts), strict=True)
+        )
         front = torch.from_numpy(-means.T.copy())
         worst = -infer_reference_point(front[is_non_dominated(front)]).numpy()
         known = observed[contenders(means, stds, DOUBT)]

@@ -52,7 +52,7 @@ class _Step:
         )
 
     def __call__(
-        self, i: int, weights: Tensor, lower: Tensor, doubt: Tensor
+        self, i: int, weights: Tensor, lower: Tensor, lower_variance: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean (..., b) and covariance (..., b, b) of metric i, from those one fidelity below."""
         link = self.link
@@ -67,4 +67,4 @@ class _Step:
         prior = variance * matern_tensor(scaled, scaled)
         prior = prior + LEVEL**2 + link.tau**2 * f.unsqueeze(-1) * f.unsqueeze(-2)
         own = (prior - half.mT @ half) * (scale * float(link.calibration[i])) ** 2
-        return centre + scale * mean, float(link.mean_slope[i]) ** 2 * doubt + own
+        return centre + scale * mean, float(link.mean_slope[i]) ** 2 * lower_variance + own

@@ -129,7 +129,7 @@ class FidelityGaussianProcess(OncePerRun):
         """(n, d) columns that tell the kernel the fidelity; the last is a place among knots.
 
         Raises:
-            SurrogateError: it cannot speak about one of them.
+            SurrogateError: it cannot predict one of them.
         """
 
     @property
@@ -307,7 +307,7 @@ class FidelityGaussianProcess(OncePerRun):
         spread[rows] = errors * scale[level]
         own = level == self._target
         run = np.sqrt(noise[own].mean(axis=0)) if own.any() else np.sqrt(noise.mean(axis=0))
-        # so that `model` speaks of the target in the metrics' unit
+        # so that `model` predicts the target in the metrics' unit
         units = Standardize(m=len(metrics))
         units.means, units.stdvs = (
             torch.from_numpy(a[self._target][None].copy()) for a in (centre, scale)

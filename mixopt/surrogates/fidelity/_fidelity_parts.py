@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class RootsAndCode(InputTransform):
-    """√w of m weights, followed by what says which fidelity; the target's where it is not given.
+    """√w of m weights, followed by the code of the fidelity; the target's where it is not given.
 
     The offset keeps the gradient finite for a domain with weight 0.
     """

@@ -26,7 +26,7 @@ from mixopt.surrogates.gp._matern import distances, matern
 from mixopt.surrogates.per_metric import calibration_factor, student_factor
 
 OFFSET = 1e-7  # √(r + offset), as the Gaussian processes of one fidelity have it
-LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: none to speak of
+LEVEL = 100.0  # prior deviation of a, in deviations of the lower fidelity: practically unbounded
 STEPS = 60  # of L-BFGS
 FARTHEST = 6.0  # prior deviations that a hyperparameter may lie from its mean
 # Prior mean and deviation of the logarithms of: the common slope over the expected one, how much
@@ -88,7 +88,7 @@ class Link:
         return np.asarray(self.centre + self.scale * np.stack(columns, axis=1))
 
     def own_variance(self, weights: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """(b, p) variances of a + (b - its mean) f + δ: without what the lower fidelity doubts."""
+        """(b, p) variances of a + (b - its mean) f + δ: without the lower fidelity's."""
         f = (lower - self.centre) / self.scale
         columns = []
         for i in range(len(self.scale)):
@@ -111,11 +111,11 @@ class Link:
         prior += LEVEL**2 + self.tau**2 * np.outer(f, f)
         return np.asarray((prior - half.T @ half) * (self.scale[i] * self.calibration[i]) ** 2)
 
-    def unsure(self) -> Link:
-        """Widened for not knowing the variances, which are the likeliest of a few trials (Student).
+    def calibrated(self) -> Link:
+        """With deviations scaled by Student's factor, as variances from few trials are uncertain.
 
-        One of the trials goes to the level, of which nothing is known before them. The next link is
-        fitted to this one without: it would hear the wider for noise.
+        One of the trials goes to the level, whose prior is flat. The next link is fitted to the
+        unscaled deviations: it would take larger ones for noise.
         """
         factor = student_factor(max(len(self.roots) - 1, 0) + WORTH)
         return replace(self, calibration=self.calibration * factor)

@@ -107,7 +107,7 @@ class Cokriging(OncePerRun):
             levels.append(link.level + link.mean_slope * (levels[-1] - link.centre))
             scale = scale * np.abs(link.mean_slope)
             expected = self._slopes(_log_cost(fidelity) - _log_cost(before))
-        self._links = [link.unsure() for link in self._links]
+        self._links = [link.calibrated() for link in self._links]
         self._levels, self._correlations = np.array(levels), np.array(correlations)
 
     def _knows(self, fidelity: Fidelity) -> bool:
@@ -128,7 +128,7 @@ class Cokriging(OncePerRun):
                 correlation = (1 - share) * correlation + share * self._correlations[below + 1]
                 upper, upper_variances = self._at_depth(weights, below + 1)
                 means = (1 - share) * means + share * upper
-                # as if the two moved together: never less sure than the surer one
+                # as if the two moved together: never below the smaller deviation
                 variances = ((1 - share) * variances**0.5 + share * upper_variances**0.5) ** 2
             if reach is not None:
                 means, variances = _extend(reach, means, variances)
@@ -202,10 +202,10 @@ class Cokriging(OncePerRun):
         for depth, known in enumerate(self.fidelities):
             if (known.params, known.tokens) == (fidelity.params, fidelity.tokens):
                 return depth
-        said = ", ".join(f"{f.params:g} x {f.tokens:g}" for f in self.fidelities)
+        available = ", ".join(f"{f.params:g} x {f.tokens:g}" for f in self.fidelities)
         raise SurrogateError(
             f"no trial ran at {fidelity.params:g} parameters and {fidelity.tokens:g} tokens",
-            hint=f"Ask for one of {said}",
+            hint=f"Ask for one of {available}",
         )
 
     def _at_depth(self, weights: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -251,9 +251,9 @@ class Cokriging(OncePerRun):
         ):
             length = _log_cost(after) - _log_cost(before)
             slope = np.maximum(link.mean_slope, 0.05)
-            sure = (length * slope / np.maximum(link.slope_std, 1e-3)) ** 2
-            rate += sure * np.log(slope) / length
-            weight += sure
+            precision = (length * slope / np.maximum(link.slope_std, 1e-3)) ** 2
+            rate += precision * np.log(slope) / length
+            weight += precision
         return np.asarray(np.exp(np.clip(rate / np.maximum(weight, 1e-12) * step, -3.0, 1.0)))
 
     def _reach(self, target: Fidelity, step: float) -> _Reach:
@@ -271,7 +271,7 @@ class Cokriging(OncePerRun):
         )
 
     def _link_correlation(self, link: Link, below: np.ndarray) -> np.ndarray:
-        """(q, q) of the errors one link up: what its few trials say, drawn to that `below`."""
+        """(q, q) of the errors one link up: of its few trials, shrunk to that `below`."""
         tied = below.copy()
         inner = np.ix_(self._columns, self._columns)
         tied[inner] = correlation_of_few(link.errors, below[inner])

@@ -80,16 +80,18 @@ def forecast(table: TrialTable, tokens: float) -> Forecast:
         rows = rows[recent(table.tokens[rows], index[rows])]
         curves, own = np.unique(index[rows], return_inverse=True)
         try:
-            said = extrapolate(table.tokens[rows], table.values[rows], own.ravel(), tokens, STEPS)
+            extrapolated = extrapolate(
+                table.tokens[rows], table.values[rows], own.ravel(), tokens, STEPS
+            )
         except SurrogateError as error:
             raise SurrogateError(
                 f"runs of {params:g} parameters were all measured after "
                 f"{table.tokens[rows][0]:g} tokens and at no other time",
                 hint="Evaluate runs on the way, or train some of them longer",
             ) from error
-        mean[curves] = said.mean
-        std[curves] = np.sqrt(said.own**2 + said.shared**2 + said.noise**2)
-        errors.append(said.errors)
+        mean[curves] = extrapolated.mean
+        std[curves] = np.sqrt(extrapolated.own**2 + extrapolated.shared**2 + extrapolated.noise**2)
+        errors.append(extrapolated.errors)
     for run in np.flatnonzero(finished):
         row = np.flatnonzero((index == run) & (table.tokens == tokens))[-1]
         there = np.isfinite(table.values[row])
@@ -104,12 +106,12 @@ def forecast(table: TrialTable, tokens: float) -> Forecast:
     return Forecast(runs, table.metrics, mean, std, finished, points, tied)
 
 
-def chance_to_beat(said: Forecast, objective: Objective, incumbent: float) -> np.ndarray:
+def chance_to_beat(forecast: Forecast, objective: Objective, incumbent: float) -> np.ndarray:
     """(c,) probability that a run ends below `incumbent`, the best objective value measured.
 
     NaN where a run lacks a metric of the objective.
     """
-    mean, std = said.compose(objective)
+    mean, std = forecast.compose(objective)
     return np.asarray(norm.cdf((incumbent - mean) / np.maximum(std, 1e-12)))
 
 

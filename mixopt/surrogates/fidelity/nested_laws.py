@@ -50,7 +50,7 @@ class _Raised:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The base at one fidelity, and what the laws add to what it says."""
+    """The base at one fidelity, and what the laws add to its predictions."""
 
     base: Surrogate
     shared: np.ndarray  # (q,) deviation that is added to the base's
@@ -60,23 +60,24 @@ class _Fitted:
     @classmethod
     def of(cls, base: Surrogate, raised: _Raised) -> _Fitted:
         """`base` was fitted to the table of `raised`."""
-        said = base.predict(raised.table.weights)
+        prediction = base.predict(raised.table.weights)
         law = raised.law
         if law is None:
-            return cls(base, raised.shared, said.noise, said.correlation)
+            return cls(base, raised.shared, prediction.noise, prediction.correlation)
         part = raised.predicted.mean()
-        scatter = np.nan_to_num(said.noise)
-        # A measured noise says nothing of how predicted values scatter.
-        scatter[[metric in base.noise for metric in said.metrics]] = 0.0
+        scatter = np.nan_to_num(prediction.noise)
+        # A measured noise does not show how predicted values scatter.
+        scatter[[metric in base.noise for metric in prediction.metrics]] = 0.0
         # Like mixtures leave their laws alike: what the base does not see as scatter, it believes.
         believed = part * np.sqrt(np.maximum(raised.own**2 - scatter**2, 0.0))
-        # predicted values scatter less than runs, for each is told by several
+        # predicted values scatter less than runs, for each is the mean of several
         noise = np.sqrt(
-            (1 - part) * np.fmax(said.noise, 0.0) ** 2 + part * np.fmax(said.noise, law.noise) ** 2
+            (1 - part) * np.fmax(prediction.noise, 0.0) ** 2
+            + part * np.fmax(prediction.noise, law.noise) ** 2
         )
-        own = np.eye(len(noise)) if said.correlation is None else said.correlation
+        own = np.eye(len(noise)) if prediction.correlation is None else prediction.correlation
         parts = [
-            (said.std, own),
+            (prediction.std, own),
             (noise[None], law.alike),
             (believed[None], law.alike),
             (raised.shared[None], law.tied),
@@ -97,8 +98,8 @@ class NestedLaws(JointSurrogate):
     The deviation holds the base's, what the laws have in common (their exponent, their mean course
     and how far losses leave them at the target are not known), and what a mixture's own law leaves
     open, as far as the base does not see it as scatter. A run scatters by no less than runs do
-    around the laws; what metrics' errors have in common is told by the base, by runs around the
-    laws, and by the laws.
+    around the laws; what metrics' errors have in common comes from the base, from runs around the
+    laws, and from the laws.
     From 70M, 160M and two runs at 305M, the other 305M losses are met within .0095 (5Mix) and .0133
     (RedPajama); 160M x slope^r, its level from the two, .0117 and .0139 (`benchmarks/laws.py`).
 
@@ -152,11 +153,13 @@ class NestedLaws(JointSurrogate):
         """
         weights = checked(mixtures, None if self._table is None else self._table.domains)
         fitted = self._at(fidelity)
-        said = fitted.base.predict(weights)
-        noise = [self.noise.get(k, own) for k, own in zip(said.metrics, fitted.noise, strict=True)]
+        prediction = fitted.base.predict(weights)
+        noise = [
+            self.noise.get(k, own) for k, own in zip(prediction.metrics, fitted.noise, strict=True)
+        ]
         return dataclasses.replace(
-            said,
-            std=np.hypot(said.std, fitted.shared),
+            prediction,
+            std=np.hypot(prediction.std, fitted.shared),
             noise=np.array(noise),
             correlation=fitted.correlation,
         )
@@ -216,7 +219,7 @@ class NestedLaws(JointSurrogate):
             raised = _raise(read_at(self._table, target.tokens), target, self.noise, self.drift)
             noise = dict(self.noise)
             if raised.predicted.any():
-                # a predicted value is less sure than one that was run; the base has one noise for
+                # a predicted value has more noise than one that was run; the base has one noise for
                 # both, the mean over its rows
                 share = raised.predicted.mean()
                 for metric, own in zip(self._table.metrics, raised.own, strict=True):
@@ -332,7 +335,7 @@ def _over_tokens(
             continue  # other sizes tell
         rows = rows[recent(table.tokens[rows], mixture[rows])]
         curves, index = np.unique(mixture[rows], return_inverse=True)
-        law = said = extrapolate(
+        law = extrapolated = extrapolate(
             table.tokens[rows],
             table.values[rows],
             index.ravel(),
@@ -341,8 +344,11 @@ def _over_tokens(
             noise,
         )
         fill = np.isin(curves, lacking)
-        levels[s, curves[fill]] = said.mean[fill]
-        own[s, curves[fill]], shared[s, curves[fill]] = said.own[fill], said.shared[fill]
+        levels[s, curves[fill]] = extrapolated.mean[fill]
+        own[s, curves[fill]], shared[s, curves[fill]] = (
+            extrapolated.own[fill],
+            extrapolated.shared[fill],
+        )
     return levels, own, shared, law
 
 
@@ -374,17 +380,17 @@ def _over_sizes(
             hint="Train a few mixtures at another size, or give learning curves",
         )
     mixtures, index = np.unique(j, return_inverse=True)
-    said = extrapolate(axis[s], levels[s, j], index.ravel(), end, kind, noise)
+    extrapolated = extrapolate(axis[s], levels[s, j], index.ravel(), end, kind, noise)
     shape = levels.shape[1:]
     value, apart, common = (np.full(shape, np.nan) for _ in range(3))
     # errors of the step laws pass on, at about their size at the nearest size
     near = int(np.argmin(np.abs(np.log(axis / end))))
-    value[mixtures], apart[mixtures] = said.mean, np.hypot(said.own, rms(own[near]))
-    common[mixtures] = np.hypot(said.shared, rms(shared[near]))
+    value[mixtures], apart[mixtures] = extrapolated.mean, np.hypot(extrapolated.own, rms(own[near]))
+    common[mixtures] = np.hypot(extrapolated.shared, rms(shared[near]))
     there = np.flatnonzero(axis == end)
     if len(there):  # reached by the step law at this very size
         direct = levels[there[0]]
         known = np.isfinite(direct)
         value[known] = direct[known]
         apart[known], common[known] = own[there[0]][known], shared[there[0]][known]
-    return value, apart, common, said
+    return value, apart, common, extrapolated

@@ -12,8 +12,8 @@ where φ_b is x^(-b), centred and scaled over the points. Σ and the noise come 
 is for given Σ and noise the generalised least-squares one (ECME, Liu and Rubin 1994), and its
 uncertainty is part of what is predicted (Henderson 1975). For a given b everything else is linear
 (variable projection, Golub and Pereyra 1973), so that b is a search over a grid, and its posterior
-on the grid says how sure the extrapolation is. Curves with one point are carried along the others'
-law; curves with many keep their own.
+on the grid gives the standard deviation of the extrapolation. Curves with one point follow the
+others' law; curves with many keep their own.
 
 No table follows a power law to the end. At the place that is asked about, all curves of a metric
 therefore lie off their laws by one common step d ~ N(0, (drift · fall)²), where fall is that of the
@@ -135,13 +135,13 @@ class LawFit:
         """
         basis = self._basis(np.array([x]))[:, 0]
         means = np.einsum("qgck,gk->qgc", self.theta, basis)
-        told = basis if self.reached else basis * [1.0, 1.0, 0.0]
+        shown = basis if self.reached else basis * [1.0, 1.0, 0.0]
         variances, common, untold = (
             np.einsum("qgckl,gk,gl->qgc", cover, at, at)
             for cover, at in (
                 (self.covariance, basis),
-                (self.common, told),
-                (self.common, basis - told),
+                (self.common, shown),
+                (self.common, basis - shown),
             )
         )
         mean = np.einsum("qg,qgc->qc", self.chance, means)
@@ -312,19 +312,21 @@ def _expect(
         # to the mean of levels and slopes, as EM has it, takes thousands of steps where no mixture
         # was run at two places: 64 RegMix runs at 1M and 4 others at 60M left .65 nats of error.
         shrunk = np.stack([np.stack([p00, p01], -1), np.stack([p01, p11], -1)], -2)
-        told = np.stack([np.stack([s0, s1], -1), np.stack([s1, s2], -1)], -2) / per[..., None, None]
-        said = np.stack([t0, t1], -1) / per[..., None]
+        normal = (
+            np.stack([np.stack([s0, s1], -1), np.stack([s1, s2], -1)], -2) / per[..., None, None]
+        )
+        right = np.stack([t0, t1], -1) / per[..., None]
         # how far levels and slopes follow d
         raised = np.stack([d0, d1], -1) / per[..., None]
         follow_d = np.einsum("qgckl,qgcl->qgck", shrunk, raised)
         information, pulled = np.empty((q, g, 3, 3)), np.empty((q, g, 3))
-        information[..., :2, :2] = inverse @ np.einsum("qgckl,qgclm->qgkm", shrunk, told)
+        information[..., :2, :2] = inverse @ np.einsum("qgckl,qgclm->qgkm", shrunk, normal)
         information[..., :2, :2] += np.eye(2) / PRIOR_CENTRE**2
         information[..., :2, 2] = np.einsum("qgkl,qgcl->qgk", inverse, follow_d)
         information[..., 2, :2] = information[..., :2, 2]
         information[..., 2, 2] = (d0 / per - (raised * follow_d).sum(-1)).sum(-1) + 1 / drift2
-        pulled[..., :2] = np.einsum("qgkl,qgclm,qgcm->qgk", inverse, shrunk, said)
-        pulled[..., 2] = (dy / per - (follow_d * said).sum(-1)).sum(-1)
+        pulled[..., :2] = np.einsum("qgkl,qgclm,qgcm->qgk", inverse, shrunk, right)
+        pulled[..., 2] = (dy / per - (follow_d * right).sum(-1)).sum(-1)
         centre = np.linalg.solve(information, pulled[..., None])[..., 0]
         pull = np.einsum("qgkl,qgl->qgk", inverse, centre[..., :2])
         off = centre[..., 2, None]
@@ -426,7 +428,7 @@ def extrapolate(
     `at` is beyond, but from three places at least. Where some curves are known at `at`: every
     second of them is held out, from where the others end. Deviations are scaled up, never down,
     until nine tenths of these errors lie within 1.645 of them, and by Student's factor: variances
-    are told by as many curves as reach the farthest place, and by their priors.
+    are known from as many curves as reach the farthest place, and by their priors.
 
     Args:
         x: (p,) as for `fit_laws`, like the other arguments.

@@ -202,7 +202,7 @@ class Gaussian(JointSurrogate):
         return LawModel(self._posteriors, self._warp)
 
     def slopes(self, mixtures: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What `model` says, and how it changes with the weights, without torch.
+        """The moments of `model` and their slopes by the weights, without torch.
 
         Returns:
             mean and deviation (b, p) of `modelled` at `mixtures` (b, m); their slopes (b, p, m).
@@ -242,7 +242,7 @@ class Gaussian(JointSurrogate):
 def _widths(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     """(p,) what deviations must be multiplied by, from held-out errors (n, p); at least 1.
 
-    From few trials a metric's own quantile is mostly luck, so that it is drawn to that of all.
+    From few trials a metric's own quantile is mostly noise, so that it is shrunk to that of all.
     """
     together = calibration_factor(
         errors[np.isfinite(errors)][:, None], deviations[np.isfinite(errors)][:, None]

@@ -73,9 +73,9 @@ class _Points:
         if not self.several:
             falling = torch.zeros_like(falling)
         shape = torch.exp(level - alpha * self.weight[metric])
-        said, part = shape * (1 + falling), shape * falling
-        slopes = [said, -said * self.weight[metric], -part * self.tokens, part]
-        return said, torch.stack(slopes, dim=2)
+        predicted, part = shape * (1 + falling), shape * falling
+        slopes = [predicted, -predicted * self.weight[metric], -part * self.tokens, part]
+        return predicted, torch.stack(slopes, dim=2)
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ def _fit(trials: TrialTable, own: tuple[int, ...], seed: int) -> _Size:
     def solve(start: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         def residuals(theta: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
             metric = some % p
-            said, slope = points.law(theta, metric)
-            return (said - values[metric]) * known[some], slope * known[some][..., None]
+            predicted, slope = points.law(theta, metric)
+            return (predicted - values[metric]) * known[some], slope * known[some][..., None]
 
         found = least_squares(residuals, start, low, high, iterations=200)
         return found.parameters, found.cost
@@ -232,8 +232,8 @@ def _fit(trials: TrialTable, own: tuple[int, ...], seed: int) -> _Size:
     errors, leverage = torch.empty_like(values), torch.empty_like(values)
     for number in range(folds):
         out = fold == number
-        said, slope = points.law(apart[number * p : (number + 1) * p], every)
-        errors[:, out] = (values - said)[:, out]
+        predicted, slope = points.law(apart[number * p : (number + 1) * p], every)
+        errors[:, out] = (values - predicted)[:, out]
         leverage[:, out] = _leverage(_root(slope[:, ~out]), slope[:, out])
     missed = errors.T.numpy() * unit
     scale = calibration_factor(missed, np.sqrt(1 + leverage.T.numpy()))

@@ -158,16 +158,16 @@ def _curve(
     """Mean squared held-out error after each `STRIDE` trees."""
     longest = max(booster.current_iteration() for booster in boosters)
     looks = max(1, -(-longest // STRIDE))
-    said = np.zeros((looks, len(values)))
+    predicted = np.zeros((looks, len(values)))
     for number, booster in enumerate(boosters):
         out = fold == number
         for look in range(looks):
             first = look * STRIDE
             if first < booster.current_iteration() or look == 0:
-                said[look, out] = booster.predict(
+                predicted[look, out] = booster.predict(
                     weights[out], start_iteration=first, num_iteration=STRIDE
                 )
-    return np.asarray(((said.cumsum(axis=0) - values) ** 2).mean(axis=1))
+    return np.asarray(((predicted.cumsum(axis=0) - values) ** 2).mean(axis=1))
 
 
 def _values(booster: lightgbm.Booster, weights: np.ndarray, rounds: int) -> np.ndarray:

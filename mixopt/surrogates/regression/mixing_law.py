@@ -68,11 +68,11 @@ class _Batch:
 
     def _residuals(self, theta: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
         known, m = self.known[some], self.weights.shape[1]
-        said, slope = law(theta, self.weights)
+        predicted, slope = law(theta, self.weights)
         bent, steep = self.penalty[some].sqrt().split(1, dim=1)
         root = torch.cat([bent, steep.expand(-1, m)], dim=1)
         prior = torch.cat([torch.zeros_like(root[..., None]), torch.diag_embed(root)], dim=2)
-        r = torch.cat([(said - self.values[some]) * known, root * theta[:, 1:]], dim=1)
+        r = torch.cat([(predicted - self.values[some]) * known, root * theta[:, 1:]], dim=1)
         return r, torch.cat([slope * known[..., None], prior], dim=1)
 
 
@@ -122,8 +122,8 @@ class _Laws:
     errors: np.ndarray
 
     def mean(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
-        said, _ = law(self.theta, torch.from_numpy(weights - self.centre), self.most)
-        return np.asarray(self.level + self.unit * said.T.numpy())
+        predicted, _ = law(self.theta, torch.from_numpy(weights - self.centre), self.most)
+        return np.asarray(self.level + self.unit * predicted.T.numpy())
 
     def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
         _, slope = law(self.theta, torch.from_numpy(weights - self.centre), self.most)
@@ -198,7 +198,7 @@ def _best_start(weights: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Validated:
-    """Fits of p metrics with one penalty to all trials, and what fits to folds said."""
+    """Fits of p metrics with one penalty to all trials, and their predictions of held-out folds."""
 
     theta: Tensor  # (p, m + 2)
     cholesky: Tensor  # (p, m + 2, m + 2)
@@ -230,8 +230,8 @@ def _cross_validate(
         some = torch.arange(p) + (number + 1) * p
         out = torch.from_numpy(np.flatnonzero(fold == number))
         most = _steepest(theta[some], weights[torch.from_numpy(fold != number)])
-        said, slope = law(theta[some], weights[out], most)
-        errors[:, out] = values[:, out] - said
+        predicted, slope = law(theta[some], weights[out], most)
+        errors[:, out] = values[:, out] - predicted
         part = torch.linalg.cholesky(batch.only(some).precision(theta[some]))
         leverage[:, out] = _leverage(part, slope)
     whole = torch.linalg.cholesky(batch.only(torch.arange(p)).precision(theta[:p]))

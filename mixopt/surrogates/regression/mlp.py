@@ -74,8 +74,8 @@ class _Networks:
     errors: np.ndarray
 
     def mean(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
-        said = self._each(self.inputs.at(weights, fidelity))
-        return np.asarray(self.level + self.unit * said.mean(axis=0))
+        predicted = self._each(self.inputs.at(weights, fidelity))
+        return np.asarray(self.level + self.unit * predicted.mean(axis=0))
 
     def std(self, weights: np.ndarray, fidelity: Fidelity | None) -> np.ndarray:
         apart = self._each(self.inputs.at(weights, fidelity)).std(axis=0) * self.unit
@@ -123,9 +123,9 @@ class MLP(PerMetric):
         missed = np.mean([_missed(each, inputs, values, fold) for each in members], axis=0)
         networks = [network for member in members for network in member]
         whole = calibration_factor(missed, np.ones_like(missed))
-        said = np.stack([_values(network, inputs) for network in networks])
+        predicted = np.stack([_values(network, inputs) for network in networks])
         # as the networks disagree at the trials: elsewhere more, and there the deviation grows
-        rest = whole**2 - said.var(axis=0).mean(axis=0)
+        rest = whole**2 - predicted.var(axis=0).mean(axis=0)
         spread = np.sqrt(np.maximum(rest, whole**2 / 4))
         errors = np.empty_like(missed)
         errors[order[:, None], places] = missed * unit[places]

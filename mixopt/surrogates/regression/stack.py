@@ -94,10 +94,10 @@ class Stack(Surrogate):
     def predict(self, mixtures: np.ndarray, fidelity: Fidelity | None = None) -> Prediction:
         """See `Surrogate.predict`."""
         weights = checked(mixtures, self._domains)
-        said = [member.predict(weights, fidelity) for member in self._fitted]
+        predictions = [member.predict(weights, fidelity) for member in self._fitted]
         mean, std = _mixed(
-            np.stack([each.mean for each in said]),
-            np.stack([_run(each) for each in said]),
+            np.stack([each.mean for each in predictions]),
+            np.stack([_run(each) for each in predictions]),
             self.shares,
         )
         noise = np.array([self.noise.get(metric, np.nan) for metric in self._metrics])
@@ -131,8 +131,8 @@ class Stack(Surrogate):
         for number in range(int(fold.max()) + 1):
             out = fold == number
             for k, name in enumerate(self.members):
-                said = self._make(name).fit(trials.select(~out)).predict(trials.weights[out])
-                mean[k, out], std[k, out] = said.mean, _run(said)
+                prediction = self._make(name).fit(trials.select(~out)).predict(trials.weights[out])
+                mean[k, out], std[k, out] = prediction.mean, _run(prediction)
         return mean, std
 
     def _weigh(self, values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -150,18 +150,18 @@ class Stack(Surrogate):
         return np.asarray(errors)
 
 
-def shares(said: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """(k,) weights ≥ 0 with sum 1 with which `said` (n, k) comes nearest to `observed` (n,)."""
-    k = said.shape[1]
-    missed = said - observed[:, None]
+def shares(predictions: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """(k,) weights ≥ 0 of sum 1 by which `predictions` (n, k) come nearest to `observed` (n,)."""
+    k = predictions.shape[1]
+    missed = predictions - observed[:, None]
     loss = (missed**2).mean(axis=0)
     if loss.min() <= 0:
         return np.asarray((loss == loss.min()) / (loss == loss.min()).sum())
     unit = np.sqrt(loss.min())
     # Σ w_k missed_k is the error of the mean where Σ w = 1, which a heavy row holds to
-    heavy = 1e3 * np.sqrt(len(said)) * np.sqrt(loss.max()) / unit
+    heavy = 1e3 * np.sqrt(len(predictions)) * np.sqrt(loss.max()) / unit
     rows = np.concatenate([missed / unit, np.eye(k), np.full((1, k), heavy)])
-    target = np.concatenate([np.zeros(len(said)), np.full(k, 1 / k), [heavy]])
+    target = np.concatenate([np.zeros(len(predictions)), np.full(k, 1 / k), [heavy]])
     found = nnls(rows, target)[0]
     return np.asarray(found / found.sum())
 
@@ -173,8 +173,8 @@ def _mixed(mean: np.ndarray, std: np.ndarray, share: np.ndarray) -> tuple[np.nda
     return together, np.sqrt(np.maximum(variance, 0.0))
 
 
-def _run(said: Prediction) -> np.ndarray:
-    return np.asarray(np.hypot(said.std, np.nan_to_num(said.noise)))
+def _run(prediction: Prediction) -> np.ndarray:
+    return np.asarray(np.hypot(prediction.std, np.nan_to_num(prediction.noise)))
 
 
 def _can_hold_out(trials: TrialTable, fold: np.ndarray) -> bool:
