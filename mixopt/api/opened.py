@@ -13,7 +13,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.search.optimum import Recommendation
 from mixopt.surrogates.base import Surrogate
-from mixopt.surrogates.diagnostics import OBJECTIVE, OutOfFold
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 
 class Opened(ABC):

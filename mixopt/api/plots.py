@@ -9,7 +9,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint, Role
 from mixopt.plots import study as plots
 from mixopt.study.snapshot import Snapshot
-from mixopt.surrogates.diagnostics import OutOfFold
+from mixopt.surrogates.scoring import OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -23,7 +23,7 @@ from mixopt.study.model import StudyModel, study_model, usual_fidelity
 from mixopt.study.settings import Study, load_study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.base import Surrogate
-from mixopt.surrogates.diagnostics import OutOfFold
+from mixopt.surrogates.scoring import OutOfFold
 
 
 class OpenStudy(Opened):

@@ -25,7 +25,7 @@ from mixopt.pipelines.offline.fit import model_runs
 from mixopt.pipelines.offline.fitted import Fitted
 from mixopt.search.optimum import Recommendation
 from mixopt.surrogates.base import Surrogate
-from mixopt.surrogates.diagnostics import Choice, OutOfFold
+from mixopt.surrogates.scoring import Choice, OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
