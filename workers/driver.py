@@ -216,7 +216,7 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         raise TrainingError(
             f"the worker crashed:\n{message}",
             where=f"{work.key} in {work.folder}",
-            hint="What was trained is kept; hint the cause and run the same command again",
+            hint="What was trained is kept; remove the cause, and run the same command again",
         )
     if failure is Failure.WORKER_LOST:
         if not all_answer(attempt.nodes):
