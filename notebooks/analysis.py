@@ -94,7 +94,7 @@ study.plots.candidates()
 study.plots.mixtures()
 
 # %%
-print(study.verdict.get("reason", "Nothing is selected yet."))
+print(study.verdict.reason if study.verdict else "Nothing is selected yet.")
 
 # %% [markdown]
 # ## What became of the promoted model?

@@ -73,15 +73,14 @@ class StudyPlots:
 
     def candidates(self) -> go.Figure:
         """Selection: every seed of every candidate, means with 90 % intervals, predictions."""
-        return plots.candidates(self._snapshot.verdict, self._snapshot.objective)
+        verdict = self._snapshot.verdict
+        return plots.candidates(verdict.candidates if verdict else (), self._snapshot.objective)
 
     def mixtures(self) -> go.Figure:
         """Weights of the candidates side by side; before a selection, the natural mixture."""
         snapshot = self._snapshot
-        shown = {
-            row["name"]: Mixture.of(row["mixture"])
-            for row in snapshot.verdict.get("candidates", [])
-        }
+        candidates = snapshot.verdict.candidates if snapshot.verdict else ()
+        shown = {candidate.name: candidate.mixture for candidate in candidates}
         if not shown and snapshot.available:
             shown = {"natural": Mixture.natural(snapshot.available)}
         return plots.mixture_bars(shown, available=snapshot.available, budget=snapshot.study.budget)
@@ -93,4 +92,6 @@ class StudyPlots:
     def experts(self) -> go.Figure:
         """The share of each domain's tokens that each expert of the promoted model receives."""
         promotion = self._snapshot.promotion
-        return plots.expert_loads(promotion.get("loads", {}), promotion.get("expert_names"))
+        if promotion is None:
+            return plots.expert_loads({})
+        return plots.expert_loads(promotion.loads, promotion.expert_names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -20,6 +19,7 @@ from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
 from mixopt.study.locked import require_begun
 from mixopt.study.model import StudyModel, study_model, usual_fidelity
+from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study, load_study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.base import Surrogate
@@ -86,13 +86,13 @@ class OpenStudy(Opened):
         return curves_frame(self.curve_points, self.objective)
 
     @property
-    def verdict(self) -> dict[str, Any]:
-        """What the selection decided; empty before it has."""
+    def verdict(self) -> Verdict | None:
+        """What the selection decided; None before it has."""
         return self.snapshot.verdict
 
     @property
-    def promotion(self) -> dict[str, Any]:
-        """What the promotion measured; empty before it ended."""
+    def promotion(self) -> Promotion | None:
+        """What the promotion measured; None before it ended."""
         return self.snapshot.promotion
 
     @property
@@ -123,7 +123,7 @@ class OpenStudy(Opened):
         Raises:
             SurrogateError: `auto` is asked for, and too few trials are complete to choose.
         """
-        return str(self.verdict.get("surrogate") or self.model.name)
+        return self.model.name if self.verdict is None else self.verdict.surrogate
 
     def optimum(self) -> Recommendation:
         """See `Opened.optimum`. It searches the space anew: keep what it returns.

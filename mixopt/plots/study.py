@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,8 +15,10 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Role, Trial
 from mixopt.plots import style
-from mixopt.selection.gate import half_interval
+from mixopt.selection.paired import half_interval
+from mixopt.selection.results import Candidate
 from mixopt.study.frames import objective_value
+from mixopt.study.results import Promotion
 
 
 def mixture_bars(
@@ -212,14 +213,14 @@ def best_so_far(
     return figure
 
 
-def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
+def candidates(measured: Sequence[Candidate], objective: Objective) -> go.Figure:
     """Selection: every seed of every candidate, its mean with a 90 % interval, and its prediction.
 
     The interval is Student's, from the scatter of the candidate's own seeds; none with fewer than
     two.
 
     Args:
-        verdict: the contents of `verdict.json`.
+        measured: of a verdict; those without a finished seed are not drawn.
         objective: for the unit.
     """
     figure = style.figure(
@@ -227,13 +228,9 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
         style.with_unit("objective", objective),
         "",
     )
-    rows = [
-        candidate
-        for candidate in verdict.get("candidates", [])
-        if candidate.get("mean") is not None
-    ]
+    rows = [candidate for candidate in measured if candidate.mean is not None]
     for index, candidate in enumerate(rows):
-        name, values = str(candidate["name"]), list(candidate.get("values") or [])
+        name, values = candidate.name, list(candidate.values)
         colour = style.colour(name, index)
         figure.add_scatter(
             x=values,
@@ -248,7 +245,7 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
         reach = half_interval(np.array(values))
         known = math.isfinite(reach)
         figure.add_scatter(
-            x=[candidate["mean"]],
+            x=[candidate.mean],
             y=[name],
             mode="markers",
             marker={"color": colour, "size": 15, "symbol": "line-ns", "line": {"width": 3}},
@@ -266,15 +263,18 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
             + (f" ± {reach:.4f} (90 %)" if known else "")
             + "<extra>mean</extra>",
         )
-        if candidate.get("predicted_mean") is not None:
-            within = (candidate.get("predicted_low"), candidate.get("predicted_high"))
-            half = _half(within, candidate.get("predicted_std"))
+        if candidate.predicted is not None:
             figure.add_scatter(
-                x=[candidate["predicted_mean"]],
+                x=[candidate.predicted.mean],
                 y=[name],
                 mode="markers",
                 marker={"color": style.INK, "size": 10, "symbol": "diamond-open"},
-                error_x={"array": [half], "color": style.INK, "thickness": 1, "width": 4},
+                error_x={
+                    "array": [candidate.predicted.half],
+                    "color": style.INK,
+                    "thickness": 1,
+                    "width": 4,
+                },
                 name="predicted before, 90 % interval",
                 legendgroup="predicted",
                 showlegend=index == 0,
@@ -283,13 +283,6 @@ def candidates(verdict: Mapping[str, Any], objective: Objective) -> go.Figure:
     figure.update_yaxes(autorange="reversed", categoryorder="array", type="category")
     figure.update_layout(height=max(300, 160 + 56 * len(rows)))
     return figure
-
-
-def _half(interval: Sequence[float | None] | None, std: float | None) -> float:
-    """Half the width of a 90 % interval; by `std`, for the search's seed, where files lack it."""
-    if interval is None or interval[0] is None or interval[1] is None:
-        return NORMAL_90 * float(std or 0)
-    return (float(interval[1]) - float(interval[0])) / 2
 
 
 def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Figure:
@@ -369,17 +362,19 @@ def expert_loads(
     return figure
 
 
-def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predicted") -> go.Figure:
+def before_and_after(promotion: Promotion | None, *, proxy: str = "proxy, predicted") -> go.Figure:
     """Each domain's bits per byte: seed model, upcycled, trained, and a proxy's as predicted.
 
     Args:
-        promotion: the contents of `promotion/result.json`; what it lacks is not drawn.
+        promotion: its metrics in bits per byte are drawn; None gives an empty figure.
         proxy: names what is predicted: it is not the promoted model.
     """
     figure = style.figure("Promoted model by validation domain", style.BITS, "")
-    after = {k: v for k, v in (promotion.get("after") or {}).items() if k.startswith("bpb/")}
+    if promotion is None:
+        return figure
+    after = {k: v for k, v in promotion.after.items() if k.startswith("bpb/")}
     order = sorted(after, key=after.__getitem__)
-    before = promotion.get("before") or {}
+    before = promotion.before
     for name in order:
         if name in before:
             figure.add_scatter(
@@ -391,7 +386,7 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
                 hoverinfo="skip",
             )
     stages = (
-        ("seed model", promotion.get("seed") or {}, style.GREY, "circle-open"),
+        ("seed model", promotion.seed, style.GREY, "circle-open"),
         ("upcycled, untrained", before, style.ORANGE, "circle"),
         ("trained on the mixture", after, style.BLUE, "circle"),
     )
@@ -406,18 +401,17 @@ def before_and_after(promotion: Mapping[str, Any], *, proxy: str = "proxy, predi
                 marker={"color": colour, "size": 11, "symbol": symbol, "line": {"width": 2}},
                 hovertemplate="%{y}: %{x:.4f}<extra>" + label + "</extra>",
             )
-    predicted = promotion.get("predicted") or {}
-    within = promotion.get("predicted_interval") or {}
+    predicted = promotion.predicted
     names = [n for n in order if n in predicted]
     if names:
         figure.add_scatter(
-            x=[predicted[n][0] for n in names],
+            x=[predicted[n].mean for n in names],
             y=[_metric_label(n) for n in names],
             mode="markers",
             name=f"{proxy}, 90 % interval of a run",
             marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
             error_x={
-                "array": [_half(within.get(n), predicted[n][1]) for n in names],
+                "array": [predicted[n].half for n in names],
                 "color": style.INK,
                 "width": 4,
             },

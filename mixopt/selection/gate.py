@@ -17,49 +17,14 @@ import numpy as np
 from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
+from mixopt.selection.candidates import NATURAL, PROJECTED
 from mixopt.selection.comparison import compare, seeds_to_pass
 from mixopt.selection.looks import Look
+from mixopt.selection.paired import MOST_SEEDS, gaps, half_interval, one_sided_p, seeds_needed
+from mixopt.selection.results import Candidate, Decision
 
-NATURAL = "natural"  # the candidate that every other must beat
-PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
-MOST_SEEDS = 1000  # beyond this, no number of seeds is recommended
-SAME = 0.02  # Hellinger distance under which two finalists are one
 Rule = Literal["repeat", "successive-rejects"]
-
-
-def finalists(
-    recommended: Mixture, observed: Mixture | None, space: MixtureSpace
-) -> dict[str, Mixture]:
-    """The candidates of a selection: natural, recommended, best observed, uniform; no near-doubles.
-
-    All but natural lie in `space`. Where natural does not, it is still what the others must beat,
-    and its projection is a candidate too: what is promoted if none does. Of two candidates that
-    nearly agree the first named here stays.
-
-    Args:
-        recommended: of the search; in the space.
-        observed: best mixture of the search; left out where it is outside the space.
-        space: with the natural mixture.
-    """
-    natural = space.natural
-    kept = {NATURAL: natural}
-    rivals: dict[str, Mixture] = {"recommended": recommended}
-    if not space.contains(natural):
-        kept[PROJECTED] = space.mixture(natural.array)
-    if observed is not None and space.contains(observed):
-        rivals["best observed"] = observed
-    uniform = Mixture.uniform(natural.domains)
-    if space.contains(uniform):
-        rivals["uniform"] = uniform
-    else:
-        rivals["projected uniform"] = space.mixture(uniform.array)
-    for name, mixture in rivals.items():
-        others = (m for n, m in kept.items() if n != NATURAL or PROJECTED not in kept)
-        if all(mixture.distance(other) >= SAME for other in others):
-            kept[name] = mixture
-    return kept
 
 
 def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | None:
@@ -69,58 +34,6 @@ def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | No
         if trial.complete and all(name in trial.metrics for name in objective.metrics):
             values.setdefault(trial.spec.mixture, []).append(objective.value(trial.metrics))
     return min(values, key=lambda m: float(np.mean(values[m])), default=None)
-
-
-@dataclass(frozen=True)
-class CandidateReport:
-    """What the selection's own runs say of one candidate.
-
-    Attributes:
-        mixture: the candidate.
-        mean: mean objective over its seeds; NaN if none finished.
-        sd: standard deviation over its seeds; NaN from fewer than two.
-        n: seeds that finished.
-        difference: mean of objective - natural's, over the seeds that both finished.
-        low: lower end of the difference's two-sided 90 % interval, not corrected for the number
-            of candidates; NaN from fewer than two pairs.
-        high: its upper end.
-        p: one-sided p-value that the candidate is not better than natural.
-        adjusted_p: the same for the best of all candidates, for one of them is chosen by the same
-            runs; NaN from fewer than two pairs.
-
-    Where every candidate finished every seed, interval and p-values are those of
-    `comparison.compare`. Otherwise (seeds that diverged, candidates that were rejected) they are
-    of a paired t test, p multiplied by the number of candidates (Bonferroni).
-    """
-
-    mixture: Mixture
-    mean: float
-    sd: float
-    n: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    adjusted_p: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a selection ended.
-
-    Attributes:
-        winner: name of the promoted candidate.
-        promoted: its mixture.
-        improved: whether it is another than natural.
-        reason: a sentence.
-        candidates: report by candidate.
-    """
-
-    winner: str
-    promoted: Mixture
-    improved: bool
-    reason: str
-    candidates: Mapping[str, CandidateReport]
 
 
 @dataclass(frozen=True)
@@ -234,11 +147,11 @@ class Selection:
         last = {(t.spec.candidate, t.spec.seed): t for t in own}
         return [t for key, t in last.items() if key not in again]
 
-    def verdict(self, trials: Sequence[Trial]) -> Verdict:
-        """Promote the best of the candidates that surely beat natural; `fallback` if none does.
+    def verdict(self, trials: Sequence[Trial]) -> Decision:
+        """Promote the best of the candidates that pass the gate; `fallback` if none does.
 
-        The gate compares every candidate that is left with natural, seed by seed (see
-        `CandidateReport.adjusted_p`).
+        A candidate passes whose difference to natural is below 0 at an adjusted p-value of at most
+        `level`.
 
         Raises:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
@@ -246,24 +159,37 @@ class Selection:
         """
         self.check_complete(trials)
         reports = self.reports(trials)
-        fallback = self.fallback
-        unbeaten = self.candidates[fallback]
         rest = [name for name in self.live(trials) if name != NATURAL]
-        passing = [name for name in rest if self._passes(reports[name])]
-        if passing:
-            best = min(passing, key=lambda name: reports[name].difference)
-            allowed = self._allowed(reports[best].adjusted_p)
-            message = f"{self._facts(best, trials)}, at most the {allowed}"
-            return Verdict(best, self.candidates[best], True, message, reports)
-        return Verdict(fallback, unbeaten, False, self._refusal(rest, trials), reports)
+        differences = {
+            name: difference
+            for name in rest
+            if (difference := reports[name].difference) is not None and self._passes(reports[name])
+        }
+        promoted = min(differences, key=differences.__getitem__, default=self.fallback)
+        if differences:
+            allowed = self._allowed(reports[promoted].adjusted_p)
+            reason = f"{self._facts(promoted, trials)}, at most the {allowed}"
+        else:
+            reason = self._refusal(rest, trials)
+        return Decision(
+            baseline=NATURAL,
+            promoted=promoted,
+            improved=bool(differences),
+            reason=reason,
+            confidence=self.confidence,
+            level=self.level,
+            look=1 if self.look is None else self.look.number,
+            looks=1 if self.look is None else self.look.planned,
+            candidates=tuple(reports.values()),
+        )
 
     def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
         """Why none of `candidates` is promoted, and what would decide it."""
         reports, end = self.reports(trials), f"so {self.fallback} is promoted"
-        tested = [name for name in candidates if math.isfinite(reports[name].p)]
+        tested = {name: p for name in candidates if (p := reports[name].p) is not None}
         if not tested:
             return f"no candidate shares two finished seeds with natural, {end}"
-        best = min(tested, key=lambda name: reports[name].p)
+        best = min(tested, key=tested.__getitem__)
         facts = self._facts(best, trials)
         if self.look is not None and self.level == 0:
             some = "looks" if self.look.planned > 1 else "look"
@@ -284,13 +210,15 @@ class Selection:
             return f". No look is left (select.looks); in a new study {would}"
         return f". {would}"
 
-    def digits(self, p: float) -> int:
+    def digits(self, p: float | None) -> int:
         """Digits with which `p` and the level are shown, so that they are seen to differ."""
+        if p is None:
+            return 3
         telling = (d for d in range(3, 9) if f"{p:.{d}g}" != f"{self.level:.{d}g}")
         return next(telling, 3)
 
-    def _allowed(self, p: float) -> str:
-        """The largest p-value that passes, beside which `p` is shown."""
+    def _allowed(self, p: float | None) -> str:
+        """The largest p-value that passes, with as many digits as `p` beside it."""
         allowed = f"{self.level:.{self.digits(p)}g} allowed"
         if self.look is None or self.look.planned == 1:
             return allowed
@@ -303,8 +231,8 @@ class Selection:
         if layout is not None:
             row = self._rows.index(name)
             return seeds_to_pass(layout, row, self.level, MOST_SEEDS)
-        gaps = _gaps(values[name], values[NATURAL])
-        return seeds_needed(gaps, self.level / (len(self.candidates) - 1))
+        differences = gaps(values[name], values[NATURAL])
+        return seeds_needed(differences, self.level / (len(self.candidates) - 1))
 
     @property
     def _rows(self) -> list[str]:
@@ -323,17 +251,22 @@ class Selection:
         """The candidate that is promoted if none beats natural: natural, or its projection."""
         return PROJECTED if PROJECTED in self.candidates else NATURAL
 
-    def _passes(self, report: CandidateReport) -> bool:
+    def _passes(self, report: Candidate) -> bool:
+        if report.difference is None or report.adjusted_p is None:
+            return False
         return report.difference < 0 and report.adjusted_p <= self.level and self.level > 0
 
     def _facts(self, name: str, trials: Sequence[Trial]) -> str:
         """What the paired runs of a candidate and natural show, in words."""
         report, values = self.reports(trials)[name], self.values(trials)
         pairs, rivals = len(values[name].keys() & values[NATURAL].keys()), len(self.candidates) - 1
+        shown = (report.difference, report.difference_low, report.difference_high)
+        difference, low, high = (math.nan if value is None else value for value in shown)
+        p = math.nan if report.adjusted_p is None else report.adjusted_p
         return (
-            f"{name} differs from natural by {report.difference:+.4f} "
-            f"(90 % interval {report.low:+.4f} to {report.high:+.4f}) over {pairs} shared seeds, "
-            f"adjusted p-value {report.adjusted_p:.{self.digits(report.adjusted_p)}g}"
+            f"{name} differs from natural by {difference:+.4f} "
+            f"(90 % interval {low:+.4f} to {high:+.4f}) over {pairs} shared seeds, "
+            f"adjusted p-value {p:.{self.digits(report.adjusted_p)}g}"
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
         )
 
@@ -371,10 +304,10 @@ class Selection:
                 hint="Lower the learning rate in a new study",
             )
 
-    def reports(self, trials: Sequence[Trial]) -> dict[str, CandidateReport]:
-        """What the runs so far say of each candidate."""
-        values = self.values(trials)
-        found = {name: self._report(name, values) for name in self.candidates}
+    def reports(self, trials: Sequence[Trial]) -> dict[str, Candidate]:
+        """What the runs so far show of each candidate, by name, natural first."""
+        values, pulls = self.values(trials), self.pulls(trials)
+        found = {name: self._report(name, values, pulls) for name in self._rows}
         layout = self._layout(values)
         if layout is None:
             return found
@@ -383,10 +316,10 @@ class Selection:
             difference, half = float(joint.difference[row]), float(joint.half[row])
             found[name] = replace(
                 found[name],
-                low=difference - half,
-                high=difference + half,
-                p=float(joint.p[row]),
-                adjusted_p=float(joint.adjusted_p[row]),
+                difference_low=_finite(difference - half),
+                difference_high=_finite(difference + half),
+                p=_finite(float(joint.p[row])),
+                adjusted_p=_finite(float(joint.adjusted_p[row])),
             )
         return found
 
@@ -427,58 +360,32 @@ class Selection:
             live.remove(max(rejectable, key=lambda name: _mean(values[name], used)))
         return live, self.schedule[-1]
 
-    def _report(self, name: str, values: Mapping[str, Mapping[int, float]]) -> CandidateReport:
-        mine, base = values[name], values[NATURAL]
-        runs = np.array(list(mine.values()))
-        gaps = _gaps(mine, base)
-        p = _paired_p(gaps) if name != NATURAL else math.nan
-        half = half_interval(gaps) if name != NATURAL else math.nan
-        difference = float(gaps.mean()) if len(gaps) else math.inf
-        return CandidateReport(
-            mixture=self.candidates[name],
-            mean=float(runs.mean()) if len(runs) else math.nan,
-            sd=float(runs.std(ddof=1)) if len(runs) > 1 else math.nan,
-            n=len(runs),
-            difference=difference,
-            low=difference - half,
-            high=difference + half,
-            p=p,
-            adjusted_p=min(1.0, p * (len(self.candidates) - 1)) if math.isfinite(p) else math.nan,
+    def _report(
+        self, name: str, values: Mapping[str, Mapping[int, float]], pulls: Sequence[Trial]
+    ) -> Candidate:
+        mine, costs = (
+            values[name],
+            [t.result.cost for t in pulls if t.spec.candidate == name and t.result is not None],
         )
-
-
-def half_interval(values: np.ndarray) -> float:
-    """Half the two-sided 90 % interval of the mean of `values` (n,), by Student's t.
-
-    NaN from fewer than two values.
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    if n < 2:
-        return math.nan
-    return float(t.ppf(0.95, df=n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-
-
-def seeds_needed(gaps: np.ndarray, level: float) -> int | None:
-    """Pairs at which the mean and deviation of `gaps` (n,) give a one-sided p of at most `level`.
-
-    None where the mean is not below 0, from fewer than two gaps, or beyond `MOST_SEEDS`.
-    """
-    from scipy.stats import t
-
-    if len(gaps) < 2 or gaps.mean() >= 0:
-        return None
-    counts = np.arange(2, MOST_SEEDS + 1)
-    with np.errstate(divide="ignore"):
-        statistic = gaps.mean() * np.sqrt(counts) / gaps.std(ddof=1)
-    passing = counts[t.cdf(statistic, df=counts - 1) <= level]
-    return int(passing[0]) if len(passing) else None
-
-
-def _gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
-    """Differences (pairs,) of two candidates over the seeds that both finished."""
-    return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
+        runs, differences = np.array(list(mine.values())), gaps(mine, values[NATURAL])
+        difference = float(differences.mean()) if len(differences) else math.nan
+        p = one_sided_p(differences) if name != NATURAL else math.nan
+        half = half_interval(differences) if name != NATURAL else math.nan
+        return Candidate(
+            name=name,
+            mixture=self.candidates[name],
+            n=len(runs),
+            mean=float(runs.mean()) if len(runs) else None,
+            std=float(runs.std(ddof=1)) if len(runs) > 1 else None,
+            values=tuple(mine.values()),
+            difference=_finite(difference),
+            difference_low=_finite(difference - half),
+            difference_high=_finite(difference + half),
+            p=_finite(p),
+            adjusted_p=None if math.isnan(p) else min(1.0, p * (len(self.candidates) - 1)),
+            tokens=sum(cost.tokens for cost in costs),
+            device_seconds=sum(cost.device_seconds for cost in costs),
+        )
 
 
 def _answers(trial: Trial) -> bool:
@@ -492,13 +399,6 @@ def _mean(values: Mapping[int, float], seeds: Sequence[int]) -> float:
     return float(np.mean(kept)) if kept else math.inf
 
 
-def _paired_p(gaps: np.ndarray) -> float:
-    """One-sided p-value of mean(gaps) >= 0; NaN from fewer than two."""
-    from scipy.stats import t
-
-    if len(gaps) < 2:
-        return math.nan
-    error = float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
-    if error == 0:
-        return 0.0 if gaps.mean() < 0 else 1.0
-    return float(t.cdf(gaps.mean() / error, df=len(gaps) - 1))
+def _finite(value: float) -> float | None:
+    """`value`, or None where it could not be measured."""
+    return value if math.isfinite(value) else None

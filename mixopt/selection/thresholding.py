@@ -17,7 +17,9 @@ from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
-from mixopt.selection.gate import NATURAL, CandidateReport, Selection
+from mixopt.selection.candidates import NATURAL
+from mixopt.selection.gate import Selection
+from mixopt.selection.results import Candidate
 
 FIRST = 2  # pulls of every candidate before any is preferred: one gives no deviation
 
@@ -47,7 +49,7 @@ class Beating:
     """
 
     beating: tuple[str, ...]
-    candidates: Mapping[str, CandidateReport]
+    candidates: Mapping[str, Candidate]
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,14 @@ class Thresholding:
     def verdict(self, trials: Sequence[Trial]) -> Beating:
         """The candidates that beat natural by `margin`, by the runs so far."""
         candidates = self._runs.reports(trials)
-        good = [a for a in candidates if a != NATURAL and candidates[a].difference <= -self.margin]
-        return Beating(tuple(sorted(good, key=lambda a: candidates[a].difference)), candidates)
+        better = {
+            name: candidate.difference
+            for name, candidate in candidates.items()
+            if name != NATURAL
+            and candidate.difference is not None
+            and candidate.difference <= -self.margin
+        }
+        return Beating(tuple(sorted(better, key=better.__getitem__)), candidates)
 
     def _next_batch(
         self, names: list[str], counts: np.ndarray, means: np.ndarray, planned: set[tuple[str, int]]

@@ -1,31 +1,20 @@
-"""What a study folder tells besides the ledger: locked settings, verdict and promotion.
+"""The records in a study folder: locked settings, verdict and promotion.
 
-Reading only, and forgiving: a view of a study must open at any stage of it, also while a trial is
-being written or after a crash. What is absent or half-written reads as nothing.
+Only reads. A view of a study must open at any stage of it, also while a record is being written or
+after a crash, so a record that is absent, cut or of another version reads as not there yet: the
+next selection or promotion writes it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mixopt.io.trial_files import read_object
+from mixopt.study.results import Promotion, Verdict
 
-Kind = type | tuple[type, ...]
-VERDICT: dict[str, Kind] = {"promoted": str, "mixture": dict, "candidates": list}
-PROMOTION: dict[str, Kind] = {
-    "method": str,
-    "model": str,
-    "mixture": dict,
-    "stages": list,
-    "before": dict,
-    "after": dict,
-    "tokens": int,
-    "device_seconds": (int, float),
-    "model_params": int,
-    "active_params": int,
-}
+Record = TypeVar("Record")
 
 
 def read_settings(home: Path) -> dict[str, Any]:
@@ -33,36 +22,23 @@ def read_settings(home: Path) -> dict[str, Any]:
     return read_object(home / "study.json")
 
 
-def read_verdict(home: Path) -> dict[str, Any]:
-    """What the selection decided (`verdict.json`); empty before it has.
-
-    One that is cut or of another shape reads as empty too: it follows from the ledger, and the
-    next selection writes it again.
-    """
-    verdict = read_object(home / "verdict.json")
-    return (
-        verdict if _has(verdict, VERDICT) and all(map(_is_candidate, verdict["candidates"])) else {}
-    )
+def read_verdict(home: Path) -> Verdict | None:
+    """What the selection decided (`verdict.json`); None before it has."""
+    return _read(home / "verdict.json", Verdict.from_json)
 
 
-def read_promotion(home: Path) -> dict[str, Any]:
-    """What the promotion measured (`promotion/result.json`); empty before it ended, or cut."""
+def read_promotion(home: Path) -> Promotion | None:
+    """What the promotion measured (`promotion/result.json`); None before it ended."""
     return read_result(home / "promotion")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """The `result.json` of a promotion in `folder`.
-
-    Empty where it is absent, cut or of another shape: it follows from the stages' markers, and the
-    next promotion writes it again.
-    """
-    result = read_object(folder / "result.json")
-    return result if _has(result, PROMOTION) else {}
+def read_result(folder: Path) -> Promotion | None:
+    """The `result.json` of a promotion in `folder`; None where it is not there yet."""
+    return _read(folder / "result.json", Promotion.from_json)
 
 
-def _has(values: Mapping[str, Any], shape: Mapping[str, Kind]) -> bool:
-    return all(isinstance(values.get(key), kind) for key, kind in shape.items())
-
-
-def _is_candidate(values: Any) -> bool:
-    return isinstance(values, dict) and _has(values, {"name": str, "mixture": dict})
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], Record]) -> Record | None:
+    try:
+        return parse(read_object(path))
+    except (KeyError, TypeError, ValueError, AttributeError):  # of another shape
+        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mixopt.core.errors import CorpusError
 from mixopt.core.objective import Objective
@@ -13,6 +12,7 @@ from mixopt.core.trials import Trial
 from mixopt.corpus.shards import Corpus
 from mixopt.study import identity, records
 from mixopt.study.ledger import Ledger
+from mixopt.study.results import Promotion, Verdict
 from mixopt.study.rounds import Judged, Round
 from mixopt.study.settings import Study
 
@@ -25,8 +25,8 @@ class Snapshot:
         study: its settings.
         objective: with the weights that the study file names now.
         trials: of the ledger, by number.
-        verdict: of the selection; empty before there is one.
-        promotion: what the promotion measured; empty before it ended.
+        verdict: of the selection; None before there is one.
+        promotion: what the promotion measured; None before it ended.
         available: training tokens by domain; empty where the corpus is not at hand.
         rounds: of proposals, by number.
         judged: what each verdict followed from, by look.
@@ -35,8 +35,8 @@ class Snapshot:
     study: Study
     objective: Objective
     trials: list[Trial]
-    verdict: dict[str, Any]
-    promotion: dict[str, Any]
+    verdict: Verdict | None
+    promotion: Promotion | None
     available: dict[str, int]
     rounds: Sequence[Round] = ()
     judged: Sequence[Judged] = ()

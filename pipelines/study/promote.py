@@ -27,8 +27,11 @@ from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.proxies.job import Job
+from mixopt.selection.results import Predicted
+from mixopt.study import results
 from mixopt.study.model import study_model
 from mixopt.study.records import read_result
+from mixopt.study.results import Verdict
 from mixopt.study.sections import Promote
 from mixopt.study.settings import digest
 from mixopt.workers.proxy_task import Work, finished
@@ -104,14 +107,11 @@ class Promotion:
         )
 
 
-def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
+def promote(session: Session, verdict: Verdict) -> results.Promotion:
     """Run the promotion that `verdict` asks for, or what is left of it.
 
     A promotion that ended keeps its result, with what was predicted then of a proxy: a search that
     goes on afterwards does not make a second one of it.
-
-    Returns:
-        The content of `promotion/result.json`.
 
     Raises:
         StudyError: the study asks for none.
@@ -124,23 +124,22 @@ def promote(session: Session, verdict: Mapping[str, Any]) -> dict[str, Any]:
             where=str(session.study.path),
             hint="Add `promote` to the study file",
         )
-    mixture = Mixture.exact(verdict["mixture"])
+    mixture = verdict.mixture
     folder = _folder(session, settings, mixture)
-    surrogate = str(verdict.get("surrogate") or "")
-    job = Promotion(session, settings, mixture, verdict["promoted"], folder, surrogate)
+    job = Promotion(session, settings, mixture, verdict.promoted, folder, verdict.surrogate)
     ended = read_result(folder)
-    if not (ended and _is_whole(folder.parent / ended["model"], ended.get("files"))):
+    if ended is None or not _is_whole(folder.parent / ended.model, ended.files):
         ended = _stages(job)
-        files.write_json(folder / RESULT, ended)
+        files.write_json(folder / RESULT, ended.to_json())
     # another round of search may find the same mixture as another candidate
-    result = ended | {"mixture_name": job.method}
-    files.write_json(session.home / "promotion" / RESULT, result)
+    result = dataclasses.replace(ended, mixture_name=job.method)
+    files.write_json(session.home / "promotion" / RESULT, result.to_json())
     return result
 
 
-def _is_whole(model: Path, kept: Any) -> bool:
+def _is_whole(model: Path, kept: Mapping[str, Any]) -> bool:
     """Whether the promoted model lies there as it was exported; `kept` is its files' checksums."""
-    return bool(kept) and WEIGHTS in kept and markers.whole(model, kept)
+    return WEIGHTS in kept and markers.whole(model, kept)
 
 
 def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
@@ -150,7 +149,7 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     return session.home / "promotion" / digest([*what, session.study.seed])
 
 
-def _stages(job: Promotion) -> dict[str, Any]:
+def _stages(job: Promotion) -> results.Promotion:
     from mixopt.workers import promotion_job
 
     session, settings = job.session, job.settings
@@ -269,42 +268,43 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
 
 def _result(
     job: Promotion, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
-    last = stages["upcycled"]
+) -> results.Promotion:
+    last, proxy = stages["upcycled"], job.session.fidelity
     model = _export(job, folder)
-    return {
-        "id": job.folder.name,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "method": job.settings.upcycler,
-        "mixture_name": job.method,
-        "mixture": job.mixture.as_dict(),
-        "tokens": sum(result.cost.tokens for result in stages.values()),
-        "device_seconds": sum(result.cost.device_seconds for result in stages.values()),
-        "stages": [
-            {
-                "name": name,
-                "kind": {"seed": "seed", "upcycled": "moe"}.get(name, "expert"),
-                "tokens": result.cost.tokens,
-                "device_seconds": result.cost.device_seconds,
-                "metrics": dict(result.metrics),
-            }
+    return results.Promotion(
+        id=job.folder.name,
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        method=job.settings.upcycler,
+        mixture_name=job.method,
+        mixture=job.mixture,
+        tokens=sum(result.cost.tokens for result in stages.values()),
+        device_seconds=sum(result.cost.device_seconds for result in stages.values()),
+        stages=tuple(
+            results.Stage(
+                name=name,
+                kind={"seed": "seed", "upcycled": "moe"}.get(name, "expert"),
+                tokens=result.cost.tokens,
+                device_seconds=result.cost.device_seconds,
+                metrics=result.metrics,
+            )
             for name, result in stages.items()
-        ],
-        "seed": dict(stages["seed"].metrics),
-        "before": dict(upcycled["metrics"]),
-        "after": dict(last.metrics),
-        **predicted(job),
-        "loads": {domain: list(load) for domain, load in last.loads.items()},
-        "entropies": dict(last.entropies),
-        "dropped": dict(last.dropped),
-        "expert_names": list(job.experts),
-        "receipt": upcycled["receipt"],
-        "curve": [dataclasses.asdict(point) for point in last.curve],
-        "files": markers.described(model),
-        "model": str(model.relative_to(job.folder.parent)),  # a study's folder may move
-        "model_params": job.model.total_params(),
-        "active_params": job.model.active_params(),
-    }
+        ),
+        seed=stages["seed"].metrics,
+        before=upcycled["metrics"],
+        after=last.metrics,
+        predicted=predicted(job),
+        predicted_of=proxy,
+        loads={domain: tuple(load) for domain, load in last.loads.items()},
+        entropies=last.entropies,
+        dropped=last.dropped,
+        expert_names=job.experts,
+        receipt=upcycled["receipt"],
+        curve=tuple(last.curve),
+        files=markers.described(model),
+        model=str(model.relative_to(job.folder.parent)),  # a study's folder may move
+        model_params=job.model.total_params(),
+        active_params=job.model.active_params(),
+    )
 
 
 def _export(job: Promotion, trained: Path) -> Path:
@@ -316,16 +316,14 @@ def _export(job: Promotion, trained: Path) -> Path:
     return model
 
 
-def predicted(job: Promotion) -> dict[str, dict[str, Any]]:
+def predicted(job: Promotion) -> dict[str, Predicted]:
     """What the verdict's surrogate predicts of a proxy on the mixture, per domain and task.
 
     At the proxies' size and tokens: not a prediction of the promoted run, which is another model at
     another budget. That needs proxies of several sizes.
 
     Returns:
-        `predicted`: mean and deviation, for the search's seed; `predicted_interval`: the central
-        90 % of one run with a fresh seed; `predicted_of`: active parameters and tokens of the
-        proxy.
+        By metric, the prediction of one run with a fresh seed; `std` is for the search's seed.
     """
     session = job.session
     metrics = (
@@ -345,9 +343,4 @@ def predicted(job: Promotion) -> dict[str, dict[str, Any]]:
         metric: model.forecast(trials, job.mixture, pair, Objective({metric: 1.0})).within(1)
         for metric, pair in found.items()
     }
-    proxy = session.fidelity
-    return {
-        "predicted": found,
-        "predicted_interval": intervals,
-        "predicted_of": {"params": proxy.params, "tokens": proxy.tokens},
-    }
+    return {metric: Predicted(*pair, *intervals[metric]) for metric, pair in found.items()}

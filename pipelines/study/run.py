@@ -6,9 +6,8 @@ The same as a Ray job:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mixopt.core.errors import StudyError
 from mixopt.io import files
@@ -22,6 +21,7 @@ from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
 from mixopt.study.ledger import refuse_lost
 from mixopt.study.locked import require_begun
+from mixopt.study.results import Verdict
 from mixopt.study.settings import Study, load_study
 
 Step = Literal["search", "select", "promote", "run"]
@@ -75,14 +75,14 @@ def _steps(session: Session, step: Step) -> None:
         return
     search.require_complete(session)
     verdict = _settled(session) if step == "promote" else select.select(session)
-    files.keep_json(session.home / "mixture.json", verdict["mixture"])
+    files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     if step == "promote" or (step == "run" and session.study.promote is not None):
         promote.promote(session, verdict)
 
 
-def _settled(session: Session) -> Mapping[str, Any]:
+def _settled(session: Session) -> Verdict:
     verdict = select.settled(session)
-    if not verdict:
+    if verdict is None:
         raise StudyError(
             "there is no verdict on its trials, so no mixture to promote",
             where=str(session.study.path),

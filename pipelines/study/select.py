@@ -5,54 +5,43 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.io import files
-from mixopt.io.json_values import finite
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
-from mixopt.selection.gate import (
-    NATURAL,
-    PROJECTED,
-    CandidateReport,
-    Selection,
-    best_observed,
-    finalists,
-)
+from mixopt.selection.candidates import REFERENCES, finalists
+from mixopt.selection.gate import Selection, best_observed
 from mixopt.selection.looks import Look, Looks
+from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.looks_taken import keep_looks, looks_taken
 from mixopt.study.model import StudyModel, search_trials, study_model
 from mixopt.study.records import read_verdict
+from mixopt.study.results import Verdict
 from mixopt.study.rounds import Judged
 from mixopt.study.settings import digest
-from mixopt.surrogates.noise import Forecast
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"
-REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # candidates that no search found
 
 
-def select(session: Session) -> dict[str, Any]:
+def select(session: Session) -> Verdict:
     """Run the finalists, or what is left of them, and write `verdict.json`.
 
     Everything follows from the ledger: the same trials give the same finalists and verdict. Runs
     that an earlier call lost to the infrastructure are run once more.
-
-    Returns:
-        The content of `verdict.json`.
 
     Raises:
         StudyError: runs were lost again, so that there is no verdict.
     """
     trials = search_trials(session.ledger.trials())
     before = settled(session)
-    if before:
+    if before is not None:
         return before
     looks = _looks(session)
     model = study_model(session.study, session.fidelity, trials)
@@ -60,8 +49,8 @@ def select(session: Session) -> dict[str, Any]:
     known = sum(t.complete for t in trials)
     session.display.say(f"fitting {known} trials with {choice.name}, looking for the optimum …")
     found = model.optimum(session.space)
-    foretold = model.forecast(trials, found.mixture, (found.mean, found.std))
-    session.display.say(before_selection(foretold, session.objective))
+    predicted = model.forecast(trials, found.mixture, (found.mean, found.std))
+    session.display.say(before_selection(predicted, session.objective))
     selection = _selection(session, found, trials)
     look = looks.at(_look_basis(session, trials, selection), selection.confidence)
     selection = dataclasses.replace(selection, look=look)
@@ -92,15 +81,14 @@ def select(session: Session) -> dict[str, Any]:
             session.objective.weights,
         )
     )
-    said = _verdict(session, selection, found, model)
-    said["of"] = _basis(session, trials)
-    files.write_json(session.home / VERDICT, said)
-    session.tracker.verdict(said)
-    return said
+    verdict = _verdict(session, selection, found, model, _basis(session, trials))
+    files.write_json(session.home / VERDICT, verdict.to_json())
+    session.tracker.verdict(verdict)
+    return verdict
 
 
-def settled(session: Session) -> dict[str, Any]:
-    """The verdict that is there, if it follows from the trials and settings of now; else empty.
+def settled(session: Session) -> Verdict | None:
+    """The verdict in the study folder; None unless it follows from today's trials and settings.
 
     Raises:
         StudyError: the study file plans other looks than were fixed at the first.
@@ -108,7 +96,7 @@ def settled(session: Session) -> dict[str, Any]:
     _looks(session)  # a study file that plans other looks is refused, whatever is there
     verdict = read_verdict(session.home)
     basis = _basis(session, search_trials(session.ledger.trials()))
-    return verdict if verdict.get("of") == basis else {}
+    return verdict if verdict is not None and verdict.basis == basis else None
 
 
 def _basis(session: Session, trials: Sequence[Trial]) -> str:
@@ -133,9 +121,6 @@ def _looks(session: Session) -> Looks:
     looks = looks_taken(session.ledger, session.home)
     if looks is None:
         looks = Looks(planned)
-        before = read_verdict(session.home).get("of")
-        if before:  # judged before looks were recorded
-            looks = looks.take(looks.at(before, session.study.select.confidence))
     if looks.planned != planned:
         raise StudyError(
             f"{looks.planned} was fixed at the study's first look, and {planned} is asked for now",
@@ -188,90 +173,63 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
 def _verdict(
     session: Session,
     selection: Selection,
-    found: Recommendation,
+    optimum: Recommendation,
     model: StudyModel,
-) -> dict[str, Any]:
+    basis: str,
+) -> Verdict:
     trials = session.ledger.trials()
-    verdict = selection.verdict(trials)
-    weights = np.stack([mixture.array for mixture in selection.candidates.values()])
-    mean, std = model.fitted().predict(weights).compose(session.objective)
-    candidates = [
-        _candidate(session, name, report, selection.pulls(trials))
-        | _foretold(model.forecast(trials, report.mixture, said), report)
-        for (name, report), said in zip(
-            verdict.candidates.items(), zip(mean.tolist(), std.tolist(), strict=True), strict=True
-        )
-    ]
-    foretold = model.forecast(trials, found.mixture, (found.mean, found.std))
-    searched = [
-        candidate
+    decision = selection.verdict(trials)
+    candidates = _predicted(model, trials, decision.candidates)
+    predicted = model.forecast(trials, optimum.mixture, (optimum.mean, optimum.std))
+    return Verdict(
+        baseline=decision.baseline,
+        promoted=decision.promoted,
+        improved=decision.improved,
+        reason=decision.reason,
+        confidence=decision.confidence,
+        level=decision.level,
+        look=decision.look,
+        looks=decision.looks,
+        candidates=candidates,
+        found=_best_proposed(candidates, decision.promoted if decision.improved else None),
+        recommended=optimum.mixture,
+        interval=predicted.within(),
+        interval_of_run=predicted.within(runs=1),
+        interval_of_this_seed=predicted.this_seed,
+        seed_scatter=predicted.scatter,
+        unconstrained=optimum.unconstrained,
+        unconstrained_mean=optimum.unconstrained_mean,
+        binding=tuple(optimum.binding),
+        prices=optimum.prices,
+        kl=optimum.kl if math.isfinite(optimum.kl) else None,
+        kl_penalty=optimum.kl_penalty,
+        surrogate=model.choice.name,
+        surrogate_scores=model.choice.scores,
+        basis=basis,
+    )
+
+
+def _predicted(
+    model: StudyModel, trials: Sequence[Trial], candidates: Sequence[Candidate]
+) -> tuple[Candidate, ...]:
+    """The candidates with the model's predictions of their means over the seeds that ran."""
+    weights = np.stack([candidate.mixture.array for candidate in candidates])
+    means, stds = model.fitted().predict(weights).compose(model.settings.objective)
+    found = []
+    for candidate, mean, std in zip(candidates, means.tolist(), stds.tolist(), strict=True):
+        forecast = model.forecast(trials, candidate.mixture, (mean, std))
+        predicted = Predicted(mean, std, *forecast.within(runs=candidate.n or math.inf))
+        found.append(dataclasses.replace(candidate, predicted=predicted))
+    return tuple(found)
+
+
+def _best_proposed(candidates: Sequence[Candidate], promoted: str | None) -> str | None:
+    """The best candidate that the search proposed; of two that are close, the promoted one."""
+    differences = {
+        candidate.name: candidate.difference
         for candidate in candidates
-        if candidate["name"] not in REFERENCES and candidate["difference"] is not None
-    ]
-    best = min(searched, key=lambda candidate: candidate["difference"], default=None)
-    if verdict.improved:  # of two that are close, the one that was promoted
-        best = next(
-            (candidate for candidate in searched if candidate["name"] == verdict.winner), best
-        )
-    return {
-        "baseline": NATURAL,
-        "promoted": verdict.winner,
-        "improved": verdict.improved,
-        "found": best["name"] if best else None,
-        "reason": verdict.reason,
-        "confidence": selection.confidence,
-        "level": selection.level,
-        "look": selection.look and {"number": selection.look.number, "of": selection.look.planned},
-        "mixture": verdict.promoted.as_dict(),
-        "candidates": candidates,
-        "recommended": found.mixture.as_dict(),
-        "interval": list(foretold.within()),
-        "interval_of_run": list(foretold.within(runs=1)),
-        "interval_of_this_seed": list(foretold.this_seed),
-        "seed_scatter": foretold.scatter and dataclasses.asdict(foretold.scatter),
-        "unconstrained": found.unconstrained.as_dict(),
-        "unconstrained_mean": found.unconstrained_mean,
-        "binding": list(found.binding),
-        "prices": found.prices,
-        "kl": finite(found.kl),
-        "kl_penalty": found.kl_penalty,
-        "surrogate": model.choice.name,
-        "surrogate_scores": {
-            name: finite(dataclasses.asdict(scores)) for name, scores in model.choice.scores.items()
-        },
+        if candidate.name not in REFERENCES and candidate.difference is not None
     }
-
-
-def _candidate(
-    session: Session, name: str, report: CandidateReport, trials: Sequence[Trial]
-) -> dict[str, Any]:
-    runs = [t.result for t in trials if t.spec.candidate == name and t.result is not None]
-    return {
-        "name": name,
-        "mixture": report.mixture.as_dict(),
-        "mean": finite(report.mean),
-        "std": finite(report.sd),
-        "n": report.n,
-        "values": [session.objective.value(run.metrics) for run in runs],
-        "difference": finite(report.difference),
-        "difference_low": finite(report.low),
-        "difference_high": finite(report.high),
-        "adjusted_p": finite(report.adjusted_p),
-        "tokens": sum(run.cost.tokens for run in runs),
-        "device_seconds": sum(run.cost.device_seconds for run in runs),
-    }
-
-
-def _foretold(said: Forecast, report: CandidateReport) -> dict[str, Any]:
-    """What the search foretold of a candidate, and whether the mean over its fresh seeds is within.
-
-    `predicted_std` is for the search's own seed, the interval for as many fresh ones as ran.
-    """
-    low, high = said.within(runs=report.n or math.inf)
-    return {
-        "predicted_mean": said.mean,
-        "predicted_std": said.std,
-        "predicted_low": low,
-        "predicted_high": high,
-        "inside": low <= report.mean <= high if report.n else None,
-    }
+    if promoted in differences:
+        return promoted
+    return min(differences, key=differences.__getitem__, default=None)

@@ -14,7 +14,7 @@ from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.settings_used import round_rows
-from mixopt.pipelines.views.wording import command, duration, foretold, headline
+from mixopt.pipelines.views.wording import calibration, command, duration, headline
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.records import read_promotion, read_verdict
@@ -68,13 +68,13 @@ def show_status(path: Path) -> None:
         by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
         console.print(f"  round {number}: {by}, {size} trials, {weights}")
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
-    for line in (headline(trials, objective, verdict), foretold(verdict, objective)):
+    for line in (headline(trials, objective, verdict), calibration(verdict, objective)):
         if line:
             console.print(line)
     promotion = read_promotion(study.home)
-    if promotion:
-        model = study.home / "promotion" / promotion["model"]
-        console.print(f"Promoted by {promotion['method']} to {model}", soft_wrap=True)
+    if promotion is not None:
+        model = study.home / "promotion" / promotion.model
+        console.print(f"Promoted by {promotion.method} to {model}", soft_wrap=True)
 
 
 def _holder(lock: Path) -> str:

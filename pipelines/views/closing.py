@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,15 +16,14 @@ from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
+    calibration,
     command,
     duration,
-    foretold,
     gate_rows,
     headline,
     interval,
     interval_label,
     mixtures_note,
-    promised,
     proxy_label,
     unit,
 )
@@ -33,6 +31,7 @@ from mixopt.selection.looks import Looks
 from mixopt.study.ledger import Ledger
 from mixopt.study.looks_taken import looks_taken
 from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study
 
 
@@ -41,18 +40,18 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
     trials, objective, home = ledger.trials(), ledger.objective, study.home
     verdict, promotion = read_verdict(home), read_promotion(home)
     console.rule(styled((study.name, "bold")), style="dim")
-    if verdict:
+    if verdict is not None:
         console.print(mixtures_table(verdict, domains, objective, study.proxy.tokens))
-        for line in verdict.get("binding", []):
-            price = verdict.get("prices", {}).get(line)
+        for line in verdict.binding:
+            price = verdict.prices.get(line)  # not priced where there are too many
             gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
             console.print(f"  binds: {line}{gain}", style="dim")
     console.print(headline(trials, objective, verdict), style="bold")
-    said = foretold(verdict, objective)
-    if said:
-        console.print(said)
+    measured = calibration(verdict, objective)
+    if measured:
+        console.print(measured)
     _print_spent(trials, promotion, console)
-    if promotion:
+    if promotion is not None:
         console.print()
         console.print(promotion_table(promotion))
         loads = loads_table(promotion)
@@ -63,11 +62,11 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
 
 
 def mixtures_table(
-    verdict: Mapping[str, Any], domains: Sequence[str], objective: Objective, tokens: int
+    verdict: Verdict, domains: Sequence[str], objective: Objective, tokens: int
 ) -> Table:
     """Natural, uniform and the finalists of the search: weights, prediction, measurement, cost."""
-    candidates = {candidate["name"]: candidate for candidate in verdict["candidates"]}
-    names = sorted(candidates, key=lambda name: {"natural": 0, "uniform": 1}.get(name, 2))
+    order = {verdict.baseline: 0, "uniform": 1}
+    candidates = sorted(verdict.candidates, key=lambda it: order.get(it.name, 2))
     what = unit(objective) or "objective"
     table = Table(
         title=f"Mixtures, measured after {count(tokens)} tokens each",
@@ -76,61 +75,59 @@ def mixtures_table(
         caption_justify="left",
     )
     table.add_column("")
-    for name in names:
-        style = "bold green" if name == verdict["promoted"] else None
-        label = f"{name} (found)" if name == verdict.get("found") else name
+    for it in candidates:
+        style = "bold green" if it.name == verdict.promoted else None
+        label = f"{it.name} (found)" if it.name == verdict.found else it.name
         table.add_column(label, justify="right", style=style)
     for domain in domains:
-        table.add_row(domain, *(f"{candidates[n]['mixture'].get(domain, 0.0):.1%}" for n in names))
+        weights = (it.mixture.as_dict().get(domain, 0.0) for it in candidates)
+        table.add_row(domain, *(f"{weight:.1%}" for weight in weights))
     table.add_section()
-    table.add_row(interval_label(verdict), *(interval(candidates[n], 3) for n in names))
-    table.add_row(
-        f"measured {what} {OVER_SEEDS}",
-        *(_spread(candidates[n].get("mean"), candidates[n].get("std")) for n in names),
-    )
-    table.add_row("seeds", *(str(candidates[n].get("n", 0)) for n in names))
-    for label, cells in gate_rows([candidates[n] for n in names], 3):
+    table.add_row(interval_label(verdict), *(interval(it.predicted, 3) for it in candidates))
+    measured = (_spread(it.mean, it.std) for it in candidates)
+    table.add_row(f"measured {what} {OVER_SEEDS}", *measured)
+    table.add_row("seeds", *(str(it.n) for it in candidates))
+    for label, cells in gate_rows(candidates, 3):
         table.add_row(label, *cells)
     table.add_section()
-    table.add_row("tokens", *(count(candidates[n].get("tokens", 0)) for n in names))
-    table.add_row("device time", *(duration(candidates[n].get("device_seconds", 0)) for n in names))
+    table.add_row("tokens", *(count(it.tokens) for it in candidates))
+    table.add_row("device time", *(duration(it.device_seconds) for it in candidates))
     return table
 
 
-def promotion_table(promotion: Mapping[str, Any]) -> Table:
+def promotion_table(promotion: Promotion) -> Table:
     """The promoted run: bits per byte per domain, before and after, beside a proxy's prediction."""
     title = (
-        f"Promoted: {promotion.get('mixture_name', '')} mixture by {promotion['method']}, "
-        f"{count(promotion['tokens'])} tokens in {len(promotion['stages'])} stages, "
-        f"{count(promotion['active_params'])} of {count(promotion['model_params'])} "
+        f"Promoted: {promotion.mixture_name} mixture by {promotion.method}, "
+        f"{count(promotion.tokens)} tokens in {len(promotion.stages)} stages, "
+        f"{count(promotion.active_params)} of {count(promotion.model_params)} "
         "parameters active"
     )
-    note = PROXY_NOTE if promotion.get("predicted") else None
+    note = PROXY_NOTE if promotion.predicted else None
     table = Table(title=title, title_justify="left", caption=note, caption_justify="left")
     table.add_column("bits per byte")
     for column in ("dense seed", "upcycled", "trained", proxy_label(promotion)):
         table.add_column(column, justify="right")
-    for metric, after in promotion["after"].items():
+    for metric, after in promotion.after.items():
         if not metric.startswith(("bpb/", "task/")):
             continue
         table.add_row(
             metric.removeprefix("bpb/"),
-            _number(promotion.get("seed", {}).get(metric)),
-            _number(promotion.get("before", {}).get(metric)),
+            _number(promotion.seed.get(metric)),
+            _number(promotion.before.get(metric)),
             _number(after),
-            interval(promised(promotion, metric), 3),
+            interval(promotion.predicted.get(metric), 3),
         )
     return table
 
 
-def loads_table(promotion: Mapping[str, Any]) -> Table | None:
-    """Per validation domain, the share of its tokens that each expert works on, and its gates.
+def loads_table(promotion: Promotion) -> Table | None:
+    """Per validation domain, each expert's share of its tokens, and the entropy of its gates.
 
-    A promotion of an older version tells no gates; tokens that reach no expert are told of where
-    there are some.
+    None for a dense model. Tokens that reach no expert have a column where there are some.
     """
-    loads, experts = promotion.get("loads", {}), promotion.get("expert_names", [])
-    entropies, dropped = promotion.get("entropies", {}), promotion.get("dropped", {})
+    loads, experts = promotion.loads, promotion.expert_names
+    entropies, dropped = promotion.entropies, promotion.dropped
     if not loads:
         return None
     table = Table(title="Expert load of the promoted model", title_justify="left")
@@ -140,8 +137,8 @@ def loads_table(promotion: Mapping[str, Any]) -> Table | None:
         origin = experts[number] if number < len(experts) else "seed"
         table.add_column(f"expert {origin}", justify="right")
     lost = any(dropped.values())
-    for title, told in (("gate entropy", bool(entropies)), ("reach none", lost)):
-        if told:
+    for title, shown in (("gate entropy", bool(entropies)), ("reach none", lost)):
+        if shown:
             table.add_column(title, justify="right")
     for domain, load in loads.items():
         row = [domain, *(f"{share:.0%}" for share in load)]
@@ -169,7 +166,7 @@ def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
         console.print(styled((f"{what:<20}", "dim"), f" {line}"), soft_wrap=True)
 
 
-def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console: Console) -> None:
+def _print_spent(trials: Sequence[Trial], promotion: Promotion | None, console: Console) -> None:
     cost = [t.result.cost for t in trials if t.result is not None]
     failed = sum(t.failure is not None for t in trials)
     pruned = sum(t.state is State.PRUNED for t in trials)
@@ -181,10 +178,9 @@ def _print_spent(trials: Sequence[Trial], promotion: Mapping[str, Any], console:
         line += f"; {pruned} pruned"
     if failed:
         line += f"; {failed} failed"
-    if promotion:
+    if promotion is not None:
         line += (
-            f"; promotion: {count(promotion['tokens'])} tokens, "
-            f"{duration(promotion['device_seconds'])}"
+            f"; promotion: {count(promotion.tokens)} tokens, {duration(promotion.device_seconds)}"
         )
     console.print(line, style="dim")
 

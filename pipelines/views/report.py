@@ -7,11 +7,13 @@ It can be written at any stage of a study, also while a driver works on it.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
@@ -30,9 +32,9 @@ from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
     best_trial,
+    calibration,
     command,
     duration,
-    foretold,
     gate_level,
     gate_rows,
     headline,
@@ -41,12 +43,13 @@ from mixopt.pipelines.views.wording import (
     mixtures_note,
     unit,
 )
+from mixopt.selection.results import Candidate
 from mixopt.study import records
 from mixopt.study.frames import objective_value
 from mixopt.study.locked import require_begun
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
-from mixopt.surrogates.scoring import OutOfFold
+from mixopt.surrogates.scoring import OutOfFold, Score
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,7 +64,7 @@ class Column:
     name: str
     mixture: Mixture
     chosen: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    measured: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("device time of proxies", duration(sum(c.device_seconds for c in costs))),
         ("proxy FLOPs", count(sum(c.flops for c in costs))),
     ]
-    if snapshot.promotion.get("tokens"):
-        facts.append(("promotion tokens", count(snapshot.promotion["tokens"])))
+    if snapshot.promotion is not None:
+        facts.append(("promotion tokens", count(snapshot.promotion.tokens)))
     return facts
 
 
@@ -154,41 +157,47 @@ def _share_trained(trial: Trial) -> tuple[str, str]:
 
 
 def _columns(snapshot: Snapshot) -> list[Column]:
-    if snapshot.verdict.get("candidates"):
-        promoted = snapshot.verdict.get("promoted")
+    if snapshot.verdict is not None:
+        promoted = snapshot.verdict.promoted
         return [
-            Column(
-                str(candidate["name"]),
-                Mixture.of(candidate["mixture"]),
-                candidate["name"] == promoted,
-                candidate,
-            )
-            for candidate in snapshot.verdict["candidates"]
+            Column(it.name, it.mixture, it.name == promoted, it)
+            for it in snapshot.verdict.candidates
         ]
     columns = []
     if snapshot.available:
-        columns.append(Column("natural", Mixture.natural(snapshot.available)))
+        columns.append(_measured("natural", Mixture.natural(snapshot.available), snapshot))
     best = best_trial(snapshot.trials, snapshot.objective)
     if best is not None:
-        facts = {"mean": snapshot.objective.value(best.metrics), "n": 1}
-        columns.append(Column("best observed", best.spec.mixture, facts=facts))
-    return [_measured(column, snapshot) for column in columns]
+        columns.append(_column("best observed", best.spec.mixture, [best], snapshot))
+    return columns
 
 
-def _measured(column: Column, snapshot: Snapshot) -> Column:
-    """`column` with what trials on the same mixture showed, if nothing better is known."""
-    found = [
-        value
-        for t in snapshot.trials
-        if t.spec.role is not Role.SELECT
-        and t.spec.mixture.domains == column.mixture.domains
-        and t.spec.mixture.distance(column.mixture) < 1e-3
-        and (value := objective_value(t, snapshot.objective)) is not None
+def _measured(name: str, mixture: Mixture, snapshot: Snapshot) -> Column:
+    """`mixture` with the measurements of the search's trials on it."""
+    same = [
+        trial
+        for trial in snapshot.trials
+        if trial.spec.role is not Role.SELECT
+        and trial.spec.mixture.domains == mixture.domains
+        and trial.spec.mixture.distance(mixture) < 1e-3
     ]
-    if column.facts or not found:
-        return column
-    facts = {"mean": sum(found) / len(found), "n": len(found), "values": found}
-    return Column(column.name, column.mixture, column.chosen, facts)
+    return _column(name, mixture, same, snapshot)
+
+
+def _column(name: str, mixture: Mixture, trials: Sequence[Trial], snapshot: Snapshot) -> Column:
+    values = [
+        value
+        for trial in trials
+        if (value := objective_value(trial, snapshot.objective)) is not None
+    ]
+    if not values:
+        return Column(name, mixture)
+    mean = sum(values) / len(values)
+    return Column(
+        name,
+        mixture,
+        measured=Candidate(name, mixture, n=len(values), mean=mean, values=tuple(values)),
+    )
 
 
 @dataclass(frozen=True)
@@ -204,13 +213,17 @@ def _rows(snapshot: Snapshot, columns: Sequence[Column]) -> list[list[_Row]]:
         for domain in domains
     ]
     what = unit(snapshot.objective)
+    shown = [c.measured or Candidate(c.name, c.mixture) for c in columns]
     results = [
-        _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(c.facts) for c in columns]),
-        _Row(interval_label(snapshot.verdict), [interval(c.facts, 4) for c in columns]),
-        *(_Row(label, cells) for label, cells in gate_rows([c.facts for c in columns], 4)),
-        _Row("tokens spent", [_or_dash(c.facts.get("tokens"), count) for c in columns]),
-        _Row("device time", [_or_dash(c.facts.get("device_seconds"), duration) for c in columns]),
+        _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(it) for it in shown]),
+        _Row(interval_label(snapshot.verdict), [interval(it.predicted, 4) for it in shown]),
+        *(_Row(label, cells) for label, cells in gate_rows(shown, 4)),
     ]
+    if snapshot.verdict is not None:
+        results += [
+            _Row("tokens spent", [count(it.tokens) for it in shown]),
+            _Row("device time", [duration(it.device_seconds) for it in shown]),
+        ]
     return [weights, [row for row in results if any(cell != "–" for cell in row.cells)]]
 
 
@@ -225,10 +238,10 @@ def _weight(snapshot: Snapshot, mixture: Mixture, domain: str) -> str:
 
 def _table_note(snapshot: Snapshot) -> str:
     note = "Measured: the objective, lower is better."
-    if snapshot.verdict:
+    if snapshot.verdict is not None:
         note = (
             f"{mixtures_note(snapshot.verdict)} Adjusted p-value: one-sided, times the number of "
-            f"candidates. {gate_level(snapshot.verdict, snapshot.study.select.confidence)}"
+            f"candidates. {gate_level(snapshot.verdict)}"
         )
     if snapshot.available:
         budget = count(snapshot.study.budget)
@@ -237,16 +250,16 @@ def _table_note(snapshot: Snapshot) -> str:
 
 
 def _remarks(snapshot: Snapshot) -> list[str]:
-    said = foretold(snapshot.verdict, snapshot.objective)
-    remarks = [said] if said else []
-    binding = [str(line) for line in snapshot.verdict.get("binding", [])]
-    if binding:
-        remarks.append("Constraints that bind: " + "; ".join(binding) + ".")
-    free = snapshot.verdict.get("unconstrained") or {}
-    if binding and free:
-        parts = sorted(free.items(), key=lambda item: -item[1])
-        said = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
-        remarks.append(f"Without constraints the surrogate would choose {said}.")
+    verdict = snapshot.verdict
+    if verdict is None:
+        return []
+    measured = calibration(verdict, snapshot.objective)
+    remarks = [measured] if measured else []
+    if verdict.binding:
+        remarks.append("Constraints that bind: " + "; ".join(verdict.binding) + ".")
+        parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])
+        weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
+        remarks.append(f"Without constraints the surrogate would choose {weights}.")
     return remarks
 
 
@@ -282,36 +295,30 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Table]:
 
 
 def _promotion_text(snapshot: Snapshot) -> str:
-    found = snapshot.promotion
-    if not found:
+    promotion = snapshot.promotion
+    if promotion is None:
         return ""
-    said = f"Upcycled by {found.get('method', 'an unnamed method')}"
-    if found.get("model_params"):
-        said += f" to {count(found['model_params'])} parameters"
-    if found.get("active_params"):
-        said += f", {count(found['active_params'])} of them active for a token"
-    if found.get("model"):
-        said += f". The model lies in {Path('promotion') / found['model']}"
-    return said + "." + (f" {PROXY_NOTE}" if found.get("predicted") else "")
+    return (
+        f"Upcycled by {promotion.method} to {count(promotion.model_params)} parameters, "
+        f"{count(promotion.active_params)} of them active for a token. "
+        f"The model lies in {Path('promotion') / promotion.model}."
+        + (f" {PROXY_NOTE}" if promotion.predicted else "")
+    )
 
 
 def _stages(snapshot: Snapshot) -> list[Table]:
-    stages = snapshot.promotion.get("stages") or []
+    stages = snapshot.promotion.stages if snapshot.promotion is not None else ()
     rows = [
-        (
-            str(stage.get("name", "")),
-            str(stage.get("kind", "")),
-            _or_dash(stage.get("tokens"), count),
-            _or_dash(stage.get("device_seconds"), duration),
-        )
+        (stage.name, stage.kind, count(stage.tokens), duration(stage.device_seconds))
         for stage in stages
     ]
     return _table(("stage", "kind", "tokens", "device time"), rows)
 
 
 def _surrogate_text(snapshot: Snapshot) -> str:
-    chosen = snapshot.verdict.get("surrogate")
-    return f"The search's optimum comes from the surrogate {chosen!r}." if chosen else ""
+    if snapshot.verdict is None:
+        return ""
+    return f"The search's optimum comes from the surrogate {snapshot.verdict.surrogate!r}."
 
 
 def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
@@ -331,11 +338,11 @@ def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
         ]
         heads = ("", "rank correlation", "R²", "mean error", "within 90 %", "trials")
         tables.append(Table(heads, rows))
-    compared = snapshot.verdict.get("surrogate_scores") or {}
-    names = list(dict.fromkeys(key for values in compared.values() for key in values))
+    compared = snapshot.verdict.surrogate_scores if snapshot.verdict is not None else {}
+    names = [score.name for score in dataclasses.fields(Score)]
     rows_compared = [
-        (name, *(_or_dash(values.get(key), _number) for key in names))
-        for name, values in compared.items()
+        (name, *(_number(value) for value in dataclasses.astuple(score)))
+        for name, score in compared.items()
     ]
     return tables + _table(("surrogate", *names), rows_compared)
 
@@ -362,23 +369,15 @@ def _html(figures: Sequence[go.Figure]) -> list[str]:
     return [f.to_html(full_html=False, include_plotlyjs=False, config=show) for f in figures]
 
 
-def _spread(facts: Mapping[str, Any]) -> str:
-    if facts.get("mean") is None:
+def _spread(candidate: Candidate) -> str:
+    if candidate.mean is None:
         return "–"
-    seeds = f" (n={facts['n']})" if facts.get("n") else ""
-    return _pair(facts, "mean", "std") + seeds
+    spread = "" if candidate.std is None else f" ± {candidate.std:.4f}"
+    return f"{candidate.mean:.4f}{spread} (n={candidate.n})"
 
 
-def _pair(facts: Mapping[str, Any], mean: str, std: str) -> str:
-    if facts.get(mean) is None:
+def _number(value: float) -> str:
+    """A score in short; a dash where it is not defined."""
+    if math.isnan(value):
         return "–"
-    spread = f" ± {facts[std]:.4f}" if facts.get(std) is not None else ""
-    return f"{facts[mean]:.4f}{spread}"
-
-
-def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _or_dash(value: float | None, text: Any) -> str:
-    return "–" if value is None else str(text(value))

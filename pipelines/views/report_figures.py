@@ -28,8 +28,8 @@ def selection_figures(snapshot: Snapshot, mixtures: Mapping[str, Mixture]) -> li
         found.append(
             plots.mixture_bars(mixtures, available=snapshot.available, budget=snapshot.study.budget)
         )
-    if snapshot.verdict.get("candidates"):
-        found.append(plots.candidates(snapshot.verdict, snapshot.objective))
+    if snapshot.verdict is not None:
+        found.append(plots.candidates(snapshot.verdict.candidates, snapshot.objective))
     return found
 
 
@@ -64,28 +64,26 @@ def search_figures(snapshot: Snapshot) -> list[go.Figure]:
 
 def promotion_figures(snapshot: Snapshot) -> list[go.Figure]:
     """Each domain before and after, and which expert reads what."""
-    found = []
-    if snapshot.promotion.get("after"):
-        found.append(
-            plots.before_and_after(snapshot.promotion, proxy=proxy_label(snapshot.promotion))
-        )
-    if snapshot.promotion.get("loads"):
-        found.append(
-            plots.expert_loads(snapshot.promotion["loads"], snapshot.promotion.get("expert_names"))
-        )
+    promotion = snapshot.promotion
+    if promotion is None:
+        return []
+    found = [plots.before_and_after(promotion, proxy=proxy_label(promotion))]
+    if promotion.loads:
+        found.append(plots.expert_loads(promotion.loads, promotion.expert_names))
     return found
 
 
 def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
-    """The surrogate's name, and what it says of trials that it was not fitted to.
+    """The surrogate's name, and its out-of-fold predictions of the search's trials.
 
     None while there are too few trials. `auto` stands for the Gaussian process until the selection
-    has snapshot which one was better: trying both here would take as long as the search's own fit.
+    has compared the surrogates: doing so here would take as long as the search's own fit.
     """
     fidelity = usual_fidelity(snapshot.trials)
     if fidelity is None:
         return None
-    name = str(snapshot.verdict.get("surrogate") or snapshot.study.search.surrogate)
+    verdict = snapshot.verdict
+    name = snapshot.study.search.surrogate if verdict is None else verdict.surrogate
     name = "gp" if name == "auto" else name
     with contextlib.suppress(MixoptError):
         return name, study_model(snapshot.study, fidelity, snapshot.trials).held_out(name)
@@ -93,7 +91,7 @@ def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
 
 
 def surrogate_figures(name: str, quality: OutOfFold) -> list[go.Figure]:
-    """The objective as it was foretold, against what was measured."""
+    """The objective as predicted out of fold, against the measured one."""
     score = quality.scores[OBJECTIVE]
     return [
         plots.predicted_against_measured(

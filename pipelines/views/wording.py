@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mixopt.core.formatting import count
-from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Role, State, Trial
 from mixopt.pipelines.views.verbatim import verbatim
+from mixopt.selection.candidates import NATURAL
+from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.frames import objective_value
+from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
 
 AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
@@ -45,174 +46,139 @@ def unit(objective: Objective) -> str:
     return "bits per byte" if plain else ""
 
 
-def candidate_of(verdict: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The candidate called `name` in a verdict; empty if there is none."""
-    return next((dict(a) for a in verdict.get("candidates", []) if a.get("name") == name), {})
-
-
-def headline(trials: Sequence[Trial], objective: Objective, verdict: Mapping[str, Any]) -> str:
+def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | None) -> str:
     """One sentence on where the study stands: the verdict, or the best trial so far."""
-    if not verdict:
+    if verdict is None:
         return _progress(trials, objective)
-    promoted = str(verdict.get("promoted", ""))
-    winner, natural = candidate_of(verdict, promoted), candidate_of(verdict, "natural")
-    what = unit(objective)
-    if not verdict.get("improved", promoted != "natural") or not (
-        winner.get("mean") and natural.get("mean")
-    ):
-        reason = str(verdict.get("reason", "")).strip().rstrip(".")
-        return f"The {promoted} mixture is promoted" + (f": {reason}." if reason else ".")
-    gain = float(natural["mean"]) - float(winner["mean"])
+    winner, natural = verdict.winner, verdict.candidate(verdict.baseline)
+    if not verdict.improved or natural is None or not (winner.mean and natural.mean):
+        reason = verdict.reason.strip().rstrip(".")
+        return f"The {verdict.promoted} mixture is promoted" + (f": {reason}." if reason else ".")
+    gain = natural.mean - winner.mean
     evidence = _difference(winner)
-    if winner.get("adjusted_p") is not None:
+    if winner.adjusted_p is not None:
         evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
-        f"The {promoted} mixture is promoted: {_mean_sd(winner, what)} against "
-        f"{_mean_sd(natural)} for the natural mixture, at equal tokens over {winner.get('n', '?')} "
-        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural['mean']):.1%}"
+        f"The {verdict.promoted} mixture is promoted: {_mean_sd(winner, unit(objective))} against "
+        f"{_mean_sd(natural)} for the natural mixture, at equal tokens over {winner.n} "
+        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural.mean):.1%}"
         + "".join(f"; {item}" for item in evidence)
         + ")."
     )
 
 
-def _mean_sd(candidate: Mapping[str, Any], unit: str = "") -> str:
-    std = candidate.get("std")
-    mean = f"{float(candidate['mean']):.4f}{' ' + unit if unit else ''}"
-    return mean if std is None else f"{mean} (sd over seeds {float(std):.4f})"
+def _mean_sd(candidate: Candidate, unit: str = "") -> str:
+    mean = f"{candidate.mean:.4f}{' ' + unit if unit else ''}"
+    return mean if candidate.std is None else f"{mean} (sd over seeds {candidate.std:.4f})"
 
 
-def _difference(candidate: Mapping[str, Any]) -> list[str]:
-    """The measured difference to natural in a sentence; nothing for natural itself."""
-    gap, low, high = (candidate.get(f"difference{end}") for end in ("", "_low", "_high"))
-    if gap is None or candidate.get("name") == "natural":
+def _difference(candidate: Candidate) -> list[str]:
+    """The measured difference to the baseline in a sentence; none for the baseline itself."""
+    low, high = candidate.difference_low, candidate.difference_high
+    if candidate.difference is None or candidate.name == NATURAL:
         return []
-    said = f"difference {gap:.4f}"
+    sentence = f"difference {candidate.difference:.4f}"
     if low is not None and high is not None:
-        said += f", 90 % {_between(low, high)}"
-    return [said.replace("-", "−")]
+        sentence += f", 90 % {_between(low, high)}"
+    return [sentence.replace("-", "−")]
 
 
-def difference_interval(candidate: Mapping[str, Any], digits: int) -> str:
-    """The difference to natural, ± half its 90 % interval; a dash for natural itself."""
-    gap, low, high = (candidate.get(f"difference{end}") for end in ("", "_low", "_high"))
-    if gap is None or candidate.get("name") == "natural":
+def difference_interval(candidate: Candidate, digits: int) -> str:
+    """The difference to the baseline ± half its 90 % interval; a dash for the baseline itself."""
+    low, high = candidate.difference_low, candidate.difference_high
+    if candidate.difference is None or candidate.name == NATURAL:
         return "–"
-    difference = f"{gap:+.{digits}f}".replace("-", "−")
-    return difference if low is None else f"{difference} ± {(high - low) / 2:.{digits}f}"
+    difference = f"{candidate.difference:+.{digits}f}".replace("-", "−")
+    if low is None or high is None:
+        return difference
+    return f"{difference} ± {(high - low) / 2:.{digits}f}"
 
 
-def gate_rows(candidates: Sequence[Mapping[str, Any]], digits: int) -> list[tuple[str, list[str]]]:
-    """What the gate goes by, a label and a cell per candidate: the same in every table."""
+def gate_rows(candidates: Sequence[Candidate], digits: int) -> list[tuple[str, list[str]]]:
+    """The measures that the gate decides by: a label and a cell per candidate."""
     return [
         (AGAINST, [difference_interval(candidate, digits) for candidate in candidates]),
         (ADJUSTED, [p_value(candidate) for candidate in candidates]),
     ]
 
 
-def gate_level(verdict: Mapping[str, Any], confidence: float) -> str:
-    """At which adjusted p-value the gate promotes, and at which look.
-
-    Older verdicts name neither: theirs was the only look, at 1 - `confidence`.
-    """
-    look, level = verdict.get("look"), verdict.get("level", 1 - confidence)
-    if look and not level:
-        return f"All {look['of']} looks (select.looks) were used up: nothing could be promoted."
-    at = f" at look {look['number']} of {look['of']}" if look and look["of"] > 1 else ""
-    return f"The gate promotes at {level:.3g} or less{at}."
+def gate_level(verdict: Verdict) -> str:
+    """The adjusted p-value at which the gate promotes, and the look."""
+    if not verdict.level:
+        return f"All {verdict.looks} looks (select.looks) were used up: nothing could be promoted."
+    at = f" at look {verdict.look} of {verdict.looks}" if verdict.looks > 1 else ""
+    return f"The gate promotes at {verdict.level:.3g} or less{at}."
 
 
-def p_value(candidate: Mapping[str, Any]) -> str:
+def p_value(candidate: Candidate) -> str:
     """The adjusted p-value of a candidate; a dash where there is none."""
-    p = candidate.get("adjusted_p")
+    p = candidate.adjusted_p
     if p is None:
         return "–"
     return "< 0.001" if p < 1e-3 else f"{p:.3f}"
 
 
-def before_selection(said: Forecast, objective: Objective) -> str:
-    """What a search foretells of the mixture that it recommends, before anything is run for it."""
-    if said.scatter is None:
-        return (
-            f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.this_seed)} for "
-            f"the search's seed only; {UNREPEATED}"
-        )
+def before_selection(predicted: Forecast, objective: Objective) -> str:
+    """The prediction of the recommended mixture, before anything is run for it."""
+    mean, one_seed = _amount(predicted.mean, objective), _between(*predicted.this_seed)
+    if predicted.scatter is None:
+        return f"recommended: {mean}, 90 % {one_seed} for the search's seed only; {UNREPEATED}"
     return (
-        f"recommended: {_amount(said.mean, objective)}, 90 % {_between(*said.within())} for the "
-        f"mean over seeds, {_between(*said.this_seed)} for the search's own; "
-        f"{_scattered(said.scatter)}"
+        f"recommended: {mean}, 90 % {_between(*predicted.within())} for the mean over seeds, "
+        f"{one_seed} for the search's own; {_scattered(predicted.scatter)}"
     )
 
 
-def foretold(verdict: Mapping[str, Any], objective: Objective) -> str:
-    """Whether the mean over fresh seeds is what the search foretold; empty where nobody can say.
+def calibration(verdict: Verdict | None, objective: Objective) -> str:
+    """Whether the mean over fresh seeds lies in the predicted interval; empty if not measured.
 
     Of the recommended mixture, or of the promoted one where that is no candidate of its own.
     """
-    names = ("recommended", str(verdict.get("promoted", "")))
-    candidate = next((a for name in names if (a := candidate_of(verdict, name))), {})
-    if candidate.get("inside") is None:
+    if verdict is None:
         return ""
-    low, high = float(candidate["predicted_low"]), float(candidate["predicted_high"])
-    scatter = verdict.get("seed_scatter")
-    said = (
-        f"The search foretold {_amount(float(candidate['predicted_mean']), objective)} of the "
-        f"{candidate['name']} mixture, 90 % {_between(low, high)} for "
-        + (f"the mean over {candidate['n']} fresh seeds" if scatter else "its own seed only")
-        + f"; measured {float(candidate['mean']):.4f}, {_side(candidate)}."
+    candidate = verdict.candidate("recommended") or verdict.winner
+    predicted, mean = candidate.predicted, candidate.mean
+    if predicted is None or mean is None:
+        return ""
+    seeds = f"the mean over {candidate.n} fresh seeds"
+    side = "inside" if candidate.inside else "below" if mean < predicted.low else "above"
+    text = (
+        f"The search predicted {_amount(predicted.mean, objective)} of the {candidate.name} "
+        f"mixture, 90 % {_between(predicted.low, predicted.high)} for "
+        f"{seeds if verdict.seed_scatter else 'its own seed only'}; measured {mean:.4f}, {side}."
     )
-    others = [
-        a
-        for a in verdict["candidates"]
-        if a["name"] != candidate["name"] and a.get("inside") is not None
-    ]
-    if others:
-        said += f" Of the other mixtures {sum(map(_inside, others))} of {len(others)} are inside."
-    if scatter:
-        said += f" {_scattered(SeedScatter(**scatter)).capitalize()}."
-    return said
+    others = [it.inside for it in verdict.candidates if it is not candidate]
+    judged = [inside for inside in others if inside is not None]
+    if judged:
+        text += f" Of the other mixtures {sum(judged)} of {len(judged)} are inside."
+    if verdict.seed_scatter:
+        text += f" {_scattered(verdict.seed_scatter).capitalize()}."
+    return text
 
 
-def interval(candidate: Mapping[str, Any], digits: int) -> str:
-    """The prediction of a candidate ± half the width of its 90 % interval; a dash if none.
-
-    Candidates of older verdicts have a deviation alone, for the search's seed.
-    """
-    mean, std, low, high = (
-        candidate.get(f"predicted_{key}") for key in ("mean", "std", "low", "high")
-    )
-    if mean is None:
+def interval(predicted: Predicted | None, digits: int) -> str:
+    """A prediction ± half the width of its 90 % interval; a dash if there is none."""
+    if predicted is None:
         return "–"
-    if low is not None and high is not None:
-        return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {NORMAL_90 * std:.{digits}f}")
+    return f"{predicted.mean:.{digits}f} ± {predicted.half:.{digits}f}"
 
 
-def interval_label(verdict: Mapping[str, Any]) -> str:
-    """What `interval` says, as the name of a row."""
-    known = verdict.get("seed_scatter")
-    return "predicted mean ± 90 %" if known else "predicted ± 90 %, one seed only"
+def interval_label(verdict: Verdict | None) -> str:
+    """The name of a row of `interval`."""
+    repeated = verdict is not None and verdict.seed_scatter
+    return "predicted mean ± 90 %" if repeated else "predicted ± 90 %, one seed only"
 
 
-def mixtures_note(verdict: Mapping[str, Any]) -> str:
+def mixtures_note(verdict: Verdict) -> str:
     """What each ± of the table of mixtures is: the same words on every page."""
     note = (
         "Measured: mean ± standard deviation over seeds; lower is better. ± 90 % is half the width "
         "of a 90 % interval: against natural, of the mean difference over equal seeds; "
         "predicted, "
     )
-    if verdict.get("seed_scatter"):
+    if verdict.seed_scatter:
         return note + "of the mean over those seeds, the search's own seed allowed for."
     return note + "for the search's own seed only."
-
-
-def _inside(candidate: Mapping[str, Any]) -> bool:
-    return bool(candidate["inside"])
-
-
-def _side(candidate: Mapping[str, Any]) -> str:
-    if _inside(candidate):
-        return "inside"
-    return "below" if float(candidate["mean"]) < float(candidate["predicted_low"]) else "above"
 
 
 def _scattered(scatter: SeedScatter) -> str:
@@ -235,18 +201,19 @@ def markdown(
     name: str,
     trials: Sequence[Trial],
     objective: Objective,
-    verdict: Mapping[str, Any],
-    promotion: Mapping[str, Any],
+    verdict: Verdict | None,
+    promotion: Promotion | None,
 ) -> str:
     """A page about study `name` for MLflow's description of a run."""
     lines = [f"## {verbatim(name)}", "", verbatim(headline(trials, objective, verdict)), ""]
-    said = foretold(verdict, objective)
-    lines += [verbatim(said), ""] if said else []
-    lines.append(_table(verdict))
-    binding = [verbatim(str(line)) for line in verdict.get("binding", [])]
-    if binding:
-        lines += ["**Constraints that bind:** " + "; ".join(binding) + ".", ""]
-    if promotion.get("after"):
+    if verdict is not None:
+        measured = calibration(verdict, objective)
+        lines += [verbatim(measured), ""] if measured else []
+        lines.append(_table(verdict))
+        if verdict.binding:
+            binding = "; ".join(map(verbatim, verdict.binding))
+            lines += [f"**Constraints that bind:** {binding}.", ""]
+    if promotion is not None:
         lines += ["### Promoted model", "", promotion_markdown(promotion), ""]
     counts = {state: sum(t.state is state for t in trials) for state in State}
     cost = [t.result.cost for t in trials if t.result is not None]
@@ -293,68 +260,52 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     )
 
 
-def _pair(candidate: Mapping[str, Any]) -> str:
-    mean, std = float(candidate["mean"]), candidate.get("std")
-    return f"{mean:.4f} ± {float(std):.4f}" if std is not None else f"{mean:.4f}"
+def _pair(candidate: Candidate) -> str:
+    if candidate.mean is None:
+        return "–"
+    spread = "" if candidate.std is None else f" ± {candidate.std:.4f}"
+    return f"{candidate.mean:.4f}{spread}"
 
 
-def _table(verdict: Mapping[str, Any]) -> str:
-    candidates = verdict.get("candidates", [])
-    if not candidates:
-        return ""
-    domains = list(
-        dict.fromkeys(d for candidate in candidates for d in candidate.get("mixture", {}))
-    )
+def _table(verdict: Verdict) -> str:
+    candidates = verdict.candidates
+    domains = list(dict.fromkeys(d for it in candidates for d in it.mixture.domains))
     rows = [
-        "| | " + " | ".join(verbatim(str(a["name"])) for a in candidates) + " |",
+        "| | " + " | ".join(verbatim(it.name) for it in candidates) + " |",
         "|---|" + "---:|" * len(candidates),
+        f"| **objective** {OVER_SEEDS} | " + " | ".join(map(_pair, candidates)) + " |",
     ]
-    measured = [_pair(a) if a.get("mean") is not None else "–" for a in candidates]
-    rows.append(f"| **objective** {OVER_SEEDS} | " + " | ".join(measured) + " |")
     rows += [
         f"| {label} | " + " | ".join(cells) + " |"
         for label, cells in gate_rows(candidates, 4)
         if any(cell != "–" for cell in cells)
     ]
-    if any(a.get("predicted_mean") is not None for a in candidates):
-        cells = " | ".join(interval(a, 4) for a in candidates)
-        rows.append(f"| {interval_label(verdict)} | {cells} |")
+    cells = " | ".join(interval(it.predicted, 4) for it in candidates)
+    rows.append(f"| {interval_label(verdict)} | {cells} |")
     for domain in domains:
-        weights = [f"{a.get('mixture', {}).get(domain, 0):.3f}" for a in candidates]
+        weights = [f"{it.mixture.as_dict().get(domain, 0):.3f}" for it in candidates]
         rows.append(f"| {verbatim(domain)} | " + " | ".join(weights) + " |")
     return "\n".join([*rows, "", mixtures_note(verdict), ""])
 
 
-def promotion_markdown(promotion: Mapping[str, Any]) -> str:
-    """What the promoted model reached, as a table in Markdown."""
-    before, after = promotion.get("before") or {}, promotion.get("after") or {}
+def promotion_markdown(promotion: Promotion) -> str:
+    """The promoted model's metrics, as a table in Markdown."""
     rows = [
         f"| metric | upcycled, untrained | trained | {proxy_label(promotion)} |",
         "|---|---:|---:|---:|",
     ]
-    for name, value in after.items():
-        start = f"{before[name]:.4f}" if name in before else "–"
-        proxy = interval(promised(promotion, name), 4)
+    for name, value in promotion.after.items():
+        before = promotion.before.get(name)
+        start = "–" if before is None else f"{before:.4f}"
+        proxy = interval(promotion.predicted.get(name), 4)
         rows.append(f"| {verbatim(name)} | {start} | {value:.4f} | {proxy} |")
-    if promotion.get("predicted"):
+    if promotion.predicted:
         rows += ["", PROXY_NOTE]
     return "\n".join(rows)
 
 
-def proxy_label(promotion: Mapping[str, Any]) -> str:
-    """What is predicted beside a promoted model: a proxy, its size and its tokens."""
-    of = promotion.get("predicted_of") or {}
-    if not of:  # of an older version
-        return "proxy, predicted"
-    return (
-        f"proxy of {count(of['params'])} parameters after {count(of['tokens'])} tokens, predicted"
-    )
-
-
-def promised(promotion: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """One metric's prediction of a proxy on the promoted mixture, under a candidate's keys."""
-    mean_std = (promotion.get("predicted") or {}).get(metric) or ()
-    low_high = (promotion.get("predicted_interval") or {}).get(metric) or ()
-    return dict(zip(("predicted_mean", "predicted_std"), mean_std, strict=False)) | dict(
-        zip(("predicted_low", "predicted_high"), low_high, strict=False)
-    )
+def proxy_label(promotion: Promotion) -> str:
+    """The name of what is predicted beside a promoted model: a proxy, its size and its tokens."""
+    proxy = promotion.predicted_of
+    size, tokens = count(proxy.params), count(proxy.tokens)
+    return f"proxy of {size} parameters after {tokens} tokens, predicted"

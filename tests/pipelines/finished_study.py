@@ -6,9 +6,11 @@ They are shown, never concluded from.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +20,14 @@ from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecor
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
+from mixopt.selection.gate import Selection
+from mixopt.selection.results import Decision, Predicted
 from mixopt.study.identity import Identity, claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import lock_settings
+from mixopt.study.results import Promotion, Stage, Verdict
 from mixopt.study.settings import Study, load_study
+from mixopt.surrogates.scoring import Score
 
 TOKENS = {
     "arithmetic": 150_000,
@@ -33,6 +39,7 @@ TOKENS = {
 }
 HELP = {"docstrings": 0.9, "licences": 0.35, "web": 0.15, "python": 0.2, "headers": 0.1}
 FIDELITY = Fidelity("proxy", 98_304, 400_000)
+SEEDS = (101, 102, 103)  # of the selection
 STUDY = """\
 name: {name}
 corpus: corpus
@@ -94,8 +101,8 @@ def finished_study(folder: Path, name: str = "tiny", trials: int = 14) -> Study:
     for index in range(3):
         near = Mixture.from_array(TOKENS, rng.dirichlet(40 * found.array + 0.1))
         run(study, ledger, TrialSpec(near, FIDELITY, 0, Role.SEARCH, round=1 + index // 2))
-    candidates = {"found": found, "natural": natural, "uniform": uniform}
-    for seed in (101, 102, 103):
+    candidates = {"natural": natural, "found": found, "uniform": uniform}
+    for seed in SEEDS:
         for candidate, mixture in candidates.items():
             run(
                 study,
@@ -148,48 +155,48 @@ def result(spec: TrialSpec) -> TrialResult:
 
 def write_verdict(study: Study, candidates: dict[str, Mixture]) -> None:
     ledger = open_ledger(study)
-    chosen = [t for t in ledger.trials() if t.spec.role is Role.SELECT]
+    trials = ledger.trials()
     ledger.close()
-    rows = []
-    for name, mixture in candidates.items():
-        values = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.candidate == name]
-        base = [t.metrics["bpb/descriptions"] for t in chosen if t.spec.candidate == "natural"]
-        rows.append(
-            {
-                "name": name,
-                "mixture": mixture.as_dict(),
-                "predicted_mean": float(np.mean(values)) + 0.006,
-                "predicted_std": 0.011,
-                "mean": float(np.mean(values)),
-                "std": float(np.std(values, ddof=1)),
-                "n": len(values),
-                "values": values,
-                "difference": float(np.mean(values) - np.mean(base)),
-                "difference_low": float(np.mean(values) - np.mean(base)) - 0.02,
-                "difference_high": float(np.mean(values) - np.mean(base)) + 0.02,
-                "adjusted_p": {"found": 0.0093, "uniform": 0.38}.get(name),
-                "tokens": FIDELITY.tokens * len(values),
-                "device_seconds": 45.0,
-            }
-        )
-    verdict = {
-        "promoted": "found",
-        "reason": "found differs from natural, adjusted p-value 0.0093",
-        "confidence": 0.9,
-        "mixture": candidates["found"].as_dict(),
-        "candidates": rows,
-        "unconstrained": Mixture.of(
-            dict.fromkeys(TOKENS, 0.02) | {"docstrings": 0.72, "licences": 0.2}
-        ).as_dict(),
-        "binding": ["docstrings: at its upper bound 0.60 (4 epochs of 90k tokens)"],
+    selection = Selection(candidates, FIDELITY, study.mixture_objective(), SEEDS, confidence=0.9)
+    found = verdict_of(selection.verdict(trials))
+    files.write_json(study.home / "verdict.json", found.to_json())
+    files.write_json(study.home / "mixture.json", found.mixture.as_dict())
+
+
+def verdict_of(decision: Decision, **changes: Any) -> Verdict:
+    """`decision` with what a search might have predicted of it."""
+    candidates = tuple(
+        dataclasses.replace(it, predicted=around(it.mean + 0.006)) if it.mean is not None else it
+        for it in decision.candidates
+    )
+    winner = decision.winner
+    about: dict[str, Any] = {
+        **{field.name: getattr(decision, field.name) for field in dataclasses.fields(decision)},
+        "candidates": candidates,
+        "found": winner.name,
+        "recommended": winner.mixture,
+        "interval": (2.7, 2.8),
+        "interval_of_run": (2.69, 2.81),
+        "interval_of_this_seed": (2.72, 2.78),
+        "seed_scatter": None,
+        "unconstrained": Mixture.uniform(winner.mixture.domains),
+        "unconstrained_mean": 2.7,
+        "binding": ("docstrings: at its upper bound 0.60 (4 epochs of 90k tokens)",),
+        "prices": {},
+        "kl": 0.4,
+        "kl_penalty": 0.0,
         "surrogate": "gp",
         "surrogate_scores": {
-            "gp": {"spearman": 0.93, "r2": 0.88},
-            "lightgbm": {"spearman": 0.71, "r2": 0.52},
+            "gp": Score(0.93, 0.88, 0.01, 0.9, 11),
+            "lightgbm": Score(0.71, 0.52, 0.02, 0.8, 11),
         },
+        "basis": "made up",
     }
-    files.write_json(study.home / "verdict.json", verdict)
-    files.write_json(study.home / "mixture.json", candidates["found"].as_dict())
+    return Verdict(**about | changes)
+
+
+def around(mean: float) -> Predicted:
+    return Predicted(mean, 0.011, mean - 0.018, mean + 0.018)
 
 
 def write_promotion(study: Study, mixture: Mixture) -> None:
@@ -197,66 +204,53 @@ def write_promotion(study: Study, mixture: Mixture) -> None:
     model = folder / "model"
     files.write_bytes(model / "model.safetensors", b"weights")
     files.write_json(model / "config.json", {"model_type": "mixtral"})
+    files.write_json(folder / "result.json", promotion_of(mixture).to_json())
+
+
+def promotion_of(mixture: Mixture, **changes: Any) -> Promotion:
+    """What a promotion of `mixture` might have measured."""
     end = dict(result(TrialSpec(mixture, FIDELITY, 3)).metrics)
     kept = {name: value for name, value in end.items() if name.startswith("bpb/")}
-    names = list(TOKENS)
+    names = tuple(mixture.domains)
     rng = np.random.default_rng(1)
-    curve = [
-        {
-            "step": s,
-            "tokens": 150_000 * s,
-            "metrics": {k: v * (1.25 - 0.0625 * s) for k, v in kept.items()},
-            "seconds": 9.0 * s,
-        }
-        for s in range(1, 5)
-    ]
-    loads = {
-        d: rng.dirichlet([1.0 + 12.0 * (d == other) for other in names]).tolist() for d in names
-    }
-    values = {
+    about: dict[str, Any] = {
+        "id": "made-up",
+        "finished": "2026-01-01T00:00:00+0000",
         "method": "branch-train-mix",
-        "mixture": mixture.as_dict(),
+        "mixture_name": "found",
+        "mixture": mixture,
         "tokens": 600_000,
         "device_seconds": 107.0,
-        "stages": [
-            {
-                "name": "seed",
-                "kind": "seed",
-                "tokens": 600_000,
-                "device_seconds": 22.0,
-                "metrics": {},
-            },
-            *(
-                {
-                    "name": d,
-                    "kind": "expert",
-                    "tokens": 200_000,
-                    "device_seconds": 7.5,
-                    "metrics": {},
-                }
-                for d in names
-            ),
-            {
-                "name": "moe",
-                "kind": "moe",
-                "tokens": 600_000,
-                "device_seconds": 40.0,
-                "metrics": kept,
-            },
-        ],
+        "stages": (
+            Stage("seed", "seed", 600_000, 22.0, {}),
+            *(Stage(f"expert {name}", "expert", 200_000, 7.5, {}) for name in names),
+            Stage("upcycled", "moe", 600_000, 40.0, kept),
+        ),
         "seed": {k: v * 1.12 for k, v in kept.items()},
         "before": {k: v * 1.25 for k, v in kept.items()},
         "after": kept,
-        "predicted": {k: [v + 0.02, 0.015] for k, v in kept.items()},
-        "loads": loads,
+        "predicted": {k: around(v + 0.02) for k, v in kept.items()},
+        "predicted_of": FIDELITY,
+        "loads": {
+            d: tuple(rng.dirichlet([1.0 + 12.0 * (d == other) for other in names]).tolist())
+            for d in names
+        },
+        "entropies": dict.fromkeys(names, 1.38),
+        "dropped": dict.fromkeys(names, 0.0),
         "expert_names": names,
         "receipt": {"method": "branch-train-mix", "router_entropy": 1.38},
-        "curve": curve,
-        "model": str(model),
+        "curve": tuple(
+            CurvePoint(
+                s, 150_000 * s, {k: v * (1.25 - 0.0625 * s) for k, v in kept.items()}, 9.0 * s
+            )
+            for s in range(1, 5)
+        ),
+        "files": {},
+        "model": "model",
         "model_params": 1_204_224,
         "active_params": 401_408,
     }
-    files.write_json(folder / "result.json", values)
+    return Promotion(**about | changes)
 
 
 def write_corpus(folder: Path) -> Corpus:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
+    from mixopt.study.results import Promotion
     from mixopt.study.settings import Study
 
 ALIAS = "champion"
@@ -23,7 +23,7 @@ def registered_name(study: Study) -> str:
 
 
 def register(
-    store: RunStore, study: Study, result: Mapping[str, Any], folder: Path, run: str, digest: str
+    store: RunStore, study: Study, result: Promotion, folder: Path, run: str, digest: str
 ) -> None:
     """Register the exported model of a promotion and point `champion` at it.
 
@@ -34,13 +34,13 @@ def register(
     Args:
         store: the MLflow to register in.
         study: whose promotion it is.
-        result: what `promotion/result.json` holds; `model` is the exported folder.
-        folder: the promotion's folder, which a relative `model` is relative to.
+        result: what the promotion measured.
+        folder: the study's `promotion` folder, which the exported model lies below.
         run: id of the promotion's run.
         digest: identity of the result; a version that carries it is not made again.
     """
-    path = folder / str(result.get("model") or "")
-    if not result.get("model") or not path.is_dir():
+    path = folder / result.model
+    if not path.is_dir():
         return
     name, client = registered_name(study), store.client
     if not client.search_registered_models(f"name = '{name}'"):
@@ -54,7 +54,7 @@ def register(
 
 
 def _new_version(
-    store: RunStore, study: Study, result: Mapping[str, Any], path: Path, run: str, digest: str
+    store: RunStore, study: Study, result: Promotion, path: Path, run: str, digest: str
 ) -> str:
     name = registered_name(study)
     logged = _logged_model(store, study, result, path, run)
@@ -73,7 +73,7 @@ def _new_version(
 
 
 def _logged_model(
-    store: RunStore, study: Study, result: Mapping[str, Any], path: Path, run: str
+    store: RunStore, study: Study, result: Promotion, path: Path, run: str
 ) -> LoggedModel:
     """The logged model of the promotion's run, uploaded now unless an earlier attempt did it."""
     from mlflow.entities import LoggedModelOutput
@@ -92,22 +92,18 @@ def _logged_model(
     )
     client.log_model_artifacts(logged.model_id, str(path))
     card = Model(run_id=run, model_id=logged.model_id)
-    card.add_flavor("mixopt", format="huggingface", study=study.name, method=result.get("method"))
+    card.add_flavor("mixopt", format="huggingface", study=study.name, method=result.method)
     with tempfile.TemporaryDirectory() as folder:
         card.save(str(Path(folder) / "MLmodel"))
         client.log_model_artifact(logged.model_id, str(Path(folder) / "MLmodel"))
-    step = int(result.get("tokens") or 0)
-    client.log_outputs(run, [LoggedModelOutput(logged.model_id, step)])
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, result.tokens)])
     return client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _description(result: Mapping[str, Any]) -> str:
-    parts = [f"Upcycled by {result.get('method', 'an unnamed method')}"]
-    if result.get("tokens"):
-        parts.append(f"{int(result['tokens']):,} tokens")
-    if result.get("model_params"):
-        parts.append(f"{int(result['model_params']):,} parameters")
-    if result.get("active_params"):
-        parts.append(f"{int(result['active_params']):,} of them active per token")
-    after = ", ".join(f"{k} {v:.4f}" for k, v in (result.get("after") or {}).items())
-    return ", ".join(parts) + "." + (f" {after}." if after else "")
+def _description(result: Promotion) -> str:
+    after = ", ".join(f"{k} {v:.4f}" for k, v in result.after.items())
+    return (
+        f"Upcycled by {result.method}, {result.tokens:,} tokens, {result.model_params:,} "
+        f"parameters, {result.active_params:,} of them active per token."
+        + (f" {after}." if after else "")
+    )

@@ -18,11 +18,11 @@ from mixopt.core.trials import Role, State, Trial
 from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
+from mixopt.selection.results import Candidate
 from mixopt.study.frames import objective_value
+from mixopt.study.results import Promotion, Verdict
 
 Metric = tuple[str, float, int, int]
-GATE = ("difference", "difference_low", "difference_high", "adjusted_p")
-PREDICTED = ("predicted_mean", "predicted_std", "predicted_low", "predicted_high", "inside")
 
 
 def weights(mixture: Mapping[str, float]) -> dict[str, str]:
@@ -95,45 +95,65 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     return tags
 
 
-def verdict_metrics(verdict: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
-    """The candidates' statistics and the promoted mixture of a `verdict.json`.
+def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
+    """The candidates' statistics and the promoted mixture of a verdict.
 
     `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
     `adjusted_p` its p-value times the number of candidates. `predicted_low` and `predicted_high`
     are the 90 % interval of the predicted mean over the candidate's fresh seeds; `inside` is 1
     where the measured mean lies between them.
     """
-    found = [
-        (f"selection/{candidate['name']}/{key}", candidate.get(key))
-        for candidate in verdict.get("candidates", [])
-        for key in ("mean", "std", "n", *GATE, *PREDICTED)
-    ]
-    scatter = verdict.get("seed_scatter") or {}
-    found += [(f"selection/seed_scatter/{key}", scatter.get(key)) for key in ("std", "freedom")]
-    found += [(f"mixture/{d}", w) for d, w in verdict.get("mixture", {}).items()]
-    found.append(("selection/confidence", verdict.get("confidence")))
-    for name, value in found:
-        if value is not None and math.isfinite(value):
+    found: dict[str, float | None] = {}
+    for candidate in verdict.candidates:
+        for key, value in _candidate_metrics(candidate).items():
+            found[f"selection/{candidate.name}/{key}"] = value
+    if verdict.seed_scatter is not None:
+        found["selection/seed_scatter/std"] = verdict.seed_scatter.std
+        found["selection/seed_scatter/freedom"] = verdict.seed_scatter.freedom
+    found |= {f"mixture/{d}": w for d, w in verdict.mixture.as_dict().items()}
+    found["selection/confidence"] = verdict.confidence
+    for name, value in found.items():
+        if value is not None:
             yield name, float(value), 0, stamp
 
 
-def promotion_finals(result: Mapping[str, Any], stamp: int) -> Iterator[Metric]:
-    """Metrics and costs of a promotion's `result.json`; `proxy_predicted…` is of a proxy's run."""
-    spent = int((result.get("predicted_of") or {}).get("tokens", 0))
-    tokens = int(result.get("tokens") or 0)
-    for when, step in (("seed", 0), ("before", 0), ("after", tokens)):
-        for name, value in (result.get(when) or {}).items():
+def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
+    predicted = candidate.predicted
+    return {
+        "mean": candidate.mean,
+        "std": candidate.std,
+        "n": candidate.n,
+        "difference": candidate.difference,
+        "difference_low": candidate.difference_low,
+        "difference_high": candidate.difference_high,
+        "adjusted_p": candidate.adjusted_p,
+        **(
+            {}
+            if predicted is None
+            else {f"predicted_{k}": v for k, v in predicted.to_json().items()}
+        ),
+        "inside": candidate.inside,
+    }
+
+
+def promotion_finals(promotion: Promotion, stamp: int) -> Iterator[Metric]:
+    """Metrics and costs of a promotion; `proxy_predicted…` is of a proxy's run."""
+    for when, values, step in (
+        ("seed", promotion.seed, 0),
+        ("before", promotion.before, 0),
+        ("after", promotion.after, promotion.tokens),
+    ):
+        for name, value in values.items():
             yield f"{when}/{name}", value, step, stamp
-    for name, (mean, std) in (result.get("predicted") or {}).items():
-        yield f"proxy_predicted/{name}", mean, spent, stamp
-        yield f"proxy_predicted_std/{name}", std, spent, stamp
-    for name, (low, high) in (result.get("predicted_interval") or {}).items():
-        yield f"proxy_predicted_low/{name}", low, spent, stamp
-        yield f"proxy_predicted_high/{name}", high, spent, stamp
-    for stage in result.get("stages", []):
-        for key in ("tokens", "device_seconds"):
-            if stage.get(key) is not None:
-                yield f"cost/{stage['name']}/{key}", float(stage[key]), 0, stamp
+    spent = promotion.predicted_of.tokens
+    for name, predicted in promotion.predicted.items():
+        yield f"proxy_predicted/{name}", predicted.mean, spent, stamp
+        yield f"proxy_predicted_std/{name}", predicted.std, spent, stamp
+        yield f"proxy_predicted_low/{name}", predicted.low, spent, stamp
+        yield f"proxy_predicted_high/{name}", predicted.high, spent, stamp
+    for stage in promotion.stages:
+        yield f"cost/{stage.name}/tokens", float(stage.tokens), 0, stamp
+        yield f"cost/{stage.name}/device_seconds", stage.device_seconds, 0, stamp
 
 
 def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> list[Metric]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import mixopt
 from mixopt.core import urls
@@ -38,6 +38,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
 from mixopt.pipelines.views.mlflow.registered_model import register
 from mixopt.study import records
 from mixopt.study.frames import trials_frame
+from mixopt.study.results import Promotion, Verdict
 from mixopt.study.storage import damaged, reason
 
 if TYPE_CHECKING:
@@ -150,17 +151,17 @@ class Tracker:
         self._show(store, trial)
 
     @_shown
-    def verdict(self, store: RunStore, verdict: Mapping[str, Any]) -> None:
-        """Show what the selection decided (the contents of `verdict.json`)."""
+    def verdict(self, store: RunStore, verdict: Verdict) -> None:
+        """Show what the selection decided."""
         self._show_verdict(store, verdict)
 
     @_shown
-    def promotion(self, store: RunStore, result: Mapping[str, Any], folder: Path) -> None:
+    def promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
         """Show the promotion in its own child run and register its model as `champion`.
 
         Args:
             store: given by the guard, not by the caller.
-            result: what `promotion/result.json` holds.
+            result: what the promotion measured.
             folder: the promotion's folder.
         """
         self._show_promotion(store, result, folder)
@@ -179,9 +180,9 @@ class Tracker:
             self._show(store, trial)
         verdict = records.read_verdict(self.study.home)
         promotion = records.read_promotion(self.study.home)
-        if verdict:
+        if verdict is not None:
             self._show_verdict(store, verdict)
-        if promotion:
+        if promotion is not None:
             self._show_promotion(store, promotion, self.study.home / "promotion")
         self._show_progress(store, trials)
         self._upload_tables(store, trials)
@@ -285,33 +286,35 @@ class Tracker:
         tags = {**self._tags("trial"), "mixopt.trial": str(trial.number), "mixopt.spec": spec}
         return _child(store.create(f"trial {trial.number:04d}", tags, end - spent))
 
-    def _show_verdict(self, store: RunStore, verdict: Mapping[str, Any]) -> None:
+    def _show_verdict(self, store: RunStore, verdict: Verdict) -> None:
         stamp = values.changed(self.study.home / "verdict.json")
         store.log(
             self._parent,
             metrics=values.verdict_metrics(verdict, stamp),
-            tags={"mixopt.promoted": verdict.get("promoted", "")},
+            tags={"mixopt.promoted": verdict.promoted},
         )
 
-    def _show_promotion(self, store: RunStore, result: Mapping[str, Any], folder: Path) -> None:
-        known = digest(result)[:16]
+    def _show_promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
+        known = digest(result.to_json())[:16]
         tags = {**self._tags("promotion"), "mixopt.promotion": known}
         runs = store.runs(tags)
         if runs and runs[0].info.status == "FINISHED":
             return
-        spent = sum(float(s.get("device_seconds") or 0) for s in result.get("stages", []))
+        spent = sum(stage.device_seconds for stage in result.stages)
         end = values.changed(folder / "result.json") / 1000
         run = runs[0] if runs else store.create("promotion", tags, end - spent)
         name, start = run.info.run_id, run.info.start_time
-        facts = ("method", "tokens", "model_params", "active_params")
         store.log(
             name,
             params={
-                **values.weights(result.get("mixture", {})),
-                **{key: result[key] for key in facts if result.get(key) is not None},
+                **values.weights(result.mixture.as_dict()),
+                "method": result.method,
+                "tokens": result.tokens,
+                "model_params": result.model_params,
+                "active_params": result.active_params,
             },
             metrics=[
-                *curve_metrics(trial_files.curve_points(result.get("curve", [])), start),
+                *curve_metrics(list(result.curve), start),
                 *values.promotion_finals(result, round(end * 1000)),
             ],
             tags={"mlflow.note.content": wording.promotion_markdown(result)},

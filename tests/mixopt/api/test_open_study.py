@@ -106,7 +106,7 @@ def test_a_running_study_shows_what_has_ended_and_the_curves_of_what_runs(tmp_pa
     assert study.trials["state"].to_list() == ["complete", "running"]
     last = study.curves.filter(trial=number)
     assert last.select("step", "tokens", "objective").rows() == [(40, 80_000, 3.5)]
-    assert (study.verdict, study.promotion) == ({}, {})
+    assert (study.verdict, study.promotion) == (None, None)
     ledger.close()
 
 
@@ -179,5 +179,5 @@ def test_curves_end_with_what_the_trials_measured(study: OpenStudy) -> None:
 def test_the_verdicts_surrogate_speaks_and_before_one_the_studys_own(finished: Study) -> None:
     study = mixopt.open_study(finished.path)
     assert study.surrogate().name == study.surrogate_name == "gp"
-    undecided = OpenStudy(replace(study.snapshot, verdict={}))
+    undecided = OpenStudy(replace(study.snapshot, verdict=None))
     assert undecided.surrogate_name == undecided.model.choice.name

@@ -21,16 +21,18 @@ from mixopt.core.trials import (
     TrialSpec,
 )
 from mixopt.plots import study as plots
+from mixopt.selection.results import Candidate, Predicted
+from tests.pipelines.finished_study import promotion_of
 
 OBJECTIVE = Objective({"law": 1.0})
 VALUES = (1.9, 1.7, 1.8, 1.6)
-CANDIDATES = {
-    "candidates": [
-        {"name": "found", "mean": 1.6, "std": 0.0163, "n": 4, "values": [1.58, 1.6, 1.62, 1.6]},
-        {"name": "natural", "mean": 1.8, "std": 0.0163, "n": 4, "values": [1.78, 1.8, 1.82, 1.8]},
-        {"name": "stopped early", "mean": None},
-    ]
-}
+LAW = Mixture.of({"law": 1})
+FOUND = Candidate("found", LAW, 4, 1.6, 0.0163, (1.58, 1.6, 1.62, 1.6))
+CANDIDATES = (
+    FOUND,
+    Candidate("natural", LAW, 4, 1.8, 0.0163, (1.78, 1.8, 1.82, 1.8)),
+    Candidate("stopped early", LAW),
+)
 
 
 def trial(number: int, value: float, role: Role = Role.DESIGN) -> Trial:
@@ -83,38 +85,26 @@ def test_the_interval_of_a_mean_over_seeds_is_students() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    once = {"name": "found", "mean": 1.6, "std": None, "n": 1, "values": [1.6]}
-    mean = named(plots.candidates({"candidates": [once]}, OBJECTIVE), "mean, 90 % interval")
+    once = Candidate("found", LAW, 1, 1.6, None, (1.6,))
+    mean = named(plots.candidates([once], OBJECTIVE), "mean, 90 % interval")
     assert (mean.error_x.array[0], "±" in mean.hovertemplate) == (0, False)
 
 
-@pytest.mark.parametrize(
-    ("more", "half"),
-    [({"predicted_low": 1.5, "predicted_high": 1.7}, 0.1), ({}, 1.645 * 0.01)],
-)
-def test_a_predicted_candidate_has_the_interval_that_counts_seeds(
-    more: dict[str, float], half: float
-) -> None:
-    candidate = {"name": "found", "mean": 1.6, "predicted_mean": 1.6, "predicted_std": 0.01} | more
-    drawn = named(
-        plots.candidates({"candidates": [candidate]}, OBJECTIVE), "predicted before, 90 % interval"
+def test_a_predicted_candidate_has_the_interval_that_counts_seeds() -> None:
+    candidate = dataclasses.replace(FOUND, predicted=Predicted(1.6, 0.01, 1.5, 1.7))
+    drawn = named(plots.candidates([candidate], OBJECTIVE), "predicted before, 90 % interval")
+    assert drawn.error_x.array[0] == pytest.approx(0.1)
+
+
+def test_a_promoted_metric_has_the_interval_that_counts_seeds() -> None:
+    promotion = promotion_of(
+        LAW, after={"bpb/law": 1.6}, predicted={"bpb/law": Predicted(1.6, 0.01, 1.5, 1.7)}
     )
-    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("more", "half"),
-    [({"predicted_interval": {"bpb/law": [1.5, 1.7]}}, 0.1), ({}, 1.645 * 0.01)],
-)
-def test_a_promoted_metric_has_the_interval_that_counts_seeds(
-    more: dict[str, object], half: float
-) -> None:
-    promotion = {"after": {"bpb/law": 1.6}, "predicted": {"bpb/law": [1.6, 0.01]}} | more
     drawn = named(
         plots.before_and_after(promotion, proxy="proxy of 4 parameters"),
         "proxy of 4 parameters, 90 % interval of a run",
     )
-    assert drawn.error_x.array[0] == pytest.approx(half, rel=1e-3)
+    assert drawn.error_x.array[0] == pytest.approx(0.1)
 
 
 def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
@@ -156,8 +146,8 @@ def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
         lambda: plots.best_so_far([], OBJECTIVE),
         lambda: plots.objective_by_weight([], OBJECTIVE),
         lambda: plots.learning_curves({}, OBJECTIVE),
-        lambda: plots.candidates({}, OBJECTIVE),
-        lambda: plots.before_and_after({}),
+        lambda: plots.candidates([], OBJECTIVE),
+        lambda: plots.before_and_after(promotion_of(LAW, after={})),
         lambda: plots.expert_loads({}),
         lambda: plots.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),
     ],

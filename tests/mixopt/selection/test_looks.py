@@ -11,8 +11,9 @@ import pytest
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult
-from mixopt.selection.gate import Rule, Selection, seeds_needed
+from mixopt.selection.gate import Rule, Selection
 from mixopt.selection.looks import Looks
+from mixopt.selection.paired import seeds_needed
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
 CANDIDATES = {
@@ -99,11 +100,11 @@ def test_no_look_beyond_those_planned_promotes_however_clear_the_difference() ->
     better = values - 100 * np.eye(len(CANDIDATES))[1][:, None]
     looks = Looks(1)
     refused = dataclasses.replace(selection(3), look=looks.at("first", 0.9)).verdict(trials)
-    assert (refused.winner, refused.improved) == ("natural", False)
+    assert (refused.promoted, refused.improved) == ("natural", False)
     looks = looks.take(looks.at("first", 0.9))
     late = dataclasses.replace(selection(8), look=looks.at("second", 0.9))
     verdict = late.verdict(grown(selection(8), [], better))
-    assert (verdict.winner, verdict.improved) == ("natural", False)
+    assert (verdict.promoted, verdict.improved) == ("natural", False)
     assert "the 1 look that the study planned (select.looks) came before this one" in verdict.reason
     assert "a new study" in verdict.reason
 

@@ -345,7 +345,7 @@ def test_a_verdict_judged_again_from_the_same_basis_is_the_same_look(
     (load_study(copy).home / "verdict.json").unlink()
     assert run("select", copy).code == 0
     verdict = json.loads((load_study(copy).home / "verdict.json").read_text())
-    assert verdict["look"] == json.loads(before)["look"] == {"number": 1, "of": 1}
+    assert verdict["look"] == json.loads(before)["look"] == verdict["looks"] == 1
 
 
 def test_the_looks_planned_at_the_first_verdict_are_not_changed_afterwards(
@@ -364,9 +364,10 @@ def test_more_seeds_after_the_last_look_are_measured_but_promote_nothing(
     change(copy, "select", seeds=3)
     assert run("select", copy).code == 0
     verdict = json.loads((load_study(copy).home / "verdict.json").read_text())
-    assert (verdict["promoted"], verdict["look"], verdict["level"]) == (
+    assert (verdict["promoted"], verdict["look"], verdict["looks"], verdict["level"]) == (
         "natural",
-        {"number": 2, "of": 1},
+        2,
+        1,
         0,
     )
     assert "came before this one" in verdict["reason"]

@@ -1,31 +1,37 @@
-from typing import Any
-
+from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
+from mixopt.core.trials import Fidelity
 from mixopt.pipelines.views.closing import loads_table, promotion_table
 from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
     before_selection,
-    foretold,
+    calibration,
     gate_rows,
     headline,
     interval,
     interval_label,
     markdown,
     mixtures_note,
-    promised,
     promotion_markdown,
-    proxy_label,
 )
+from mixopt.selection.results import Candidate, Decision, Predicted
+from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter
+from tests.pipelines.finished_study import promotion_of, verdict_of
+
+MIXTURE = Mixture.of({"law": 3, "code": 1})
+OBJECTIVE = Objective({"law": 1.0})
+SCATTER = SeedScatter(std=0.031, freedom=6.2, runs=13)
 
 
-def promotion(dropped: float) -> dict[str, Any]:
-    return {
-        "loads": {"law": [0.75, 0.25], "code": [0.1, 0.9]},
-        "expert_names": ["law"],
-        "entropies": {"law": 0.5, "code": 0.25},
-        "dropped": {"law": 0.0, "code": dropped},
-    }
+def promotion(dropped: float) -> Promotion:
+    return promotion_of(
+        MIXTURE,
+        loads={"law": (0.75, 0.25), "code": (0.1, 0.9)},
+        expert_names=("law",),
+        entropies={"law": 0.5, "code": 0.25},
+        dropped={"law": 0.0, "code": dropped},
+    )
 
 
 def test_loads_stand_beside_the_expert_that_they_are_of() -> None:
@@ -48,44 +54,75 @@ def test_tokens_that_reach_no_expert_are_told_of_where_there_are_some() -> None:
 
 
 def test_a_dense_promotion_has_no_loads() -> None:
-    assert loads_table({}) is None
+    assert loads_table(promotion_of(MIXTURE, loads={})) is None
 
 
-def verdict(**promised: Any) -> dict[str, Any]:
-    candidate = {"name": "recommended", "mixture": {"law": 1.0}, "mean": 3.398, "n": 3}
-    candidate |= {"predicted_mean": 3.433, "predicted_std": 0.007} | promised
-    known = {"std": 0.031, "freedom": 6.2, "runs": 13}
-    scatter = known if promised else None
-    return {"promoted": "recommended", "candidates": [candidate], "seed_scatter": scatter}
+GATED = (
+    Candidate("natural", MIXTURE, 3, 3.6898, 0.0215, difference=0.0),
+    Candidate(
+        "recommended",
+        MIXTURE,
+        3,
+        3.403,
+        0.0269,
+        difference=-0.2868,
+        difference_low=-0.33,
+        difference_high=-0.2436,
+        adjusted_p=0.0041,
+    ),
+    Candidate("uniform", MIXTURE, 1, 3.7, difference=0.01),
+)
+DECISION = Decision(
+    baseline="natural",
+    promoted="recommended",
+    improved=True,
+    reason="recommended differs from natural",
+    confidence=0.9,
+    level=0.1,
+    look=1,
+    looks=1,
+    candidates=GATED,
+)
 
 
-OBJECTIVE = Objective({"law": 1.0})
+def verdict(scatter: SeedScatter | None = SCATTER, **predicted: float) -> Verdict:
+    values = {"mean": 3.433, "std": 0.007, "low": 3.367, "high": 3.499} | predicted
+    one = Candidate("recommended", MIXTURE, 3, 3.398, predicted=Predicted.from_json(values))
+    return verdict_of(DECISION, candidates=(GATED[0], one), seed_scatter=scatter)
 
 
-def test_what_was_foretold_stands_beside_what_was_measured() -> None:
-    said = foretold(verdict(predicted_low=3.367, predicted_high=3.499, inside=True), OBJECTIVE)
-    assert said == (
-        "The search foretold 3.4330 bits per byte of the recommended mixture, 90 % between 3.3670 "
+def test_the_prediction_stands_beside_the_measurement() -> None:
+    assert calibration(verdict(), OBJECTIVE) == (
+        "The search predicted 3.4330 bits per byte of the recommended mixture, 90 % between 3.3670 "
         "and 3.4990 for the mean over 3 fresh seeds; measured 3.3980, inside. Seed standard "
         "deviation of a run 0.0310, from 13 repeated runs (6.2 effective degrees of freedom)."
     )
 
 
 def test_a_mean_outside_says_on_which_side() -> None:
-    said = foretold(verdict(predicted_low=3.42, predicted_high=3.44, inside=False), OBJECTIVE)
-    assert "measured 3.3980, below." in said
+    assert "measured 3.3980, below." in calibration(verdict(low=3.42, high=3.44), OBJECTIVE)
+    assert "measured 3.3980, above." in calibration(verdict(low=3.3, high=3.34), OBJECTIVE)
+
+
+def test_the_other_mixtures_are_counted_where_they_were_predicted() -> None:
+    shown = verdict_of(DECISION)  # predicted .006 above the measured mean, ± .018
+    assert "Of the other mixtures 2 of 2 are inside." in calibration(shown, OBJECTIVE)
 
 
 def test_intervals_of_tables_are_the_ones_that_count_seeds() -> None:
-    new = verdict(predicted_low=3.367, predicted_high=3.499, inside=True)
-    assert interval(new["candidates"][0], 3) == "3.433 ± 0.066"
-    assert interval_label(new) == "predicted mean ± 90 %"
+    assert interval(verdict().winner.predicted, 3) == "3.433 ± 0.066"
+    assert interval(None, 3) == "–"
+    assert interval_label(verdict()) == "predicted mean ± 90 %"
 
 
-def test_a_verdict_of_an_older_version_has_an_interval_for_its_seed_and_no_judgement() -> None:
-    assert foretold(verdict(), OBJECTIVE) == ""
-    assert interval(verdict()["candidates"][0], 3) == "3.433 ± 0.012"
-    assert interval_label(verdict()) == "predicted ± 90 %, one seed only"
+def test_without_repeats_an_interval_is_for_one_seed() -> None:
+    alone = verdict(scatter=None)
+    assert "for its own seed only" in calibration(alone, OBJECTIVE)
+    assert interval_label(alone) == "predicted ± 90 %, one seed only"
+
+
+def test_nothing_is_said_of_predictions_before_there_is_a_verdict() -> None:
+    assert calibration(None, OBJECTIVE) == ""
 
 
 def test_before_selection_the_interval_says_what_it_is_for() -> None:
@@ -100,54 +137,24 @@ def test_before_selection_the_interval_says_what_it_is_for() -> None:
     )
 
 
-PROMOTION: dict[str, Any] = {
-    "mixture_name": "recommended",
-    "method": "sparse",
-    "tokens": 600_000,
-    "stages": [],
-    "active_params": 400_000,
-    "model_params": 1_200_000,
-    "after": {"bpb/law": 1.5},
-    "predicted": {"bpb/law": [2.0, 0.01]},
-    "predicted_interval": {"bpb/law": [1.9, 2.1]},
-    "predicted_of": {"params": 105_000, "tokens": 400_000},
-}
+PROMOTION = promotion_of(
+    MIXTURE,
+    after={"bpb/law": 1.5, "bpb/web": 1.6},
+    predicted={"bpb/law": Predicted(2.0, 0.01, 1.9, 2.1)},
+    predicted_of=Fidelity("proxy", 105_000, 400_000),
+)
 
 
 def test_beside_a_promoted_model_stands_what_is_predicted_of_a_proxy_and_says_so() -> None:
     label = "proxy of 105k parameters after 400k tokens, predicted"
     table = promotion_table(PROMOTION)
     assert table.columns[-1].header == label
+    assert list(table.columns[-1].cells) == ["2.000 ± 0.100", "–"]
     assert table.caption == PROXY_NOTE
     page = promotion_markdown(PROMOTION)
     assert label in page
     assert PROXY_NOTE in page
     assert "not a prediction of the promoted one" in PROXY_NOTE
-    assert proxy_label({"predicted": {}}) == "proxy, predicted"  # written by an older version
-
-
-def test_what_is_predicted_of_a_proxy_is_the_interval_of_a_run() -> None:
-    said = {"predicted": {"bpb/law": [2.0, 0.01]}}
-    assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.016"
-    said["predicted_interval"] = {"bpb/law": [1.9, 2.1]}
-    assert interval(promised(said, "bpb/law"), 3) == "2.000 ± 0.100"
-    assert interval(promised(said, "bpb/web"), 3) == "–"
-
-
-GATED: list[dict[str, Any]] = [
-    {"name": "natural", "mean": 3.6898, "std": 0.0215, "n": 3, "difference": 0.0},
-    {
-        "name": "recommended",
-        "mean": 3.403,
-        "std": 0.0269,
-        "n": 3,
-        "difference": -0.2868,
-        "difference_low": -0.33,
-        "difference_high": -0.2436,
-        "adjusted_p": 0.0041,
-    },
-    {"name": "uniform", "mean": 3.7, "n": 1, "difference": 0.01},
-]
 
 
 def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value() -> None:
@@ -158,34 +165,23 @@ def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value()
 
 
 def test_every_page_says_the_same_of_what_follows_a_plus_minus() -> None:
-    found = {"candidates": GATED, "seed_scatter": {"std": 0.031, "freedom": 6.2, "runs": 13}}
+    found = verdict_of(DECISION, seed_scatter=SCATTER)
     note = mixtures_note(found)
-    page = markdown("tiny", [], OBJECTIVE, found, {})
+    page = markdown("tiny", [], OBJECTIVE, found, None)
     assert note in page
     assert "| **objective** ± sd over seeds | 3.6898 ± 0.0215 | 3.4030 ± 0.0269 | 3.7000 |" in page
     assert "mean ± standard deviation over seeds" in note
     assert "of the mean over those seeds" in note
-    assert "for the search's own seed only" in mixtures_note({"candidates": GATED})
+    assert "for the search's own seed only" in mixtures_note(verdict_of(DECISION))
 
 
 def test_the_headline_says_that_deviations_are_over_seeds() -> None:
-    found = {"promoted": "recommended", "improved": True, "candidates": GATED}
     assert (
         "3.4030 bits per byte (sd over seeds 0.0269) against 3.6898 (sd over seeds 0.0215)"
-    ) in headline([], OBJECTIVE, found)
+    ) in headline([], OBJECTIVE, verdict_of(DECISION))
 
 
 def test_the_headline_names_the_evidence_of_a_promotion() -> None:
-    found = {"promoted": "recommended", "improved": True, "candidates": GATED}
-    assert headline([], OBJECTIVE, found).endswith(
+    assert headline([], OBJECTIVE, verdict_of(DECISION)).endswith(
         "(−7.8%; difference −0.2868, 90 % between −0.3300 and −0.2436; adjusted p-value 0.004)."
     )
-
-
-def test_a_verdict_of_an_older_version_shows_no_p_value() -> None:
-    old = {
-        "promoted": "a",
-        "candidates": [{**GATED[0]}, {"name": "a", "mean": 3.4, "confidence": 0.99}],
-    }
-    assert "99" not in headline([], OBJECTIVE, old)
-    assert gate_rows(old["candidates"], 3)[1] == ("adjusted p-value", ["–", "–"])

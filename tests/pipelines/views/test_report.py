@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -36,14 +37,15 @@ def test_the_page_needs_no_network(page: str) -> None:
 
 
 def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study: Study) -> None:
-    candidates = {
-        candidate["name"]: candidate for candidate in records.read_verdict(study.home)["candidates"]
-    }
+    verdict = records.read_verdict(study.home)
+    assert verdict is not None
+    found, natural = verdict.winner, verdict.candidates[0]
+    assert (found.name, natural.name) == ("found", verdict.baseline)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead is not None
     assert lead[1].startswith("The found mixture is promoted")
-    assert f"{candidates['found']['mean']:.4f}" in lead[1]
-    assert f"{candidates['natural']['mean']:.4f}" in lead[1]
+    assert f"{found.mean:.4f}" in lead[1]
+    assert f"{natural.mean:.4f}" in lead[1]
 
 
 def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
@@ -100,8 +102,10 @@ def test_a_study_without_a_verdict_reports_its_search(tmp_path: Path) -> None:
 def test_a_natural_mixture_that_stays_is_explained(tmp_path: Path) -> None:
     study = finished_study(tmp_path, trials=7)
     verdict = records.read_verdict(study.home)
-    verdict |= {"promoted": "natural", "reason": "the found mixture is better with only 71 %"}
-    files.write_json(study.home / "verdict.json", verdict)
+    assert verdict is not None
+    reason = "the found mixture is better with only 71 %"
+    verdict = dataclasses.replace(verdict, promoted="natural", improved=False, reason=reason)
+    files.write_json(study.home / "verdict.json", verdict.to_json())
     page = write_report(study).read_text()
     assert "The natural mixture is promoted: the found mixture is better with only 71 %." in page
 
@@ -110,7 +114,7 @@ def test_a_report_is_written_without_the_corpus_and_from_a_torn_promotion(tmp_pa
     study = finished_study(tmp_path, trials=7)
     study.corpus_path.rename(tmp_path / "elsewhere")
     (study.home / "promotion" / "result.json").write_text('{"method": "branch')
-    told = read_snapshot(study)
-    assert told.available == {}
-    assert told.promotion == {}
-    assert "epochs over the domain" not in without_scripts(render(told))
+    snapshot = read_snapshot(study)
+    assert snapshot.available == {}
+    assert snapshot.promotion is None
+    assert "epochs over the domain" not in without_scripts(render(snapshot))

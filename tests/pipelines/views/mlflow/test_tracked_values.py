@@ -17,6 +17,11 @@ from mixopt.pipelines.views.mlflow.tracked_values import (
     trial_tags,
     verdict_metrics,
 )
+from mixopt.selection.results import Candidate, Decision, Predicted
+from mixopt.surrogates.noise import SeedScatter
+from tests.pipelines.finished_study import promotion_of, verdict_of
+
+SCATTER = SeedScatter(std=0.03, freedom=4.5, runs=6)
 
 
 def trial(**routing: object) -> Trial:
@@ -83,33 +88,44 @@ def test_a_dense_model_shows_none(tmp_path: Path) -> None:
     assert not [name for name in shown(trial(), tmp_path) if name.startswith("router/")]
 
 
-def test_a_verdict_shows_what_was_foretold_and_whether_it_held() -> None:
-    candidate = {"name": "natural", "mean": 2.0, "predicted_low": 1.9, "predicted_high": 2.2}
-    verdict = {
-        "candidates": [candidate | {"inside": True}],
-        "seed_scatter": {"std": 0.03, "freedom": 4.5, "runs": 6},
-    }
+LAW = Mixture.of({"law": 1})
+NATURAL = Candidate("natural", LAW, n=1, mean=2.0, predicted=Predicted(2.05, 0.1, 1.9, 2.2))
+
+
+def decision(candidate: Candidate) -> Decision:
+    return Decision(
+        baseline="natural",
+        promoted="natural",
+        improved=False,
+        reason="nothing is better",
+        confidence=0.9,
+        level=0.1,
+        look=1,
+        looks=1,
+        candidates=(candidate,),
+    )
+
+
+def test_a_verdict_shows_what_was_predicted_and_whether_it_held() -> None:
+    verdict = verdict_of(decision(NATURAL), candidates=(NATURAL,), seed_scatter=SCATTER)
     found = {name: value for name, value, _, _ in verdict_metrics(verdict, 0)}
     assert found["selection/natural/predicted_low"] == 1.9
     assert found["selection/natural/predicted_high"] == 2.2
     assert found["selection/natural/inside"] == 1.0
     assert found["selection/seed_scatter/std"] == 0.03
     assert found["selection/seed_scatter/freedom"] == 4.5
+    assert found["selection/confidence"] == 0.9
 
 
-def test_a_verdict_without_repeats_shows_none_of_it() -> None:
-    verdict = {
-        "candidates": [{"name": "natural", "mean": 2.0, "inside": None}],
-        "seed_scatter": None,
-    }
-    assert [name for name, *_ in verdict_metrics(verdict, 0)] == ["selection/natural/mean"]
+def test_a_verdict_without_measurements_or_repeats_shows_none_of_them() -> None:
+    verdict = verdict_of(decision(Candidate("natural", LAW)))
+    names = [name for name, *_ in verdict_metrics(verdict, 0)]
+    assert names == ["selection/natural/n", "mixture/law", "selection/confidence"]
 
 
 def test_a_promotion_shows_the_interval_of_a_run() -> None:
-    result = {
-        "predicted": {"bpb/law": [2.0, 0.01]},
-        "predicted_interval": {"bpb/law": [1.9, 2.1]},
-    }
-    found = {name: value for name, value, _, _ in promotion_finals(result, 0)}
+    promotion = promotion_of(LAW, predicted={"bpb/law": Predicted(2.0, 0.01, 1.9, 2.1)})
+    found = {name: value for name, value, _, _ in promotion_finals(promotion, 0)}
     assert found["proxy_predicted_low/bpb/law"] == 1.9
     assert found["proxy_predicted_high/bpb/law"] == 2.1
+    assert found["cost/upcycled/tokens"] == 600_000

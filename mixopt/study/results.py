@@ -1,0 +1,319 @@
+"""The records that a study leaves: its verdict and its promotion.
+
+`verdict.json` and `promotion/result.json` hold them as JSON; console, report, figures, MLflow and
+notebooks read these types and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import CurvePoint, Fidelity
+from mixopt.io.trial_files import curve_points
+from mixopt.selection.results import Candidate, Decision, Predicted, number
+from mixopt.surrogates.noise import SeedScatter
+from mixopt.surrogates.scoring import Score
+
+VERSION = 1  # of the two files; a file of another version is not read
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Decision):
+    """How a selection ended, and what the search had predicted: `verdict.json`.
+
+    Attributes:
+        found: name of the best candidate that the search proposed; None if none was measured.
+        recommended: the surrogate's optimum in the space.
+        interval: 90 % interval of the objective at `recommended`, for the mean over all seeds.
+        interval_of_run: the same for one run with a fresh seed.
+        interval_of_this_seed: the same for the search's own seed.
+        seed_scatter: of a run over seeds; None where no mixture was run with several.
+        unconstrained: the surrogate's optimum without constraints.
+        unconstrained_mean: predicted objective there.
+        binding: the constraints that hold `recommended`, a sentence each.
+        prices: by sentence of `binding`, how much lower the optimum is without that constraint.
+        kl: KL(recommended || natural) in nats; None if infinite.
+        kl_penalty: what a nat of it was made to cost.
+        surrogate: registry name of the one that was used.
+        surrogate_scores: held-out scores of the surrogates that were compared, by name.
+        basis: digest of the trials and settings that all this follows from.
+    """
+
+    found: str | None
+    recommended: Mixture
+    interval: Interval
+    interval_of_run: Interval
+    interval_of_this_seed: Interval
+    seed_scatter: SeedScatter | None
+    unconstrained: Mixture
+    unconstrained_mean: float
+    binding: tuple[str, ...]
+    prices: Mapping[str, float]
+    kl: float | None
+    kl_penalty: float
+    surrogate: str
+    surrogate_scores: Mapping[str, Score]
+    basis: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `verdict.json`; `from_json` gives the verdict back exactly.
+
+        `mixture`, the promoted one, is written for people: it is that of the candidate `promoted`.
+        """
+        scatter = self.seed_scatter
+        return {
+            "version": VERSION,
+            "promoted": self.promoted,
+            "improved": self.improved,
+            "reason": self.reason,
+            "mixture": self.mixture.as_dict(),
+            "baseline": self.baseline,
+            "found": self.found,
+            "confidence": self.confidence,
+            "level": self.level,
+            "look": self.look,
+            "looks": self.looks,
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "recommended": self.recommended.as_dict(),
+            "interval": list(self.interval),
+            "interval_of_run": list(self.interval_of_run),
+            "interval_of_this_seed": list(self.interval_of_this_seed),
+            "seed_scatter": None if scatter is None else dataclasses.asdict(scatter),
+            "unconstrained": self.unconstrained.as_dict(),
+            "unconstrained_mean": self.unconstrained_mean,
+            "binding": list(self.binding),
+            "prices": dict(self.prices),
+            "kl": self.kl,
+            "kl_penalty": self.kl_penalty,
+            "surrogate": self.surrogate,
+            "surrogate_scores": {
+                name: _score_to_json(score) for name, score in self.surrogate_scores.items()
+            },
+            "basis": self.basis,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Verdict:
+        """The verdict that `to_json` described.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: `values` are of another version or
+                shape.
+        """
+        _check_version(values)
+        scatter = values["seed_scatter"]
+        verdict = cls(
+            baseline=str(values["baseline"]),
+            promoted=str(values["promoted"]),
+            improved=bool(values["improved"]),
+            reason=str(values["reason"]),
+            confidence=float(values["confidence"]),
+            level=float(values["level"]),
+            look=int(values["look"]),
+            looks=int(values["looks"]),
+            candidates=tuple(Candidate.from_json(it) for it in values["candidates"]),
+            found=None if values["found"] is None else str(values["found"]),
+            recommended=Mixture.exact(values["recommended"]),
+            interval=_interval(values["interval"]),
+            interval_of_run=_interval(values["interval_of_run"]),
+            interval_of_this_seed=_interval(values["interval_of_this_seed"]),
+            seed_scatter=None if scatter is None else SeedScatter(**scatter),
+            unconstrained=Mixture.exact(values["unconstrained"]),
+            unconstrained_mean=float(values["unconstrained_mean"]),
+            binding=tuple(str(line) for line in values["binding"]),
+            prices=_numbers(values["prices"]),
+            kl=number(values["kl"]),
+            kl_penalty=float(values["kl_penalty"]),
+            surrogate=str(values["surrogate"]),
+            surrogate_scores={
+                name: _score_from_json(score) for name, score in values["surrogate_scores"].items()
+            },
+            basis=str(values["basis"]),
+        )
+        if verdict.candidate(verdict.promoted) is None:
+            raise ValueError(f"the promoted {verdict.promoted!r} is no candidate")
+        return verdict
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a promotion.
+
+    Attributes:
+        name: `seed`, `expert DOMAIN` or `upcycled`.
+        kind: `seed`, `expert` or `moe`.
+        tokens: training tokens.
+        device_seconds: of all attempts.
+        metrics: at its end.
+    """
+
+    name: str
+    kind: str
+    tokens: int
+    device_seconds: float
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Stage:
+        """The stage that `dataclasses.asdict` described."""
+        return cls(
+            str(values["name"]),
+            str(values["kind"]),
+            int(values["tokens"]),
+            float(values["device_seconds"]),
+            _numbers(values["metrics"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What a promotion measured: `promotion/result.json`.
+
+    Attributes:
+        id: digest of its settings, the name of its folder.
+        finished: when, in ISO 8601.
+        method: the upcycler.
+        mixture_name: the candidate that was promoted.
+        mixture: what the upcycled model was trained on.
+        tokens: training tokens of all stages.
+        device_seconds: device time of all stages.
+        stages: in order.
+        seed: metrics of the dense seed model.
+        before: metrics of the upcycled model before its training.
+        after: metrics at the end.
+        predicted: by metric, what is predicted of one run of a proxy on the mixture with a fresh
+            seed: not a prediction of the promoted run.
+        predicted_of: that proxy's size and tokens.
+        loads: domain → share of assignments per expert (sums to 1).
+        entropies: domain → nats of entropy of a token's gates.
+        dropped: domain → share of tokens that reach no expert.
+        expert_names: domain that each expert was branched for.
+        receipt: the upcycler's account of what it did.
+        curve: evaluations of the last stage.
+        files: by name, size and checksum of the exported files.
+        model: folder of the exported model, relative to the study's `promotion` folder.
+        model_params: parameters of the promoted model.
+        active_params: of them, those that one token uses.
+    """
+
+    id: str
+    finished: str
+    method: str
+    mixture_name: str
+    mixture: Mixture
+    tokens: int
+    device_seconds: float
+    stages: tuple[Stage, ...]
+    seed: Mapping[str, float]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    predicted: Mapping[str, Predicted]
+    predicted_of: Fidelity
+    loads: Mapping[str, tuple[float, ...]]
+    entropies: Mapping[str, float]
+    dropped: Mapping[str, float]
+    expert_names: tuple[str, ...]
+    receipt: Mapping[str, Any]
+    curve: tuple[CurvePoint, ...] = field(repr=False)
+    files: Mapping[str, Any] = field(repr=False)
+    model: str
+    model_params: int
+    active_params: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `promotion/result.json`; `from_json` gives the record back exactly."""
+        return {
+            "version": VERSION,
+            "id": self.id,
+            "finished": self.finished,
+            "method": self.method,
+            "mixture_name": self.mixture_name,
+            "mixture": self.mixture.as_dict(),
+            "tokens": self.tokens,
+            "device_seconds": self.device_seconds,
+            "stages": [dataclasses.asdict(stage) for stage in self.stages],
+            "seed": dict(self.seed),
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "predicted": {name: value.to_json() for name, value in self.predicted.items()},
+            "predicted_of": dataclasses.asdict(self.predicted_of),
+            "loads": {domain: list(load) for domain, load in self.loads.items()},
+            "entropies": dict(self.entropies),
+            "dropped": dict(self.dropped),
+            "expert_names": list(self.expert_names),
+            "receipt": dict(self.receipt),
+            "curve": [dataclasses.asdict(point) for point in self.curve],
+            "files": dict(self.files),
+            "model": self.model,
+            "model_params": self.model_params,
+            "active_params": self.active_params,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Promotion:
+        """The promotion that `to_json` described.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: `values` are of another version or
+                shape.
+        """
+        _check_version(values)
+        return cls(
+            id=str(values["id"]),
+            finished=str(values["finished"]),
+            method=str(values["method"]),
+            mixture_name=str(values["mixture_name"]),
+            mixture=Mixture.exact(values["mixture"]),
+            tokens=int(values["tokens"]),
+            device_seconds=float(values["device_seconds"]),
+            stages=tuple(Stage.from_json(stage) for stage in values["stages"]),
+            seed=_numbers(values["seed"]),
+            before=_numbers(values["before"]),
+            after=_numbers(values["after"]),
+            predicted={
+                name: Predicted.from_json(value) for name, value in values["predicted"].items()
+            },
+            predicted_of=Fidelity(**values["predicted_of"]),
+            loads={domain: tuple(map(float, load)) for domain, load in values["loads"].items()},
+            entropies=_numbers(values["entropies"]),
+            dropped=_numbers(values["dropped"]),
+            expert_names=tuple(str(name) for name in values["expert_names"]),
+            receipt=dict(values["receipt"]),
+            curve=tuple(curve_points(values["curve"])),
+            files=dict(values["files"]),
+            model=str(values["model"]),
+            model_params=int(values["model_params"]),
+            active_params=int(values["active_params"]),
+        )
+
+
+def _check_version(values: Mapping[str, Any]) -> None:
+    if values["version"] != VERSION:
+        raise ValueError(f"version {values['version']} is not {VERSION}")
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _interval(values: Any) -> Interval:
+    low, high = values
+    return float(low), float(high)
+
+
+def _score_to_json(score: Score) -> dict[str, float | int | None]:
+    """JSON has no NaN: a score that is not defined is null."""
+    values = dataclasses.asdict(score)
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _score_from_json(values: Mapping[str, Any]) -> Score:
+    of = {key: math.nan if value is None else float(value) for key, value in values.items()}
+    return Score(of["spearman"], of["r2"], of["mae"], of["coverage"], int(of["n"]))
