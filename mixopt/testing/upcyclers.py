@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ import torch
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import State, Transformer
-from mixopt.models.upcycling.base import upcycler_class
+from mixopt.models.upcycling.base import Receipt, upcycler_class
 
 
 class UpcyclerConformance:
@@ -73,7 +74,7 @@ class UpcyclerConformance:
             assert all(torch.equal(t, experts[domain][n]) for n, t in expert.items())
 
     def test_the_receipt_tells_what_was_done(self) -> None:
-        """Origins, kept channels, entropies and loads are there and within their ranges."""
+        """Origins, kept channels, entropies and loads are in range, and survive JSON."""
         method = upcycler_class(self.upcycler)()
         sources = self.seed_state(), self.expert_states(), self.dense, self.moe
         _, receipt = method.upcycle(*sources, samples=self.samples())
@@ -83,6 +84,7 @@ class UpcyclerConformance:
             assert 0 <= receipt.router_entropy[domain] <= math.log(self.moe.experts) + 1e-6
             assert len(receipt.loads[domain]) == self.moe.experts
             assert abs(sum(receipt.loads[domain]) - 1) < 1e-5
+        assert Receipt.from_json(json.loads(json.dumps(receipt.to_json()))) == receipt
 
     def test_what_should_preserve_the_function_does(self) -> None:
         """Where the method says so, the logits are the seed model's."""

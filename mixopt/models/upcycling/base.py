@@ -23,6 +23,7 @@ from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
 from mixopt.models.upcycling import UPCYCLERS
 
+RECEIPT_VERSION = 1
 GATE_UP, DOWN, ROUTER = "feed_forward.gate_up", "feed_forward.down", "feed_forward.router."
 
 
@@ -48,6 +49,7 @@ class Receipt:
             was given.
         router_entropy: domain → entropy of a token's gates in nats, mean over tokens and layers.
         loads: domain → share of assignments per expert, mean over layers; sums to 1.
+        version: of this record's fields.
     """
 
     method: str
@@ -56,10 +58,28 @@ class Receipt:
     logit_difference: float | None = None
     router_entropy: Mapping[str, float] = field(default_factory=dict)
     loads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    version: int = RECEIPT_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """The receipt as JSON-able values."""
+        """The receipt as JSON-able values; `from_json` gives it back exactly."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Receipt:
+        """The receipt that `to_json` described.
+
+        Raises:
+            TrainingError: its fields are those of another version.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if values.get("version") != RECEIPT_VERSION or values.keys() != fields:
+            raise TrainingError(
+                f"is no receipt of version {RECEIPT_VERSION}",
+                where="receipt",
+                hint="Read it with the version of mixopt that wrote it",
+            )
+        loads = {domain: tuple(shares) for domain, shares in values["loads"].items()}
+        return cls(**{**values, "experts": tuple(values["experts"]), "loads": loads})
 
 
 class Upcycler(ABC):
