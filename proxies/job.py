@@ -1,14 +1,13 @@
-"""A job: one cohort of proxies to train, as a value that travels as JSON."""
+"""A job: one cohort of proxies to train. Needs no torch, and travels to a worker as it is."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mixopt.core.errors import CheckpointError, TrainingError
 from mixopt.core.mixture import Mixture
@@ -76,37 +75,10 @@ class Job:
         """Optimizer steps."""
         return self.recipe.steps(self.tokens)
 
-    def to_json(self) -> dict[str, Any]:
-        """The job as JSON-able values; `from_json` gives it back exactly."""
-        values = dataclasses.asdict(self)
-        values["mixtures"] = [mixture.as_dict() for mixture in self.mixtures]
-        if self.limits is not None:
-            values["limits"] = [limit and limit.to_json() for limit in self.limits]
-        return values
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Job:
-        """The job that `to_json` described."""
-        rates, limits = values["learning_rates"], values.get("limits")
-        return cls(
-            **{
-                **values,
-                "model": ModelConfig(**values["model"]),
-                "recipe": Recipe(**values["recipe"]),
-                "mixtures": tuple(Mixture.exact(mixture) for mixture in values["mixtures"]),
-                "seeds": tuple(values["seeds"]),
-                "weighed": tuple(values.get("weighed", ())),
-                "learning_rates": None if rates is None else tuple(rates),
-                "limits": limits and tuple(limit and Limits.from_json(limit) for limit in limits),
-            }
-        )
-
-    def shared(self) -> dict[str, Any]:
-        """What the proxies of a cohort have in common, as JSON-able values.
-
-        Jobs of which it is equal can be one job: `join`.
-        """
-        return {name: value for name, value in self.to_json().items() if name not in PER_PROXY}
+    def differences(self, other: Job) -> list[str]:
+        """What a cohort must have in common and these do not; jobs without any `join`."""
+        names = (field.name for field in dataclasses.fields(self))
+        return [n for n in names if n not in PER_PROXY and getattr(self, n) != getattr(other, n)]
 
     @classmethod
     def join(cls, jobs: Sequence[Job]) -> Job:
@@ -116,7 +88,7 @@ class Job:
             TrainingError: they differ in what a cohort must have in common.
         """
         first = jobs[0]
-        differs = {n for job in jobs for n, v in job.shared().items() if v != first.shared()[n]}
+        differs = {name for job in jobs for name in first.differences(job)}
         if differs:
             raise TrainingError(
                 f"trainings of different {', '.join(sorted(differs))} cannot be one", where="job"
@@ -146,7 +118,8 @@ class Job:
         Raises:
             CheckpointError: the initial state cannot be read.
         """
-        values = self.to_json()
+        values = dataclasses.asdict(self)
+        values["mixtures"] = [mixture.as_dict() for mixture in self.mixtures]
         values.pop("corpus")  # folders may move, their content may not change
         values["tasks"] = {name: Path(path).name for name, path in self.tasks.items()}
         if self.initial is not None:
@@ -157,6 +130,8 @@ class Job:
             values["weighed"] = ()  # then all sets are evaluated alike, whatever is weighed
         if self.limits is None:
             values.pop("limits")  # checkpoints of before there were any go on
+        else:
+            values["limits"] = [limit and limit.to_json() for limit in self.limits]
         text = json.dumps([values, corpus_hash], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -102,7 +102,7 @@ class _Attempt:
     @classmethod
     def at(cls, work: Work) -> _Attempt:
         """Before the first attempt at `work`."""
-        return cls(work, micro_batches=int(work.job["recipe"]["micro_batches"]))
+        return cls(work, micro_batches=work.job.recipe.micro_batches)
 
 
 def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
@@ -226,7 +226,7 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
     attempt.failures += 1
     final = attempt.failures >= resources.attempts
     if failure is Failure.OUT_OF_MEMORY:
-        batch = int(work.job["recipe"]["batch_sequences"])
+        batch = work.job.recipe.batch_sequences
         attempt.micro_batches = next(
             (n for n in range(2 * attempt.micro_batches, batch + 1) if batch % n == 0), 0
         )

@@ -27,6 +27,7 @@ from mixopt.core.trials import Failure, Outcome
 from mixopt.io import files, locks, markers
 from mixopt.io.token_losses import TOKENS
 from mixopt.io.trial_files import CHECKPOINT, CURVE
+from mixopt.proxies.job import Job
 
 ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_REPORTS = 1.0
@@ -66,7 +67,7 @@ class Work:
 
     Attributes:
         key: names it in events: `12`, `expert law`, `4-7` for trials 4 to 7 in one cohort.
-        job: `mixopt.proxies.job.Job` as JSON-able values.
+        job: what is trained.
         folder: absolute path that every node sees: of lock and checkpoint.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
@@ -78,7 +79,7 @@ class Work:
     """
 
     key: str
-    job: Mapping[str, Any]
+    job: Job
     folder: str
     identity: str
     keep_weights: bool = False
@@ -91,12 +92,10 @@ class Work:
         """Where the result of each proxy goes."""
         return self.members or (Home(self.folder, self.identity),)
 
-    def shared(self) -> str:
-        """Equal for works that may be joined to one."""
-        from mixopt.proxies.job import Job
-
-        kept = [self.keep_weights, self.keep_tokens]
-        return json.dumps([Job.from_json(self.job).shared(), *kept], sort_keys=True)
+    def joins(self, other: Work) -> bool:
+        """Whether this training and `other` may be one cohort."""
+        kept = (self.keep_weights, self.keep_tokens) == (other.keep_weights, other.keep_tokens)
+        return kept and not self.job.differences(other.job)
 
 
 def join(works: Sequence[Work], folder: Path) -> Work:
@@ -105,15 +104,13 @@ def join(works: Sequence[Work], folder: Path) -> Work:
     Raises:
         TrainingError: they differ in what a cohort must have in common.
     """
-    from mixopt.proxies.job import Job
-
     first = works[0]
     if len(works) == 1:
         return first
     return dataclasses.replace(
         first,
         key=f"{first.key}-{works[-1].key}",
-        job=Job.join([Job.from_json(work.job) for work in works]).to_json(),
+        job=Job.join([work.job for work in works]),
         folder=str(folder),
         identity="+".join(work.identity for work in works),
         members=tuple(home for work in works for home in work.homes),
@@ -179,7 +176,6 @@ def _train(
 ) -> list[Outcome]:
     from mixopt.corpus.shards import Corpus
     from mixopt.corpus.verified import verify_once
-    from mixopt.proxies.job import Job
     from mixopt.proxies.training import Progress, train
 
     folder = Path(work.folder)
@@ -187,7 +183,7 @@ def _train(
         before = finished(work)
         if before is not None:
             return before
-        job = Job.from_json(work.job)
+        job = work.job
         if micro_batches > job.recipe.micro_batches:
             recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
             job = dataclasses.replace(job, recipe=recipe)

@@ -128,13 +128,17 @@ class Packing:
             files.keep_json(Path(cohort.work.folder) / COHORT, {"trials": numbers})
 
     def _grouped(self, trials: Sequence[Trial], most: int, slots: int) -> list[Sequence[Trial]]:
-        kinds: dict[str, list[Trial]] = {}
+        kinds: list[tuple[Work, list[Trial]]] = []
         for trial in trials:
-            kind = self._work(trial).shared() if most > 1 else ""
-            kinds.setdefault(kind, []).append(trial)
+            work = self._work(trial)
+            alike = next((ts for first, ts in kinds if most == 1 or first.joins(work)), None)
+            if alike is None:
+                kinds.append((work, [trial]))
+            else:
+                alike.append(trial)
         return [
             alike[start:end]
-            for alike in kinds.values()
+            for _, alike in kinds
             for start, end in pairwise(accumulate(sizes(len(alike), most, slots), initial=0))
         ]
 

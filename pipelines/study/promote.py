@@ -99,7 +99,7 @@ class Promotion:
         )
         return Work(
             name,
-            job.to_json(),
+            job,
             str(folder),
             self.folder.name,
             keep_weights=True,
@@ -211,7 +211,7 @@ class StageTraining(Training):
     """
 
     def __init__(self, session: Session, work: Work) -> None:
-        job = Job.from_json(work.job)
+        job = work.job
         flops = session.flops(job.model, job.tokens)
         super().__init__(work, work.key, tokens=job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._display = flops, session.display

@@ -211,7 +211,7 @@ class Session:
         kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
         return Work(
             str(trial.number),
-            job.to_json(),
+            job,
             str(folder),
             identity,
             keep_tokens=kept,

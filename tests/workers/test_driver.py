@@ -55,7 +55,7 @@ def work(corpus: Corpus, folder: Path, key: str = "a", steps: int = 20, seed: in
         seeds=(seed,),
         tokens=steps * RECIPE.tokens_per_step,
     )
-    return Work(key, job.to_json(), str(folder / key), identity=f"{steps}-{seed}")
+    return Work(key, job, str(folder / key), identity=f"{steps}-{seed}")
 
 
 def attempts(piece: Work) -> list[dict[str, float]]:
@@ -220,7 +220,7 @@ def test_a_plug_in_that_exits_ends_its_task_with_its_traceback(
 @pytest.mark.usefixtures("ray_here")
 def test_bad_data_stops_the_study_and_names_the_place(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
-    nowhere = dict(piece.job) | {"corpus": str(tmp_path / "nowhere")}
+    nowhere = dataclasses.replace(piece.job, corpus=str(tmp_path / "nowhere"))
     with pytest.raises(CorpusError, match=r"a: .*nowhere"):
         list(driver.run([dataclasses.replace(piece, job=nowhere)], ONE))
 
@@ -228,7 +228,7 @@ def test_bad_data_stops_the_study_and_names_the_place(text_corpus: Corpus, tmp_p
 @pytest.mark.usefixtures("ray_here")
 def test_a_crash_stops_the_study_with_its_traceback(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
-    broken = dict(piece.job) | {"tokens": "many"}
+    broken = dataclasses.replace(piece.job, initial=str(tmp_path))
     with pytest.raises(TrainingError, match="Traceback"):
         list(driver.run([dataclasses.replace(piece, job=broken)], ONE))
 
@@ -244,7 +244,7 @@ def test_a_trial_larger_than_any_node_is_refused_at_once(
 @pytest.mark.usefixtures("ray_here")
 def test_a_diverged_proxy_is_an_outcome_and_no_score(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
-    wild = dict(piece.job) | {"learning_rates": [1e30]}
+    wild = dataclasses.replace(piece.job, learning_rates=(1e30,))
     (done,) = [
         e
         for e in driver.run([dataclasses.replace(piece, job=wild)], ONE)
@@ -260,7 +260,11 @@ def cohort(corpus: Corpus, folder: Path, steps: int = 60) -> tuple[Work, list[Wo
     for number, name in enumerate(corpus.domains[:3]):
         piece = work(corpus, folder, name, steps=steps, seed=number // 2)
         most = {d: 0.8 if d == name else 0.2 / (len(corpus.domains) - 1) for d in corpus.domains}
-        each.append(dataclasses.replace(piece, job=dict(piece.job) | {"mixtures": [most]}))
+        each.append(
+            dataclasses.replace(
+                piece, job=dataclasses.replace(piece.job, mixtures=(Mixture.of(most),))
+            )
+        )
     alone = [
         dataclasses.replace(one, key=f"{one.key} alone", folder=f"{one.folder}-alone")
         for one in each
@@ -328,7 +332,9 @@ def test_one_of_a_cohort_that_diverges_touches_no_other(
 ) -> None:
     calm, _ = cohort(text_corpus, tmp_path / "calm")
     wild, _ = cohort(text_corpus, tmp_path / "wild")
-    wild = dataclasses.replace(wild, job=dict(wild.job) | {"learning_rates": [1e-2, 1e30, 1e-2]})
+    wild = dataclasses.replace(
+        wild, job=dataclasses.replace(wild.job, learning_rates=(1e-2, 1e30, 1e-2))
+    )
     ended = {e.key: e.outcomes for e in driver.run([wild], ONE) if isinstance(e, driver.Finished)}[
         wild.key
     ]
@@ -344,7 +350,7 @@ def test_a_cohort_that_died_while_it_handed_out_keeps_what_it_had_handed_out(
     earlier, _ = cohort(text_corpus, tmp_path / "earlier")
     list(perform(earlier, attempt=1, micro_batches=1))
     piece, _ = cohort(text_corpus, tmp_path / "now")
-    train(Job.from_json(piece.job), Path(piece.folder))  # all steps, nothing handed out
+    train(piece.job, Path(piece.folder))  # all steps, nothing handed out
     shutil.copytree(earlier.homes[1].folder, piece.homes[1].folder)
     assert finished(piece) is None
     said = list(perform(piece, attempt=2, micro_batches=1))
@@ -357,10 +363,10 @@ def test_a_cohort_that_died_while_it_handed_out_keeps_what_it_had_handed_out(
 
 def test_trainings_of_different_shapes_are_never_one(text_corpus: Corpus, tmp_path: Path) -> None:
     one, longer = work(text_corpus, tmp_path, "a"), work(text_corpus, tmp_path, "b", steps=30)
-    assert one.shared() != longer.shared()
+    assert not one.joins(longer)
     with pytest.raises(TrainingError, match="different tokens"):
         join([one, longer], tmp_path / "cohort")
-    cut = dict(one.job) | {"token_limits": {"law": 1000}}
+    cut = dataclasses.replace(one.job, token_limits={"law": 1000})
     with pytest.raises(TrainingError, match="different token_limits"):
         join([one, dataclasses.replace(one, job=cut)], tmp_path / "cohort")
 
@@ -369,9 +375,9 @@ def test_a_joined_training_keeps_the_rates_of_those_that_have_their_own(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
     one, other = work(text_corpus, tmp_path, "a"), work(text_corpus, tmp_path, "b")
-    fast = dataclasses.replace(other, job=dict(other.job) | {"learning_rates": [0.5]})
-    assert join([one, other], tmp_path).job["learning_rates"] is None
-    rates = join([one, fast], tmp_path).job["learning_rates"]
+    fast = dataclasses.replace(other, job=dataclasses.replace(other.job, learning_rates=(0.5,)))
+    assert join([one, other], tmp_path).job.learning_rates is None
+    rates = join([one, fast], tmp_path).job.learning_rates
     assert list(rates) == [RECIPE.learning_rate, 0.5]
 
 
@@ -380,8 +386,8 @@ def test_what_never_fits_fails_after_its_batch_was_split_to_single_sequences(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
     piece = work(text_corpus, tmp_path)
-    model = dict(piece.job["model"]) | {"expert_width": 2**45}  # beyond any address space
-    piece = dataclasses.replace(piece, job=dict(piece.job) | {"model": model})
+    model = dataclasses.replace(piece.job.model, expert_width=2**45)  # beyond any address space
+    piece = dataclasses.replace(piece, job=dataclasses.replace(piece.job, model=model))
     events = [e for e in driver.run([piece], ONE) if isinstance(e, driver.Failed)]
     assert [(str(e.failure), e.final) for e in events] == [
         ("out_of_memory", False),

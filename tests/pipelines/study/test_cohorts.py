@@ -73,7 +73,7 @@ class Swarm:
         tokens, seed = trial.spec.fidelity.tokens, trial.spec.seed
         job = Job(SHAPE, TRAINED, "corpus", (trial.spec.mixture,), (seed,), tokens)
         folder = trial_folder(self.home, trial.number)
-        return Work(str(trial.number), job.to_json(), str(folder), str(seed))
+        return Work(str(trial.number), job, str(folder), str(seed))
 
     def form(self, most: int, slots: int = 1, *, asked: bool = False) -> list[Cohort]:
         """As a session does; `asked`: the study file gives the largest cohort."""
@@ -109,7 +109,7 @@ def test_trials_are_packed_in_their_order_and_packed_the_same_again(tmp_path: Pa
     first = swarm.form(most=3)
     assert numbers(first) == [[0, 1, 2], [3, 4], [5, 6]]
     assert [c.work for c in swarm.form(most=3)] == [c.work for c in first]
-    assert list(first[0].work.job["seeds"]) == [0, 1, 2]
+    assert list(first[0].work.job.seeds) == [0, 1, 2]
     assert [Path(home.folder).name for home in first[0].work.homes] == ["0000", "0001", "0002"]
 
 

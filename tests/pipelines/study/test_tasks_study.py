@@ -10,7 +10,6 @@ from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.search import design_specs
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.study.trials import add_missing
-from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
 from tests.pipelines.whole_study import write_study
 
@@ -42,7 +41,7 @@ def test_a_trial_is_scored_on_the_studys_tasks(text_corpus: Corpus, tmp_path: Pa
         trial = add_missing(session.ledger, session.space, specs)[0]
         work = session.work(trial)
         identity = work.identity
-        (outcome,) = train(Job.from_json(work.job), Path(work.folder), threads=1, device="cpu")
+        (outcome,) = train(work.job, Path(work.folder), threads=1, device="cpu")
         assert outcome.result is not None, outcome.message
         metrics = outcome.result.metrics
         assert {"task/exam", "accuracy/exam", "bpb/notes"} <= set(metrics)
