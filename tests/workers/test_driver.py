@@ -205,13 +205,13 @@ def test_losses_on_a_living_node_use_up_the_attempts(text_corpus: Corpus, tmp_pa
 
 
 def test_a_plug_in_that_exits_ends_its_task_with_its_traceback(
-    text_corpus: Corpus, tmp_path: Path
+    text_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Leaving(dict[str, object]):
-        def __getitem__(self, key: str) -> object:
-            raise SystemExit(3)
-
-    piece = dataclasses.replace(work(text_corpus, tmp_path), job=Leaving())
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    piece = work(text_corpus, tmp_path / "work")
+    model = dataclasses.replace(piece.job.model, router="leaving:Router")
+    piece = dataclasses.replace(piece, job=dataclasses.replace(piece.job, model=model))
     (said,) = perform(piece, attempt=1, micro_batches=1)
     assert said["failure"] == "crashed"
     assert "SystemExit: 3" in said["message"]
