@@ -192,7 +192,7 @@ def endpoint(address: str) -> tuple[str, int] | None:
 
 
 def check_connection() -> None:
-    """Refuse to go on where Ray's head, or Ray on this machine, is gone.
+    """Refuse to continue where Ray's head, or Ray on this machine, is gone.
 
     Ray's own calls would wait for a minute, and then end this process.
 

@@ -126,7 +126,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
         num_returns="streaming",
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
-        max_retries=0,  # retries are ours: they are counted, classified and told
+        max_retries=0,  # retries are ours: they are counted, classified and reported
     )
     waiting = deque(_Attempt.at(work) for work in works)
     running: dict[ObjectRefGenerator, _Attempt] = {}

@@ -17,7 +17,7 @@ from mixopt.workers.once import call
 Warn = Callable[[str], None]
 
 
-def settled(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn) -> Recipe:
+def resolved(model: ModelConfig, recipe: Recipe, resources: Resources, warn: Warn) -> Recipe:
     """`recipe` with fp32 or bf16, whichever is faster for `model` on a worker of this cluster.
 
     Raises:

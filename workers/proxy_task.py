@@ -151,14 +151,14 @@ def perform(
 
     thread = threading.Thread(target=run, name="training", daemon=True)
     thread.start()
-    told = 0.0
+    reported_at = 0.0
     while True:
         said = box.get()
         if said["kind"] != "progress":
             yield said
             return
-        if said["note"] or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
-            told = time.monotonic()
+        if said["note"] or time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
+            reported_at = time.monotonic()
             yield said
 
 
@@ -210,11 +210,11 @@ def _train(
 
 def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Outcome]:
     """Give each proxy what is its own, the marker last; what was handed out before stands."""
-    folder, told = Path(work.folder), []
+    folder, outcomes = Path(work.folder), []
     curve = (folder / CURVE).read_text().splitlines(keepends=True) if work.members else []
     for k, (home, outcome) in enumerate(zip(work.homes, outcomes, strict=True)):
         before = home.outcome()
-        told.append(before or outcome)
+        outcomes.append(before or outcome)
         if before is not None:
             continue
         if work.members:
@@ -226,7 +226,7 @@ def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Out
         _append(home, {"attempt": attempt, "completed": time.time()})
     if work.members:
         (folder / CURVE).unlink()
-    return told
+    return outcomes
 
 
 def _move_kept(work: Work, k: int, into: Path) -> None:

@@ -42,8 +42,8 @@ class StudyPlots:
 
     def curves(self) -> go.Figure:
         """Learning curves of the search's complete and pruned trials, the best one highlighted."""
-        told = [t for t in self._snapshot.trials if t.result is not None]
-        searched = [t for t in told if t.spec.role is not Role.SELECT]
+        measured = [t for t in self._snapshot.trials if t.result is not None]
+        searched = [t for t in measured if t.spec.role is not Role.SELECT]
         points = self._points()
         curves = {f"trial {t.number}": points.get(t.number, []) for t in searched}
         objective = self._snapshot.objective

@@ -2,9 +2,10 @@
 
     counts of a stretch of steps ──► positions ──► sequences ──► one copy a domain and step
 
-Which sequences come is settled for 64 steps at once, over all domains; a step then copies them, one
-copy per domain for a whole cohort. Of 100 domains that is 3 times as fast for one proxy and 5 times
-for 32 as domain by domain and proxy by proxy (586 steps; benchmarks/data_path.py has the rates).
+Which sequences come is computed for 64 steps at once, over all domains; a step then copies them,
+one copy per domain for a whole cohort. Of 100 domains that is 3 times as fast for one proxy and 5
+times for 32 as domain by domain and proxy by proxy (586 steps; benchmarks/data_path.py has the
+rates).
 
 Shape suffixes: K proxies, S steps of a stretch, B sequences in a batch, T tokens predicted per
 sequence, m domains.

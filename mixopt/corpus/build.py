@@ -37,7 +37,7 @@ def build_corpus(sources: Path, out: Path, progress: Progress | None = None) -> 
     Args:
         sources: the sources file (YAML, see `mixopt.corpus.settings`).
         out: folder of the corpus; made if it is not there.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Raises:
         CorpusError: the sources file or a source is not valid, or another build holds `out`.

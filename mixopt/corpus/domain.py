@@ -29,7 +29,7 @@ CHUNK = 4 << 20  # characters encoded at once: enough for all cores, and a bound
 
 
 class Progress(Protocol):
-    """Told how far a stage is: `tokenizer` or `tokens`, of a domain, in stored bytes."""
+    """Called with the progress of a stage, `tokenizer` or `tokens`, of a domain in stored bytes."""
 
     def __call__(self, stage: str, domain: str, done: int, total: int) -> None:
         """Called often; must be quick."""
@@ -45,7 +45,7 @@ class DomainInput:
         source: streams its documents.
         source_name: registry name of the source.
         state: identity of the input: settings, files, their sizes and states.
-        left_out: files that document the others; told of as skipped.
+        left_out: files that document the others; reported as skipped.
     """
 
     name: str
@@ -86,7 +86,7 @@ class DomainInput:
         return digest([FORMAT, self.name, self.state, tokenizer_hash, share])
 
     def documents(self, on_broken: OnBroken) -> Iterator[Document]:
-        """All documents of all files; what is broken is raised, or told to `on_broken`."""
+        """All documents of all files; what is broken is raised, or passed to `on_broken`."""
         for file in self.source.files:
             yield from self._of_file(file, on_broken)
 
@@ -150,7 +150,7 @@ def build_domain(
         validation: share of the documents held out, unless the domain is a target.
         dtype: of the shards.
         out: the corpus folder.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Raises:
         CorpusError: the domain is empty, or a document is broken and the domain does not skip.

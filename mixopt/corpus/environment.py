@@ -36,7 +36,7 @@ def corpus_from_environment(
         out: folder of the corpus; the text is kept in `out/sources`.
         megabytes: of text per domain, at most.
         vocabulary: tokens of the tokenizer.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Raises:
         CorpusError: the folder is held by another build or cannot be written.

@@ -44,7 +44,7 @@ class DomainSettings(_Settings):
 
     Attributes:
         files: paths, globs, folders or fsspec URLs; one or a list; relative to the sources file.
-        source: format (`jsonl`, `parquet`, `text`, `tokens`, `package.module:Name`); told by the
+        source: format (`jsonl`, `parquet`, `text`, `tokens`, `package.module:Name`); found by the
             files' endings if not given.
         text: field or column that holds the text.
         on_error: what a broken document does: `stop` the build, or be counted and `skip`ped.

@@ -54,7 +54,7 @@ class Task:
             raise CorpusError(
                 f"cannot be read: {error.strerror}",
                 where=str(self.path),
-                hint=f"Mend the path under `tasks: {self.name}:`; it is relative to the study file",
+                hint=f"Fix the path under `tasks: {self.name}:`; it is relative to the study file",
             ) from None
         return digest([FORMAT, content, self.limit, corpus.tokenizer_hash])[:16]
 

@@ -188,7 +188,7 @@ class Values(Document):
         return f"{self.path}: {'.'.join(map(str, place))}" if place else self.path
 
     def _number(self, values: Any, place: Place) -> None:
-        """Number all keys in their order, so that the first problem is told of."""
+        """Number all keys in their order, so that the first problem is reported."""
         items: Iterable[tuple[Any, Any]] = ()
         if isinstance(values, Mapping):
             items = values.items()

@@ -1,4 +1,4 @@
-"""First swarms: the mixtures that are trained before any surrogate exists."""
+"""Initial designs: the mixtures that are trained before any surrogate exists."""
 
 from __future__ import annotations
 

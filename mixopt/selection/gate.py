@@ -195,7 +195,7 @@ class Selection:
             some = "looks" if self.look.planned > 1 else "look"
             return (
                 f"{facts}; the {self.look.planned} {some} that the study planned (select.looks) "
-                f"came before this one, {end}. Plan more looks in a new study to go on"
+                f"came before this one, {end}. Plan more looks in a new study"
             )
         allowed = self._allowed(reports[best].adjusted_p)
         return f"{facts}, above the {allowed}, {end}{self._way_on(best, trials)}"

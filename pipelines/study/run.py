@@ -74,14 +74,14 @@ def _steps(session: Session, step: Step) -> None:
     if step == "search":
         return
     search.require_complete(session)
-    verdict = _settled(session) if step == "promote" else select.select(session)
+    verdict = _verdict_or_refuse(session) if step == "promote" else select.select(session)
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     if step == "promote" or (step == "run" and session.study.promote is not None):
         promote.promote(session, verdict)
 
 
-def _settled(session: Session) -> Verdict:
-    verdict = select.settled(session)
+def _verdict_or_refuse(session: Session) -> Verdict:
+    verdict = select.current_verdict(session)
     if verdict is None:
         raise StudyError(
             "there is no verdict on its trials, so no mixture to promote",

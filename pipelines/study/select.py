@@ -40,7 +40,7 @@ def select(session: Session) -> Verdict:
         StudyError: runs were lost again, so that there is no verdict.
     """
     trials = search_trials(session.ledger.trials())
-    before = settled(session)
+    before = current_verdict(session)
     if before is not None:
         return before
     looks = _looks(session)
@@ -87,7 +87,7 @@ def select(session: Session) -> Verdict:
     return verdict
 
 
-def settled(session: Session) -> Verdict | None:
+def current_verdict(session: Session) -> Verdict | None:
     """The verdict in the study folder; None unless it follows from today's trials and settings.
 
     Raises:

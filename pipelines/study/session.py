@@ -121,11 +121,11 @@ class Session:
         return dataclasses.replace(recipe, precision=chosen)
 
     def _measure_precision(self, asked: Proxy | Promote) -> measured.Precision:
-        from mixopt.workers.measured import settled
+        from mixopt.workers.measured import resolved
 
         self.connect()
         model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
-        return settled(model, asked.recipe, self.resources, self.display.warn).precision
+        return resolved(model, asked.recipe, self.resources, self.display.warn).precision
 
     def largest_cohort(self) -> int:
         """How many trials train fastest as one: measured on the cluster the first time."""

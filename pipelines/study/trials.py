@@ -171,5 +171,5 @@ def held_error(session: Session, numbers: Sequence[int], message: str) -> Traini
         f"trial {named} lost its worker {session.resources.attempts} times: {message.rstrip('.')}",
         where=str(trial_folder(session.home, numbers[0])),
         hint=f"Remove the cause, then `{command('retry', study, *numbers)}` (or "
-        f"`{command('fail', study, *numbers)}` to go on without), and run the same command again",
+        f"`{command('fail', study, *numbers)}` to continue without), and run the command again",
     )

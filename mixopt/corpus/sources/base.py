@@ -17,7 +17,7 @@ Document = str | np.ndarray
 """A text, or its token ids (n,) of any integer type, without an end-of-text token."""
 
 OnBroken = Callable[[CorpusError], None]
-"""Told of a document that cannot be used: raises the error, or counts it and returns."""
+"""Called for a document that cannot be used: raises the error, or counts it and returns."""
 
 SOURCES: Mapping[str, str] = {
     "jsonl": "mixopt.corpus.sources.jsonl:JsonLines",

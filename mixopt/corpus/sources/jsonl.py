@@ -11,7 +11,7 @@ from mixopt.core.errors import CorpusError
 from mixopt.corpus.files import InputFile, lines
 from mixopt.corpus.sources.base import Document, OnBroken, Source, decode
 
-SKIP = "Mend the line, or leave such out with `on_error: skip`"
+SKIP = "Correct the line, or leave such out with `on_error: skip`"
 
 
 class JsonLines(Source):

@@ -1,4 +1,4 @@
-"""HMoE (2408.10681): experts of unequal width, wide ones made dearer.
+"""HMoE (2408.10681): experts of unequal width, wide ones penalised.
 
 Shapes: K proxies, E experts.
 """
@@ -26,7 +26,7 @@ class HeterogeneousSettings(RouterSettings):
     Attributes:
         widths: hidden width of each expert; empty spreads them evenly from a half to one and a
             half of `expert_width`, in steps of a half.
-        penalty: weight of the loss that makes wide experts dearer; it stands in for the balance
+        penalty: weight of the loss on the use of wide experts; it stands in for the balance
             loss.
     """
 

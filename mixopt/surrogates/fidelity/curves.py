@@ -55,7 +55,7 @@ class Forecast:
 
 
 def forecast(table: TrialTable, tokens: float) -> Forecast:
-    """Foretell every run of `table` at `tokens` training tokens.
+    """Predict every run of `table` at `tokens` training tokens.
 
     Runs of one size share the exponent of the step law; sizes are fitted apart. Deviations are
     calibrated by how well the same method predicts points of these curves that are known.

@@ -44,7 +44,7 @@ ITERATIONS = 80  # of EM; 40 and 160 moved no extrapolation of the published cur
 
 
 # Deviation of d over the fall: the least with which 90 % intervals at places without a run hold .85
-# or more in every split of every published table. Told by all tables but 2Mix, 3Mix, 5Mix,
+# or more in every split of every published table. Estimated from all tables but 2Mix, 3Mix, 5Mix,
 # RedPajama it is .15, .15, .12, .15, and the one left out has 1.00, .97, .96, .98 inside (.72 or
 # more in a split). Without d, .20 to 1.00 (`benchmarks/extrapolation.py --calibration_factor`).
 DRIFT = 0.15

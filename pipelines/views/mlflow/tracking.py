@@ -1,8 +1,8 @@
 """What mixopt shows in MLflow: one parent run per study, one child per trial, the promotion.
 
 MLflow is a view. The ledger and the study folder hold the truth, every method here can be called
-again without showing anything twice, and no failure of MLflow's reaches the study: it is told once,
-and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
+again without showing anything twice, and no failure of MLflow's reaches the study: it is reported
+once, and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class _Child:
-    """A child run as MLflow has it: its id, the spec it shows, and what it was told last."""
+    """A child run as MLflow has it: its id, the spec it shows, and the state logged last."""
 
     run: str
     spec: str
-    told: str
+    logged: str
     started: int
     status: str
     place: str
@@ -78,7 +78,7 @@ class _Child:
 def _shown(
     method: Callable[Concatenate[Tracker, RunStore, P], None],
 ) -> Callable[Concatenate[Tracker, P], bool]:
-    """The one place where MLflow's failures end: told once, and False returned."""
+    """The one place where MLflow's failures end: reported once, and False returned."""
 
     @functools.wraps(method)
     def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -142,7 +142,7 @@ class Tracker:
 
     @_shown
     def study_ended(self, store: RunStore, *, failed: bool = False) -> None:
-        """Show that nobody works on the study any more."""
+        """Show that the study has no active driver any more."""
         store.end(self._parent, "FAILED" if failed else "FINISHED", time.time())
 
     @_shown
@@ -224,10 +224,10 @@ class Tracker:
         return store
 
     def _adopt(self, store: RunStore, number: int, child: _Child) -> None:
-        """One trial, one run: of two, the one that was told more stays."""
+        """One trial, one run: of two, the one with more logged stays."""
         other = self._children.get(number)
         if other is not None:
-            less, child = sorted((child, other), key=lambda c: (c.status == "FINISHED", c.told))
+            less, child = sorted((child, other), key=lambda c: (c.status == "FINISHED", c.logged))
             self._remove(store, less)
         self._children[number] = child
 
@@ -251,32 +251,32 @@ class Tracker:
     # -- what is shown -------------------------------------------------------------------------
 
     def _show(self, store: RunStore, trial: Trial) -> None:
-        told = f"{trial.state}:{trial.attempts}:{self._weighed}"
+        logged = f"{trial.state}:{trial.attempts}:{self._weighed}"
         spec = trial.spec.training_hash("", "")
         status = STATUS[trial.state]
         child = self._children.get(trial.number)
         if child is not None and child.spec != spec:  # left from another life of this folder
             self._remove(store, child)
             child = None
-        if child is not None and (child.told, child.status) == (told, status):
+        if child is not None and (child.logged, child.status) == (logged, status):
             return
         if child is None:
             child = self._create_child(store, trial, spec)
         metrics = values.trial_metrics(trial, self.study.home, self._objective, child.started)
-        if child.told and not child.told.endswith(f":{self._weighed}"):
+        if child.logged and not child.logged.endswith(f":{self._weighed}"):
             metrics = restated(metrics, "objective")
         store.log(
             child.run,
             params=values.trial_params(trial),
             metrics=metrics,
-            tags={**values.trial_tags(trial), "mixopt.told": told},
+            tags={**values.trial_tags(trial), "mixopt.logged": logged},
         )
         if status in ENDED:  # last: only now is it all there
             end = trial_files.finished_at(self.study.home, trial.number) or time.time()
             store.end(child.run, status, max(end, child.started / 1000))
         elif child.status != status:
             store.client.update_run(child.run, status=status)
-        self._children[trial.number] = replace(child, told=told, status=status)
+        self._children[trial.number] = replace(child, logged=logged, status=status)
 
     def _create_child(self, store: RunStore, trial: Trial, spec: str) -> _Child:
         end = trial_files.finished_at(self.study.home, trial.number) or time.time()
@@ -326,14 +326,14 @@ class Tracker:
 
     def _show_progress(self, store: RunStore, trials: Sequence[Trial]) -> None:
         history = store.client.get_metric_history(self._parent, "best/objective")
-        logged = max((point.step for point in history), default=0)
+        last = max((point.step for point in history), default=0)
         points = values.best_so_far(trials, self._objective, self._parent_start)
         tags = store.client.get_run(self._parent).data.tags
-        if logged and tags.get("mixopt.weighed", self._weighed) != self._weighed:
+        if last and tags.get("mixopt.weighed", self._weighed) != self._weighed:
             store.log(self._parent, metrics=restated(points, "best/objective"))
         store.log(
             self._parent,
-            metrics=[point for point in points if point[2] > logged],
+            metrics=[point for point in points if point[2] > last],
             tags={"mixopt.weighed": self._weighed},
         )
 
@@ -404,7 +404,7 @@ def _child(run: Run) -> _Child:
     return _Child(
         run.info.run_id,
         tags.get("mixopt.spec", ""),
-        tags.get("mixopt.told", ""),
+        tags.get("mixopt.logged", ""),
         run.info.start_time,
         run.info.status,
         tags.get("mixopt.place", ""),

@@ -41,7 +41,7 @@ def test_the_report_needs_no_network_and_escapes_what_comes_from_outside(done: P
         "Effects",
         "Quality of predictions",
         "Notes",
-        "To go on",
+        "Next steps",
         "Settings and versions",
     ]
     text = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)

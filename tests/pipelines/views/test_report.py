@@ -57,7 +57,7 @@ def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
         "Search",
         "Surrogate",
         "Failed trials",
-        "To go on",
+        "Next steps",
         "Settings and versions",
     ]
     text = without_scripts(page)
