@@ -210,11 +210,11 @@ def _train(
 
 def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Outcome]:
     """Give each proxy what is its own, the marker last; what was handed out before stands."""
-    folder, outcomes = Path(work.folder), []
+    folder, handed_out = Path(work.folder), []
     curve = (folder / CURVE).read_text().splitlines(keepends=True) if work.members else []
     for k, (home, outcome) in enumerate(zip(work.homes, outcomes, strict=True)):
         before = home.outcome()
-        outcomes.append(before or outcome)
+        handed_out.append(before or outcome)
         if before is not None:
             continue
         if work.members:
@@ -226,7 +226,7 @@ def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Out
         _append(home, {"attempt": attempt, "completed": time.time()})
     if work.members:
         (folder / CURVE).unlink()
-    return outcomes
+    return handed_out
 
 
 def _move_kept(work: Work, k: int, into: Path) -> None:
