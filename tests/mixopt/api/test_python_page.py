@@ -39,6 +39,7 @@ def test_its_blocks_run_on_a_finished_study_and_on_finished_runs(
     assert not names["space"].contains(names["mixture"])
 
 
+@pytest.mark.slow
 def test_its_study_runs(
     text_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

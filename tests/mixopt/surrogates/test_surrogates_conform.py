@@ -57,6 +57,7 @@ def regmix(kind: str, size: str) -> TrialTable:
 
 
 @pytest.mark.parametrize(("name", "least"), [("gp", 0.93), ("lightgbm", 0.88)])
+@pytest.mark.slow
 def test_64_small_runs_rank_models_60_times_larger(name: str, least: float) -> None:
     train, small, large = regmix("train", "1m"), regmix("test", "1m"), regmix("test", "60m")
     objective = Objective(dict.fromkeys(train.metrics, 1.0))

@@ -78,6 +78,7 @@ def searched(name: str, seed: int) -> float:
 
 
 @pytest.mark.parametrize("name", ["optuna", "optuna-nsga2"])
+@pytest.mark.slow
 def test_it_asks_for_better_mixtures_than_chance(name: str) -> None:
     chance = np.mean([searched("random", seed) for seed in range(4)])
     assert np.mean([searched(name, seed) for seed in range(2)]) < 0.7 * chance

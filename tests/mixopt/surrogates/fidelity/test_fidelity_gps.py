@@ -47,6 +47,7 @@ def two_fidelities(low: int = 32, target: int = 6) -> TrialTable:
 
 
 @BOTH
+@pytest.mark.slow
 def test_64_cheap_runs_beside_8_of_the_target_halve_the_error(
     kind: type[FidelityGaussianProcess],
 ) -> None:

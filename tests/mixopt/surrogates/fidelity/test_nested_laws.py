@@ -85,6 +85,7 @@ def test_without_any_large_run_it_beats_the_value_of_the_largest_size(family: st
     assert (error < 1.645 * np.hypot(said.std, said.noise)).mean() > 0.75
 
 
+@pytest.mark.slow
 def test_curves_to_two_thirds_of_the_steps_tell_the_end_at_a_larger_size() -> None:
     table = published("5Mix", None)
     small = table.select((table.params < TARGET.params) & (table.tokens <= 2e10))
@@ -118,6 +119,7 @@ def test_the_law_that_made_the_data_is_carried_beyond_it(
     assert (np.abs(said.mean - expected) < 3 * np.hypot(said.std, said.noise)).all()
 
 
+@pytest.mark.slow
 def test_the_mean_of_losses_lies_in_its_interval_from_few_dear_runs() -> None:
     table, inside, wide = published("RedPajama"), [], []
     loss = Objective(dict.fromkeys(table.metrics, 1.0))

@@ -104,6 +104,7 @@ def test_the_mixing_law_stays_finite_where_no_trial_has_been() -> None:
     assert np.abs(said.mean).max() < 1e3
 
 
+@pytest.mark.slow
 def test_on_the_papers_own_runs_the_law_foretells_as_well_as_published_or_better() -> None:
     # without a penalty, by L-BFGS from many starts, it is .042 on the mean of three sizes
     if not DATA.exists():
