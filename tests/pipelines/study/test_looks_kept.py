@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixopt.core.errors import StudyError
-from mixopt.pipelines.study.select import settled
+from mixopt.pipelines.study.select import current_verdict
 from mixopt.pipelines.study.session import open_session
 from mixopt.selection.looks import Looks
 from mixopt.study.looks_taken import keep_looks, looks_taken
@@ -28,7 +28,7 @@ def test_another_ledger_brings_no_look_back(tmp_path: Path) -> None:
         assert session.ledger.looks() is None
         assert looks_taken(session.ledger, session.home) == taken
         with pytest.raises(StudyError, match="1 was fixed at the study's first look"):
-            settled(session)
+            current_verdict(session)
 
 
 def test_the_longer_record_counts(tmp_path: Path) -> None:
