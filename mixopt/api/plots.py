@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import CurvePoint, Role
+from mixopt.core.trials import CurvePoint
 from mixopt.plots import study as plots
+from mixopt.study.queries import best_trial, search_trials
 from mixopt.study.snapshot import Snapshot
 from mixopt.surrogates.scoring import OutOfFold
 
@@ -42,13 +43,11 @@ class StudyPlots:
 
     def curves(self) -> go.Figure:
         """Learning curves of the search's complete and pruned trials, the best one highlighted."""
-        measured = [t for t in self._snapshot.trials if t.result is not None]
-        searched = [t for t in measured if t.spec.role is not Role.SELECT]
+        searched = [t for t in search_trials(self._snapshot.trials) if t.result is not None]
         points = self._points()
         curves = {f"trial {t.number}": points.get(t.number, []) for t in searched}
         objective = self._snapshot.objective
-        complete = [t for t in searched if t.metrics.keys() >= set(objective.metrics)]
-        best = min(complete, key=lambda t: objective.value(t.metrics), default=None)
+        best = best_trial(searched, objective)
         highlight = {} if best is None else {f"trial {best.number}": "best observed"}
         return plots.learning_curves(curves, objective, highlight=highlight)
 

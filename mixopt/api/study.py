@@ -18,7 +18,8 @@ from mixopt.io import trial_files
 from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
 from mixopt.study.locked import require_begun
-from mixopt.study.model import StudyModel, study_model, usual_fidelity
+from mixopt.study.model import StudyModel, study_model
+from mixopt.study.queries import usual_fidelity
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study, load_study
 from mixopt.study.snapshot import Snapshot, read_snapshot

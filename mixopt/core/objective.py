@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import TrialTable
+from mixopt.core.trials import Trial, TrialTable
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Objective:
                 hint="Name metrics that every trial is evaluated on",
             )
         return math.fsum(weight * metrics[name] for name, weight in self.weights.items())
+
+    def of_trial(self, trial: Trial) -> float | None:
+        """The objective of `trial`; None unless it is complete and measured all that is needed."""
+        if not trial.complete or any(name not in trial.metrics for name in self.weights):
+            return None
+        return self.value(trial.metrics)
 
     def of_table(self, table: TrialTable) -> np.ndarray:
         """(n,) the objective of every trial in `table`; NaN where it lacks a needed metric."""

@@ -17,7 +17,6 @@ from mixopt.core.trials import CurvePoint, Role, Trial
 from mixopt.plots import style
 from mixopt.selection.paired import half_interval
 from mixopt.selection.results import Candidate
-from mixopt.study.frames import objective_value
 from mixopt.study.results import Promotion
 
 
@@ -181,7 +180,7 @@ def best_so_far(
         f"Search: best so far by {cost}", f"{cost} spent", style.with_unit("objective", objective)
     )
     paid = [
-        (trial, getattr(trial.result.cost, against), objective_value(trial, objective))
+        (trial, getattr(trial.result.cost, against), objective.of_trial(trial))
         for trial in sorted(trials, key=lambda t: t.number)
         if trial.spec.role is not Role.SELECT and trial.result is not None
     ]
@@ -287,7 +286,7 @@ def candidates(measured: Sequence[Candidate], objective: Objective) -> go.Figure
 
 def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Figure:
     """The objective against each domain's weight, a small panel per domain."""
-    done = [t for t in trials if objective_value(t, objective) is not None]
+    done = [t for t in trials if objective.of_trial(t) is not None]
     domains = done[0].spec.mixture.domains if done else ()
     columns = min(3, max(1, len(domains)))
     lines = max(1, -(-len(domains) // columns))
@@ -306,7 +305,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
             if rows:
                 figure.add_scatter(
                     x=[t.spec.mixture[domain] for t in rows],
-                    y=[objective_value(t, objective) for t in rows],
+                    y=[objective.of_trial(t) for t in rows],
                     mode="markers",
                     marker={"color": colour, "size": 7},
                     name=str(role),

@@ -31,8 +31,8 @@ def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | No
     """The mixture with the least mean objective over its complete trials; None without any."""
     values: dict[Mixture, list[float]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
-        if trial.complete and all(name in trial.metrics for name in objective.metrics):
-            values.setdefault(trial.spec.mixture, []).append(objective.value(trial.metrics))
+        if (value := objective.of_trial(trial)) is not None:
+            values.setdefault(trial.spec.mixture, []).append(value)
     return min(values, key=lambda m: float(np.mean(values[m])), default=None)
 
 

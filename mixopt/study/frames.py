@@ -58,13 +58,6 @@ def trials_frame(trials: Sequence[Trial], objective: Objective | None = None) ->
     return pl.DataFrame(rows, schema=schema)
 
 
-def objective_value(trial: Trial, objective: Objective) -> float | None:
-    """The objective of `trial`, or None unless it is complete with all metrics needed."""
-    if not trial.complete or any(name not in trial.metrics for name in objective.metrics):
-        return None
-    return objective.value(trial.metrics)
-
-
 def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
     spec, cost = trial.spec, trial.result.cost if trial.result is not None else None
     return {
@@ -78,7 +71,7 @@ def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
         "params": spec.fidelity.params,
         "tokens": spec.fidelity.tokens,
         **{f"mixture.{d}": w for d, w in spec.mixture.as_dict().items()},
-        **({"objective": objective_value(trial, objective)} if objective is not None else {}),
+        **({"objective": objective.of_trial(trial)} if objective is not None else {}),
         **trial.metrics,
         "device_seconds": cost.device_seconds if cost else None,
         "flops": cost.flops if cost else None,

@@ -5,7 +5,6 @@ Selection, promotion, report and notebooks ask the same `StudyModel` for the sam
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,31 +13,16 @@ from mixopt import surrogates
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
+from mixopt.core.trials import Fidelity, Trial, TrialTable
 from mixopt.search.optimum import Recommendation, recommend
+from mixopt.study.queries import search_trials
 from mixopt.study.settings import Study
 from mixopt.surrogates import noise, scoring
 from mixopt.surrogates.base import Surrogate, learn
 from mixopt.surrogates.noise import Forecast
 from mixopt.surrogates.scoring import Choice, OutOfFold
 
-SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
 KEPT = 2  # models: of the study at hand, and of its trials one round earlier
-
-
-def search_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that the search may learn from.
-
-    Selection's are kept out, so that a search that is made longer afterwards proposes what it would
-    have proposed at once, and so that the gate's seeds stay fresh.
-    """
-    return [t for t in trials if t.spec.role in SEARCH_ROLES]
-
-
-def usual_fidelity(trials: Sequence[Trial]) -> Fidelity | None:
-    """The most frequent fidelity of the search's complete trials; None if there are none."""
-    searched = Counter(t.spec.fidelity for t in search_trials(trials) if t.complete)
-    return searched.most_common(1)[0][0] if searched else None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from typing import Any
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint, Fidelity
+from mixopt.io.json_values import finite
 from mixopt.io.trial_files import curve_points
+from mixopt.models.upcycling.receipt import Receipt
 from mixopt.selection.results import Candidate, Decision, Predicted, number
 from mixopt.surrogates.noise import SeedScatter
 from mixopt.surrogates.scoring import Score
@@ -94,7 +96,8 @@ class Verdict(Decision):
             "kl_penalty": self.kl_penalty,
             "surrogate": self.surrogate,
             "surrogate_scores": {
-                name: _score_to_json(score) for name, score in self.surrogate_scores.items()
+                name: finite(dataclasses.asdict(score))
+                for name, score in self.surrogate_scores.items()
             },
             "basis": self.basis,
         }
@@ -220,7 +223,7 @@ class Promotion:
     entropies: Mapping[str, float]
     dropped: Mapping[str, float]
     expert_names: tuple[str, ...]
-    receipt: Mapping[str, Any]
+    receipt: Receipt
     curve: tuple[CurvePoint, ...] = field(repr=False)
     files: Mapping[str, Any] = field(repr=False)
     model: str
@@ -248,7 +251,7 @@ class Promotion:
             "entropies": dict(self.entropies),
             "dropped": dict(self.dropped),
             "expert_names": list(self.expert_names),
-            "receipt": dict(self.receipt),
+            "receipt": self.receipt.to_json(),
             "curve": [dataclasses.asdict(point) for point in self.curve],
             "files": dict(self.files),
             "model": self.model,
@@ -285,7 +288,7 @@ class Promotion:
             entropies=_numbers(values["entropies"]),
             dropped=_numbers(values["dropped"]),
             expert_names=tuple(str(name) for name in values["expert_names"]),
-            receipt=dict(values["receipt"]),
+            receipt=Receipt.from_json(values["receipt"]),
             curve=tuple(curve_points(values["curve"])),
             files=dict(values["files"]),
             model=str(values["model"]),
@@ -308,12 +311,7 @@ def _interval(values: Any) -> Interval:
     return float(low), float(high)
 
 
-def _score_to_json(score: Score) -> dict[str, float | int | None]:
-    """JSON has no NaN: a score that is not defined is null."""
-    values = dataclasses.asdict(score)
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
-
-
 def _score_from_json(values: Mapping[str, Any]) -> Score:
+    """A score that is not defined is NaN, in JSON null."""
     of = {key: math.nan if value is None else float(value) for key, value in values.items()}
     return Score(of["spearman"], of["r2"], of["mae"], of["coverage"], int(of["n"]))

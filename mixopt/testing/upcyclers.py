@@ -16,7 +16,8 @@ import torch
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import State, Transformer
-from mixopt.models.upcycling.base import Receipt, upcycler_class
+from mixopt.models.upcycling.base import upcycler_class
+from mixopt.models.upcycling.receipt import Receipt
 
 
 class UpcyclerConformance:

@@ -94,14 +94,14 @@ class OpenFit(Opened):
         return findings.find(self.fitted, self._choice)
 
     @property
-    def verdict(self) -> dict[str, Any]:
-        """Empty: of finished runs nothing is selected."""
-        return {}
+    def verdict(self) -> None:
+        """None: of finished runs nothing is selected."""
+        return None
 
     @property
-    def promotion(self) -> dict[str, Any]:
-        """Empty: of finished runs nothing is promoted."""
-        return {}
+    def promotion(self) -> None:
+        """None: of finished runs nothing is promoted."""
+        return None
 
     @property
     def plots(self) -> FitPlots:

@@ -24,14 +24,14 @@ from mixopt.core.trials import Outcome, TrialResult
 from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.models.config import ModelConfig
+from mixopt.models.upcycling.receipt import Receipt
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.proxies.job import Job
 from mixopt.selection.results import Predicted
-from mixopt.study import results
 from mixopt.study.model import study_model
 from mixopt.study.records import read_result
-from mixopt.study.results import Verdict
+from mixopt.study.results import Promotion, Stage, Verdict
 from mixopt.study.sections import Promote
 from mixopt.study.settings import digest
 from mixopt.workers.proxy_task import Work, finished
@@ -43,7 +43,7 @@ RESULT = "result.json"
 
 
 @dataclass(frozen=True)
-class Promotion:
+class PromotionRun:
     """A promotion that is decided: the mixture, the settings, and where it happens.
 
     Attributes:
@@ -107,7 +107,7 @@ class Promotion:
         )
 
 
-def promote(session: Session, verdict: Verdict) -> results.Promotion:
+def promote(session: Session, verdict: Verdict) -> Promotion:
     """Run the promotion that `verdict` asks for, or what is left of it.
 
     A promotion that ended keeps its result, with what was predicted then of a proxy: a search that
@@ -126,7 +126,7 @@ def promote(session: Session, verdict: Verdict) -> results.Promotion:
         )
     mixture = verdict.mixture
     folder = _folder(session, settings, mixture)
-    job = Promotion(session, settings, mixture, verdict.promoted, folder, verdict.surrogate)
+    job = PromotionRun(session, settings, mixture, verdict.promoted, folder, verdict.surrogate)
     ended = read_result(folder)
     if ended is None or not _is_whole(folder.parent / ended.model, ended.files):
         ended = _stages(job)
@@ -149,7 +149,7 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     return session.home / "promotion" / digest([*what, session.study.seed])
 
 
-def _stages(job: Promotion) -> results.Promotion:
+def _stages(job: PromotionRun) -> Promotion:
     from mixopt.workers import promotion_job
 
     session, settings = job.session, job.settings
@@ -267,11 +267,11 @@ def _train(session: Session, label: str, works: Sequence[Work]) -> list[TrialRes
 
 
 def _result(
-    job: Promotion, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
-) -> results.Promotion:
+    job: PromotionRun, stages: Mapping[str, TrialResult], upcycled: Mapping[str, Any], folder: Path
+) -> Promotion:
     last, proxy = stages["upcycled"], job.session.fidelity
     model = _export(job, folder)
-    return results.Promotion(
+    return Promotion(
         id=job.folder.name,
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         method=job.settings.upcycler,
@@ -280,7 +280,7 @@ def _result(
         tokens=sum(result.cost.tokens for result in stages.values()),
         device_seconds=sum(result.cost.device_seconds for result in stages.values()),
         stages=tuple(
-            results.Stage(
+            Stage(
                 name=name,
                 kind={"seed": "seed", "upcycled": "moe"}.get(name, "expert"),
                 tokens=result.cost.tokens,
@@ -298,7 +298,7 @@ def _result(
         entropies=last.entropies,
         dropped=last.dropped,
         expert_names=job.experts,
-        receipt=upcycled["receipt"],
+        receipt=Receipt.from_json(upcycled["receipt"]),
         curve=tuple(last.curve),
         files=markers.described(model),
         model=str(model.relative_to(job.folder.parent)),  # a study's folder may move
@@ -307,7 +307,7 @@ def _result(
     )
 
 
-def _export(job: Promotion, trained: Path) -> Path:
+def _export(job: PromotionRun, trained: Path) -> Path:
     """The folder with what is needed to use the model: weights, shape, tokenizer."""
     model = job.folder / "model"
     for source in (trained / WEIGHTS, trained / SHAPE):
@@ -316,7 +316,7 @@ def _export(job: Promotion, trained: Path) -> Path:
     return model
 
 
-def predicted(job: Promotion) -> dict[str, Predicted]:
+def predicted(job: PromotionRun) -> dict[str, Predicted]:
     """What the verdict's surrogate predicts of a proxy on the mixture, per domain and task.
 
     At the proxies' size and tokens: not a prediction of the promoted run, which is another model at

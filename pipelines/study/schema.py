@@ -281,7 +281,3 @@ def main() -> None:
     SCHEMA_FILE.write_text(schema_text())
     PAGE_FILE.write_text(study_page())
     print(f"wrote {SCHEMA_FILE.name} and {PAGE_FILE.name}")
-
-
-if __name__ == "__main__":
-    main()

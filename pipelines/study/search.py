@@ -17,7 +17,8 @@ from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.search import proposers, pruning
-from mixopt.study.model import SurrogateFactory, search_trials, study_model
+from mixopt.study.model import SurrogateFactory, study_model
+from mixopt.study.queries import search_trials
 from mixopt.study.rounds import Round
 from mixopt.study.settings import Study
 

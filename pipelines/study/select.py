@@ -20,7 +20,8 @@ from mixopt.selection.gate import Selection, best_observed
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.looks_taken import keep_looks, looks_taken
-from mixopt.study.model import StudyModel, search_trials, study_model
+from mixopt.study.model import StudyModel, study_model
+from mixopt.study.queries import search_trials
 from mixopt.study.records import read_verdict
 from mixopt.study.results import Verdict
 from mixopt.study.rounds import Judged
@@ -102,13 +103,15 @@ def current_verdict(session: Session) -> Verdict | None:
 def _basis(session: Session, trials: Sequence[Trial]) -> str:
     """Identity of what a verdict follows from: the search's trials, and what was asked for."""
     study = session.study
-    asked = [
-        study.select.model_dump(exclude={"looks"}),
-        study.search.surrogate,
-        dict(session.objective.weights),
-    ]
-    asked.append(study.space.model_dump())
-    return digest([*asked, [(t.number, t.state) for t in trials]])
+    return digest(
+        [
+            study.select.model_dump(exclude={"looks"}),
+            study.search.surrogate,
+            dict(session.objective.weights),
+            study.space.model_dump(),
+            [(t.number, t.state) for t in trials],
+        ]
+    )
 
 
 def _looks(session: Session) -> Looks:
@@ -118,9 +121,7 @@ def _looks(session: Session) -> Looks:
         StudyError: the study file plans another number than was fixed at the first look.
     """
     planned = session.study.select.looks
-    looks = looks_taken(session.ledger, session.home)
-    if looks is None:
-        looks = Looks(planned)
+    looks = looks_taken(session.ledger, session.home) or Looks(planned)
     if looks.planned != planned:
         raise StudyError(
             f"{looks.planned} was fixed at the study's first look, and {planned} is asked for now",

@@ -31,7 +31,6 @@ from mixopt.pipelines.views.settings_used import ROUNDS, VERDICTS, round_rows, v
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
-    best_trial,
     calibration,
     command,
     duration,
@@ -45,8 +44,8 @@ from mixopt.pipelines.views.wording import (
 )
 from mixopt.selection.results import Candidate
 from mixopt.study import records
-from mixopt.study.frames import objective_value
 from mixopt.study.locked import require_begun
+from mixopt.study.queries import best_trial
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.scoring import OutOfFold, Score
@@ -186,9 +185,7 @@ def _measured(name: str, mixture: Mixture, snapshot: Snapshot) -> Column:
 
 def _column(name: str, mixture: Mixture, trials: Sequence[Trial], snapshot: Snapshot) -> Column:
     values = [
-        value
-        for trial in trials
-        if (value := objective_value(trial, snapshot.objective)) is not None
+        value for trial in trials if (value := snapshot.objective.of_trial(trial)) is not None
     ]
     if not values:
         return Column(name, mixture)

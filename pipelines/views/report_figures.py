@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from mixopt.core.errors import MixoptError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Role, State
+from mixopt.core.trials import State
 from mixopt.io import trial_files
-from mixopt.pipelines.views.wording import best_trial, proxy_label
+from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import study as plots
-from mixopt.study.model import study_model, usual_fidelity
+from mixopt.study.model import study_model
+from mixopt.study.queries import best_trial, search_trials, usual_fidelity
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def search_figures(snapshot: Snapshot) -> list[go.Figure]:
     stopped = [t for t in snapshot.trials if t.state is State.PRUNED]
     curves = {
         f"trial {t.number}": trial_files.read_curve(snapshot.study.home, t)
-        for t in (*done, *stopped)
-        if t.spec.role is not Role.SELECT
+        for t in search_trials([*done, *stopped])
     }
     highlight = {}
     best = best_trial(done, snapshot.objective)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Role, State, Trial
+from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.selection.candidates import NATURAL
 from mixopt.selection.results import Candidate, Predicted
-from mixopt.study.frames import objective_value
+from mixopt.study.queries import best_trial
 from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
 
@@ -230,17 +230,6 @@ def markdown(
         + " + ".join(f"{w:.3g} × {verbatim(m)}" for m, w in objective.weights.items()),
     ]
     return "\n".join(lines)
-
-
-def best_trial(trials: Sequence[Trial], objective: Objective) -> Trial | None:
-    """The complete trial of the search with the least objective."""
-    scored = [
-        (value, trial.number, trial)
-        for trial in trials
-        if trial.spec.role is not Role.SELECT
-        and (value := objective_value(trial, objective)) is not None
-    ]
-    return min(scored)[2] if scored else None
 
 
 def _progress(trials: Sequence[Trial], objective: Objective) -> str:

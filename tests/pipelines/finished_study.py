@@ -20,6 +20,7 @@ from mixopt.corpus.manifest import DomainRecord, Manifest, Shard, TokenizerRecor
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
+from mixopt.models.upcycling.receipt import Receipt
 from mixopt.selection.gate import Selection
 from mixopt.selection.results import Decision, Predicted
 from mixopt.study.identity import Identity, claim
@@ -238,7 +239,7 @@ def promotion_of(mixture: Mixture, **changes: Any) -> Promotion:
         "entropies": dict.fromkeys(names, 1.38),
         "dropped": dict.fromkeys(names, 0.0),
         "expert_names": names,
-        "receipt": {"method": "branch-train-mix", "router_entropy": 1.38},
+        "receipt": Receipt("BranchTrainMix", names, 1.0, None, dict.fromkeys(names, 1.38)),
         "curve": tuple(
             CurvePoint(
                 s, 150_000 * s, {k: v * (1.25 - 0.0625 * s) for k, v in kept.items()}, 9.0 * s

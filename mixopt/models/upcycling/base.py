@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +20,8 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
 from mixopt.models.upcycling import UPCYCLERS
+from mixopt.models.upcycling.receipt import Receipt
 
-RECEIPT_VERSION = 1
 GATE_UP, DOWN, ROUTER = "feed_forward.gate_up", "feed_forward.down", "feed_forward.router."
 
 
@@ -34,52 +32,6 @@ def upcycler_class(name: str) -> type[Upcycler]:
         StudyError: nothing of that name, or it is no `Upcycler`.
     """
     return resolve("upcycler", name, UPCYCLERS, Upcycler)  # type: ignore[type-abstract]
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a conversion did.
-
-    Attributes:
-        method: the upcycler's class name.
-        experts: where each expert came from, in order.
-        channels_kept: share of the experts' hidden channels that a source model holds unchanged.
-        logit_difference: largest absolute difference to the seed model's logits on the samples,
-            where the method should preserve the function; None where it should not, or no sample
-            was given.
-        router_entropy: domain → entropy of a token's gates in nats, mean over tokens and layers.
-        loads: domain → share of assignments per expert, mean over layers; sums to 1.
-        version: of this record's fields.
-    """
-
-    method: str
-    experts: tuple[str, ...]
-    channels_kept: float
-    logit_difference: float | None = None
-    router_entropy: Mapping[str, float] = field(default_factory=dict)
-    loads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    version: int = RECEIPT_VERSION
-
-    def to_json(self) -> dict[str, Any]:
-        """The receipt as JSON-able values; `from_json` gives it back exactly."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Receipt:
-        """The receipt that `to_json` described.
-
-        Raises:
-            TrainingError: its fields are those of another version.
-        """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if values.get("version") != RECEIPT_VERSION or values.keys() != fields:
-            raise TrainingError(
-                f"is no receipt of version {RECEIPT_VERSION}",
-                where="receipt",
-                hint="Read it with the version of mixopt that wrote it",
-            )
-        loads = {domain: tuple(shares) for domain, shares in values["loads"].items()}
-        return cls(**{**values, "experts": tuple(values["experts"]), "loads": loads})
 
 
 class Upcycler(ABC):

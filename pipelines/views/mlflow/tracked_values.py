@@ -19,7 +19,6 @@ from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.selection.results import Candidate
-from mixopt.study.frames import objective_value
 from mixopt.study.results import Promotion, Verdict
 
 Metric = tuple[str, float, int, int]
@@ -55,7 +54,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
         yield f"router/entropy/{domain}", entropy, last, end
     for domain, share in trial.result.dropped.items():
         yield f"router/dropped/{domain}", share, last, end
-    value = objective_value(trial, objective)
+    value = objective.of_trial(trial)
     if value is not None:
         yield "objective", value, last, end
 
@@ -171,7 +170,7 @@ def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> li
             continue
         tokens += trial.result.cost.tokens
         seconds += trial.result.cost.device_seconds
-        value = objective_value(trial, objective)
+        value = objective.of_trial(trial)
         if value is None:
             continue
         step, best = step + 1, min(best, value)

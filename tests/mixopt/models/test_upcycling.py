@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixopt.core.errors import StudyError, TrainingError
-from mixopt.models.upcycling.base import Receipt, upcycler_class
+from mixopt.core.errors import StudyError
+from mixopt.models.upcycling.base import upcycler_class
 from mixopt.models.upcycling.branch_train_mix import BranchTrainMix
+from mixopt.models.upcycling.receipt import Receipt
 from mixopt.models.upcycling.sparse import SparseUpcycling
 from mixopt.testing.upcyclers import UpcyclerConformance
 
@@ -76,5 +77,5 @@ def test_an_unknown_upcycler_is_refused_with_the_names_there_are() -> None:
 
 def test_a_receipt_of_another_version_is_refused() -> None:
     values = Receipt("SparseUpcycling", ("seed",), 1.0).to_json()
-    with pytest.raises(TrainingError, match="no receipt of version 1"):
+    with pytest.raises(ValueError, match="no receipt of version 1"):
         Receipt.from_json({**values, "version": 2})

@@ -10,7 +10,8 @@ import pytest
 
 from mixopt import surrogates
 from mixopt.core.trials import Role, State, Trial, TrialTable
-from mixopt.study.model import StudyModel, study_model, usual_fidelity
+from mixopt.study.model import StudyModel, study_model
+from mixopt.study.queries import usual_fidelity
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
 from mixopt.surrogates.regression.linear import Linear

@@ -11,7 +11,7 @@ import pytest
 
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
-from mixopt.pipelines.study.promote import Promotion, predicted
+from mixopt.pipelines.study.promote import PromotionRun, predicted
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.report import write_report
@@ -78,9 +78,9 @@ def test_beside_a_promoted_model_stands_the_prediction_of_the_verdict(
     candidate = verdict.candidates[0]
     with open_session(ran["file"]) as session:
         (metric,) = session.objective.metrics
-        settings = Promote()
+        settings, folder = Promote(), ran["file"].parent
         found, best = (
-            predicted(Promotion(session, settings, it, "", ran["file"].parent, verdict.surrogate))
+            predicted(PromotionRun(session, settings, it, "", folder, verdict.surrogate))
             for it in (candidate.mixture, verdict.recommended)
         )
     assert (best[metric].low, best[metric].high) == pytest.approx(verdict.interval_of_run)

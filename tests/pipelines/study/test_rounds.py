@@ -18,7 +18,7 @@ from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.search import propose, require_complete
 from mixopt.pipelines.study.session import open_session
-from mixopt.study.model import search_trials
+from mixopt.study.queries import search_trials
 from mixopt.study.rounds import Round
 from mixopt.study.settings import load_study
 from tests.pipelines.made_runs import Run

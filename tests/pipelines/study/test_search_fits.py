@@ -12,7 +12,7 @@ from mixopt import surrogates
 from mixopt.core.trials import TrialTable
 from mixopt.pipelines.study.search import propose
 from mixopt.pipelines.study.session import Session, open_session
-from mixopt.study.model import search_trials
+from mixopt.study.queries import search_trials
 from mixopt.surrogates.regression.linear import Linear
 from tests.pipelines.finished_study import finished_study
 
