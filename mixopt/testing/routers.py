@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -127,7 +128,7 @@ class RouterConformance:
         A router that is not causal says so by `causal = False`, and its settings refuse it.
         """
         if not self.causal:
-            return
+            pytest.skip("not causal")
         config = self.config(experts=4, experts_per_token=2)
         x_KND, context = self.tokens()
         changed_KND = x_KND.clone()
@@ -288,7 +289,7 @@ class RouterConformance:
     def test_no_position_of_a_model_sees_a_later_one(self) -> None:
         """Causality through all layers and what they hand to each other."""
         if not self.causal:
-            return
+            pytest.skip("not causal")
         model = Transformer(self.config(experts=4, experts_per_token=2)).eval()
         ids_KBT = torch.randint(VOCABULARY, (1, 2, 12), generator=torch.Generator().manual_seed(0))
         changed_KBT = ids_KBT.clone()
