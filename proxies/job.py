@@ -129,9 +129,7 @@ class Job:
         if self.recipe.evaluation_share is None:
             values["weighed"] = ()  # then all sets are evaluated alike, whatever is weighed
         if self.limits is None:
-            values.pop(
-                "limits"
-            )  # absent, not null: test_pinned.py holds the hash
+            values.pop("limits")  # absent, not null: test_pinned.py holds the hash
         else:
             values["limits"] = [limit and limit.to_json() for limit in self.limits]
         text = json.dumps([values, corpus_hash], sort_keys=True)

@@ -185,7 +185,7 @@ class OncePerRun(JointSurrogate):
 
     def _clear(self) -> None:
         self._curves: TrialTable | None = None
-        self._elsewhere: dict[tuple[int, int], Self] = {}
+        self._elsewhere: dict[Fidelity, Self] = {}
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`."""
@@ -218,14 +218,13 @@ class OncePerRun(JointSurrogate):
             return self
         if self._knows(fidelity) or not self._curves.at(fidelity).any():
             return self
-        key = (fidelity.params, fidelity.tokens)
-        if key not in self._elsewhere:
+        if fidelity not in self._elsewhere:
             other = copy.copy(self)
             other._clear()
             other.fidelity = fidelity
             other._learn(in_order(as_it_stood(self._curves, fidelity.tokens)), fidelity)
-            self._elsewhere[key] = other
-        return self._elsewhere[key]
+            self._elsewhere[fidelity] = other
+        return self._elsewhere[fidelity]
 
     @abstractmethod
     def _knows(self, fidelity: Fidelity) -> bool:

@@ -307,7 +307,7 @@ def _splits(
     # that, with as many of its trials as the target has; with two, where nothing else shows how far
     # one goes from the other.
     known = trials.final.fidelities
-    below = [f for f in known if at is None or (f.params, f.tokens) != (at.params, at.tokens)]
+    below = [f for f in known if f != at]
     if len(below) < 2:
         return [], None, False
     rows = rng.permutation(np.flatnonzero(_ends(trials) & trials.at(below[-1])))

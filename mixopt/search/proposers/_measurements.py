@@ -34,13 +34,6 @@ MINIMA = 24  # posterior samples of the least value at the target
 # of their mean variance is added to each, which leaves less to explore for its deviation's sake.
 OWN = 3.0
 
-Kind = tuple[int, int]  # parameters and tokens: a fidelity whatever its model is called
-
-
-def kind_of(fidelity: Fidelity) -> Kind:
-    """Size and tokens of `fidelity`."""
-    return fidelity.params, fidelity.tokens
-
 
 @dataclass
 class Measurements:
@@ -85,13 +78,13 @@ class Measurements:
         Pruned and failed trials count as about to be measured too, so that a search does not return
         to them.
         """
-        index: dict[tuple[Mixture, Kind], int] = {}
+        index: dict[tuple[Mixture, Fidelity], int] = {}
 
         def point(mixture: Mixture, fidelity: Fidelity) -> int:
-            return index.setdefault((mixture, kind_of(fidelity)), len(index))
+            return index.setdefault((mixture, fidelity), len(index))
 
         ordered = [t for t in sorted(trials, key=lambda t: t.number)]
-        here = [t.spec for t in ordered if kind_of(t.spec.fidelity) == kind_of(target)]
+        here = [t.spec for t in ordered if t.spec.fidelity == target]
         done = {t.spec for t in ordered if t.complete}
         sought = [point(mixture, target) for mixture in mixtures]
         offered = [point(spec.mixture, spec.fidelity) for spec in left]
@@ -101,7 +94,7 @@ class Measurements:
         expected = [point(spec.mixture, spec.fidelity) for spec in open_]
         pending = [point(spec.mixture, target) for spec in here if spec not in done]
         weights = np.array([mixture.weights for mixture, _ in index])
-        kinds = [Fidelity("", *kind) for _, kind in index]
+        kinds = [fidelity for _, fidelity in index]
         mean, covariance = surrogate.joint(weights, objective, kinds)
         std = np.sqrt(np.maximum(np.diag(covariance), 0.0))
         unique = list(dict.fromkeys(trained))
@@ -184,13 +177,13 @@ def _noise(
 
     A run's metrics are taken to err together as held-out errors do.
     """
-    known: dict[Kind, float] = {}
+    known: dict[Fidelity, float] = {}
     for kind in kinds:
-        if kind_of(kind) not in known:
+        if kind not in known:
             prediction = surrogate.predict(some, kind)
             spread = np.nan_to_num(prediction.noise)[None]
             _, std = objective.compose(
                 prediction.mean, spread, prediction.metrics, prediction.correlation
             )
-            known[kind_of(kind)] = float(std[0]) ** 2
-    return np.array([known[kind_of(kind)] for kind in kinds])
+            known[kind] = float(std[0]) ** 2
+    return np.array([known[kind] for kind in kinds])

@@ -18,7 +18,7 @@ from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
 from mixopt.search.proposers._candidates import DRAWN, candidates, spread
 from mixopt.search.proposers._improvement import greedy_improvement
 from mixopt.search.proposers._joint import EXACT, JointProposer, settle
-from mixopt.search.proposers._measurements import Measurements, kind_of
+from mixopt.search.proposers._measurements import Measurements
 from mixopt.search.proposers.base import APART, first_apart
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, Surrogate
@@ -87,8 +87,8 @@ class MultiFidelity(JointProposer):
         """See `Proposer.select`; at any fidelity of the pool, or of `fidelities` where given."""
         left = self.untried(trials, pool)
         if self.fidelities is not None:
-            asked = {kind_of(each) for each in (*self.fidelities, self.fidelity)}
-            left = [spec for spec in left if kind_of(spec.fidelity) in asked]
+            asked = {*self.fidelities, self.fidelity}
+            left = [spec for spec in left if spec.fidelity in asked]
         if len(left) <= n:
             return left
         surrogate = self.fitted_joint(self.table(trials))
@@ -118,7 +118,7 @@ class MultiFidelity(JointProposer):
         names = self.objective.metrics
         runs: dict[Mixture, list[float]] = {}
         for trial in sorted(trials, key=lambda t: t.number):
-            here = trial.complete and kind_of(trial.spec.fidelity) == kind_of(fidelity)
+            here = trial.complete and trial.spec.fidelity == fidelity
             if here and all(np.isfinite(trial.metrics.get(name, np.nan)) for name in names):
                 value = self.objective.value(trial.metrics)
                 runs.setdefault(trial.spec.mixture, []).append(value)
@@ -164,10 +164,10 @@ class MultiFidelity(JointProposer):
         A fidelity that nothing was measured at has no joint posterior with the others. The target
         comes first then: nothing else says how well low fidelities predict it.
         """
-        measured = {kind_of(t.spec.fidelity) for t in trials if t.complete}
+        measured = {t.spec.fidelity for t in trials if t.complete}
         if self._predicted_fidelity(trials) != self.fidelity:
             return self._first(surrogate, trials, pool, n)
-        pool = [spec for spec in pool if kind_of(spec.fidelity) in measured]
+        pool = [spec for spec in pool if spec.fidelity in measured]
         mixtures = self._promising(surrogate, trials, pool, MIXTURES + 4 * n)
         left = [spec for spec in pool if spec.mixture in mixtures]
         seen = Measurements.of(
@@ -185,10 +185,10 @@ class MultiFidelity(JointProposer):
 
     def _predicted_fidelity(self, trials: Sequence[Trial]) -> Fidelity:
         """The fidelity to predict: the target, or until it was measured the highest that was."""
-        done = {kind_of(t.spec.fidelity): t.spec.fidelity for t in trials if t.complete}
-        if not done or kind_of(self.fidelity) in done:
+        done = {t.spec.fidelity for t in trials if t.complete}
+        if not done or self.fidelity in done:
             return self.fidelity
-        return max(done.values(), key=lambda f: (f.params * f.tokens, f.params))
+        return max(done, key=lambda f: (f.params * f.tokens, f.params))
 
     def _first(
         self,
@@ -201,7 +201,7 @@ class MultiFidelity(JointProposer):
 
         The best mean, then what may yet be better.
         """
-        there = [s for s in pool if kind_of(s.fidelity) == kind_of(self.fidelity)] or list(pool)
+        there = [s for s in pool if s.fidelity == self.fidelity] or list(pool)
         weights = np.array([spec.mixture.weights for spec in there])
         highest = self._predicted_fidelity(trials)
         mean, std = surrogate.predict(weights, highest).compose(self.objective)
@@ -219,7 +219,7 @@ class MultiFidelity(JointProposer):
     ) -> dict[Mixture, None]:
         """Mixtures that may be the best at the target: of the pool, and of what was tried there."""
         ordered = sorted(trials, key=lambda t: t.number)
-        here = [t.spec for t in ordered if kind_of(t.spec.fidelity) == kind_of(self.fidelity)]
+        here = [t.spec for t in ordered if t.spec.fidelity == self.fidelity]
         every = list(dict.fromkeys(spec.mixture for spec in (*pool, *here)))
         weights = np.array([mixture.weights for mixture in every])
         mean, std = surrogate.predict(weights, self.fidelity).compose(self.objective)
@@ -238,7 +238,8 @@ class MultiFidelity(JointProposer):
         asked = self.fidelities
         if asked is None:
             asked = [t.spec.fidelity for t in sorted(trials, key=lambda t: t.number)]
-        kinds = {kind_of(each): each for each in (*asked, self.fidelity)}  # ours by our own name
+        # each once, of equal ones the last, so that the target keeps its model's name
+        each = {fidelity: fidelity for fidelity in (*asked, self.fidelity)}
         tried = self.mixtures_of(trials)
         rows = first_apart(found, tried, MIXTURES, APART)
         if not len(rows):  # a small space: accept mixtures that are closer to what was tried
@@ -247,12 +248,12 @@ class MultiFidelity(JointProposer):
         inside = tried[self.space.polytope.excess(tried) <= EXACT]
         mixtures += [Mixture(self.space.domains, tuple(weights)) for weights in inside.tolist()]
         last = max((t.spec.round for t in trials), default=0)
-        done = {(t.spec.mixture, kind_of(t.spec.fidelity)) for t in trials}
+        done = {(t.spec.mixture, t.spec.fidelity) for t in trials}
         return [
             TrialSpec(mixture, fidelity, self.trial_seed, Role.SEARCH, last + 1)
-            for kind, fidelity in kinds.items()
+            for fidelity in each.values()
             for mixture in mixtures
-            if (mixture, kind) not in done
+            if (mixture, fidelity) not in done
         ]
 
     def _costs(self, trials: Sequence[Trial], fidelities: Sequence[Fidelity]) -> np.ndarray:
@@ -260,19 +261,18 @@ class MultiFidelity(JointProposer):
         if self.cost is not None:
             return np.array([self.cost(fidelity) for fidelity in fidelities])
         nominal = [float(fidelity.params) * fidelity.tokens for fidelity in fidelities]
-        took: dict[tuple[int, int], list[float]] = {}
+        took: dict[Fidelity, list[float]] = {}
         for trial in trials:
             if trial.result is not None and trial.complete:  # a pruned one cost less than asked for
-                took.setdefault(kind_of(trial.spec.fidelity), []).append(
-                    trial.result.cost.device_seconds
-                )
+                took.setdefault(trial.spec.fidelity, []).append(trial.result.cost.device_seconds)
         if not took or min(min(seconds) for seconds in took.values()) <= 0:
             return np.array(nominal)
-        mean = {kind: float(np.mean(seconds)) for kind, seconds in took.items()}
-        largest = max(mean, key=lambda kind: kind[0] * kind[1])
-        rate = mean[largest] / (float(largest[0]) * largest[1])
-        kinds = [kind_of(fidelity) for fidelity in fidelities]
-        return np.array([mean.get(k, rate * size) for k, size in zip(kinds, nominal, strict=True)])
+        mean = {fidelity: float(np.mean(seconds)) for fidelity, seconds in took.items()}
+        largest = max(mean, key=lambda each: each.params * each.tokens)
+        rate = mean[largest] / (float(largest.params) * largest.tokens)
+        return np.array(
+            [mean.get(f, rate * size) for f, size in zip(fidelities, nominal, strict=True)]
+        )
 
 
 class MaxValueEntropy(MultiFidelity):

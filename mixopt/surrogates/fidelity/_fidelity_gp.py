@@ -156,7 +156,7 @@ class FidelityGaussianProcess(OncePerRun):
         """
         target = target or _most_frequent(trials)
         self.fidelities = sorted(trials.fidelities, key=lambda f: (f.params * f.tokens, f.params))
-        found = [i for i, f in enumerate(self.fidelities) if _same(f, target)]
+        found = [i for i, f in enumerate(self.fidelities) if f == target]
         if not found:
             raise SurrogateError(
                 f"no trial was measured at {target.params:g} parameters and {target.tokens:g} "
@@ -189,7 +189,7 @@ class FidelityGaussianProcess(OncePerRun):
         self._correlation = correlation_of_few(errors[there], error_correlation(errors))
 
     def _knows(self, fidelity: Fidelity) -> bool:
-        return any(_same(known, fidelity) for known in self.fidelities)
+        return fidelity in self.fidelities
 
     def _predict(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
         weights = checked(mixtures, self._domains)
@@ -375,11 +375,6 @@ def _options(metrics: int) -> dict[str, float]:
     if metrics == 1:
         return {**shared, "ftol": FLAT, "gtol": STEEP}
     return {**shared, "factr": FLAT / np.finfo(float).eps, "pgtol": STEEP}
-
-
-def _same(a: Fidelity, b: Fidelity) -> bool:
-    """Whether two fidelities cost the same, whatever their models are called."""
-    return (a.params, a.tokens) == (b.params, b.tokens)
 
 
 def _most_frequent(table: TrialTable) -> Fidelity:

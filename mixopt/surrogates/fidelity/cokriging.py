@@ -111,7 +111,7 @@ class Cokriging(OncePerRun):
         self._levels, self._correlations = np.array(levels), np.array(correlations)
 
     def _knows(self, fidelity: Fidelity) -> bool:
-        return (fidelity.params, fidelity.tokens) in [(f.params, f.tokens) for f in self.fidelities]
+        return fidelity in self.fidelities
 
     def _predict(self, mixtures: np.ndarray, fidelity: Fidelity | None) -> Prediction:
         """At any fidelity from the chain's lowest upwards."""
@@ -199,9 +199,8 @@ class Cokriging(OncePerRun):
         return fidelity or self.fidelity or self.fidelities[-1]
 
     def _depth(self, fidelity: Fidelity) -> int:
-        for depth, known in enumerate(self.fidelities):
-            if (known.params, known.tokens) == (fidelity.params, fidelity.tokens):
-                return depth
+        if fidelity in self.fidelities:
+            return self.fidelities.index(fidelity)
         available = ", ".join(f"{f.params:g} x {f.tokens:g}" for f in self.fidelities)
         raise SurrogateError(
             f"no trial ran at {fidelity.params:g} parameters and {fidelity.tokens:g} tokens",

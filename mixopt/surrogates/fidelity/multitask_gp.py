@@ -39,15 +39,15 @@ class MultitaskGP(FidelityGaussianProcess):
 
     def encode(self, fidelities: Sequence[Fidelity]) -> np.ndarray:
         """See `FidelityGaussianProcess.encode`: the task's number."""
-        known = {(f.params, f.tokens): i for i, f in enumerate(self.fidelities)}
+        known = {f: i for i, f in enumerate(self.fidelities)}
         for f in fidelities:
-            if (f.params, f.tokens) not in known:
+            if f not in known:
                 raise SurrogateError(
                     f"no trial was measured at {f.params:g} parameters and {f.tokens:g} tokens, "
                     f"and {self.name} does not extrapolate",
                     hint="Run a few trials at this fidelity, or choose nested-laws",
                 )
-        return np.array([[float(known[f.params, f.tokens])] for f in fidelities])
+        return np.array([[float(known[f])] for f in fidelities])
 
     @property
     def knots(self) -> np.ndarray:

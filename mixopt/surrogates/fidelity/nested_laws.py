@@ -130,7 +130,7 @@ class NestedLaws(JointSurrogate):
         self.base, self.drift = base, drift
         self._table: TrialTable | None = None
         self._target = fidelity
-        self._fits: dict[tuple[int, int], _Fitted] = {}
+        self._fits: dict[Fidelity, _Fitted] = {}
 
     def fit(self, table: TrialTable) -> Self:
         """See `Surrogate.fit`; the laws of 1,000 rows take about a second besides the base's fit.
@@ -190,8 +190,7 @@ class NestedLaws(JointSurrogate):
         Raises:
             SurrogateError: `fidelities` are of several kinds: bases are fitted to one at a time.
         """
-        kinds = {(f.params, f.tokens) for f in fidelities or []}
-        if len(kinds) > 1:
+        if len(set(fidelities or [])) > 1:
             raise SurrogateError(
                 f"{self.name} has no covariance between fidelities",
                 hint="Ask for one fidelity at a time, or use cokriging or multitask-gp",
@@ -214,8 +213,7 @@ class NestedLaws(JointSurrogate):
             raise SurrogateError(
                 "predict was called before fit", hint="Fit it to a trial table first"
             )
-        key = (target.params, target.tokens)
-        if key not in self._fits:
+        if target not in self._fits:
             raised = _raise(read_at(self._table, target.tokens), target, self.noise, self.drift)
             noise = dict(self.noise)
             if raised.predicted.any():
@@ -228,8 +226,8 @@ class NestedLaws(JointSurrogate):
             base = make(
                 self.base, seed=self.seed, fidelity=target, noise=noise, objective=self.objective
             )
-            self._fits[key] = _Fitted.of(base.fit(raised.table), raised)
-        return self._fits[key]
+            self._fits[target] = _Fitted.of(base.fit(raised.table), raised)
+        return self._fits[target]
 
 
 def _most_frequent(table: TrialTable) -> Fidelity:
