@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint
 from mixopt.plots import study as plots
-from mixopt.study.queries import best_trial, search_trials
 from mixopt.study.snapshot import Snapshot
 from mixopt.surrogates.scoring import OutOfFold
 
@@ -42,14 +41,10 @@ class StudyPlots:
         return plots.best_so_far(self._snapshot.trials, self._snapshot.objective, against)
 
     def curves(self) -> go.Figure:
-        """Learning curves of the search's complete and pruned trials, the best one highlighted."""
-        searched = [t for t in search_trials(self._snapshot.trials) if t.result is not None]
-        points = self._points()
-        curves = {f"trial {t.number}": points.get(t.number, []) for t in searched}
-        objective = self._snapshot.objective
-        best = best_trial(searched, objective)
-        highlight = {} if best is None else {f"trial {best.number}": "best observed"}
-        return plots.learning_curves(curves, objective, highlight=highlight)
+        """Learning curves of the search's trials, the best and the natural one highlighted."""
+        shown = self._snapshot
+        natural = Mixture.natural(shown.available) if shown.available else None
+        return plots.search_curves(shown.trials, self._points(), shown.objective, natural)
 
     def weights(self) -> go.Figure:
         """The objective against each domain's weight, a panel per domain."""

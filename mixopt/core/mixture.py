@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +91,18 @@ class Mixture:
     def __getitem__(self, domain: str) -> float:
         return self.weights[self.domains.index(domain)]
 
+    def same_as(self, other: Mixture) -> bool:
+        """Whether the two differ by rounding alone, as a mixture and its projection do."""
+        return self.domains == other.domains and rounded(self.weights) == rounded(other.weights)
+
     def distance(self, other: Mixture) -> float:
         """Hellinger distance to `other`, in [0, 1]; domains that one lacks count as weight 0."""
         mine, theirs = self.as_dict(), other.as_dict()
         names = mine.keys() | theirs.keys()
         inner = sum(math.sqrt(mine.get(n, 0.0) * theirs.get(n, 0.0)) for n in names)
         return math.sqrt(max(0.0, 1.0 - inner))
+
+
+def rounded(weights: Sequence[float]) -> tuple[float, ...]:
+    """`weights` to nine decimals: equal for mixtures that differ by rounding alone."""
+    return tuple(round(weight, 9) for weight in weights)

@@ -247,6 +247,14 @@ class Cost:
     device_seconds: float = 0.0
     flops: float = 0.0
 
+    def plus(self, other: Cost) -> Cost:
+        """What both spent together."""
+        return Cost(
+            self.tokens + other.tokens,
+            self.device_seconds + other.device_seconds,
+            self.flops + other.flops,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:

@@ -13,10 +13,11 @@ from mixopt.core.formatting import count
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import CurvePoint, Role, Trial
+from mixopt.core.trials import CurvePoint, Trial
 from mixopt.plots import style
 from mixopt.selection.paired import half_interval
 from mixopt.selection.results import Candidate
+from mixopt.study.queries import best_trial, search_progress, search_trials
 from mixopt.study.results import Promotion
 
 
@@ -147,6 +148,34 @@ def learning_curves(
     return figure
 
 
+def search_curves(
+    trials: Sequence[Trial],
+    points: Mapping[int, Sequence[CurvePoint]],
+    objective: Objective,
+    natural: Mixture | None = None,
+) -> go.Figure:
+    """Learning curves of the search's complete and pruned trials.
+
+    The trial with the least objective and the first one on `natural` are highlighted.
+
+    Args:
+        trials: of one study; selection's and those without a result are left out.
+        points: number of a trial → its evaluations.
+        objective: lower is better.
+        natural: the natural mixture, if it is known.
+    """
+    shown = [trial for trial in search_trials(trials) if trial.result is not None]
+    highlight = {}
+    if (best := best_trial(shown, objective)) is not None:
+        highlight[f"trial {best.number}"] = "best observed"
+    for trial in shown:
+        if natural is not None and trial.complete and trial.spec.mixture.same_as(natural):
+            highlight.setdefault(f"trial {trial.number}", "natural")
+            break
+    curves = {f"trial {trial.number}": points.get(trial.number, ()) for trial in shown}
+    return learning_curves(curves, objective, highlight=highlight)
+
+
 def _add_results(
     figure: go.Figure, results: Mapping[str, Sequence[CurvePoint]], objective: Objective
 ) -> None:
@@ -179,31 +208,23 @@ def best_so_far(
     figure = style.figure(
         f"Search: best so far by {cost}", f"{cost} spent", style.with_unit("objective", objective)
     )
-    paid = [
-        (trial, getattr(trial.result.cost, against), objective.of_trial(trial))
-        for trial in sorted(trials, key=lambda t: t.number)
-        if trial.spec.role is not Role.SELECT and trial.result is not None
-    ]
-    scored = [i for i, (_, _, value) in enumerate(paid) if value is not None]
-    found = [paid[i] for i in scored]
-    spent = np.cumsum([cost for _, cost, _ in paid])[scored]
-    values = np.array([value for _, _, value in found])
+    steps = search_progress(trials, objective)
     for role, colour in style.ROLES.items():
-        rows = [i for i, (trial, _, _) in enumerate(found) if trial.spec.role is role]
-        if rows:
+        own = [step for step in steps if step.trial.spec.role is role]
+        if own:
             figure.add_scatter(
-                x=spent[rows],
-                y=values[rows],
+                x=[getattr(step.spent, against) for step in own],
+                y=[step.value for step in own],
                 mode="markers",
                 name=str(role),
                 marker={"color": colour, "size": 8, "line": {"color": "white", "width": 1}},
-                text=[f"trial {found[i][0].number}" for i in rows],
+                text=[f"trial {step.trial.number}" for step in own],
                 hovertemplate="%{text}: %{y:.4f}<extra></extra>",
             )
-    if len(values):
+    if steps:
         figure.add_scatter(
-            x=spent,
-            y=np.minimum.accumulate(values),
+            x=[getattr(step.spent, against) for step in steps],
+            y=[step.best for step in steps],
             mode="lines",
             name="best so far",
             line={"color": style.INK, "width": 2, "shape": "hv"},

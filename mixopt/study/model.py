@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mixopt import surrogates
-from mixopt.core.mixture import Mixture
+from mixopt.core.mixture import Mixture, rounded
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Trial, TrialTable
@@ -208,7 +208,7 @@ class StudyModel:
         """
         objective, fidelity = objective or self.settings.objective, self.settings.fidelity
         searched = noise.runs_by_mixture(self.trials, objective, fidelity)
-        own = searched.get(noise.mixture_key(mixture.weights), {})
+        own = searched.get(rounded(mixture.weights), {})
         scatter = noise.seed_scatter_of(trials, objective, fidelity)
         return Forecast(*prediction, seeds=max(1, len(own)), scatter=scatter)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, Role, Trial
+from mixopt.core.trials import Cost, Fidelity, Role, Trial
 
 SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
 
@@ -34,3 +36,34 @@ def best_trial(trials: Sequence[Trial], objective: Objective) -> Trial | None:
         if (value := objective.of_trial(trial)) is not None
     ]
     return min(scored)[2] if scored else None
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """A complete trial of the search, and where the search stood when it was recorded.
+
+    Attributes:
+        trial: with a measured objective.
+        value: its objective.
+        best: the least objective so far.
+        spent: by all trials up to this one, pruned ones included.
+    """
+
+    trial: Trial
+    value: float
+    best: float
+    spent: Cost
+
+
+def search_progress(trials: Sequence[Trial], objective: Objective) -> list[SearchStep]:
+    """The search's complete trials by number, each with the best value and the cost so far."""
+    steps: list[SearchStep] = []
+    best, spent = math.inf, Cost()
+    for trial in sorted(search_trials(trials), key=lambda t: t.number):
+        if trial.result is None:
+            continue
+        spent = spent.plus(trial.result.cost)
+        if (value := objective.of_trial(trial)) is not None:
+            best = min(best, value)
+            steps.append(SearchStep(trial, value, best, spent))
+    return steps

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import digamma, polygamma, stdtrit
 
 from mixopt.core.intervals import NORMAL_90
+from mixopt.core.mixture import rounded
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
 
@@ -235,19 +236,17 @@ def seed_scatter_of(
 def runs_by_mixture(
     trials: Iterable[Trial], objective: Objective, fidelity: Fidelity
 ) -> dict[tuple[float, ...], dict[int, float]]:
-    """Of the complete runs at `fidelity`, `objective` by seed, by `mixture_key`."""
+    """`objective` of the complete runs at `fidelity`, by seed and `rounded` weights.
+
+    Of several runs of a mixture with one seed the first counts.
+    """
     runs: dict[tuple[float, ...], dict[int, float]] = {}
     for trial in trials:
-        counts = trial.complete and trial.spec.fidelity == fidelity
-        if counts and all(name in trial.metrics for name in objective.metrics):
-            own = runs.setdefault(mixture_key(trial.spec.mixture.weights), {})
-            own.setdefault(trial.spec.seed, objective.value(trial.metrics))
+        value = objective.of_trial(trial)
+        if value is not None and trial.spec.fidelity == fidelity:
+            own = runs.setdefault(rounded(trial.spec.mixture.weights), {})
+            own.setdefault(trial.spec.seed, value)
     return runs
-
-
-def mixture_key(weights: Sequence[float]) -> tuple[float, ...]:
-    """What mixtures agree in that are one but for rounding, as a projected natural one is."""
-    return tuple(round(weight, 9) for weight in weights)
 
 
 def _shared_degrees(one: Mapping[int, float], other: Mapping[int, float]) -> float:

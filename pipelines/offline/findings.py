@@ -11,13 +11,13 @@ import polars as pl
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
-from mixopt.core.mixture import Mixture
+from mixopt.core.mixture import Mixture, rounded
 from mixopt.pipelines.offline.fitted import Fitted
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.search.proposers.base import hellinger
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.effects import Effects, effects
-from mixopt.surrogates.noise import SeedScatter, mixture_key, seed_scatter
+from mixopt.surrogates.noise import SeedScatter, seed_scatter
 from mixopt.surrogates.scoring import (
     OBJECTIVE,
     Choice,
@@ -186,7 +186,7 @@ def _seed_scatter(fitted: Fitted) -> SeedScatter | None:
     value = fitted.objective.of_table(final)
     runs: dict[tuple[float, ...], dict[int, float]] = {}
     for row in np.flatnonzero(np.isfinite(value)).tolist():
-        own = runs.setdefault(mixture_key(final.weights[row].tolist()), {})
+        own = runs.setdefault(rounded(final.weights[row].tolist()), {})
         own.setdefault(int(final.seeds[row]), float(value[row]))
     return seed_scatter(runs.values())
 

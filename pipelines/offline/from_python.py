@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.api.opened import Opened
-from mixopt.core.errors import RunsError, SurrogateError
+from mixopt.core.errors import MixoptError, SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.io.csv_files import csv_bytes
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Table = str | Path | pl.DataFrame
+
+_ARGUMENTS = {  # of `fit`, by option of the command line
+    "metrics": "metrics",
+    "model-params": "params",
+    "objective": "objective",
+    "priors": "priors",
+    "ratios": "ratios",
+    "seed": "seed",
+    "surrogate": "surrogate",
+    "tokens": "tokens",
+}
 
 
 class OpenFit(Opened):
@@ -57,7 +69,8 @@ class OpenFit(Opened):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was detected, renormalised, dropped or filled in, and other remarks, each a line."""
-        return self.found.notes if "found" in vars(self) else self.fitted.notes
+        notes = self.found.notes if "found" in vars(self) else self.fitted.notes
+        return tuple(map(_in_python, notes))
 
     @cached_property
     def trials(self) -> pl.DataFrame:
@@ -234,6 +247,13 @@ def _as_files(ratios: Table, metrics: Table | None) -> Iterator[tuple[Path, Path
             paths.append(path)
         try:
             yield paths[0], paths[1]
-        except RunsError as error:
+        except MixoptError as error:
             where = error.where.removeprefix(f"{folder}/")
-            raise RunsError(error.what, where=where, hint=error.hint) from None
+            what, where, hint = map(_in_python, (error.what, where, error.hint))
+            raise type(error)(what, where=where, hint=hint) from None
+
+
+def _in_python(text: str) -> str:
+    """`text` with the arguments of `fit` where it names options of the command line."""
+    text = re.sub(r"--objective '?([^'=\s]+)=([^'\s]+)'?", r'objective={"\1": \2}', text)
+    return re.sub("--([a-z]+(?:-[a-z]+)*)", lambda m: _ARGUMENTS.get(m[1], m[0]), text)

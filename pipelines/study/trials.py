@@ -20,8 +20,6 @@ from mixopt.study.ledger import Ledger
 if TYPE_CHECKING:
     from mixopt.workers import driver
 
-SAME = 1e-6  # Hellinger distance of mixtures that differ by rounding alone
-
 
 def add_missing(
     ledger: Ledger,
@@ -56,7 +54,7 @@ def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
     True of the natural mixture (or the nearest one in `space`), its repeats, and selection's runs.
     """
     natural = Mixture.from_array(space.domains, space.project(space.natural.array))
-    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.distance(natural) < SAME
+    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.same_as(natural)
 
 
 def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Role, State, Trial
+from mixopt.core.trials import State, Trial
 from mixopt.io import files
 from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
 from mixopt.pipelines.views.report_figures import (
@@ -42,10 +42,11 @@ from mixopt.pipelines.views.wording import (
     mixtures_note,
     unit,
 )
+from mixopt.selection.gate import best_observed
 from mixopt.selection.results import Candidate
 from mixopt.study import records
 from mixopt.study.locked import require_begun
-from mixopt.study.queries import best_trial
+from mixopt.study.queries import search_trials
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.scoring import OutOfFold, Score
@@ -164,29 +165,17 @@ def _columns(snapshot: Snapshot) -> list[Column]:
         ]
     columns = []
     if snapshot.available:
-        columns.append(_measured("natural", Mixture.natural(snapshot.available), snapshot))
-    best = best_trial(snapshot.trials, snapshot.objective)
+        columns.append(_column("natural", Mixture.natural(snapshot.available), snapshot))
+    best = best_observed(search_trials(snapshot.trials), snapshot.objective)
     if best is not None:
-        columns.append(_column("best observed", best.spec.mixture, [best], snapshot))
+        columns.append(_column("best observed", best, snapshot))
     return columns
 
 
-def _measured(name: str, mixture: Mixture, snapshot: Snapshot) -> Column:
+def _column(name: str, mixture: Mixture, snapshot: Snapshot) -> Column:
     """`mixture` with the measurements of the search's trials on it."""
-    same = [
-        trial
-        for trial in snapshot.trials
-        if trial.spec.role is not Role.SELECT
-        and trial.spec.mixture.domains == mixture.domains
-        and trial.spec.mixture.distance(mixture) < 1e-3
-    ]
-    return _column(name, mixture, same, snapshot)
-
-
-def _column(name: str, mixture: Mixture, trials: Sequence[Trial], snapshot: Snapshot) -> Column:
-    values = [
-        value for trial in trials if (value := snapshot.objective.of_trial(trial)) is not None
-    ]
+    same = [t for t in search_trials(snapshot.trials) if t.spec.mixture.same_as(mixture)]
+    values = [value for t in same if (value := snapshot.objective.of_trial(t)) is not None]
     if not values:
         return Column(name, mixture)
     mean = sum(values) / len(values)
@@ -237,8 +226,8 @@ def _table_note(snapshot: Snapshot) -> str:
     note = "Measured: the objective, lower is better."
     if snapshot.verdict is not None:
         note = (
-            f"{mixtures_note(snapshot.verdict)} Adjusted p-value: one-sided, times the number of "
-            f"candidates. {gate_level(snapshot.verdict)}"
+            f"{mixtures_note(snapshot.verdict)} Adjusted p-value: one-sided, adjusted for the "
+            f"number of candidates. {gate_level(snapshot.verdict)}"
         )
     if snapshot.available:
         budget = count(snapshot.study.budget)

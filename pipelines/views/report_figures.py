@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from mixopt.core.errors import MixoptError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import State
 from mixopt.io import trial_files
 from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import study as plots
 from mixopt.study.model import study_model
-from mixopt.study.queries import best_trial, search_trials, usual_fidelity
+from mixopt.study.queries import usual_fidelity
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
@@ -39,25 +38,12 @@ def search_figures(snapshot: Snapshot) -> list[go.Figure]:
     done = [t for t in snapshot.trials if t.complete]
     if not done:
         return []
-    stopped = [t for t in snapshot.trials if t.state is State.PRUNED]
-    curves = {
-        f"trial {t.number}": trial_files.read_curve(snapshot.study.home, t)
-        for t in search_trials([*done, *stopped])
-    }
-    highlight = {}
-    best = best_trial(done, snapshot.objective)
-    if best is not None:
-        highlight[f"trial {best.number}"] = "best observed"
+    points = {t.number: trial_files.read_curve(snapshot.study.home, t) for t in snapshot.trials}
     natural = Mixture.natural(snapshot.available) if snapshot.available else None
-    for trial in done:
-        same = natural is not None and trial.spec.mixture.domains == natural.domains
-        if same and natural is not None and trial.spec.mixture.distance(natural) < 1e-3:
-            highlight.setdefault(f"trial {trial.number}", "natural")
-            break
     return [
         plots.best_so_far(snapshot.trials, snapshot.objective, "tokens"),
         plots.best_so_far(snapshot.trials, snapshot.objective, "device_seconds"),
-        plots.learning_curves(curves, snapshot.objective, highlight=highlight),
+        plots.search_curves(snapshot.trials, points, snapshot.objective, natural),
         plots.objective_by_weight(done, snapshot.objective),
     ]
 

@@ -6,19 +6,20 @@ never of when it is shown: MLflow then recognises what it has already.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Role, State, Trial
+from mixopt.core.trials import State, Trial
 from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.selection.results import Candidate
+from mixopt.study.queries import search_progress
 from mixopt.study.results import Promotion, Verdict
 
 Metric = tuple[str, float, int, int]
@@ -98,8 +99,8 @@ def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
     """The candidates' statistics and the promoted mixture of a verdict.
 
     `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
-    `adjusted_p` its p-value times the number of candidates. `predicted_low` and `predicted_high`
-    are the 90 % interval of the predicted mean over the candidate's fresh seeds; `inside` is 1
+    `adjusted_p` its one-sided p-value adjusted for the number of candidates. `predicted_low` and
+    `predicted_high` are the 90 % interval of the predicted mean over the candidate's fresh seeds; `inside` is 1
     where the measured mean lies between them.
     """
     found: dict[str, float | None] = {}
@@ -158,27 +159,17 @@ def promotion_finals(promotion: Promotion, stamp: int) -> Iterator[Metric]:
 def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> list[Metric]:
     """Best objective and summed cost after each trial of the search, up to the first unfinished.
 
-    Only such a prefix never changes any more, so that no step is shown twice with two values. What
-    pruned trials cost is in the sums of the next complete one.
+    Only such a prefix never changes any more, so that no step is shown twice with two values.
     """
+    ordered = sorted(trials, key=lambda t: t.number)
+    settled = itertools.takewhile(lambda t: t.ended, ordered)
     points: list[Metric] = []
-    best, tokens, seconds, step = math.inf, 0, 0.0, 0
-    for trial in sorted(trials, key=lambda t: t.number):
-        if not trial.ended:
-            break
-        if trial.result is None or trial.spec.role is Role.SELECT:
-            continue
-        tokens += trial.result.cost.tokens
-        seconds += trial.result.cost.device_seconds
-        value = objective.of_trial(trial)
-        if value is None:
-            continue
-        step, best = step + 1, min(best, value)
-        stamp = start + step
+    for number, step in enumerate(search_progress(list(settled), objective), start=1):
+        stamp = start + number
         points += [
-            ("best/objective", best, step, stamp),
-            ("best/tokens", tokens, step, stamp),
-            ("best/device_seconds", seconds, step, stamp),
+            ("best/objective", step.best, number, stamp),
+            ("best/tokens", step.spent.tokens, number, stamp),
+            ("best/device_seconds", step.spent.device_seconds, number, stamp),
         ]
     return points
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import mixopt
-from mixopt.core.errors import RunsError
+from mixopt.core.errors import MixoptError, RunsError
 from mixopt.pipelines.offline.from_python import OpenFit
 from tests.pipelines.finished_study import finished_study
 from tests.pipelines.made_runs import DOMAINS, Run, tables
@@ -33,7 +33,7 @@ def test_it_finds_what_the_command_finds_and_writes_nothing(
 ) -> None:
     told = fit_by_command(run, tmp_path)
     assert runs.optimum().mixture.as_dict() == told["mixtures"]["proposed"]
-    assert list(runs.notes) == told["notes"]
+    assert len(runs.notes) == len(told["notes"])
     expected = told["predictions"]["natural"]["objective"]["mean"]
     found = runs.predict(runs.space.natural)["objective_mean"][0]
     assert found == pytest.approx(expected, abs=1e-12)
@@ -55,6 +55,19 @@ def test_a_row_of_a_frame_that_cannot_be_used_is_named(folder: Path) -> None:
     with pytest.raises(RunsError) as refused:
         mixopt.fit(folder / "R.csv", folder / "absent.csv")
     assert refused.value.where == str(folder / "absent.csv")
+
+
+def test_messages_name_arguments_not_options_of_the_command_line(folder: Path) -> None:
+    table = folder / "R.csv", folder / "M.csv"
+    with pytest.raises(MixoptError, match=r"^objective") as refused:
+        mixopt.fit(*table, objective={"absent": 1.0}, surrogate="linear")
+    assert "--" not in str(refused.value)
+    with pytest.raises(MixoptError, match=r"^params") as refused:
+        mixopt.fit(*table, params="many", surrogate="linear")
+    assert "--" not in str(refused.value)
+    noted = mixopt.fit(*table, surrogate="linear").notes
+    assert any('objective={"metric": weight}' in note for note in noted)
+    assert not any("--" in note for note in noted)
 
 
 def test_trials_and_curves_are_the_runs_with_their_objective(folder: Path) -> None:
