@@ -25,8 +25,8 @@ def save_state(
         CheckpointError: safetensors is not installed.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    said = json.dumps(meta or {})
-    header = {"meta": said, "sha256": _checksum(on_cpu, said)}
+    text = json.dumps(meta or {})
+    header = {"meta": text, "sha256": _checksum(on_cpu, text)}
     write_bytes(path, _safetensors().save(on_cpu, metadata=header))
 
 
@@ -44,8 +44,8 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        said = header.get("meta", "{}")
-        meta = json.loads(said)
+        text = header.get("meta", "{}")
+        meta = json.loads(text)
     except OSError as error:
         raise CheckpointError(
             f"cannot be read: {error}", where=str(path), hint="Check the disk and its permissions"
@@ -56,7 +56,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             where=str(path),
             hint="Delete it to start afresh, and check the disk",
         ) from error
-    if header.get("sha256", "") not in ("", _checksum(tensors, said)):  # "": another program's file
+    if header.get("sha256", "") not in ("", _checksum(tensors, text)):  # "": another program's file
         raise BrokenCheckpointError(
             "was changed after it was written: its checksum does not fit its contents",
             where=str(path),

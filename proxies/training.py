@@ -279,8 +279,8 @@ class _Run:
         first = self.step - len(losses) + 1
         for row in torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist():
             step = first + int(torch.nonzero(~torch.isfinite(losses[:, row]))[0])
-            said = f"loss or gradient was not finite at step {step}"
-            self.diverged.setdefault(self.rows[row], said)
+            message = f"loss or gradient was not finite at step {step}"
+            self.diverged.setdefault(self.rows[row], message)
         self.losses = []
         return tuple(losses.mean(0).tolist())
 

@@ -184,28 +184,32 @@ def _on_worker(
 def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resources) -> Event:
     work = attempt.work
     try:
-        said: Mapping[str, Any] = ray.get(next(stream))
+        message: Mapping[str, Any] = ray.get(next(stream))
     except StopIteration:
-        said = {"kind": "failed", "failure": "worker_lost", "message": "the stream ended early"}
+        message = {"kind": "failed", "failure": "worker_lost", "message": "the stream ended early"}
     except ray.exceptions.OutOfMemoryError as error:
-        said = {"kind": "failed", "failure": "out_of_memory", "message": str(error)}
+        message = {"kind": "failed", "failure": "out_of_memory", "message": str(error)}
     except ray.exceptions.RayTaskError as error:
-        said = {"kind": "failed", "failure": "crashed", "message": str(error)}
+        message = {"kind": "failed", "failure": "crashed", "message": str(error)}
     except (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.TaskUnschedulableError) as error:
-        said = {"kind": "failed", "failure": "crashed", "message": str(error)}
+        message = {"kind": "failed", "failure": "crashed", "message": str(error)}
     except ray.exceptions.RayError as error:
-        said = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
-    if said["kind"] == "started":
-        attempt.nodes, attempt.pid = frozenset({said["node"]}), said["pid"]
+        message = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
+    if message["kind"] == "started":
+        attempt.nodes, attempt.pid = frozenset({message["node"]}), message["pid"]
         return Started(work.key, attempt.number)
-    if said["kind"] == "progress":
+    if message["kind"] == "progress":
         return Progressed(
-            work.key, said["tokens"], said["tokens_per_second"], said["phase"], said["note"]
+            work.key,
+            message["tokens"],
+            message["tokens_per_second"],
+            message["phase"],
+            message["note"],
         )
-    if said["kind"] == "done":
-        return Finished(work.key, [Outcome.from_json(o) for o in said["outcomes"]])
-    failure = Failure(said["failure"])
-    return _judge(failure, said["message"], attempt, resources)
+    if message["kind"] == "done":
+        return Finished(work.key, [Outcome.from_json(o) for o in message["outcomes"]])
+    failure = Failure(message["failure"])
+    return _judge(failure, message["message"], attempt, resources)
 
 
 def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resources) -> Failed:

@@ -114,9 +114,9 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
         metrics = _scores(ask, state, shape, recipe, corpus, torch.device(device))
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))
-        said = {"metrics": metrics, "receipt": receipt.to_json()}
-        markers.write(folder, said)
-        return said
+        record = {"metrics": metrics, "receipt": receipt.to_json()}
+        markers.write(folder, record)
+        return record
 
 
 def _scores(

@@ -52,11 +52,11 @@ class Home:
         None if it has none that counts, so that it trains again: another training's, or one of
         another shape.
         """
-        said = markers.read(Path(self.folder))
-        if said is None or said.get("identity") != self.identity:
+        record = markers.read(Path(self.folder))
+        if record is None or record.get("identity") != self.identity:
             return None
         try:
-            return Outcome.from_json(said["outcomes"][0])
+            return Outcome.from_json(record["outcomes"][0])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             return None
 
@@ -153,13 +153,13 @@ def perform(
     thread.start()
     reported_at = 0.0
     while True:
-        said = box.get()
-        if said["kind"] != "progress":
-            yield said
+        message = box.get()
+        if message["kind"] != "progress":
+            yield message
             return
-        if said["note"] or time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
+        if message["note"] or time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
             reported_at = time.monotonic()
-            yield said
+            yield message
 
 
 def _failed(failure: Failure, message: str) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Out
             own = "".join(line for line in curve if json.loads(line)["proxy"] == k)
             files.write_bytes(Path(home.folder) / CURVE, own.encode())
             _move_kept(work, k, Path(home.folder))
-        said = {"identity": home.identity, "outcomes": [outcome.to_json()]}
-        markers.write(Path(home.folder), said)
+        record = {"identity": home.identity, "outcomes": [outcome.to_json()]}
+        markers.write(Path(home.folder), record)
         _append(home, {"attempt": attempt, "completed": time.time()})
     if work.members:
         (folder / CURVE).unlink()

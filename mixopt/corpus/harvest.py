@@ -228,12 +228,12 @@ def descriptions(names: Iterable[str]) -> Iterator[str]:
         if name in ROOTS:
             continue
         try:
-            said = metadata.distribution(name).read_text("METADATA") or ""
+            text = metadata.distribution(name).read_text("METADATA") or ""
         except metadata.PackageNotFoundError:
             continue
         # Parsed here: once `importlib_metadata` is imported, `metadata.metadata` gives its class,
         # whose payload is empty.
-        payload = email.message_from_string(said).get_payload()
+        payload = email.message_from_string(text).get_payload()
         for _, piece in zip(range(PIECES_OF_FILE), _cut(str(payload)), strict=False):
             if len(piece) >= 200:
                 yield piece

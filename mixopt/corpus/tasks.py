@@ -146,32 +146,32 @@ def _read(path: Path) -> Iterator[_Question]:
 
 def _question(line: str, where: str, number: int) -> _Question:
     try:
-        said = json.loads(line)
+        question = json.loads(line)
     except ValueError as error:
         raise CorpusError(f"is not JSON: {error}", where=where) from None
-    if not isinstance(said, dict):
+    if not isinstance(question, dict):
         raise CorpusError("is not a JSON object", where=where, hint="Write one question a line")
-    context = _text(said, "context", where)
-    if ("choices" in said) == ("continuation" in said):
+    context = _text(question, "context", where)
+    if ("choices" in question) == ("continuation" in question):
         raise CorpusError(
             "has both `choices` and `continuation`"
-            if "choices" in said
+            if "choices" in question
             else "has neither `choices` nor `continuation`",
             where=where,
             hint="Give choices with the index of the right one as `answer`, or one continuation",
         )
-    if "continuation" in said:
-        continuation = _text(said, "continuation", where)
+    if "continuation" in question:
+        continuation = _text(question, "continuation", where)
         if not continuation:
             raise CorpusError("is empty", where=f"{where}: continuation")
         return _Question(context, (continuation,), 0, number)
-    choices = said["choices"]
+    choices = question["choices"]
     fit = isinstance(choices, list) and len(choices) > 1
     if not (fit and all(isinstance(choice, str) and choice for choice in choices)):
         raise CorpusError("must be a list of two texts or more", where=f"{where}: choices")
     if len(set(choices)) < len(choices):
         raise CorpusError("holds the same text twice", where=f"{where}: choices")
-    answer = said.get("answer")
+    answer = question.get("answer")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
         raise CorpusError(
             f"must be a number from 0 to {len(choices) - 1}, is {answer!r}",
@@ -181,8 +181,8 @@ def _question(line: str, where: str, number: int) -> _Question:
     return _Question(context, tuple(choices), answer, number)
 
 
-def _text(said: dict[str, Any], key: str, where: str) -> str:
-    value = said.get(key)
+def _text(question: dict[str, Any], key: str, where: str) -> str:
+    value = question.get(key)
     if not isinstance(value, str):
         raise CorpusError(f"must be text, is {value!r}", where=f"{where}: {key}")
     return value

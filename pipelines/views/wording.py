@@ -235,15 +235,15 @@ def markdown(
 def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     states = (State.COMPLETE, State.PRUNED, State.FAILED)
     done, pruned, failed = (sum(t.state is s for t in trials) for s in states)
-    said = f"{done} of {len(trials)} trials are complete"
-    said += f", {pruned} pruned" if pruned else ""
-    said += f", {failed} failed" if failed else ""
+    text = f"{done} of {len(trials)} trials are complete"
+    text += f", {pruned} pruned" if pruned else ""
+    text += f", {failed} failed" if failed else ""
     best = best_trial(trials, objective)
     if best is None:
-        return said + "."
+        return text + "."
     scatter = seed_scatter_of(trials, objective, best.spec.fidelity)
     return (
-        f"{said}; the best so far is trial {best.number} with "
+        f"{text}; the best so far is trial {best.number} with "
         f"{_amount(objective.value(best.metrics), objective)}, of one seed: "
         f"{UNREPEATED if scatter is None else _scattered(scatter)}. Nothing is selected yet."
     )

@@ -40,8 +40,8 @@ class HeterogeneousSettings(RouterSettings):
     def check(self, config: Shape) -> None:
         """One width an expert."""
         if self.widths:
-            fits, said = len(self.widths) == config.experts, f"{config.experts} numbers"
-            require(fits, "widths", said, list(self.widths))
+            fits, wanted = len(self.widths) == config.experts, f"{config.experts} numbers"
+            require(fits, "widths", wanted, list(self.widths))
         elif config.expert_width % 2:
             raise StudyError(
                 f"{config.expert_width} has no half",
