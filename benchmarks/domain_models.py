@@ -75,26 +75,26 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=0.6, help="of text per domain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    said = parser.parse_args()
-    corpus = corpus_in(said.folder / "corpus", said.megabytes, 1024)
+    options = parser.parse_args()
+    corpus = corpus_in(options.folder / "corpus", options.megabytes, 1024)
     k = len(corpus.domains)
-    drawn = np.random.default_rng(said.seed).dirichlet(np.ones(k), said.mixtures)
+    drawn = np.random.default_rng(options.seed).dirichlet(np.ones(k), options.mixtures)
     weights = np.concatenate([np.eye(k), drawn])
-    seed_model = said.folder / f"{said.seed}-{said.tokens}"
-    base = Job(MODEL, RECIPE, str(corpus.path), (corpus.natural,), (said.seed,), said.tokens)
+    seed_model = options.folder / f"{options.seed}-{options.tokens}"
+    base = Job(MODEL, RECIPE, str(corpus.path), (corpus.natural,), (options.seed,), options.tokens)
     train(base, seed_model, threads=1, keep_weights=True, device="cpu")
     rows = []
     for start in ("scratch", "seed"):
         job = dataclasses.replace(
             base,
             mixtures=tuple(Mixture.from_array(corpus.domains, w) for w in weights),
-            seeds=(said.seed,) * len(weights),
-            tokens=said.tokens if start == "scratch" else said.tokens // 3,
+            seeds=(options.seed,) * len(weights),
+            tokens=options.tokens if start == "scratch" else options.tokens // 3,
             initial=None if start == "scratch" else str(seed_model / "model.safetensors"),
         )
-        rows += _compare(start, job, corpus, weights, said.folder / f"{start}-{said.tokens}")
+        rows += _compare(start, job, corpus, weights, options.folder / f"{start}-{options.tokens}")
     for row in rows:
-        if said.json:
+        if options.json:
             print(json.dumps(asdict(row)))
         else:
             print(
@@ -120,7 +120,7 @@ def _compare(start: str, job: Job, corpus: Corpus, weights: np.ndarray, folder: 
         ensemble[:, j] = -np.log(weights[k:] @ np.exp(-nats)).mean(axis=1) * unit
     average = np.array([_bpb(_average(states, w), job, corpus) for w in weights[k:]])
     predicted = {"ensemble": ensemble, "average": average, "linear": weights[k:] @ bpb[:k]}
-    return [_row(start, method, said, bpb[k:]) for method, said in predicted.items()]
+    return [_row(start, method, values, bpb[k:]) for method, values in predicted.items()]
 
 
 def _average(states: list[dict[str, Tensor]], weights: np.ndarray) -> dict[str, Tensor]:

@@ -156,9 +156,9 @@ def measure(split: Split, name: str, **settings: Any) -> Found:
     """`name` fitted to what is known of a split, asked about the rest."""
     known, test = split.parts()
     surrogate = make(name, fidelity=split.target, **settings).fit(known)
-    said = surrogate.predict(test.weights, split.target)
-    error = np.abs(said.mean - test.values)
-    half = NORMAL_90 * np.hypot(said.std, np.nan_to_num(said.noise))
+    predicted = surrogate.predict(test.weights, split.target)
+    error = np.abs(predicted.mean - test.values)
+    half = NORMAL_90 * np.hypot(predicted.std, np.nan_to_num(predicted.noise))
     near = known.final.select(known.final.params <= split.target.params)
     last = near.select(near.at(near.fidelities[-1 if not split.runs else -2]))
     fall = float(np.abs(np.nanmean(last.values, axis=0) - np.nanmean(test.values, axis=0)).mean())

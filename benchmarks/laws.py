@@ -157,11 +157,11 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _over_sizes(name: str, known: TrialTable, test: TrialTable, target: Fidelity) -> _Fit:
     """A surrogate's errors, and how it ranks and covers the mean over all losses."""
-    said = make(name, fidelity=target).fit(known).predict(test.weights, target)
-    run = np.hypot(said.std, np.nan_to_num(said.noise))
-    error = np.abs(said.mean - test.values)
+    predicted = make(name, fidelity=target).fit(known).predict(test.weights, target)
+    run = np.hypot(predicted.std, np.nan_to_num(predicted.noise))
+    error = np.abs(predicted.mean - test.values)
     loss = Objective(dict.fromkeys(test.metrics, 1.0), prefix="")
-    mean, std = loss.compose(said.mean, run, said.metrics, said.correlation)
+    mean, std = loss.compose(predicted.mean, run, predicted.metrics, predicted.correlation)
     truth = loss.of_table(test)
     return _Fit(
         float(error.mean()),
@@ -174,9 +174,11 @@ def _over_sizes(name: str, known: TrialTable, test: TrialTable, target: Fidelity
 
 def _tested(name: str, known: TrialTable, test: TrialTable, **settings: object) -> np.ndarray:
     """(2, n, q) absolute errors on `test`, and whether they lie in the 90 % interval of a run."""
-    said = make(name, **settings).fit(known).predict(test.weights)
-    error = np.abs(said.mean - test.values)
-    return np.stack([error, error < NORMAL_90 * np.hypot(said.std, np.nan_to_num(said.noise))])
+    predicted = make(name, **settings).fit(known).predict(test.weights)
+    error = np.abs(predicted.mean - test.values)
+    return np.stack(
+        [error, error < NORMAL_90 * np.hypot(predicted.std, np.nan_to_num(predicted.noise))]
+    )
 
 
 def _folds(family: str, name: str) -> list[_Fit]:
@@ -269,11 +271,11 @@ def _steps(family: str, cut: int) -> Iterator[Row]:
             begun = table.select(table.tokens <= cut * BATCH_TOKENS)
             ends = table.select(table.tokens == end)
             ends = ends.select(np.argsort(ends.runs))
-            said = forecast(begun, end)
+            result = forecast(begun, end)
             last = begun.final
-            mean = said.mean if law else last.values[np.argsort(last.runs)]
+            mean = result.mean if law else last.values[np.argsort(last.runs)]
             error = np.abs(mean - ends.values)
-            inside = np.where(np.isfinite(error), error < NORMAL_90 * said.std, np.nan)
+            inside = np.where(np.isfinite(error), error < NORMAL_90 * result.std, np.nan)
             found.append(_Fit(float(np.nanmean(error)), float(np.nanmean(inside)), 1))
         return found
 

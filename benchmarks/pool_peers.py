@@ -77,8 +77,8 @@ class RegMixTop(Peer):
         """See `Peer.score`."""
         cheapest = min((t.spec.fidelity for t in trials), key=lambda f: f.params * f.tokens)
         trees = LightGBM(self.seed, cheapest, {}).fit(self.table(trials))
-        said = trees.predict(np.array([spec.mixture.weights for spec in left]))
-        return -said.compose(self.objective)[0]
+        predicted = trees.predict(np.array([spec.mixture.weights for spec in left]))
+        return -predicted.compose(self.objective)[0]
 
 
 class PlainEI(Peer):

@@ -103,9 +103,9 @@ def main() -> None:
     pools = _embedded(arguments) if arguments.embedded else _published()
     for name, runs, objective in pools:
         for row in _rows(runs, objective, arguments):
-            said = {"runs": f"{name}, {len(runs)}", **row}
-            text = "  ".join(f"{key} {value}" for key, value in said.items())
-            print(json.dumps(said) if arguments.json else text, flush=True)
+            result = {"runs": f"{name}, {len(runs)}", **row}
+            text = "  ".join(f"{key} {value}" for key, value in result.items())
+            print(json.dumps(result) if arguments.json else text, flush=True)
 
 
 def _rows(
@@ -168,14 +168,14 @@ def _regret(
     weights = np.array([run.mixture.weights for run in runs])
 
     def regret(table: TrialTable) -> float:
-        said = learn(make(name, seed=0), table).predict(weights)
-        return float(ends[int(said.compose(objective)[0].argmin())] - ends.min())
+        predicted = learn(make(name, seed=0), table).predict(weights)
+        return float(ends[int(predicted.compose(objective)[0].argmin())] - ends.min())
 
     whole = _table(runs, objective)
-    told = {"whole": [regret(whole)]}
-    told["left"] = [regret(whole.select(~one.pruned)) for one in found]
-    told["predicted"] = [regret(_predicted(whole, one)) for one in found]
-    return {f"{name} {what}": round(float(np.mean(values)), 5) for what, values in told.items()}
+    result = {"whole": [regret(whole)]}
+    result["left"] = [regret(whole.select(~one.pruned)) for one in found]
+    result["predicted"] = [regret(_predicted(whole, one)) for one in found]
+    return {f"{name} {what}": round(float(np.mean(values)), 5) for what, values in result.items()}
 
 
 def _predicted(whole: TrialTable, one: Replay) -> TrialTable:
@@ -245,10 +245,10 @@ def _by_law(
     whole, begun = [runs[i] for i in known], [runs[i] for i in rest]
     begun = [Run(r.mixture, tuple(p for p in r.curve if p.step <= at)) for r in begun]
     specs = [(TrialSpec(r.mixture, Fidelity("", 1, 1), 0), r.curve) for r in (*whole, *begun)]
-    said = forecast(curve_table(specs, objective.metrics), whole[0].curve[-1].tokens)
+    result = forecast(curve_table(specs, objective.metrics), whole[0].curve[-1].tokens)
     rows = np.arange(len(whole), len(specs))
-    mean, std = said.compose(objective)
-    return mean[rows], std[rows], chance_to_beat(said, objective, best)[rows]
+    mean, std = result.compose(objective)
+    return mean[rows], std[rows], chance_to_beat(result, objective, best)[rows]
 
 
 def _table(runs: Sequence[Run], objective: Objective) -> TrialTable:

@@ -40,29 +40,29 @@ RESAMPLES = 2000
 
 def main() -> None:
     """Train what is not trained yet, compare, print."""
-    said = _arguments()
-    corpus = corpus_in(said.folder / "corpus")
-    small, large = parse_tokens(said.tokens), parse_tokens(said.large_tokens)
+    options = _arguments()
+    corpus = corpus_in(options.folder / "corpus")
+    small, large = parse_tokens(options.tokens), parse_tokens(options.large_tokens)
     dense = dataclasses.replace(
         SMALL.as_dense(), expert_width=SMALL.expert_width * SMALL.experts_per_token
     )
     arms = {
-        "small": (SMALL, said.rate, small, 0),
-        "dense": (dense, said.rate, small, 0),
-        "large": (LARGE, said.large_rate, large, 0),
-        "large again": (LARGE, said.large_rate, large, 1),
+        "small": (SMALL, options.rate, small, 0),
+        "dense": (dense, options.rate, small, 0),
+        "large": (LARGE, options.large_rate, large, 0),
+        "large again": (LARGE, options.large_rate, large, 1),
     }
-    values = {name: _train(corpus, said, name, *arm) for name, arm in arms.items()}
+    values = {name: _train(corpus, options, name, *arm) for name, arm in arms.items()}
     target = (values["large"] + values["large again"]) / 2
     for name in ("small", "dense"):
         shape = arms[name][0]
-        _say(said.json, name, shape, corpus, values[name], target)
-    _say(said.json, "large, once more", LARGE, corpus, values["large"], values["large again"])
+        _say(options.json, name, shape, corpus, values[name], target)
+    _say(options.json, "large, once more", LARGE, corpus, values["large"], values["large again"])
 
 
 def _train(
     corpus: Corpus,
-    said: argparse.Namespace,
+    options: argparse.Namespace,
     name: str,
     model: ModelConfig,
     rate: float,
@@ -74,12 +74,12 @@ def _train(
         learning_rate=rate, evaluations=1, evaluation_tokens=16_384, evaluation_share=None
     )
     rows = []
-    mixtures = drawn_mixtures(corpus, said.mixtures)
+    mixtures = drawn_mixtures(corpus, options.mixtures)
     for first in range(0, len(mixtures), COHORT):
         some = tuple(mixtures[first : first + COHORT])
         job = Job(model, recipe, str(corpus.path), some, (seed,) * len(some), tokens)
-        folder = said.folder / f"{name}-{tokens}-{first}"
-        for outcome in train(job, folder, threads=said.threads, device="cpu"):
+        folder = options.folder / f"{name}-{tokens}-{first}"
+        for outcome in train(job, folder, threads=options.threads, device="cpu"):
             if outcome.result is None:
                 raise SystemExit(f"{name}: a proxy diverged")
             found = outcome.result.metrics

@@ -41,8 +41,8 @@ from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.scoring import spearman
 
 Row = dict[str, Any]
-Said = tuple[np.ndarray, np.ndarray | None]  # means (n, q), and deviations of a run
-Fitted = Callable[[np.ndarray], Said]
+Predicted = tuple[np.ndarray, np.ndarray | None]  # means (n, q), and deviations of a run
+Fitted = Callable[[np.ndarray], Predicted]
 CC = "loss/pile_cc"
 
 
@@ -102,13 +102,13 @@ def with_slopes(names: Sequence[str], sizes: Sequence[int], subsets: int) -> Ite
                 order = np.random.default_rng(1000 + k).permutation(len(large))
                 few, rest = large.select(order[:8]), large.select(order[8:])
                 both = stacked(_subset(train, n, k), few)
-                said = make(name, fidelity=target).fit(both).predict(rest.weights, target)
-                run = np.hypot(said.std, np.nan_to_num(said.noise))
+                predicted = make(name, fidelity=target).fit(both).predict(rest.weights, target)
+                run = np.hypot(predicted.std, np.nan_to_num(predicted.noise))
                 found.append(
                     (
-                        spearman(said.mean.mean(axis=1), rest.values.mean(axis=1)),
-                        spearman(said.mean[:, cc], rest.values[:, cc]),
-                        float((np.abs(said.mean - rest.values) < NORMAL_90 * run).mean()),
+                        spearman(predicted.mean.mean(axis=1), rest.values.mean(axis=1)),
+                        spearman(predicted.mean[:, cc], rest.values[:, cc]),
+                        float((np.abs(predicted.mean - rest.values) < NORMAL_90 * run).mean()),
                     )
                 )
             keys = ("spearman_mean", "spearman_pile_cc", "inside_90")
@@ -160,11 +160,11 @@ def _fit(name: str, table: TrialTable) -> Fitted:
         return _botorch_peer(table)
     fitted = make(name).fit(table)
 
-    def said(weights: np.ndarray) -> Said:
+    def predict(weights: np.ndarray) -> Predicted:
         prediction = fitted.predict(weights)
         return prediction.mean, np.hypot(prediction.std, np.nan_to_num(prediction.noise))
 
-    return said
+    return predict
 
 
 def _regmix_peer(table: TrialTable) -> Fitted:
@@ -203,13 +203,13 @@ def _botorch_peer(table: TrialTable) -> Fitted:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
             models.append(model)
 
-    def said(weights: np.ndarray) -> Said:
+    def predict(weights: np.ndarray) -> Predicted:
         with torch.no_grad(), reproducible(0):
             posteriors = [m.posterior(torch.from_numpy(weights), True) for m in models]
             mean = torch.cat([p.mean for p in posteriors], dim=1).numpy()
             return mean, torch.cat([p.variance for p in posteriors], dim=1).sqrt().numpy()
 
-    return said
+    return predict
 
 
 def _subset(table: TrialTable, n: int, k: int) -> TrialTable:

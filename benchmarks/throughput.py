@@ -165,8 +165,8 @@ def _compare_memory(
         ]
         for name in ("threads", *(name for name in PEER if name != "vocab")):
             command += [f"--{name}", str(getattr(arguments, name))]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        growths[whose] = json.loads(said.splitlines()[-1])["mebibytes"]
+        result = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        growths[whose] = json.loads(result.splitlines()[-1])["mebibytes"]
         say({"measured": f"memory: {whose}", "mebibytes": growths[whose]})
     return growths["ours"] / growths["peer"] if "peer" in growths else None
 
@@ -338,8 +338,8 @@ def _arguments() -> argparse.Namespace:
     for name, default in others.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     for name, default in DEMO.items():
-        told = f"default {default}, {PEER[name]} against the peer"
-        parser.add_argument(f"--{name}", type=int, help=told)
+        result = f"default {default}, {PEER[name]} against the peer"
+        parser.add_argument(f"--{name}", type=int, help=result)
     parser.add_argument("--precision", choices=[*DTYPES, "both"], default="both")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peer", action="store_true", help="compare with Hugging Face's OLMoE")

@@ -137,8 +137,8 @@ def refusals(study: dict[str, Any]) -> list[str]:
     """What an editor with the schema says about a study file."""
     from jsonschema import Draft202012Validator
 
-    said = json.loads(schema.SCHEMA_FILE.read_text())
-    return [error.message for error in Draft202012Validator(said).iter_errors(study)]
+    values = json.loads(schema.SCHEMA_FILE.read_text())
+    return [error.message for error in Draft202012Validator(values).iter_errors(study)]
 
 
 def test_the_schema_takes_what_mixopt_takes_and_refuses_typos() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixopt.pipelines.cli import main
-from tests.pipelines.made_runs import Run, Said, tables
+from tests.pipelines.made_runs import CommandResult, Run, tables
 from tests.pipelines.whole_study import mixopt, succeeded
 
 
@@ -15,14 +15,14 @@ from tests.pipelines.whole_study import mixopt, succeeded
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `mixopt` in this process."""
 
-    def once(*arguments: str | Path) -> Said:
+    def once(*arguments: str | Path) -> CommandResult:
         capsys.readouterr()
         code = 0
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = int(ended.code or 0)
-        return Said(code, *capsys.readouterr())
+        return CommandResult(code, *capsys.readouterr())
 
     return once
 
@@ -38,6 +38,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", folder / "fit")
     more = ("--surrogate", "gp", "--priors", folder / "P.yaml", "--json")
-    said = succeeded(mixopt("fit", *arguments, *more, cwd=folder))
-    (folder / "said.json").write_text(said.stdout)
+    result = succeeded(mixopt("fit", *arguments, *more, cwd=folder))
+    (folder / "result.json").write_text(result.stdout)
     return folder

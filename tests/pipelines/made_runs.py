@@ -24,13 +24,13 @@ FILES = {
 }
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def losses(weights: np.ndarray, rng: np.random.Generator, noise: float = NOISE) -> np.ndarray:
@@ -64,9 +64,9 @@ def tables(
 def fit(run: Run, folder: Path, *more: str | Path, surrogate: str = "linear", **made: Any) -> dict:
     """Fit made runs in `folder` and return what --json says."""
     ratios, metrics = tables(folder, **made)
-    said = run(
+    result = run(
         *("fit", "--ratios", ratios, "--metrics", metrics, "--out", folder / "fit", "--json"),
         *("--surrogate", surrogate, *more),
     )
-    assert said.code == 0, said.err
-    return json.loads(said.out)
+    assert result.code == 0, result.err
+    return json.loads(result.out)

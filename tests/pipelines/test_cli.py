@@ -37,9 +37,9 @@ def test_the_commands_of_the_loop_are_there() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
-    said = succeeded(mixopt(command, "--help", cwd=tmp_path)).stdout
-    assert f"{command} " in said
-    assert max(map(len, said.splitlines())) <= 100
+    result = succeeded(mixopt(command, "--help", cwd=tmp_path)).stdout
+    assert f"{command} " in result
+    assert max(map(len, result.splitlines())) <= 100
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_a_study_file_that_is_not_there_is_one_clean_message(
     command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = run(command, "nowhere.yaml")
-    assert said.code == 1
-    assert said.err.startswith("error nowhere.yaml")
-    assert len(said.err.splitlines()) == 1, said.err
+    result = run(command, "nowhere.yaml")
+    assert result.code == 1
+    assert result.err.startswith("error nowhere.yaml")
+    assert len(result.err.splitlines()) == 1, result.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,9 +93,9 @@ def test_a_number_out_of_range_is_refused_before_anything_is_read_or_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = run(*command, option, value)
-    assert said.code in (1, 2)
-    assert option.removeprefix("--") in said.err
+    result = run(*command, option, value)
+    assert result.code in (1, 2)
+    assert option.removeprefix("--") in result.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,19 +110,19 @@ def test_so_it_is_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_a_mistake_in_a_study_file_names_line_and_key(run: Run, tmp_path: Path) -> None:
     text = "name: mine\ncorpus: corpus\nobjective: {law: 1}\nsearch:\n  trails: 8\n"
     (tmp_path / "study.yaml").write_text(text)
-    said = run("run", tmp_path / "study.yaml")
-    assert said.code == 1
-    assert "study.yaml:5" in said.err
-    assert "trails" in said.err
-    assert "trials" in said.err  # what was meant
-    assert "Traceback" not in said.err
+    result = run("run", tmp_path / "study.yaml")
+    assert result.code == 1
+    assert "study.yaml:5" in result.err
+    assert "trails" in result.err
+    assert "trials" in result.err  # what was meant
+    assert "Traceback" not in result.err
 
 
 def test_a_corpus_that_is_not_there_says_how_to_make_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("name: mine\ncorpus: corpus\nobjective: {law: 1}\n")
-    said = run("run", tmp_path / "study.yaml")
-    assert said.code == 1
-    assert "mixopt corpus build" in said.err
+    result = run("run", tmp_path / "study.yaml")
+    assert result.code == 1
+    assert "mixopt corpus build" in result.err
     assert not (tmp_path / "mine").exists()
 
 

@@ -151,5 +151,5 @@ def shown_trials(study: Study) -> dict[int, tuple[str, dict[str, float]]]:
     runs = RunStore.open(study).runs({"mixopt.study": study.name, "mixopt.kind": "trial"})
     numbers = [int(run.data.tags["mixopt.trial"]) for run in runs]
     assert len(numbers) == len(set(numbers)), numbers
-    said = [(run.info.status, dict(run.data.metrics)) for run in runs]
-    return dict(zip(numbers, said, strict=True))
+    result = [(run.info.status, dict(run.data.metrics)) for run in runs]
+    return dict(zip(numbers, result, strict=True))

@@ -97,15 +97,15 @@ def test_a_pruned_proxy_tells_its_curve_what_it_cost_and_why(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     fine, stopped, _ = run(job_of(corpus, None, beyond(SECOND, THIRD), None), tmp_path)
-    told = result(stopped)
+    found = result(stopped)
     assert stopped.failure is None
     assert "step 12" in stopped.message
     assert "it cannot win" in stopped.message
-    assert [point.step for point in told.curve] == [FIRST, SECOND]
-    assert told.metrics == told.curve[-1].metrics
-    assert told.cost.tokens == SECOND * 128
-    assert told.cost.flops == pytest.approx(result(fine).cost.flops * SECOND / STEPS)
-    assert 0 < told.cost.device_seconds < result(fine).cost.device_seconds
+    assert [point.step for point in found.curve] == [FIRST, SECOND]
+    assert found.metrics == found.curve[-1].metrics
+    assert found.cost.tokens == SECOND * 128
+    assert found.cost.flops == pytest.approx(result(fine).cost.flops * SECOND / STEPS)
+    assert 0 < found.cost.device_seconds < result(fine).cost.device_seconds
     lines = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
     assert [line["step"] for line in lines if line["proxy"] == 1] == [FIRST, SECOND]
     assert Outcome.from_json(json.loads(json.dumps(stopped.to_json()))) == stopped

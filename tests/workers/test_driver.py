@@ -212,9 +212,9 @@ def test_a_plug_in_that_exits_ends_its_task_with_its_traceback(
     piece = work(text_corpus, tmp_path / "work")
     model = dataclasses.replace(piece.job.model, router="leaving:Router")
     piece = dataclasses.replace(piece, job=dataclasses.replace(piece.job, model=model))
-    (said,) = perform(piece, attempt=1, micro_batches=1)
-    assert said["failure"] == "crashed"
-    assert "SystemExit: 3" in said["message"]
+    (found,) = perform(piece, attempt=1, micro_batches=1)
+    assert found["failure"] == "crashed"
+    assert "SystemExit: 3" in found["message"]
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -353,8 +353,8 @@ def test_a_cohort_that_died_while_it_handed_out_keeps_what_it_had_handed_out(
     train(piece.job, Path(piece.folder))  # all steps, nothing handed out
     shutil.copytree(earlier.homes[1].folder, piece.homes[1].folder)
     assert finished(piece) is None
-    said = list(perform(piece, attempt=2, micro_batches=1))
-    assert {s["kind"] for s in said} == {"done"}  # no step was left to report
+    found = list(perform(piece, attempt=2, micro_batches=1))
+    assert {s["kind"] for s in found} == {"done"}  # no step was left to report
     assert result(piece, 1) == result(earlier, 1)
     for number in (0, 2):
         assert result(piece, number).metrics == result(earlier, number).metrics

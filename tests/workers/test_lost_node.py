@@ -33,7 +33,7 @@ SMALL = dict(include_dashboard=False, object_store_memory=128 * 1024**2)
 cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, **SMALL))
 node = cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
 ray.init(address=cluster.address, log_to_driver=False)
-told = Path(sys.argv[3]).open("w", buffering=1)  # Ray prints on stdout too
+log = Path(sys.argv[3]).open("w", buffering=1)  # Ray prints on stdout too
 piece = work(Corpus.open(sys.argv[1]), Path(sys.argv[2]), steps=600)
 for event in driver.run([piece], Resources(cpus=1, attempts=1)):
     match event:
@@ -41,19 +41,19 @@ for event in driver.run([piece], Resources(cpus=1, attempts=1)):
             cluster.remove_node(node, allow_graceful=False)
             node = None
         case driver.Failed():
-            print("failed", event.final, event.node_lost, file=told)
+            print("failed", event.final, event.node_lost, file=log)
         case driver.Waiting():
-            print("waiting", file=told)
+            print("waiting", file=log)
             cluster.add_node(num_cpus=1, object_store_memory=SMALL["object_store_memory"])
         case driver.Finished():
-            print("finished", event.outcomes[0].result is not None, file=told)
+            print("finished", event.outcomes[0].result is not None, file=log)
 piece = work(Corpus.open(sys.argv[1]), Path(sys.argv[2]), "b", steps=60000)
 try:
     for event in driver.run([piece], Resources(cpus=1, attempts=1)):
         if isinstance(event, driver.Progressed):
             cluster.head_node.kill_gcs_server(check_alive=False)
 except TrainingError as error:
-    print(error.what.split(":")[0], file=told)
+    print(error.what.split(":")[0], file=log)
 ray.shutdown()
 cluster.shutdown()
 """

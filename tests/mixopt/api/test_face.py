@@ -131,8 +131,8 @@ def test_names_are_listed_and_others_refused() -> None:
 
 def test_the_stub_that_editors_read_names_the_same_homes() -> None:
     stub = Path(mixopt.__file__).with_suffix(".pyi").read_text()
-    told = re.findall(r"^from (\S+) import (\w+) as \w+$", stub, re.MULTILINE)
-    assert {name: home for home, name in told} == mixopt._HOMES
+    result = re.findall(r"^from (\S+) import (\w+) as \w+$", stub, re.MULTILINE)
+    assert {name: home for home, name in result} == mixopt._HOMES
     assert set(mixopt._HOMES) == set(mixopt.__all__)
 
 

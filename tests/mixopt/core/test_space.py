@@ -163,7 +163,7 @@ def test_a_space_contains_its_own_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "message"),
     [
         ({"lower": {"d0": 0.6, "d1": 0.5}}, "lower bounds sum to 1.1.*d0 0.6, d1 0.5"),
         ({"upper": dict.fromkeys(named(3), 0.2)}, "upper bounds sum to 0.6"),
@@ -190,8 +190,8 @@ def test_a_space_contains_its_own_and_nothing_else() -> None:
         ),
     ],
 )
-def test_an_impossible_space_names_what_clashes(limits: dict[str, object], told: str) -> None:
-    with pytest.raises(MixtureError, match=told):
+def test_an_impossible_space_names_what_clashes(limits: dict[str, object], message: str) -> None:
+    with pytest.raises(MixtureError, match=message):
         MixtureSpace(named(3), Mixture.uniform(named(3)), **limits)  # type: ignore[arg-type]
 
 
@@ -237,6 +237,6 @@ def test_what_holds_a_mixture_can_be_lifted_one_by_one() -> None:
     held = dict(space.held_by(mixture))
     assert list(held) == space.binding(mixture)
     assert len(held) == 4
-    for said, wider in held.items():
-        assert said not in wider.binding(mixture)
-        assert set(wider.binding(mixture)) == set(held) - {said}
+    for constraint, wider in held.items():
+        assert constraint not in wider.binding(mixture)
+        assert set(wider.binding(mixture)) == set(held) - {constraint}

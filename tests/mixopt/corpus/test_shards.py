@@ -122,8 +122,8 @@ def test_ids_beyond_the_vocabulary_name_the_shard_whatever_its_hash(copy):
     shard = write_an_id_beyond_the_vocabulary(copy)
     manifest = Manifest.read(copy)
     record = manifest.domains["code"]
-    told = replace(record, train=replace(record.train, sha256=file_sha256(shard)))
-    replace(manifest, domains={**manifest.domains, "code": told}).write(copy)
+    result = replace(record, train=replace(record.train, sha256=file_sha256(shard)))
+    replace(manifest, domains={**manifest.domains, "code": result}).write(copy)
     with pytest.raises(CorpusError, match=r"token id 40000, but .* only 320") as caught:
         Corpus.open(copy).verify()
     assert caught.value.where == str(shard)

@@ -102,7 +102,7 @@ def test_prepared_questions_are_named_for_what_they_hold(text_corpus: Corpus, tm
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"context": "a"', r"exam.jsonl:2: is not JSON"),
         ("[1]", r"exam.jsonl:2: is not a JSON object"),
@@ -118,10 +118,10 @@ def test_prepared_questions_are_named_for_what_they_hold(text_corpus: Corpus, tm
         ('{"context": "a", "choices": ["b", "c"], "answer": true}', r"2: answer: .* is True"),
     ],
 )
-def test_what_is_no_question_is_named(text_corpus: Corpus, tmp_path: Path, line: str, said: str):
+def test_what_is_no_question_is_named(text_corpus: Corpus, tmp_path: Path, line: str, message: str):
     path = write(tmp_path, CHOICE)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(CorpusError, match=said):
+    with pytest.raises(CorpusError, match=message):
         Task("exam", path).prepare(text_corpus, tmp_path, 64)
 
 

@@ -27,11 +27,11 @@ with locks.hold(Path(sys.argv[1]), "study x"):
 
 
 def test_a_written_file_replaces_the_old_one_and_leaves_no_parts(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "said.json"
+    path = tmp_path / "deep" / "values.json"
     files.write_json(path, {"a": 1})
     files.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
-    assert [p.name for p in path.parent.iterdir()] == ["said.json"]
+    assert [p.name for p in path.parent.iterdir()] == ["values.json"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_file_of_our_own_that_cannot_be_used_is_named_with_what_to_do(
 
 
 def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "said.json"
+    path = tmp_path / "values.json"
     files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         files.write_json(path, {"a": object()})
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_no_part(tmp_path: Path) -> None:
-    path = tmp_path / "said.json"
+    path = tmp_path / "values.json"
     files.write_json(path, {"a": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
@@ -79,23 +79,23 @@ def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_no_part(tmp_pa
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match=r"file/said\.json: cannot be written"):
-        files.write_json(tmp_path / "file" / "said.json", {})
+    with pytest.raises(FileError, match=r"file/values\.json: cannot be written"):
+        files.write_json(tmp_path / "file" / "values.json", {})
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = socket.gethostname()
-    left = tmp_path / f".said.json.{host}.{ended.pid}.part"
-    alive = tmp_path / f".said.json.{host}.{os.getppid()}.part"
-    elsewhere = tmp_path / ".said.json.elsewhere.1.part"
+    left = tmp_path / f".values.json.{host}.{ended.pid}.part"
+    alive = tmp_path / f".values.json.{host}.{os.getppid()}.part"
+    elsewhere = tmp_path / ".values.json.elsewhere.1.part"
     for part in (left, alive, elsewhere):
         part.write_text("{")
-    files.write_json(tmp_path / "said.json", {})
-    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere, tmp_path / "said.json"])
+    files.write_json(tmp_path / "values.json", {})
+    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere, tmp_path / "values.json"])
     os.utime(elsewhere, (0, 0))
-    files.write_json(tmp_path / "said.json", {})
+    files.write_json(tmp_path / "values.json", {})
     assert not elsewhere.exists()
 
 
@@ -103,9 +103,9 @@ def test_a_marker_counts_with_the_files_it_vouches_for(tmp_path: Path) -> None:
     weights = tmp_path / markers.WEIGHTS
     weights.write_bytes(b"weights")
     markers.write(tmp_path, {"identity": "a"})
-    said = markers.read(tmp_path)
-    assert said is not None
-    assert said["identity"] == "a"
+    result = markers.read(tmp_path)
+    assert result is not None
+    assert result["identity"] == "a"
     weights.write_bytes(b"weighty")
     assert markers.read(tmp_path) is None
     weights.unlink()
@@ -130,8 +130,8 @@ def test_a_marker_or_a_file_of_which_any_bit_flipped_does_not_count(tmp_path: Pa
             flipped = bytearray(data)
             flipped[place] ^= 1 << place % 8
             path.write_bytes(flipped)
-            said = markers.read(tmp_path)
-            assert said is None or said["outcomes"] == [{"bpb/law": 1.25}, {"7": None}], place
+            result = markers.read(tmp_path)
+            assert result is None or result["outcomes"] == [{"bpb/law": 1.25}, {"7": None}], place
         path.write_bytes(data)
     assert markers.read(tmp_path)
 

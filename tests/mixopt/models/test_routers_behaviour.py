@@ -488,7 +488,7 @@ def test_compact_slots_hold_what_was_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("router", "settings", "where", "said"),
+    ("router", "settings", "where", "message"),
     [
         ("top-p", {"masses": 0.5}, "router_settings.masses", "mass, entropy_coefficient"),
         ("softmax", {"mass": 0.5}, "router_settings.mass", "It has: none"),
@@ -509,9 +509,9 @@ def test_compact_slots_hold_what_was_chosen() -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(
-    router: str, settings: dict, where: str, said: str
+    router: str, settings: dict, where: str, message: str
 ) -> None:
-    with pytest.raises(StudyError, match=said) as caught:
+    with pytest.raises(StudyError, match=message) as caught:
         _config(router, router_settings=settings)
     assert caught.value.where == where
 

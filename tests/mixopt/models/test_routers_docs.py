@@ -31,12 +31,12 @@ def test_every_router_has_a_row() -> None:
 
 def test_settings_and_their_defaults_are_those_of_the_classes() -> None:
     for name, row in _rows().items():
-        said = dict(re.findall(r"`(\w+)`: ([^,]+)", row[4]))
+        result = dict(re.findall(r"`(\w+)`: ([^,]+)", row[4]))
         there = {}
         for field in dataclasses.fields(router_class(name).settings_class):
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             there[field.name] = default if isinstance(default, str) else json.dumps(default)
-        assert said == there, name
+        assert result == there, name
 
 
 def test_the_papers_are_those_that_the_modules_name() -> None:
@@ -61,8 +61,8 @@ def test_the_losses_are_those_that_a_step_minimises() -> None:
         )
         ids_KBT = torch.zeros(1, 1, 4, dtype=torch.long)
         _, routings = Transformer(config).trunk(ids_KBT)
-        said = re.sub(r"\(.*?\)", "", row[3].split(";")[0].replace("of the micro-batch", ""))
-        names = {part.strip() for part in said.split(",")} - {"none"}
+        result = re.sub(r"\(.*?\)", "", row[3].split(";")[0].replace("of the micro-batch", ""))
+        names = {part.strip() for part in result.split(",")} - {"none"}
         assert names == set(routings[0].losses), name
 
 

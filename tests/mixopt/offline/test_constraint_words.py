@@ -42,7 +42,7 @@ def test_a_linear_constraint_is_read(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("web", "is not a linear constraint"),
         ("web = 0.3", "is not a linear constraint"),
@@ -55,8 +55,8 @@ def test_a_linear_constraint_is_read(
         ("we + code <= 0.7", "'we' could be"),
     ],
 )
-def test_what_is_no_linear_constraint_is_refused(text: str, said: str) -> None:
-    with pytest.raises(StudyError, match=said):
+def test_what_is_no_linear_constraint_is_refused(text: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
         linear_of(text, DOMAINS)
 
 

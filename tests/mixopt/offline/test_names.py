@@ -17,14 +17,14 @@ def test_any_part_that_only_one_name_has_will_do_and_a_whole_name_comes_first(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("we", "--bounds we=1: 'we' could be web, web-news. Give more of the name"),
         ("cod3", "--bounds we=1: no domain is called 'cod3'. Choose from code"),
         ("", "no domain is called ''"),
     ],
 )
-def test_a_name_of_none_or_of_several_is_an_error_with_choices(name: str, said: str) -> None:
+def test_a_name_of_none_or_of_several_is_an_error_with_choices(name: str, message: str) -> None:
     with pytest.raises(StudyError) as problem:
         find_name(name, DOMAINS, "domain", "--bounds we=1")
-    assert said in str(problem.value)
+    assert message in str(problem.value)

@@ -105,9 +105,9 @@ def test_bounds_availability_and_linear_constraints_all_hold(tmp_path: Path) -> 
 def test_what_is_wrong_is_named_with_its_place(
     tmp_path: Path, text: str, where: str, what: str
 ) -> None:
-    said = refused(tmp_path, text)
-    assert where in said
-    assert what in said
+    result = refused(tmp_path, text)
+    assert where in result
+    assert what in result
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

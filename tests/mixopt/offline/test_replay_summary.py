@@ -21,12 +21,12 @@ def made(seed: int, trained: list[float], until: float | None) -> Replay:
 
 
 def test_a_summary_is_the_mean_over_seeds_with_its_error() -> None:
-    said = summary([made(0, [3, 1], 2.0), made(1, [2, 2], None), made(2, [4, 0], 1.0)])
-    assert said.trained == 1
-    assert said.trained_error == pytest.approx(np.std([1, 2, 0], ddof=1) / math.sqrt(3))
-    assert said.recommended == 1.5
-    assert (said.found, said.until_best, said.until_best_median) == (2 / 3, None, 2.0)
-    assert (said.cost, said.runs, said.drawn, said.emptied) == (2, 2, 1, 0)
+    result = summary([made(0, [3, 1], 2.0), made(1, [2, 2], None), made(2, [4, 0], 1.0)])
+    assert result.trained == 1
+    assert result.trained_error == pytest.approx(np.std([1, 2, 0], ddof=1) / math.sqrt(3))
+    assert result.recommended == 1.5
+    assert (result.found, result.until_best, result.until_best_median) == (2 / 3, None, 2.0)
+    assert (result.cost, result.runs, result.drawn, result.emptied) == (2, 2, 1, 0)
     found = summary([made(0, [3, 1], 2.0), made(1, [2, 2], 1.0)])
     assert (found.found, found.until_best, found.until_best_median) == (1, 1.5, 1.5)
     assert summary([made(0, [1, 1], 2.0), made(1, [1, 1], None)]).until_best_median is None

@@ -127,9 +127,9 @@ def test_percent_is_recognised_by_its_sums(tmp_path: Path) -> None:
 def test_weights_that_are_no_mixture_name_line_and_column(
     tmp_path: Path, row: str, where: str, what: str
 ) -> None:
-    said = refused(tmp_path, RATIOS.replace("b,0.25,0.75", row))
-    assert f"{where}: " in said
-    assert what in said
+    result = refused(tmp_path, RATIOS.replace("b,0.25,0.75", row))
+    assert f"{where}: " in result
+    assert what in result
 
 
 def test_lines_are_counted_past_empty_ones_and_quoted_breaks(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_missing_metrics_stay_missing_and_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_no_number_names_its_line(tmp_path: Path) -> None:
-    said = refused(tmp_path, metrics=METRICS.replace("b,2", "b,two"))
-    assert "M.csv:3: loss: 'two' is not a number" in said
+    result = refused(tmp_path, metrics=METRICS.replace("b,2", "b,two"))
+    assert "M.csv:3: loss: 'two' is not a number" in result
 
 
 def test_runs_in_one_file_only_are_dropped_and_named(tmp_path: Path) -> None:
@@ -188,15 +188,15 @@ def test_the_same_row_twice_is_merged(tmp_path: Path) -> None:
 
 
 def test_one_name_with_two_mixtures_names_both_lines(tmp_path: Path) -> None:
-    said = refused(tmp_path, RATIOS + "a,0.4,0.6\n")
-    assert "R.csv:5" in said
-    assert "line 2" in said
+    result = refused(tmp_path, RATIOS + "a,0.4,0.6\n")
+    assert "R.csv:5" in result
+    assert "line 2" in result
 
 
 def test_one_name_with_two_results_names_both_lines(tmp_path: Path) -> None:
-    said = refused(tmp_path, metrics=METRICS + "a,3.5,1\n")
-    assert "M.csv:5: loss" in said
-    assert "line 2" in said
+    result = refused(tmp_path, metrics=METRICS + "a,3.5,1\n")
+    assert "M.csv:5: loss" in result
+    assert "line 2" in result
 
 
 def test_one_mixture_under_two_names_is_a_repeat(tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ def test_what_says_nothing_is_remarked(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_table_say_so(tmp_path: Path, text: str, what: str) -> None:
     metrics = "loss,bpb\n3,1\n" if what == "names the run" else METRICS
-    said = refused(tmp_path, text, metrics)
-    assert what in said
+    result = refused(tmp_path, text, metrics)
+    assert what in result
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
@@ -458,9 +458,9 @@ def test_cells_with_a_percent_sign_are_hundredths(tmp_path: Path) -> None:
     assert np.allclose(runs.table.weights, [[0.125, 0.875], [0, 1], [0.5, 0.5]])
     assert np.allclose(runs.table.values[:, 0], [0.277, 0.3, 0.31])
     assert any("percent sign" in note for note in runs.notes)
-    said = refused(tmp_path, "run,web,code\na,12.5%,87.5%\nb,50,50%\nc,1%,99%\n")
-    assert "R.csv:3: web" in said
-    assert "no percent sign" in said
+    result = refused(tmp_path, "run,web,code\na,12.5%,87.5%\nb,50,50%\nc,1%,99%\n")
+    assert "R.csv:3: web" in result
+    assert "no percent sign" in result
 
 
 def test_hyperparameters_beside_the_weights_are_no_domains(tmp_path: Path) -> None:

@@ -109,14 +109,14 @@ def test_a_recommendation_tells_what_each_constraint_costs() -> None:
     cut = LinearConstraint({"a": 1.0, "b": 1.0}, 0.9)
     space = MixtureSpace(names, Mixture.uniform(names), lower={"d": 0.3}, linear=[cut])
     table = TrialTable.of(example_trials(24), OBJECTIVE.metrics)
-    said = recommend(make("gp").fit(table), OBJECTIVE, space, seed=0, risk=0.0)
+    result = recommend(make("gp").fit(table), OBJECTIVE, space, seed=0, risk=0.0)
     # d helps no metric: its lower bound costs much, the other constraint is far away
-    assert list(said.prices) == said.binding == ["d: at its lower bound 0.30"]
+    assert list(result.prices) == result.binding == ["d: at its lower bound 0.30"]
     freed = recommend(
         make("gp").fit(table), OBJECTIVE, MixtureSpace(names, space.natural, linear=[cut]), 0, 0.0
     )
-    assert said.prices[said.binding[0]] == pytest.approx(said.mean - freed.mean, abs=2e-3)
-    assert said.prices[said.binding[0]] > 0.01
+    assert result.prices[result.binding[0]] == pytest.approx(result.mean - freed.mean, abs=2e-3)
+    assert result.prices[result.binding[0]] > 0.01
 
 
 def test_a_recommendation_tells_how_far_from_natural_it_is() -> None:

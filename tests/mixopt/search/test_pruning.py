@@ -97,10 +97,10 @@ def test_a_trial_is_stopped_beyond_its_limit_alone() -> None:
     found = limits(known, OBJECTIVE, 0.05)
     assert found is not None
     assert found.hopeless(curve(2.9)[0]) is None  # better than all
-    said = found.hopeless(curve(3.5, 2.7)[1])
-    assert said is not None
-    assert "objective 2.7000 at step 20" in said
-    assert "below 2.0000" in said
+    result = found.hopeless(curve(3.5, 2.7)[1])
+    assert result is not None
+    assert "objective 2.7000 at step 20" in result
+    assert "below 2.0000" in result
     assert found.hopeless(CurvePoint(15, 1500, curve(9)[0].metrics)) is None  # between evaluations
     assert found.hopeless(CurvePoint(20, 2000, {"bpb/a": 9.0})) is None  # lacks a metric
 

@@ -211,8 +211,8 @@ def test_no_verdict_from_runs_lost_to_the_infrastructure_until_they_are_run_agai
     failed = Trial(gone.number, gone.spec, State.FAILED, failure=failure)
     trials = [failed if t.number == gone.number else t for t in whole]
     assert selection.lost(trials) == [failed]
-    told = rf"trials {gone.number} \(best observed, seed {gone.spec.seed}: {failure}\)"
-    with pytest.raises(StudyError, match=told):
+    result = rf"trials {gone.number} \(best observed, seed {gone.spec.seed}: {failure}\)"
+    with pytest.raises(StudyError, match=result):
         selection.verdict(trials)
     again = Trial(len(whole), gone.spec, State.WAITING)
     assert selection.lost([*trials, again]) == []
@@ -358,7 +358,7 @@ def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"candidates": {"uniform": CANDIDATES["uniform"]}}, "natural mixture is not among"),
         ({"seeds": [1]}, "two different"),
@@ -366,12 +366,12 @@ def test_the_best_observed_mixture_is_best_on_average_over_its_seeds() -> None:
         ({"confidence": 0.4}, "not in"),
     ],
 )
-def test_a_selection_that_cannot_decide_is_refused(wrong: dict[str, object], told: str) -> None:
+def test_a_selection_that_cannot_decide_is_refused(wrong: dict[str, object], message: str) -> None:
     right: dict[str, object] = {
         "candidates": CANDIDATES,
         "fidelity": FIDELITY,
         "objective": OBJECTIVE,
         "seeds": SEEDS,
     }
-    with pytest.raises(StudyError, match=told):
+    with pytest.raises(StudyError, match=message):
         Selection(**{**right, **wrong})  # type: ignore[arg-type]

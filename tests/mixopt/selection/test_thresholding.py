@@ -136,7 +136,7 @@ def test_adaptive_pulls_decide_more_candidates_rightly_than_equal_ones() -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"budget": 5}, "do not run each"),
         ({"batch": 0}, "at least 1"),
@@ -145,7 +145,7 @@ def test_adaptive_pulls_decide_more_candidates_rightly_than_equal_ones() -> None
         ({"candidates": {"clear": CANDIDATES["clear"]}}, "natural"),
     ],
 )
-def test_what_cannot_work_is_refused(change: dict, said: str) -> None:
+def test_what_cannot_work_is_refused(change: dict, message: str) -> None:
     settings = {"candidates": CANDIDATES, "seeds": range(9), "budget": 40, "batch": 1} | change
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises(StudyError, match=message):
         Thresholding(fidelity=FIDELITY, objective=OBJECTIVE, **settings)

@@ -68,7 +68,7 @@ def test_reading_a_study_imports_neither_torch_nor_a_surrogate(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("search: {surrogate: 'absent.place:Model'}\n", "surrogate 'absent.place:Model' does not"),
         ("search: {proposer: 'json:Nothing'}\n", "proposer 'json:Nothing' does not import"),
@@ -78,10 +78,10 @@ def test_reading_a_study_imports_neither_torch_nor_a_surrogate(tmp_path: Path) -
     ],
 )
 def test_an_own_part_that_is_none_is_refused_before_a_training(
-    tmp_path: Path, text: str, said: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     study = read(tmp_path, text)
-    with pytest.raises(StudyError, match=said) as caught:
+    with pytest.raises(StudyError, match=message) as caught:
         study.import_own_parts()
     assert "study.yaml" in str(caught.value)
 

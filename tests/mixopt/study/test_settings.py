@@ -59,7 +59,7 @@ def test_token_counts_may_be_written_short(text: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("addition", "line", "said"),
+    ("addition", "line", "message"),
     [
         ("serch:\n  trials: 8\n", 5, "search"),  # an unknown key is answered with the nearest one
         ("search:\n  trials: many\n", 6, "trials"),
@@ -77,13 +77,13 @@ def test_token_counts_may_be_written_short(text: str, tokens: int) -> None:
     ],
 )
 def test_an_error_names_the_line_and_the_key(
-    tmp_path: Path, addition: str, line: int, said: str
+    tmp_path: Path, addition: str, line: int, message: str
 ) -> None:
     path = study_file(tmp_path, LEAST + addition)
     with pytest.raises(StudyError) as caught:
         load_study(path)
     assert f"study.yaml:{line}" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

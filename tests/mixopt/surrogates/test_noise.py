@@ -38,21 +38,21 @@ def table(
 
 def test_many_repeats_give_the_deviation_of_each_metric() -> None:
     noise = np.geomspace(0.01, 0.1, Q)
-    said = measure(table(10, {0: 100, 3: 100}, noise))
-    assert set(said.freedom.values()) == {200}
-    assert [said.std[k] for k in METRICS] == pytest.approx(noise, rel=0.15)
-    assert said.slope == 0.0
+    result = measure(table(10, {0: 100, 3: 100}, noise))
+    assert set(result.freedom.values()) == {200}
+    assert [result.std[k] for k in METRICS] == pytest.approx(noise, rel=0.15)
+    assert result.slope == 0.0
 
 
 def test_variances_are_pooled_over_mixtures_as_the_textbook_does() -> None:
     values = np.array([[1.0], [1.2], [3.0], [3.1], [3.5], [5.0]])
     weights = np.array([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 3 + [[0.5, 0.5]])
     ones = np.ones(6)
-    said = measure(TrialTable(("a", "b"), ("m",), weights, values, ones, ones, np.arange(6)))
+    result = measure(TrialTable(("a", "b"), ("m",), weights, values, ones, ones, np.arange(6)))
     pooled = (1 * np.var([1.0, 1.2], ddof=1) + 2 * np.var([3.0, 3.1, 3.5], ddof=1)) / 3
-    assert said.raw["m"] == pytest.approx(np.sqrt(pooled))
-    assert said.std == said.raw  # one metric has none to learn from
-    assert said.freedom == {"m": 3}
+    assert result.raw["m"] == pytest.approx(np.sqrt(pooled))
+    assert result.std == result.raw  # one metric has none to learn from
+    assert result.freedom == {"m": 3}
 
 
 @pytest.mark.parametrize("repeats", [{}, {0: 1}])
@@ -65,8 +65,8 @@ def test_equal_mixtures_at_other_fidelities_and_points_of_a_curve_are_no_repeats
     values = np.array([[3.0], [2.0], [1.0], [2.5]])
     tokens = np.array([1.0, 2.0, 4.0, 2.0])
     runs = np.array([0, 0, 0, 1])  # one curve of three points, and a shorter run
-    said = TrialTable(("a", "b"), ("m",), weights, values, np.ones(4), tokens, np.arange(4), runs)
-    assert measure(said) == Noise()
+    result = TrialTable(("a", "b"), ("m",), weights, values, np.ones(4), tokens, np.arange(4), runs)
+    assert measure(result) == Noise()
 
 
 def test_a_metric_that_some_runs_lack_is_judged_by_those_that_have_it() -> None:
@@ -74,25 +74,25 @@ def test_a_metric_that_some_runs_lack_is_judged_by_those_that_have_it() -> None:
     values = full.values.copy()
     values[6:, 0] = np.nan  # never repeated
     values[7, 1] = np.nan
-    said = measure(
+    result = measure(
         TrialTable(
             full.domains, METRICS, full.weights, values, full.params, full.tokens, full.seeds
         )
     )
-    assert "m0" not in said.std
-    assert said.freedom["m1"] == 4
-    assert said.freedom["m2"] == 5
+    assert "m0" not in result.std
+    assert result.freedom["m1"] == 4
+    assert result.freedom["m2"] == 5
 
 
 def test_few_repeats_of_many_metrics_are_nearer_to_the_truth_than_each_alone() -> None:
     noise = np.linspace(0.5, 2.0, Q) * 0.05  # the same share of every metric's spread
     errors = []
     for seed in range(40):
-        said = measure(table(8, {0: 2}, noise, seed))
+        result = measure(table(8, {0: 2}, noise, seed))
         errors.append(
             [
                 [np.log(s[k] / n) for k, n in zip(METRICS, noise, strict=True)]
-                for s in (said.std, said.raw)
+                for s in (result.std, result.raw)
             ]
         )
     shrunk, alone = np.abs(np.array(errors)).mean(axis=(0, 2))
@@ -126,11 +126,11 @@ def test_scatter_that_grows_with_the_loss_is_noticed() -> None:
 
 def test_scatter_that_does_not_grow_is_seldom_said_to() -> None:
     repeats = dict.fromkeys(range(4), 4)
-    said = [measure(table(8, repeats, np.full(Q, 0.02), seed)).slope for seed in range(40)]
-    assert np.mean([slope != 0 for slope in said]) < 0.15
+    result = [measure(table(8, repeats, np.full(Q, 0.02), seed)).slope for seed in range(40)]
+    assert np.mean([slope != 0 for slope in result]) < 0.15
 
 
 def test_repeats_of_one_mixture_cannot_tell_whether_scatter_grows() -> None:
-    said = measure(table(8, {0: 20}, np.full(Q, 0.02), slope=1.0))
-    assert (said.slope, said.slope_error) == (0.0, np.inf)
-    assert said.at("m0", said.centre["m0"] + 5) == pytest.approx(said.std["m0"])
+    result = measure(table(8, {0: 20}, np.full(Q, 0.02), slope=1.0))
+    assert (result.slope, result.slope_error) == (0.0, np.inf)
+    assert result.at("m0", result.centre["m0"] + 5) == pytest.approx(result.std["m0"])

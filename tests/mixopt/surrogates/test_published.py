@@ -27,11 +27,11 @@ def test_64_small_runs_rank_models_60_times_larger(name: str, least: float) -> N
     train, small, large = regmix("train", "1m"), regmix("test", "1m"), regmix("test", "60m")
     objective = Objective(dict.fromkeys(train.metrics, 1.0))
     rows = np.random.default_rng(3).permutation(len(train))[:64]
-    said = make(name).fit(train.select(rows)).predict(large.weights)
-    mean, std = said.compose(objective)
+    predicted = make(name).fit(train.select(rows)).predict(large.weights)
+    mean, std = predicted.compose(objective)
     assert spearman(mean, objective.of_table(large)) >= least
-    within = np.abs(said.mean - small.values) < 1.645 * np.hypot(
-        said.std, np.nan_to_num(said.noise)
+    within = np.abs(predicted.mean - small.values) < 1.645 * np.hypot(
+        predicted.std, np.nan_to_num(predicted.noise)
     )
     assert 0.84 <= within.mean() <= 0.97
     assert 0.84 <= (np.abs(mean - objective.of_table(small)) < 1.645 * std).mean() <= 0.99

@@ -30,8 +30,8 @@ def pruned(expected: float, noise_std: float, number: int = 12, place: int = 0) 
     """A trial that was stopped, with the same expectation of all metrics."""
     trial = example_trial(number, example_pool(number + 1)[place], State.PRUNED)
     assert trial.result is not None
-    said = dict.fromkeys(trial.result.metrics, (expected, noise_std))
-    return dataclasses.replace(trial, result=dataclasses.replace(trial.result, expected=said))
+    result = dict.fromkeys(trial.result.metrics, (expected, noise_std))
+    return dataclasses.replace(trial, result=dataclasses.replace(trial.result, expected=result))
 
 
 def table(*more: Trial) -> TrialTable:
@@ -39,8 +39,8 @@ def table(*more: Trial) -> TrialTable:
 
 
 def predicted(name: str, known: TrialTable, at: Trial) -> tuple[np.ndarray, np.ndarray]:
-    said = learn(make(name, seed=0), known).predict(at.spec.mixture.array[None])
-    return said.mean[0], said.std[0]
+    prediction = learn(make(name, seed=0), known).predict(at.spec.mixture.array[None])
+    return prediction.mean[0], prediction.std[0]
 
 
 def test_a_table_holds_complete_trials_alone_unless_it_is_asked_for_more() -> None:

@@ -46,20 +46,20 @@ def scatter_of(trials: list[Trial]) -> SeedScatter | None:
 
 def test_variances_are_pooled_over_mixtures_as_the_textbook_does() -> None:
     one, other = {0: 1.0, 1: 1.2}, {5: 3.0, 6: 3.1, 7: 3.5}
-    said = seed_scatter([one, other, {0: 9.0}])
-    assert said is not None
+    result = seed_scatter([one, other, {0: 9.0}])
+    assert result is not None
     pooled = (np.var([1.0, 1.2], ddof=1) + 2 * np.var([3.0, 3.1, 3.5], ddof=1)) / 3
-    assert said.std == pytest.approx(math.sqrt(pooled))
-    assert said.runs == 5
-    assert said.freedom == 3  # no seed in common: nothing is told twice
+    assert result.std == pytest.approx(math.sqrt(pooled))
+    assert result.runs == 5
+    assert result.freedom == 3  # no seed in common: nothing is told twice
 
 
 def test_mixtures_that_scatter_as_one_tell_as_much_as_one() -> None:
     near = [{s: v + shift for s, v in enumerate([2.0, 2.1, 1.8, 2.3])} for shift in (0, 1, 5)]
-    said, alone = seed_scatter(near), seed_scatter(near[:1])
-    assert said is not None
+    result, alone = seed_scatter(near), seed_scatter(near[:1])
+    assert result is not None
     assert alone is not None
-    assert (said.std, said.freedom) == (pytest.approx(alone.std), pytest.approx(3))
+    assert (result.std, result.freedom) == (pytest.approx(alone.std), pytest.approx(3))
 
 
 @pytest.mark.parametrize("tied", [0.0, 0.8, 1.0])
@@ -70,9 +70,11 @@ def test_degrees_of_freedom_are_those_of_a_variance_that_scatters_as_much(tied: 
         common = rng.normal(size=12)
         values = math.sqrt(tied) * common + math.sqrt(1 - tied) * rng.normal(size=(3, 12))
         found.append(seed_scatter([dict(enumerate(row)) for row in values[:, :].tolist()]))
-    variances = [said.std**2 for said in found if said]
+    variances = [result.std**2 for result in found if result]
     expected = 2 * np.mean(variances) ** 2 / np.var(variances)
-    assert np.median([said.freedom for said in found if said]) == pytest.approx(expected, rel=0.15)
+    assert np.median([result.freedom for result in found if result]) == pytest.approx(
+        expected, rel=0.15
+    )
 
 
 def test_without_repeats_nothing_is_known() -> None:
@@ -85,30 +87,30 @@ def test_only_runs_of_one_mixture_and_fidelity_are_repeats() -> None:
     runs = [trial(middle, 0, 1.0), trial(corner, 1, 2.0), trial(middle, 2, 5.0, LARGE)]
     assert scatter_of(runs) is None
     rounded = middle + np.array([1e-12, -1e-12, 0.0])  # as a projection leaves it
-    said = scatter_of([*runs, trial(rounded, 3, 1.2)])
-    assert said is not None
-    assert said.std == pytest.approx(0.2 / math.sqrt(2))
+    result = scatter_of([*runs, trial(rounded, 3, 1.2)])
+    assert result is not None
+    assert result.std == pytest.approx(0.2 / math.sqrt(2))
 
 
 def test_how_far_fresh_runs_lie_from_the_searchs_is_no_scatter() -> None:
     middle = np.full(3, 1 / 3)
     fresh = [trial(middle, 1000 + s, v, role=Role.SELECT) for s, v in enumerate([2.0, 2.1, 2.2])]
-    said = scatter_of([trial(middle, 0, 1.0), *fresh])
-    assert said is not None
-    assert said.std == pytest.approx(0.1)
+    result = scatter_of([trial(middle, 0, 1.0), *fresh])
+    assert result is not None
+    assert result.std == pytest.approx(0.1)
 
 
 def test_without_scatter_an_interval_is_for_this_seed_only() -> None:
-    said = Forecast(3.0, 0.1)
-    assert said.within() == said.within(runs=1) == said.this_seed
-    assert said.this_seed == pytest.approx((3 - 0.16449, 3 + 0.16449))
+    result = Forecast(3.0, 0.1)
+    assert result.within() == result.within(runs=1) == result.this_seed
+    assert result.this_seed == pytest.approx((3 - 0.16449, 3 + 0.16449))
 
 
 def test_the_interval_of_many_repeats_is_the_normal_one() -> None:
     known = SeedScatter(0.4, 1e6, 10**6)
     half = 1.6449 * np.array([math.sqrt(0.3**2 + 0.4**2), math.sqrt(0.3**2 + 2 * 0.4**2)])
-    said = Forecast(0.0, 0.3, scatter=known)
-    assert [said.within()[1], said.within(runs=1)[1]] == pytest.approx(half, rel=1e-4)
+    result = Forecast(0.0, 0.3, scatter=known)
+    assert [result.within()[1], result.within(runs=1)[1]] == pytest.approx(half, rel=1e-4)
     # a mixture that was itself run with four seeds hides the error of their mean alone
     four = Forecast(0.0, 0.3, seeds=4, scatter=known)
     assert four.within()[1] == pytest.approx(1.6449 * math.sqrt(0.3**2 + 0.2**2), rel=1e-4)
@@ -160,11 +162,11 @@ def search_in_a_world(seed: int, length: float, repeats: int) -> list[bool]:
     candidates = np.stack(swarm)
     mean, std = surrogate.predict(candidates).compose(OBJECTIVE)
     picked = int(np.argmin(mean + 0.5 * std))
-    said = (float(mean[picked]), float(std[picked]))
-    before = Forecast(*said, scatter=scatter_of(searched))
+    result = (float(mean[picked]), float(std[picked]))
+    before = Forecast(*result, scatter=scatter_of(searched))
     fresh = [run(candidates[picked], s) for s in range(1 + repeats, 4 + repeats)]
     base = [run(natural, s) for s in range(1 + repeats, 4 + repeats)]
-    after = Forecast(*said, scatter=scatter_of([*searched, *fresh, *base]))
+    after = Forecast(*result, scatter=scatter_of([*searched, *fresh, *base]))
     measured = float(np.mean([t.metrics["bpb/m"] for t in fresh]))
     return [
         low <= value <= high

@@ -62,11 +62,11 @@ def test_64_small_runs_rank_models_60_times_larger(name: str, least: float) -> N
     train, small, large = regmix("train", "1m"), regmix("test", "1m"), regmix("test", "60m")
     objective = Objective(dict.fromkeys(train.metrics, 1.0))
     rows = np.random.default_rng(3).permutation(len(train))[:64]
-    said = make(name).fit(train.select(rows)).predict(large.weights)
-    mean, std = said.compose(objective)
+    predicted = make(name).fit(train.select(rows)).predict(large.weights)
+    mean, std = predicted.compose(objective)
     assert spearman(mean, objective.of_table(large)) >= least
-    run = np.hypot(said.std, np.nan_to_num(said.noise))
-    within = np.abs(said.mean - small.values) < 1.645 * run
+    run = np.hypot(predicted.std, np.nan_to_num(predicted.noise))
+    within = np.abs(predicted.mean - small.values) < 1.645 * run
     assert 0.82 <= within.mean() <= 0.97
     assert 0.80 <= (np.abs(mean - objective.of_table(small)) < 1.645 * std).mean() <= 0.98
 
@@ -91,14 +91,16 @@ def test_the_botorch_model_of_the_gaussian_process_says_what_it_predicts() -> No
         with torch.no_grad():
             posterior = fitted.model.posterior(torch.from_numpy(test))
         order = [table.metrics.index(metric) for metric in fitted.modelled]
-        said = fitted.predict(test)
-        np.testing.assert_allclose(said.mean[:, order], posterior.mean.numpy(), rtol=1e-8)
-        np.testing.assert_allclose(said.std[:, order], posterior.variance.sqrt().numpy(), rtol=1e-4)
+        predicted = fitted.predict(test)
+        np.testing.assert_allclose(predicted.mean[:, order], posterior.mean.numpy(), rtol=1e-8)
+        np.testing.assert_allclose(
+            predicted.std[:, order], posterior.variance.sqrt().numpy(), rtol=1e-4
+        )
 
 
 def test_a_measured_noise_is_taken_as_it_is() -> None:
-    said = GaussianProcess(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
-    assert said.noise[1] == pytest.approx(0.03)
+    predicted = GaussianProcess(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
+    assert predicted.noise[1] == pytest.approx(0.03)
 
 
 def test_the_gaussian_process_finds_the_noise_of_repeats() -> None:
@@ -114,9 +116,9 @@ def test_the_gaussian_process_finds_the_noise_of_repeats() -> None:
         repeats.tokens,
         repeats.seeds,
     )
-    said = GaussianProcess().fit(table).predict(once.weights)
-    np.testing.assert_allclose(said.noise, 0.05, rtol=0.35)
-    assert np.abs(said.mean - example_values(once.weights)).mean() < 0.03
+    predicted = GaussianProcess().fit(table).predict(once.weights)
+    np.testing.assert_allclose(predicted.noise, 0.05, rtol=0.35)
+    assert np.abs(predicted.mean - example_values(once.weights)).mean() < 0.03
 
 
 def test_fitting_leaves_torchs_threads_and_generator_alone() -> None:

@@ -52,7 +52,7 @@ def test_one_hopeless_trial_does_not_blur_the_others() -> None:
             ("a", "b", "c", "d"), ("bpb/t",), mixtures, values, fixed, fixed, fixed.astype(int)
         )
         test = np.random.default_rng(3).dirichlet(np.full(4, 3.0), 200)
-        said = make("gp", seed=0).fit(table).predict(test).mean[:, 0]
-        return float(np.abs(said - 3 - test @ np.array([0.0, 0.3, 0.6, 0.9])).mean())
+        predicted = make("gp", seed=0).fit(table).predict(test).mean[:, 0]
+        return float(np.abs(predicted - 3 - test @ np.array([0.0, 0.3, 0.6, 0.9])).mean())
 
     assert error(smooth, weights) < 2 * error(smooth[1:], weights[1:]) + 0.01

@@ -15,9 +15,9 @@ from tests.pipelines.made_runs import DOMAINS, FILES, Run, fit, losses, tables
 def test_the_folder_holds_all_that_was_found(done: Path) -> None:
     assert {path.name for path in (done / "fit").iterdir()} == FILES | {"priors.yaml"}
     record = json.loads((done / "fit" / "fit.json").read_text())
-    said = json.loads((done / "said.json").read_text())
-    assert {key: said[key] for key in record} == record
-    assert set(said["files"]) == FILES | {"priors.yaml"}
+    values = json.loads((done / "result.json").read_text())
+    assert {key: values[key] for key in record} == record
+    assert set(values["files"]) == FILES | {"priors.yaml"}
     assert record["domains"] == list(DOMAINS)
     assert record["metrics"] == ["prose", "code<b>"]
     assert record["objective"] == {"prose": 0.5, "code<b>": 0.5}
@@ -32,14 +32,20 @@ def test_the_proposed_mixture_keeps_the_priors_and_beats_the_natural_one(done: P
     assert weights["code"] <= 0.2 + 1e-6
     assert weights["books"] <= 0.2 + 1e-6  # 4 epochs of 2B in 40B tokens
     assert mixtures["natural"].to_list() == pytest.approx([0.6, 0.1, 0.2, 0.1])
-    told = json.loads((done / "fit" / "mixture.json").read_text())
-    assert any(line.startswith("code: at its upper bound 0.2") for line in told["binding"])
-    said = {name: told["predictions"][name]["objective"] for name in told["mixtures"]}
-    assert said["unconstrained"]["mean"] < said["proposed"]["mean"] < said["natural"]["mean"]
-    assert said["proposed"]["low"] < said["proposed"]["mean"] < said["proposed"]["high"]
-    gap = said["proposed"]["mean"] - said["natural"]["mean"]
-    assert told["difference"]["mean"] == pytest.approx(gap)
-    assert told["difference"]["probability_lower"] > 0.9
+    values = json.loads((done / "fit" / "mixture.json").read_text())
+    assert any(line.startswith("code: at its upper bound 0.2") for line in values["binding"])
+    predicted = {name: values["predictions"][name]["objective"] for name in values["mixtures"]}
+    assert (
+        predicted["unconstrained"]["mean"]
+        < predicted["proposed"]["mean"]
+        < predicted["natural"]["mean"]
+    )
+    assert (
+        predicted["proposed"]["low"] < predicted["proposed"]["mean"] < predicted["proposed"]["high"]
+    )
+    gap = predicted["proposed"]["mean"] - predicted["natural"]["mean"]
+    assert values["difference"]["mean"] == pytest.approx(gap)
+    assert values["difference"]["probability_lower"] > 0.9
     true = losses(mixtures.select("natural", "proposed").to_numpy().T, np.random.default_rng(), 0)
     assert true[1].mean() < true[0].mean()
 
@@ -80,14 +86,14 @@ def test_a_fit_in_the_same_folder_is_replaced(tmp_path: Path, run: Run) -> None:
     again = fit(run, tmp_path, "--priors", tmp_path / "fit" / "priors.yaml")
     assert again == first
     (tmp_path / "fit" / "mine.txt").write_text("kept")
-    said = fit(run, tmp_path, "--seed", "1", n=20)
-    assert said["runs"] == 20
+    result = fit(run, tmp_path, "--seed", "1", n=20)
+    assert result["runs"] == 20
     assert {path.name for path in (tmp_path / "fit").iterdir()} == FILES | {"mine.txt"}
 
 
 def test_the_objective_is_what_was_asked_for(tmp_path: Path, run: Run) -> None:
-    said = fit(run, tmp_path, "--objective", "prose=3", "--objective", "code=1")
-    assert said["objective"] == {"prose": 0.75, "code<b>": 0.25}
+    result = fit(run, tmp_path, "--objective", "prose=3", "--objective", "code=1")
+    assert result["objective"] == {"prose": 0.75, "code<b>": 0.25}
     wrong = run(
         *("fit", "--ratios", tmp_path / "R.csv", "--metrics", tmp_path / "M.csv"),
         *("--out", tmp_path / "other", "--objective", "porse=1"),
@@ -102,9 +108,9 @@ def test_scores_are_maximised(tmp_path: Path, run: Run) -> None:
     frame = pl.read_csv(metrics)
     frame.select("run", qa_acc=-pl.col("prose"), code_score=-pl.col("code<b>")).write_csv(metrics)
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    told = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
-    assert set(told["objective"].values()) == {-0.5}
-    predicted = told["predictions"]
+    result = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
+    assert set(result["objective"].values()) == {-0.5}
+    predicted = result["predictions"]
     for name in ("qa_acc", "code_score"):
         assert predicted["proposed"][name]["mean"] > predicted["natural"][name]["mean"] - 0.1
     assert predicted["proposed"]["objective"]["mean"] < predicted["natural"]["objective"]["mean"]
@@ -114,23 +120,23 @@ def test_a_constant_metric_is_predicted_as_that_constant(tmp_path: Path, run: Ru
     ratios, metrics = tables(tmp_path)
     pl.read_csv(metrics).with_columns(same=pl.lit(7.0)).write_csv(metrics)
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    told = json.loads(run("fit", *arguments, "--surrogate", "gp", "--json").out)
-    said = told["predictions"]["proposed"]["same"]
-    assert (said["mean"], said["std"]) == (7, 0)
-    assert told["diagnostics"]["same"]["spearman"] is None
-    assert any("same is 7 in every run" in note for note in told["notes"])
+    result = json.loads(run("fit", *arguments, "--surrogate", "gp", "--json").out)
+    predicted = result["predictions"]["proposed"]["same"]
+    assert (predicted["mean"], predicted["std"]) == (7, 0)
+    assert result["diagnostics"]["same"]["spearman"] is None
+    assert any("same is 7 in every run" in note for note in result["notes"])
 
 
 def test_the_largest_of_several_sizes_is_predicted_unless_another_is_asked_for(
     tmp_path: Path, run: Run
 ) -> None:
     sizes = ["1M"] * 20 + ["60M"] * 12
-    said = fit(run, tmp_path, model_params=sizes)
-    assert said["fidelity"] == {"model_params": 60_000_000, "tokens": 1}
-    assert said["diagnostics"]["objective"]["n"] == 12
-    said = fit(run, tmp_path, "--model-params", "1M", model_params=sizes)
-    assert said["fidelity"]["model_params"] == 1_000_000
-    assert said["diagnostics"]["objective"]["n"] == 20
+    result = fit(run, tmp_path, model_params=sizes)
+    assert result["fidelity"] == {"model_params": 60_000_000, "tokens": 1}
+    assert result["diagnostics"]["objective"]["n"] == 12
+    result = fit(run, tmp_path, "--model-params", "1M", model_params=sizes)
+    assert result["fidelity"]["model_params"] == 1_000_000
+    assert result["diagnostics"]["objective"]["n"] == 20
     wrong = run(
         *("fit", "--ratios", tmp_path / "R.csv", "--metrics", tmp_path / "M.csv"),
         *("--out", tmp_path / "other", "--surrogate", "linear", "--model-params", "1B"),

@@ -16,9 +16,9 @@ def test_files_of_others_are_not_overwritten(tmp_path: Path, run: Run) -> None:
     (tmp_path / "fit").mkdir()
     (tmp_path / "fit" / "mixture.csv").write_text("precious")
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    said = run("fit", *arguments, "--surrogate", "linear")
-    assert said.code == 1
-    assert "mixture.csv that no earlier fit wrote" in said.err
+    result = run("fit", *arguments, "--surrogate", "linear")
+    assert result.code == 1
+    assert "mixture.csv that no earlier fit wrote" in result.err
     assert [path.name for path in (tmp_path / "fit").iterdir()] == ["mixture.csv"]
     assert (tmp_path / "fit" / "mixture.csv").read_text() == "precious"
 
@@ -37,10 +37,10 @@ def test_a_folder_without_a_whole_fit_is_refused(tmp_path: Path, run: Run) -> No
 
 def test_a_single_run_says_how_many_are_needed(tmp_path: Path, run: Run) -> None:
     ratios, metrics = tables(tmp_path, n=1)
-    said = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    assert said.code == 1
-    assert "runs on 1 mixture are too few" in said.err
-    assert "at least 3" in said.err
+    result = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    assert result.code == 1
+    assert "runs on 1 mixture are too few" in result.err
+    assert "at least 3" in result.err
     assert not (tmp_path / "fit").exists()
 
 
@@ -48,11 +48,11 @@ def test_a_single_run_says_how_many_are_needed(tmp_path: Path, run: Run) -> None
 def test_three_runs_for_four_domains_are_fitted_with_what_cannot_be_known_said(
     tmp_path: Path, run: Run, surrogate: str
 ) -> None:
-    said = fit(run, tmp_path, n=3, surrogate=surrogate)
-    notes = " ".join(said["notes"])
+    result = fit(run, tmp_path, n=3, surrogate=surrogate)
+    notes = " ".join(result["notes"])
     assert "fewer runs than domains" in notes
     assert "The predictions could not be tested" in notes
-    assert said["diagnostics"] == {}
+    assert result["diagnostics"] == {}
     assert len(pl.read_csv(tmp_path / "fit" / "out_of_fold.csv")) == 0
 
 
@@ -65,11 +65,11 @@ def test_metrics_of_too_few_runs_are_left_out_of_objective_and_files(
     often = pl.when(pl.col("index") > 5).then(pl.col("code<b>"))
     frame.with_columns(rare=rare, often=often).drop("index", "code<b>").write_csv(metrics)
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    told = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
-    assert told["metrics"] == ["prose", "often"]
-    assert told["objective"] == {"prose": 0.5, "often": 0.5}
-    assert told["diagnostics"]["often"]["n"] == 26
-    notes = " ".join(told["notes"])
+    result = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
+    assert result["metrics"] == ["prose", "often"]
+    assert result["objective"] == {"prose": 0.5, "often": 0.5}
+    assert result["diagnostics"]["often"]["n"] == 26
+    notes = " ".join(result["notes"])
     assert "left out: rare" in notes
     assert "often (6)" in notes
 
@@ -77,16 +77,16 @@ def test_metrics_of_too_few_runs_are_left_out_of_objective_and_files(
 def test_an_unknown_surrogate_names_the_choices(tmp_path: Path, run: Run) -> None:
     ratios, metrics = tables(tmp_path)
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    said = run("fit", *arguments, "--surrogate", "crystal-ball")
-    assert said.code == 1
-    assert "lightgbm" in said.err
+    result = run("fit", *arguments, "--surrogate", "crystal-ball")
+    assert result.code == 1
+    assert "lightgbm" in result.err
 
 
 def test_a_metric_called_as_the_objective_is_refused(tmp_path: Path, run: Run) -> None:
     ratios, metrics = tables(tmp_path, metrics=("objective", "code"))
-    said = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    assert (said.code, said.out) == (1, "")
-    assert "M.csv:1: objective: a metric is called 'objective'" in said.err
+    result = run("fit", "--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
+    assert (result.code, result.out) == (1, "")
+    assert "M.csv:1: objective: a metric is called 'objective'" in result.err
     assert not (tmp_path / "fit").exists()
 
 

@@ -54,24 +54,24 @@ def test_the_report_needs_no_network_and_escapes_what_comes_from_outside(done: P
 def test_a_person_reads_at_most_a_hundred_columns(tmp_path: Path, run: Run) -> None:
     ratios, metrics = tables(tmp_path, metrics=("a_rather_long_name/of_a_loss" * 3, "code<b>"))
     arguments = ("--ratios", ratios, "--metrics", metrics, "--out", tmp_path / "fit")
-    said = run("fit", *arguments, "--surrogate", "linear")
-    assert said.code == 0, said.err
-    assert max(len(line) for line in said.out.splitlines()) <= 100
-    assert "at the proposed mixture than at the natural one" in said.out
-    assert "The natural mixture is taken as the mean of all runs" in said.out
+    result = run("fit", *arguments, "--surrogate", "linear")
+    assert result.code == 0, result.err
+    assert max(len(line) for line in result.out.splitlines()) <= 100
+    assert "at the proposed mixture than at the natural one" in result.out
+    assert "The natural mixture is taken as the mean of all runs" in result.out
 
 
 def test_the_automatic_choice_shows_the_losers_too(tmp_path: Path, run: Run) -> None:
-    said = fit(run, tmp_path, surrogate="auto", n=12)
-    assert said["surrogate"] in said["compared"]
-    assert len(said["compared"]) >= 2
+    result = fit(run, tmp_path, surrogate="auto", n=12)
+    assert result["surrogate"] in result["compared"]
+    assert len(result["compared"]) >= 2
     # what the winner was chosen by is what the report tells of it: nothing is held out again
-    assert said["diagnostics"]["objective"] == said["compared"][said["surrogate"]]
+    assert result["diagnostics"]["objective"] == result["compared"][result["surrogate"]]
     assert any(
-        f"The surrogate {said['surrogate']} predicted held-out runs best" in note
-        for note in said["notes"]
+        f"The surrogate {result['surrogate']} predicted held-out runs best" in note
+        for note in result["notes"]
     )
-    assert open_fit(tmp_path / "fit").surrogate_name == said["surrogate"]
+    assert open_fit(tmp_path / "fit").surrogate_name == result["surrogate"]
 
 
 def test_with_several_sizes_the_choice_is_told_by_what_it_was_made_by() -> None:
@@ -83,11 +83,11 @@ def test_with_several_sizes_the_choice_is_told_by_what_it_was_made_by() -> None:
 def test_a_choice_that_was_made_on_a_part_of_the_runs_says_on_how_many(
     tmp_path: Path, run: Run
 ) -> None:
-    said = fit(run, tmp_path, surrogate="auto", n=170)
-    assert any("by fits to 128 runs each." in note for note in said["notes"])
+    result = fit(run, tmp_path, surrogate="auto", n=170)
+    assert any("by fits to 128 runs each." in note for note in result["notes"])
     # the report's own predictions are of all runs
-    assert said["diagnostics"]["objective"]["n"] == 170
-    assert said["compared"][said["surrogate"]]["n"] == 170 - 128
+    assert result["diagnostics"]["objective"]["n"] == 170
+    assert result["compared"][result["surrogate"]]["n"] == 170 - 128
 
 
 def test_errors_of_one_column_stand_aligned_and_small_ones_are_not_shown_as_nothing() -> None:

@@ -31,10 +31,10 @@ def runs(folder: Path) -> OpenFit:
 def test_it_finds_what_the_command_finds_and_writes_nothing(
     folder: Path, runs: OpenFit, run: Run, tmp_path: Path
 ) -> None:
-    told = fit_by_command(run, tmp_path)
-    assert runs.optimum().mixture.as_dict() == told["mixtures"]["proposed"]
-    assert len(runs.notes) == len(told["notes"])
-    expected = told["predictions"]["natural"]["objective"]["mean"]
+    result = fit_by_command(run, tmp_path)
+    assert runs.optimum().mixture.as_dict() == result["mixtures"]["proposed"]
+    assert len(runs.notes) == len(result["notes"])
+    expected = result["predictions"]["natural"]["objective"]["mean"]
     found = runs.predict(runs.space.natural)["objective_mean"][0]
     assert found == pytest.approx(expected, abs=1e-12)
     assert {path.name for path in folder.iterdir()} == {"R.csv", "M.csv"}

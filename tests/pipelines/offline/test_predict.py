@@ -20,8 +20,8 @@ DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[3] / ".." / "sh
 def test_nine_of_ten_new_runs_lie_within_the_predicted_intervals(done: Path, run: Run) -> None:
     ratios, metrics = tables(done / "new", n=400, seed=1)
     out = done / "new" / "P.csv"
-    said = run("predict", done / "fit", "--ratios", ratios, "--out", out)
-    assert said.code == 0, said.err
+    result = run("predict", done / "fit", "--ratios", ratios, "--out", out)
+    assert result.code == 0, result.err
     found, true = pl.read_csv(out), pl.read_csv(metrics)
     assert found.columns == [
         "run",
@@ -47,19 +47,21 @@ def test_a_fit_that_is_opened_again_predicts_what_it_did(done: Path, run: Run) -
     for out in (first, second):
         assert run("predict", done / "fit", "--ratios", done / "again.csv", "--out", out).code == 0
     assert first.read_bytes() == second.read_bytes()
-    told = json.loads((done / "fit" / "mixture.json").read_text())["predictions"]
+    values = json.loads((done / "fit" / "mixture.json").read_text())["predictions"]
     means = dict(pl.read_csv(first).select("name", "objective_mean").iter_rows())
-    assert means["natural"] == pytest.approx(told["natural"]["objective"]["mean"], abs=1e-9)
-    assert means["proposed"] == pytest.approx(told["proposed"]["objective"]["mean"], abs=1e-9)
+    assert means["natural"] == pytest.approx(values["natural"]["objective"]["mean"], abs=1e-9)
+    assert means["proposed"] == pytest.approx(values["proposed"]["objective"]["mean"], abs=1e-9)
 
 
 def test_predictions_as_json_are_all_that_is_printed(done: Path, run: Run) -> None:
     (done / "one.csv").write_text("code,web,comics\n0.5,0.5,0\n")
-    said = run("predict", done / "fit", "--ratios", done / "one.csv", "--out", done / "o", "--json")
-    told = json.loads(said.out)
-    assert [row["run"] for row in told["rows"]] == ["1"]
-    assert any("comics" in note for note in told["notes"])
-    assert any("books, news: taken as 0" in note for note in told["notes"])
+    result = run(
+        "predict", done / "fit", "--ratios", done / "one.csv", "--out", done / "o", "--json"
+    )
+    values = json.loads(result.out)
+    assert [row["run"] for row in values["rows"]] == ["1"]
+    assert any("comics" in note for note in values["notes"])
+    assert any("books, news: taken as 0" in note for note in values["notes"])
 
 
 def test_another_fidelity_is_predicted_at_the_fitted_one_with_a_loud_note(
@@ -68,19 +70,19 @@ def test_another_fidelity_is_predicted_at_the_fitted_one_with_a_loud_note(
     (done / "big.csv").write_text("run,web,code,model_params\na,0.5,0.5,7B\n")
     (done / "own.csv").write_text("run,web,code\na,0.5,0.5\n")
     for name in ("big", "own"):
-        said = run(
+        result = run(
             "predict", done / "fit", "--ratios", done / f"{name}.csv", "--out", done / f"{name}.out"
         )
-        assert ("1 of 1 ask for another fidelity" in said.out) == (name == "big")
+        assert ("1 of 1 ask for another fidelity" in result.out) == (name == "big")
     assert (done / "big.out").read_bytes() == (done / "own.out").read_bytes()
 
 
 def test_weight_on_an_unknown_domain_is_one_clean_message(done: Path, run: Run) -> None:
     (done / "bad.csv").write_text("run,web,cod\na,0.5,0.5\n")
-    said = run("predict", done / "fit", "--ratios", done / "bad.csv", "--out", done / "x.csv")
-    assert said.code == 1
-    assert "bad.csv:2: cod" in said.err
-    assert "Did you mean code" in said.err
+    result = run("predict", done / "fit", "--ratios", done / "bad.csv", "--out", done / "x.csv")
+    assert result.code == 1
+    assert "bad.csv:2: cod" in result.err
+    assert "Did you mean code" in result.err
     assert not (done / "x.csv").exists()
 
 
@@ -91,8 +93,8 @@ def test_small_published_models_foretell_larger_ones(tmp_path: Path, run: Run) -
         lines = (DATA / "regmix" / f"train_{kind}_1m.csv").read_text().splitlines()
         (tmp_path / f"{kind}.csv").write_text("\n".join(lines[:65]))
     arguments = ("--ratios", tmp_path / "mixture.csv", "--metrics", tmp_path / "pile_loss.csv")
-    said = run("fit", *arguments, "--out", tmp_path / "fit", "--surrogate", "linear", "--json")
-    assert json.loads(said.out)["layout"] == "regmix"
+    result = run("fit", *arguments, "--out", tmp_path / "fit", "--surrogate", "linear", "--json")
+    assert json.loads(result.out)["layout"] == "regmix"
     asked = DATA / "regmix" / "test_mixture_60m.csv"
     assert run("predict", tmp_path / "fit", "--ratios", asked, "--out", tmp_path / "P").code == 0
     found = pl.read_csv(tmp_path / "P")
@@ -109,9 +111,9 @@ def test_sizes_that_no_run_had_are_predicted_with_a_note(tmp_path: Path, run: Ru
     assert run("fit", *command, "--out", folder).code == 0
     asked = tmp_path / "asked.csv"
     asked.write_text("run,web,code,books,news,model_params\na,.4,.3,.2,.1,8M\nb,.4,.3,.2,.1,64M\n")
-    said = run("predict", folder, "--ratios", asked, "--out", tmp_path / "p.csv")
-    assert said.code == 0
-    assert "No run was measured at 64M parameters: those predictions extrapolate." in said.out
+    result = run("predict", folder, "--ratios", asked, "--out", tmp_path / "p.csv")
+    assert result.code == 0
+    assert "No run was measured at 64M parameters: those predictions extrapolate." in result.out
     found = pl.read_csv(tmp_path / "p.csv")
     assert np.isfinite(found.drop("run").to_numpy()).all()
 
@@ -126,10 +128,10 @@ def test_a_fit_of_another_shape_names_its_record_and_not_the_runs(
     shutil.copytree(done / "fit", tmp_path / "fit")
     record = tmp_path / "fit" / "fit.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
-    said = run("propose", tmp_path / "fit", "--out", tmp_path / "P.csv")
-    assert said.code == 1
-    assert f"{record}: holds what `mixopt fit` does not write" in said.err
-    assert "Run `mixopt fit`" in said.err
+    result = run("propose", tmp_path / "fit", "--out", tmp_path / "P.csv")
+    assert result.code == 1
+    assert f"{record}: holds what `mixopt fit` does not write" in result.err
+    assert "Run `mixopt fit`" in result.err
 
 
 @pytest.mark.parametrize("command", ["predict", "propose"])

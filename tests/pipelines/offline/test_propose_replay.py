@@ -34,8 +34,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
     return call
 
@@ -94,7 +94,7 @@ def test_sixteen_constrained_mixtures_are_feasible_to_rounding(
     constraints = ["--bounds", "web=0.1:0.5", "--bounds", "wiki=0.02:", "--linear"]
     constraints += ["web + code <= 0.7", "--linear", "books >= 0.5 * code"]
     constraints += ["--tokens", "1B", "--available", "code=100M", "--max-epochs", "2"]
-    code, said, error = run("propose", fit, "-n", "16", *constraints, "--out", out)
+    code, result, error = run("propose", fit, "-n", "16", *constraints, "--out", out)
     assert code == 0, error
     web, codes, books, wiki = mixtures(out).T
     assert len(web) == 16
@@ -103,8 +103,8 @@ def test_sixteen_constrained_mixtures_are_feasible_to_rounding(
     assert mixtures(out).min() >= 0
     slack = [web - 0.1, 0.5 - web, wiki - 0.02, 0.7 - web - codes, books - codes / 2, 0.2 - codes]
     assert min(float(room.min()) for room in slack) >= -1e-12
-    assert "p0016" in said
-    assert str(out) in said
+    assert "p0016" in result
+    assert str(out) in result
 
 
 def test_a_mixture_that_misses_a_fixed_sum_by_rounding_stays_where_it_is() -> None:
@@ -136,9 +136,9 @@ def test_what_is_said_of_proposals_is_what_predict_says(
     fit: Path, run: Run, tmp_path: Path
 ) -> None:
     out, predicted = tmp_path / "next.csv", tmp_path / "predicted.csv"
-    code, said, _ = run("propose", fit, "-n", "4", "--out", out, "--json")
+    code, result, _ = run("propose", fit, "-n", "4", "--out", out, "--json")
     assert code == 0
-    values = json.loads(said)
+    values = json.loads(result)
     assert run("predict", fit, "--ratios", out, "--out", predicted)[0] == 0
     table = pl.read_csv(predicted)
     for key in ("objective_mean", "objective_std"):
@@ -155,9 +155,9 @@ def test_constraints_that_bind_are_named_beside_the_unconstrained_optimum(
     # the fourth domain helps no metric, so a lower bound on it holds whatever is best
     constraint = ["--bounds", "wiki=0.3:"]
     out = tmp_path / "next.csv"
-    code, said, _ = run("propose", fit, "-n", "2", *constraint, "--out", out, "--json")
+    code, result, _ = run("propose", fit, "-n", "2", *constraint, "--out", out, "--json")
     assert code == 0
-    optimum = json.loads(said)["optimum"]
+    optimum = json.loads(result)["optimum"]
     assert optimum["binding"][0].startswith("wiki: at its lower bound 0.30")
     assert optimum["mixture"]["wiki"] == pytest.approx(0.3, abs=1e-3)
     assert optimum["unconstrained"]["wiki"] < 0.2
@@ -171,8 +171,8 @@ def test_a_price_on_divergence_draws_proposals_to_the_natural_mixture(
 
     def distances(kl: str) -> list[float]:
         command = ["-n", "2", "--kl", kl, "--out", str(tmp_path / "next.csv"), "--json"]
-        said = json.loads(run("propose", fit, *command)[1])
-        found = [said["optimum"], *said["mixtures"]]
+        result = json.loads(run("propose", fit, *command)[1])
+        found = [result["optimum"], *result["mixtures"]]
         return [Mixture.of(each["mixture"]).distance(natural) for each in found]
 
     free, priced, dear = np.array([distances(kl) for kl in ("0", "0.1", "10")])
@@ -193,15 +193,15 @@ def test_equal_seeds_write_equal_files(fit: Path, run: Run, tmp_path: Path) -> N
 def test_pending_mixtures_are_not_proposed_again(fit: Path, run: Run, tmp_path: Path) -> None:
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
     assert run("propose", fit, "-n", "3", "--out", first)[0] == 0
-    code, said, _ = run("propose", fit, "-n", "3", "--pending", first, "--out", second, "--json")
+    code, result, _ = run("propose", fit, "-n", "3", "--pending", first, "--out", second, "--json")
     assert code == 0
-    assert "3 mixtures are pending" in json.loads(said)["notes"][0]
+    assert "3 mixtures are pending" in json.loads(result)["notes"][0]
     roots = np.sqrt(mixtures(second)) @ np.sqrt(mixtures(first)).T
     assert roots.max() < 1 - 1e-5
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["--bounds", "web=0.7:", "--bounds", "code=0.6:"],
@@ -222,12 +222,12 @@ def test_pending_mixtures_are_not_proposed_again(fit: Path, run: Run, tmp_path: 
     ],
 )
 def test_what_cannot_be_proposed_is_one_clear_message(
-    arguments: list[str], said: str, fit: Path, run: Run, tmp_path: Path
+    arguments: list[str], message: str, fit: Path, run: Run, tmp_path: Path
 ) -> None:
     code, out, error = run("propose", fit, *arguments, "--out", tmp_path / "next.csv")
     assert code == 1
     assert out == ""
-    assert said in error
+    assert message in error
     assert not (tmp_path / "next.csv").exists()
 
 
@@ -256,9 +256,9 @@ def test_runs_of_several_sizes_propose_at_the_target(run: Run, tmp_path: Path) -
 def replayed(run: Run, paths: tuple[Path, Path], *arguments: str | Path) -> dict[str, Any]:
     """What `mixopt replay --json` prints, which is one JSON object and nothing else."""
     command = ["--ratios", paths[0], "--metrics", paths[1], "--surrogate", "linear", "--json"]
-    code, said, error = run("replay", *command, *arguments)
+    code, result, error = run("replay", *command, *arguments)
     assert code == 0, error
-    values: dict[str, Any] = json.loads(said)
+    values: dict[str, Any] = json.loads(result)
     return values
 
 
@@ -278,8 +278,8 @@ def test_replay_tells_regret_by_cost_for_every_proposer_and_seed(run: Run, tmp_p
             assert seed["points"]["cost"] == list(range(1, 11))
             trained = objective[metrics["run"].to_list().index(seed["trained_run"])]
             assert seed["points"]["trained"][-1] == pytest.approx(trained - objective.min())
-            said = objective[metrics["run"].to_list().index(seed["recommended_run"])]
-            assert seed["points"]["recommended"][-1] == pytest.approx(said - objective.min())
+            result = objective[metrics["run"].to_list().index(seed["recommended_run"])]
+            assert seed["points"]["recommended"][-1] == pytest.approx(result - objective.min())
         ends = [seed["points"]["recommended"][-1] for seed in found["seeds"]]
         assert found["summary"]["recommended"] == pytest.approx(np.mean(ends))
         assert found["curve"]["recommended"]["mean"][-1] == pytest.approx(np.mean(ends))
@@ -350,11 +350,11 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
     ratios, metrics = write_runs(tmp_path)
     command = ["--ratios", ratios, "--metrics", metrics, "--surrogate", "linear", "--proposer"]
     asked = ["random,regmix", "--budget", "8", "--seeds", "2", "--out", tmp_path / "out"]
-    code, said, error = run("replay", *command, *asked)
+    code, result, error = run("replay", *command, *asked)
     assert code == 0, error
-    assert max(map(len, said.splitlines())) <= max(100, len(str(tmp_path)) + 20)
+    assert max(map(len, result.splitlines())) <= max(100, len(str(tmp_path)) + 20)
     for word in ("random", "regmix", "recommended", "best trained", "found"):
-        assert word in said
+        assert word in result
     page = (tmp_path / "out" / "replay.html").read_text()
     assert "Regret of each proposer by cost" in page
     assert 'src="http' not in page  # it opens without a network
@@ -368,7 +368,7 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--proposer", "rendom"], "Choose one of bayes"),
         (["--proposer", " , "], "no proposer is named"),
@@ -382,7 +382,7 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
     ],
 )
 def test_what_cannot_be_replayed_is_one_clear_message(
-    arguments: list[str], said: str, run: Run, tmp_path: Path
+    arguments: list[str], message: str, run: Run, tmp_path: Path
 ) -> None:
     ratios, metrics = write_runs(tmp_path, n=8)
     command = ["--ratios", ratios, "--metrics", metrics, "--surrogate", "linear"]
@@ -392,7 +392,7 @@ def test_what_cannot_be_replayed_is_one_clear_message(
     code, out, error = run("replay", *command, *given)
     assert code == 1
     assert out == ""
-    assert said in error
+    assert message in error
 
 
 def test_a_target_that_was_hardly_run_cannot_be_replayed(run: Run, tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ class Swarm:
 
     def mark(self, number: int) -> None:
         outcome = Outcome(None, Failure.DIVERGED, "not finite").to_json()
-        said = {"identity": str(number), "outcomes": [outcome]}
-        markers.write(trial_folder(self.home, number), said)
+        marker = {"identity": str(number), "outcomes": [outcome]}
+        markers.write(trial_folder(self.home, number), marker)
 
 
 def numbers(cohorts: Iterable[Cohort]) -> list[list[int]]:
@@ -228,8 +228,8 @@ def test_a_study_trains_its_trials_in_cohorts_and_records_each_alone(
             specs = [TrialSpec(m, session.fidelity, 0) for m in swarm]
             trials = add_missing(session.ledger, session.space, specs)
             found[cohort] = run_trials(session, "swarm", trials)
-            told = sorted(read_cohorts(session.home).values())
-            assert told == {1: [], 3: [[0, 1, 2], [3, 4]]}[cohort]
+            cohorts = sorted(read_cohorts(session.home).values())
+            assert cohorts == {1: [], 3: [[0, 1, 2], [3, 4]]}[cohort]
     for alone, together in zip(found[1], found[3], strict=True):
         assert together.spec == alone.spec
         assert together.attempts == 1
@@ -304,8 +304,8 @@ def test_a_cohort_that_is_out_of_memory_is_halved_before_a_trial_fails(
         natural = session.corpus.natural
         specs = [TrialSpec(natural, session.fidelity, seed) for seed in range(3)]
         ended = run_trials(session, "swarm", add_missing(session.ledger, session.space, specs))
-    said = capsys.readouterr().out
-    assert "trials 0-2 are out of memory together" in said
-    assert "trials 0-1 are out of memory together" in said
+    printed = capsys.readouterr().out
+    assert "trials 0-2 are out of memory together" in printed
+    assert "trials 0-1 are out of memory together" in printed
     assert [t.failure for t in ended] == [Failure.OUT_OF_MEMORY] * 3
     assert [t.attempts for t in ended] == [3, 3, 2]  # of three, of two, alone

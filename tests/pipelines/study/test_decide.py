@@ -79,5 +79,5 @@ def test_a_study_that_has_not_begun_has_no_trial_to_decide_on(
     text_corpus: Corpus, tmp_path: Path, run: Run
 ) -> None:
     file = write_study(tmp_path / "study.yaml", text_corpus.path)
-    said = run("fail", file, "0")
-    assert (said.code, "has not begun" in said.err) == (1, True)
+    result = run("fail", file, "0")
+    assert (result.code, "has not begun" in result.err) == (1, True)

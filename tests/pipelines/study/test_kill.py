@@ -181,9 +181,9 @@ def found(trials: list[Trial]) -> list[object]:
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_study(killed: Killed) -> None:
     assert killed.second.returncode == 1
-    said = " ".join(killed.second.stderr.split())
-    assert f"study study is held by process {killed.driver} on " in said
-    assert "Traceback" not in said
+    result = " ".join(killed.second.stderr.split())
+    assert f"study study is held by process {killed.driver} on " in result
+    assert "Traceback" not in result
 
 
 def test_the_killed_drivers_workers_die_with_it(killed: Killed) -> None:
@@ -194,11 +194,11 @@ def test_the_killed_drivers_workers_die_with_it(killed: Killed) -> None:
 def test_after_a_kill_every_trial_is_completed_once(killed: Killed) -> None:
     trials = ledger_trials(killed.study)
     assert {t.state for t in trials} == {State.COMPLETE}
-    told = attempts(killed.study.home)
-    assert sorted(told) == [t.number for t in trials]
-    completions = {n: sum("completed" in line for line in lines) for n, lines in told.items()}
-    assert completions == dict.fromkeys(told, 1)
-    starts = {n: sum("started" in line for line in lines) for n, lines in told.items()}
+    result = attempts(killed.study.home)
+    assert sorted(result) == [t.number for t in trials]
+    completions = {n: sum("completed" in line for line in lines) for n, lines in result.items()}
+    assert completions == dict.fromkeys(result, 1)
+    starts = {n: sum("started" in line for line in lines) for n, lines in result.items()}
     assert killed.interrupted
     assert all(starts[number] == 2 for number in killed.interrupted)
 

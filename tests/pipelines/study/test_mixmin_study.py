@@ -91,11 +91,11 @@ def test_no_mixture_of_the_proxies_predicts_better_than_the_one_proposed(
     weights = np.array([t.spec.mixture.weights for t in corners])
     probs, share = [], []
     for metric, weight in searched.study.mixture_objective().weights.items():
-        said = np.stack([searched.kept(t)[metric.replace("bpb", "loss")] for t in corners])
+        result = np.stack([searched.kept(t)[metric.replace("bpb", "loss")] for t in corners])
         # bits per byte of the metric for a nat of a token, on average
-        unit = corners[0].metrics[metric] / said[0].astype(float).mean() / said.shape[1]
-        probs.append(np.exp(-said.astype(float)))
-        share.append(np.full(said.shape[1], weight * unit))
+        unit = corners[0].metrics[metric] / result[0].astype(float).mean() / result.shape[1]
+        probs.append(np.exp(-result.astype(float)))
+        share.append(np.full(result.shape[1], weight * unit))
 
     def ensemble(mixture: np.ndarray) -> float:
         parts = np.linalg.lstsq(weights.T, mixture, rcond=None)[0]

@@ -179,10 +179,10 @@ def test_a_plan_names_the_domains_that_are_too_small(
         tmp_path / "study.yaml", text_corpus.path, space={"budget": 8 * tokens, "max_epochs": 2}
     )
     show_plan(file, slots=2)
-    said = capsys.readouterr().out
-    assert "code: at most 25.0%" in said
-    assert "2 trainings at once" in said
-    assert "(2502.05172) has no advice for models of less than 10M" in " ".join(said.split())
+    printed = capsys.readouterr().out
+    assert "code: at most 25.0%" in printed
+    assert "2 trainings at once" in printed
+    assert "(2502.05172) has no advice for models of less than 10M" in " ".join(printed.split())
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # nothing was begun
 
 
@@ -246,12 +246,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "said"), REFUSED)
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
 def test_a_study_that_is_refused_binds_no_folder_to_its_settings(
-    text_corpus: Corpus, tmp_path: Path, settings: dict[str, Any], said: str
+    text_corpus: Corpus, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
-    with pytest.raises(MixoptError, match=said), open_session(file):
+    with pytest.raises(MixoptError, match=message), open_session(file):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
@@ -270,16 +270,16 @@ def test_a_study_that_was_refused_for_its_tasks_opens_once_they_are_corrected(
         assert has_begun(session.study)
 
 
-@pytest.mark.parametrize(("settings", "said"), REFUSED)
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
 def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
     text_corpus: Corpus,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     settings: dict[str, Any],
-    said: str,
+    message: str,
 ) -> None:
     file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
-    with pytest.raises(MixoptError, match=said):
+    with pytest.raises(MixoptError, match=message):
         show_plan(file, slots=2)
     assert capsys.readouterr().out == ""
 

@@ -30,11 +30,11 @@ def ran(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """A search, its state, its selection and the state after it; what each printed."""
     folder = tmp_path_factory.mktemp("predicted")
     file = write_study(folder / "predicted.yaml", text_corpus.path, promote=None)
-    said = {"file": file}
+    result = {"file": file}
     for step in ("search", "status", "select", "status"):
         done = succeeded(mixopt(step, file.name, cwd=folder))
-        said[step if step not in said else "status after"] = " ".join(done.stdout.split())
-    return said
+        result[step if step not in result else "status after"] = " ".join(done.stdout.split())
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_a_trial_is_pruned_exactly_where_its_curve_says_so(searched: Study) -> N
         beyond = [trial.limits.hopeless(point) for point in curve]
         assert any(beyond) == (trial.state is State.PRUNED)
         if trial.state is State.PRUNED:
-            assert [bool(said) for said in beyond] == [False] * (len(curve) - 1) + [True]
+            assert [bool(reason) for reason in beyond] == [False] * (len(curve) - 1) + [True]
             assert trial.message == beyond[-1]
             assert trial.result is not None
             assert trial.result.cost.tokens == curve[-1].tokens < trial.spec.fidelity.tokens
@@ -135,8 +135,8 @@ def test_later_trials_go_by_all_that_ended_in_rounds_before(searched: Study) -> 
         assert f"below {best:.4f}" in reason
         (lines,) = {
             line.n
-            for said in limits.values()
-            for ends in said.ends.values()
+            for limit in limits.values()
+            for ends in limit.ends.values()
             for line in ends.values()
         }
         assert lines == sum(t.complete for t in known)
@@ -147,10 +147,10 @@ def test_the_views_tell_pruned_trials_from_complete_and_failed_ones(
 ) -> None:
     pruned = of_state(searched, State.PRUNED)
     show_status(searched.path)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "pruned" in said
-    assert f"{len(pruned)} pruned" in said
-    assert f"trial {pruned[0].number} pruned: objective" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "pruned" in printed
+    assert f"{len(pruned)} pruned" in printed
+    assert f"trial {pruned[0].number} pruned: objective" in printed
     page = write_report(searched).read_text()
     assert "<h2>Pruned trials</h2>" in page
     assert "Failed trials" not in page

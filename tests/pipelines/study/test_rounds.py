@@ -79,9 +79,9 @@ def test_a_round_uses_the_settings_of_its_time_and_says_so(copy: Path, run: Run)
         2: ("random", None, 1, new),
         3: ("random", None, 1, new),
     }
-    said = run("status", copy).out
-    assert "round 1: bayes on gp, 2 trials, bpb/notes 0.5, bpb/law 0.5" in said
-    assert "round 2 to 3: random, 1 trials, bpb/notes 0.75, bpb/law 0.25" in said
+    result = run("status", copy).out
+    assert "round 1: bayes on gp, 2 trials, bpb/notes 0.5, bpb/law 0.5" in result
+    assert "round 2 to 3: random, 1 trials, bpb/notes 0.75, bpb/law 0.25" in result
     page = Path(run("report", copy).out.strip()).read_text()
     assert "<td>2 to 3</td><td>random</td><td>–</td>" in page
 
@@ -126,10 +126,10 @@ def test_trials_of_before_are_weighed_by_the_objective_of_now(
 def test_a_proposer_that_needs_what_trials_did_not_keep_is_refused(copy: Path, run: Run) -> None:
     change(copy, "search", proposer="mixmin", rounds=2)
     trials = ledger_trials(copy)
-    said = run("search", copy)
-    assert said.code == 1
-    assert "'mixmin' needs the loss of every token of notes, law" in " ".join(said.err.split())
-    assert "5 of 5 trials did not keep it (0, 1, 2, 3, 4)" in " ".join(said.err.split())
+    result = run("search", copy)
+    assert result.code == 1
+    assert "'mixmin' needs the loss of every token of notes, law" in " ".join(result.err.split())
+    assert "5 of 5 trials did not keep it (0, 1, 2, 3, 4)" in " ".join(result.err.split())
     assert ledger_trials(copy) == trials
     assert kept(trial_folder(load_study(copy).home, 0)) == frozenset()
     change(copy, "search", rounds=1)  # it has nothing to propose

@@ -96,9 +96,9 @@ def test_every_trial_of_the_ledger_was_completed_once(ran: Ran) -> None:
     assert [t.number for t in trials] == list(range(len(trials)))
     assert {t.state for t in trials} == {State.COMPLETE}
     assert sum(t.spec.role is not Role.SELECT for t in trials) == TRIALS
-    told = attempts(ran.home)
-    assert sorted(told) == [t.number for t in trials]
-    assert all([list(line) for line in lines] == ONCE for lines in told.values())
+    result = attempts(ran.home)
+    assert sorted(result) == [t.number for t in trials]
+    assert all([list(line) for line in lines] == ONCE for lines in result.values())
 
 
 def test_a_users_own_packages_are_not_taken_for_ours(ran: Ran) -> None:
@@ -189,11 +189,11 @@ def test_a_step_of_a_study_that_has_not_begun_is_refused_and_leaves_no_folder(
     command: str, ran: Ran, tmp_path: Path, run: Run
 ) -> None:
     file = write_study(tmp_path / "tiny.yaml", ran.study.corpus_path)
-    said = run(command, file)
-    assert said.code == 1
+    result = run(command, file)
+    assert result.code == 1
     first = "search" if command in ("select", "promote") else "run"
-    assert "has not begun" in said.err
-    assert f"Run `mixopt {first} {file}` first" in said.err
+    assert "has not begun" in result.err
+    assert f"Run `mixopt {first} {file}` first" in result.err
     assert not load_study(file).home.exists()
 
 
@@ -201,12 +201,12 @@ def test_a_step_before_its_turn_trains_nothing_and_names_the_command(copy: Path,
     study = load_study(copy)
     trials = ledger_trials(study)
     (study.home / "verdict.json").unlink()
-    said = run("promote", copy)
-    assert (said.code, f"Run `mixopt select {copy}` first" in said.err) == (1, True)
+    result = run("promote", copy)
+    assert (result.code, f"Run `mixopt select {copy}` first" in result.err) == (1, True)
     change(copy, "search", rounds=2)
     for command in ("select", "promote"):
-        said = run(command, copy)
-        assert (said.code, f"Run `mixopt search {copy}` first" in said.err) == (1, True)
+        result = run(command, copy)
+        assert (result.code, f"Run `mixopt search {copy}` first" in result.err) == (1, True)
     assert ledger_trials(study) == trials
 
 
@@ -217,8 +217,8 @@ def test_a_study_that_lost_its_ledger_takes_up_its_trials_from_their_folders(
     study = load_study(copy)
     (study.home / "ledger.db").unlink()
     for command in ("status", "report", "sync", "select", "promote"):
-        said = run(command, copy)
-        assert (said.code, "ledger.db: the ledger is missing" in said.err) == (1, True)
+        result = run(command, copy)
+        assert (result.code, "ledger.db: the ledger is missing" in result.err) == (1, True)
         assert not (study.home / "ledger.db").exists()
     assert run("search", copy).code == 0
     (study.home / "verdict.json").unlink()  # else the selection is known to be over
@@ -249,9 +249,9 @@ def test_a_file_of_the_folder_that_is_cut_or_of_another_shape_is_named(
     name: str, text: str, copy: Path, run: Run
 ) -> None:
     (load_study(copy).home / name).write_text(text)
-    said = run("run", copy)
-    assert (said.code, f"{name}: " in said.err, "Restore it" in said.err) == (1, True, True)
-    assert "Traceback" not in said.err
+    result = run("run", copy)
+    assert (result.code, f"{name}: " in result.err, "Restore it" in result.err) == (1, True, True)
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("command", ["search", "select", "report"])
@@ -272,8 +272,8 @@ def test_settings_that_the_trials_were_not_trained_with_are_not_kept(copy: Path,
     study = load_study(copy)
     (study.home / "study.json").unlink()
     change(copy, "proxy", recipe={**RECIPE, "learning_rate": 0.5})
-    said = run("select", copy)
-    assert (said.code, "identity.json: the trials" in said.err) == (1, True)
+    result = run("select", copy)
+    assert (result.code, "identity.json: the trials" in result.err) == (1, True)
     assert not (study.home / "study.json").exists()
 
 
@@ -352,9 +352,9 @@ def test_the_looks_planned_at_the_first_verdict_are_not_changed_afterwards(
     copy: Path, run: Run
 ) -> None:
     change(copy, "select", looks=2)
-    said = run("select", copy)
-    assert said.code == 1
-    assert "1 was fixed at the study's first look, and 2 is asked for now" in said.err
+    result = run("select", copy)
+    assert result.code == 1
+    assert "1 was fixed at the study's first look, and 2 is asked for now" in result.err
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -395,10 +395,10 @@ def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path, run:
 
 def test_a_setting_that_alters_results_is_refused_with_the_difference(copy: Path, run: Run) -> None:
     change(copy, "proxy", tokens="3k")
-    said = run("run", copy)
-    assert said.code == 1
-    assert "proxy.tokens: was 2560, is 3000" in said.err
-    assert "Traceback" not in said.err
+    result = run("run", copy)
+    assert result.code == 1
+    assert "proxy.tokens: was 2560, is 3000" in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -64,6 +64,6 @@ def test_the_report_of_a_fit_runs_nothing_that_a_name_says(tmp_path: Path, run: 
 
 
 def test_commands_that_are_told_can_be_pasted_into_a_shell() -> None:
-    told = command("retry", Path("my studies") / "a?b" / "study.yaml", 3)
-    assert shlex.split(told) == ["mixopt", "retry", "my studies/a?b/study.yaml", "3"]
+    result = command("retry", Path("my studies") / "a?b" / "study.yaml", 3)
+    assert shlex.split(result) == ["mixopt", "retry", "my studies/a?b/study.yaml", "3"]
     assert command("run", "study.yaml") == "mixopt run study.yaml"

@@ -96,10 +96,10 @@ def test_a_penalty_turns_regmix_to_natural() -> None:
 def test_chance_recommends_the_best_it_ran_not_a_prediction() -> None:
     pool = example_pool(20)
     trials = [example_trial(i, spec, noise=0.0) for i, spec in enumerate(pool[:10])]
-    said = proposer(Random).recommend(trials, pool)
-    assert said == pool[int(truth(pool[:10]).argmin())]
+    result = proposer(Random).recommend(trials, pool)
+    assert result == pool[int(truth(pool[:10]).argmin())]
     elsewhere = pool[10:]
-    nearest = min(elsewhere, key=lambda spec: spec.mixture.distance(said.mixture))
+    nearest = min(elsewhere, key=lambda spec: spec.mixture.distance(result.mixture))
     assert proposer(Random).recommend(trials, elsewhere) == nearest
 
 

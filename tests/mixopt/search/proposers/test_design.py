@@ -49,13 +49,13 @@ def test_d_optimal_picks_more_telling_mixtures_than_the_pool_begins_with() -> No
     trials, pool = example_trials(6), example_pool(40)
     chosen = proposer(DOptimal).select(trials, pool, 4)
 
-    def told(specs: list) -> float:
+    def result(specs: list) -> float:
         mixtures = [t.spec.mixture for t in trials] + [spec.mixture for spec in specs]
         known = features(np.array([m.weights for m in mixtures]))
         return float(np.linalg.slogdet(known.T @ known)[1])
 
-    others = [told(pool[i : i + 4]) for i in range(0, 40, 4)]
-    assert told(chosen) > max(others)
+    others = [result(pool[i : i + 4]) for i in range(0, 40, 4)]
+    assert result(chosen) > max(others)
     assert {spec.fidelity for spec in chosen} == {FIDELITY}
 
 

@@ -65,10 +65,10 @@ def test_improvement_is_that_of_joint_samples() -> None:
     paths = Paths.of(mean, covariance, 4096)
     normals = standard_normals(4096, 2, seed=0)
     best = np.minimum(paths.draw(6, normals[:, 0]), paths.draw(7, normals[:, 1]))
-    said = np.exp(log_improvement(paths, best))
+    result = np.exp(log_improvement(paths, best))
     samples = np.random.default_rng(0).multivariate_normal(mean, covariance, 400_000)
     plain = np.maximum(samples[:, 6:].min(axis=1)[:, None] - samples, 0).mean(axis=0)
-    np.testing.assert_allclose(said, plain, rtol=0.02, atol=2e-3)
+    np.testing.assert_allclose(result, plain, rtol=0.02, atol=2e-3)
 
 
 def test_a_batch_improves_as_much_together_as_the_best_pair_or_nearly() -> None:
@@ -107,13 +107,13 @@ def test_the_knowledge_gradient_is_the_expected_fall_of_the_least_mean(seed: int
     slopes = rng.normal(size=(3, 12)) * np.array([[0.05], [0.5], [2.0]])
     z = norm.ppf((np.arange(40_000) + 0.5) / 40_000)
     plain = mean.min() - (mean[None] + z[:, None] * slopes[:, None]).min(axis=2).mean(axis=1)
-    said = np.exp(log_knowledge_gradient(mean, slopes))
-    np.testing.assert_allclose(said, plain, rtol=5e-3, atol=1e-5)  # of the slices of z
+    result = np.exp(log_knowledge_gradient(mean, slopes))
+    np.testing.assert_allclose(result, plain, rtol=5e-3, atol=1e-5)  # of the slices of z
 
 
 def test_a_measurement_that_moves_all_means_alike_is_worth_nothing() -> None:
-    said = log_knowledge_gradient(np.array([0.0, 0.5, 1.0]), np.ones((1, 3)))
-    assert said.tolist() == [-np.inf]
+    result = log_knowledge_gradient(np.array([0.0, 0.5, 1.0]), np.ones((1, 3)))
+    assert result.tolist() == [-np.inf]
 
 
 def test_the_lower_envelope_is_the_least_of_the_lines() -> None:
@@ -135,17 +135,17 @@ def test_information_is_the_fall_of_entropy_of_a_truncated_pair(rho: float, gamm
     rest = np.sqrt(1 - rho**2)
     logs = norm.logpdf(y) + norm.logcdf((rho * y - gamma) / rest) - norm.logsf(gamma)
     fall = 0.5 * np.log(2 * np.pi * np.e) + np.trapezoid(np.exp(logs) * logs, y)
-    said = max_value_information(
+    result = max_value_information(
         np.array([2.0]), np.array([0.3]), np.array([rho]), np.array([2.0 + 0.3 * gamma])
     )
-    assert said[0] == pytest.approx(fall, abs=1e-4)
+    assert result[0] == pytest.approx(fall, abs=1e-4)
 
 
 def test_what_correlates_more_with_the_target_tells_more() -> None:
     rho = np.linspace(0, 0.99, 12)
-    said = max_value_information(np.zeros(12), np.ones(12), rho, np.array([-1.0, 0.5]))
-    assert said[0] == pytest.approx(0, abs=1e-6)
-    assert (np.diff(said) > 0).all()
+    result = max_value_information(np.zeros(12), np.ones(12), rho, np.array([-1.0, 0.5]))
+    assert result[0] == pytest.approx(0, abs=1e-6)
+    assert (np.diff(result) > 0).all()
 
 
 def test_added_volume_is_that_of_joint_samples() -> None:
@@ -154,7 +154,7 @@ def test_added_volume_is_that_of_joint_samples() -> None:
     covariances = np.stack([0.3 * posterior(seed, 5)[1] for seed in (4, 5)])
     known = means[:, :3].T
     paths = [Paths.of(m, c, 2) for m, c in zip(means, covariances, strict=True)]
-    said = np.exp(log_added_volume(paths, np.array([3, 4]), [partition(known, worst)] * 2))
+    result = np.exp(log_added_volume(paths, np.array([3, 4]), [partition(known, worst)] * 2))
 
     def volume(points: np.ndarray) -> float:
         ordered = points[(points < worst).all(axis=1)]
@@ -164,7 +164,7 @@ def test_added_volume_is_that_of_joint_samples() -> None:
             edge = min(edge, y)
         return total
 
-    for said_one, point in zip(said, (3, 4), strict=True):
+    for said_one, point in zip(result, (3, 4), strict=True):
         draws = means[:, point] + rng.normal(size=(20_000, 2)) * np.sqrt(
             covariances[:, point, point]
         )

@@ -29,15 +29,15 @@ def bayes(surrogate: str = "gp", seed: int = 0) -> Bayes:
 
 
 def test_a_surrogate_without_a_joint_posterior_is_replaced_by_a_gaussian_process() -> None:
-    said = bayes("lightgbm")
-    assert isinstance(said.fitted_joint(said.table(example_trials())), GaussianProcess)
+    search = bayes("lightgbm")
+    assert isinstance(search.fitted_joint(search.table(example_trials())), GaussianProcess)
 
 
 def test_one_table_is_fitted_once_and_another_one_anew() -> None:
-    said, trials = bayes(), example_trials()
-    first = said.fitted_joint(said.table(trials))
-    assert said.fitted_joint(said.table([*trials[3:], *trials[:3]])) is first
-    assert said.fitted_joint(said.table(trials[1:])) is not first
+    search, trials = bayes(), example_trials()
+    first = search.fitted_joint(search.table(trials))
+    assert search.fitted_joint(search.table([*trials[3:], *trials[:3]])) is first
+    assert search.fitted_joint(search.table(trials[1:])) is not first
 
 
 def test_what_runs_failed_or_waits_is_apart_from_what_was_measured() -> None:
@@ -98,8 +98,8 @@ from mixopt.search.proposers.bayes import Bayes
 from mixopt.surrogates import make
 from mixopt.surrogates.auto import Auto
 from mixopt.testing.proposers import FIDELITY, OBJECTIVE, example_space, example_trials
-said = Bayes(example_space(), OBJECTIVE, FIDELITY, partial(make, "auto"), 0)
-assert len(said.propose(example_trials(12), 2)) == 2
+search = Bayes(example_space(), OBJECTIVE, FIDELITY, partial(make, "auto"), 0)
+assert len(search.propose(example_trials(12), 2)) == 2
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -102,11 +102,11 @@ def test_what_trials_took_is_their_cost_where_all_were_timed() -> None:
         if t.result is not None
     ]
     unseen = Fidelity("large", 10_000_000, 10_000_000)
-    said = proposer()._costs(timed, [SMALL, FIDELITY, unseen])
+    costs = proposer()._costs(timed, [SMALL, FIDELITY, unseen])
     # one that nobody timed costs, per parameter and token, what the largest of the timed ones did
-    np.testing.assert_allclose(said, [2.0, 6.0, 60.0])
-    said = proposer()._costs(both(), [SMALL, FIDELITY])
-    assert said[1] / said[0] == pytest.approx(10.0)
+    np.testing.assert_allclose(costs, [2.0, 6.0, 60.0])
+    costs = proposer()._costs(both(), [SMALL, FIDELITY])
+    assert costs[1] / costs[0] == pytest.approx(10.0)
 
 
 def test_a_mixture_that_runs_cheaply_is_not_asked_for_again_at_once() -> None:
@@ -147,21 +147,21 @@ def test_without_trials_at_other_fidelities_it_searches_the_target() -> None:
 
 def test_before_the_target_ever_ran_it_comes_first_where_low_fidelity_trials_were_best() -> None:
     low = both(high=0, low=16)
-    said = MultiFidelity(
+    search = MultiFidelity(
         example_space(), OBJECTIVE, FIDELITY, partial(make, "cokriging", fidelity=FIDELITY)
     )
-    specs = said.propose(low, 2)
+    specs = search.propose(low, 2)
     assert {spec.fidelity for spec in specs} == {FIDELITY}
     assert all(example_space().contains(spec.mixture, 1e-9) for spec in specs)
     shown = example_values(np.array([t.spec.mixture.weights for t in low]))
     found = example_values(np.array([spec.mixture.weights for spec in specs]))
     middle = np.median(shown @ OBJECTIVE.coefficients)
     assert (found @ OBJECTIVE.coefficients < middle).all()
-    best = said.recommend(low, [t.spec for t in low]).mixture.array[None]
+    best = search.recommend(low, [t.spec for t in low]).mixture.array[None]
     assert float((example_values(best) @ OBJECTIVE.coefficients)[0]) < middle
 
 
 def test_a_surrogate_of_one_fidelity_is_replaced_by_one_of_several() -> None:
-    said = MultiFidelity(example_space(), OBJECTIVE, FIDELITY, partial(make, "gp"))
+    search = MultiFidelity(example_space(), OBJECTIVE, FIDELITY, partial(make, "gp"))
     trials = both(low=12)
-    assert said.fitted_joint(said.table(trials)).multi_fidelity
+    assert search.fitted_joint(search.table(trials)).multi_fidelity

@@ -150,11 +150,11 @@ def test_pruned_trials_are_told_as_pruned(name: str) -> None:
     sampler = proposer(name)
     assert isinstance(sampler, OptunaSampler)
     box = {d: optuna.distributions.FloatDistribution(0.0, 1.0) for d in example_space().domains}
-    told = sampler._record(trials[-1], box)
-    assert told.state is optuna.trial.TrialState.PRUNED
+    found = sampler._record(trials[-1], box)
+    assert found.state is optuna.trial.TrialState.PRUNED
     result = trials[-1].result
     assert result is not None
-    at, value = next(iter(told.intermediate_values.items()))
+    at, value = next(iter(found.intermediate_values.items()))
     assert at == result.cost.tokens
     assert value == pytest.approx(OBJECTIVE.value(result.metrics))
     assert len(sampler.propose(trials, 2)) == 2

@@ -110,24 +110,24 @@ def test_twenty_trials_of_seven_domains_and_metrics_take_seconds() -> None:
 def test_the_recommendation_is_near_the_true_optimum_and_names_what_binds() -> None:
     space = example_space()
     table = TrialTable.of(example_trials(32), OBJECTIVE.metrics)
-    said = recommend(make_surrogate("gp").fit(table), OBJECTIVE, space, seed=0)
-    assert space.contains(said.mixture)
+    result = recommend(make_surrogate("gp").fit(table), OBJECTIVE, space, seed=0)
+    assert space.contains(result.mixture)
     best = truth(minimise(truth, space, 0).array[None])[0]
-    assert truth(said.mixture.array[None])[0] - best < 0.01
-    assert said.interval[0] < said.mean < said.interval[1]
+    assert truth(result.mixture.array[None])[0] - best < 0.01
+    assert result.interval[0] < result.mean < result.interval[1]
     # d helps no metric, so that its lower bound holds whatever is found
-    assert "d: at its lower bound 0.05" in said.binding
-    assert said.unconstrained["d"] < 0.05
-    assert said.unconstrained_mean <= said.mean + 1e-9
+    assert "d: at its lower bound 0.05" in result.binding
+    assert result.unconstrained["d"] < 0.05
+    assert result.unconstrained_mean <= result.mean + 1e-9
 
 
 def test_an_unbound_recommendation_is_its_own_unconstrained_optimum() -> None:
     names = ("a", "b", "c", "d")
     space = MixtureSpace(names, Mixture.uniform(names), upper={"d": 0.9})
     table = TrialTable.of(example_trials(24, space), OBJECTIVE.metrics)
-    said = recommend(make_surrogate("gp").fit(table), OBJECTIVE, space, seed=0)
-    assert said.binding == []
-    assert said.unconstrained == said.mixture
+    result = recommend(make_surrogate("gp").fit(table), OBJECTIVE, space, seed=0)
+    assert result.binding == []
+    assert result.unconstrained == result.mixture
 
 
 def test_minimise_finds_a_known_optimum_on_the_border() -> None:

@@ -86,9 +86,11 @@ def test_errors_that_high_fidelity_runs_have_in_common_widen_the_objective() -> 
         runs = larger(test) + 0.05 * rng.normal(size=(200, 1))
         known = dict.fromkeys(table.metrics, 0.05)
         fitted = Cokriging(noise=known).fit(dataclasses.replace(table, values=values))
-        said = fitted.predict(test)
-        spread = np.hypot(said.std, said.noise)
-        mean, std = OBJECTIVE.compose(said.mean, spread, said.metrics, said.correlation)
+        predicted = fitted.predict(test)
+        spread = np.hypot(predicted.std, predicted.noise)
+        mean, std = OBJECTIVE.compose(
+            predicted.mean, spread, predicted.metrics, predicted.correlation
+        )
         inside.append(np.abs(runs.mean(axis=1) - mean) < 1.645 * std)
     assert 0.85 <= np.mean(inside) <= 0.97
 
@@ -155,9 +157,9 @@ def test_the_botorch_model_says_what_predict_says() -> None:
     fitted, test = Cokriging().fit(two_sizes()), held_out(5)
     points = torch.from_numpy(test).requires_grad_(True)
     posterior = fitted.model.posterior(points)
-    said = fitted.predict(test)
-    np.testing.assert_allclose(posterior.mean.detach().numpy(), said.mean, rtol=1e-9)
-    np.testing.assert_allclose(posterior.variance.detach().numpy() ** 0.5, said.std, rtol=1e-4)
+    predicted = fitted.predict(test)
+    np.testing.assert_allclose(posterior.mean.detach().numpy(), predicted.mean, rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance.detach().numpy() ** 0.5, predicted.std, rtol=1e-4)
     (slope,) = torch.autograd.grad(posterior.variance.sum(), points)
     assert torch.isfinite(slope).all()
 
@@ -166,9 +168,9 @@ def test_metrics_missing_at_the_dear_size_keep_what_is_expected() -> None:
     table = two_sizes()
     values = table.values.copy()
     values[40:, 2] = np.nan
-    said = Cokriging().fit(dataclasses.replace(table, values=values)).predict(held_out(20))
-    assert np.isfinite(said.mean).all()
-    assert (said.std[:, 2] > said.std[:, 0]).all()
+    predicted = Cokriging().fit(dataclasses.replace(table, values=values)).predict(held_out(20))
+    assert np.isfinite(predicted.mean).all()
+    assert (predicted.std[:, 2] > predicted.std[:, 0]).all()
 
 
 @pytest.mark.parametrize(("n", "noise", "seed"), [(20, 3.0, 2), (40, 10.0, 3)])
@@ -232,6 +234,6 @@ def test_points_of_a_curve_too_far_apart_are_not_read_between() -> None:
 def test_a_place_on_the_curves_is_spoken_of_as_if_fitted_for_it() -> None:
     curves, test = gone_past(two_sizes(), 40, exact=True), held_out(5)
     at, past = Fidelity("", 10**7, 10**7), Fidelity("", 10**6, 3 * 10**7)
-    said = Cokriging(fidelity=at).fit(curves).predict(test, past)
+    predicted = Cokriging(fidelity=at).fit(curves).predict(test, past)
     asked = Cokriging(fidelity=past).fit(curves).predict(test)
-    np.testing.assert_array_equal(said.mean, asked.mean)
+    np.testing.assert_array_equal(predicted.mean, asked.mean)

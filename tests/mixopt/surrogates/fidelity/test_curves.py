@@ -30,15 +30,15 @@ def test_half_a_published_curve_tells_its_end_far_better_than_its_last_value(
 ) -> None:
     table, objective = published(family, size)
     half = table.select(table.tokens <= END / 2)
-    said = forecast(half, END)
+    result = forecast(half, END)
     ends = table.select(table.tokens == END)
-    assert said.runs.tolist() == sorted(ends.runs.tolist())
+    assert result.runs.tolist() == sorted(ends.runs.tolist())
     truth = ends.values[np.argsort(ends.runs)]
     last = half.final.values[np.argsort(half.final.runs)]
     # measured: ratios of .11 to .17
-    assert np.abs(said.mean - truth).mean() < 0.25 * np.abs(last - truth).mean()
-    assert (np.abs(said.mean - truth) < 1.645 * said.std).mean() >= 0.8
-    mean, std = said.compose(objective)
+    assert np.abs(result.mean - truth).mean() < 0.25 * np.abs(last - truth).mean()
+    assert (np.abs(result.mean - truth) < 1.645 * result.std).mean() >= 0.8
+    mean, std = result.compose(objective)
     assert (np.abs(mean - truth.mean(axis=1)) < 1.645 * std).mean() >= 0.8
 
 
@@ -48,13 +48,13 @@ def test_finished_runs_sharpen_what_is_said_of_the_others() -> None:
     ends = table.select(table.tokens == END)
     truth = objective.of_table(ends)[np.argsort(ends.runs)]
     without, _ = forecast(table.select(table.tokens <= END / 2), END).compose(objective)
-    said = forecast(table.select(done | (table.tokens <= END / 2)), END)
-    mean, std = said.compose(objective)
-    open_ = ~said.finished
+    result = forecast(table.select(done | (table.tokens <= END / 2)), END)
+    mean, std = result.compose(objective)
+    open_ = ~result.finished
     assert open_.sum() == 19
     assert np.abs(mean - truth)[open_].mean() < np.abs(without - truth)[open_].mean()
-    np.testing.assert_allclose(mean[said.finished], truth[said.finished])
-    assert (std[said.finished] == 0).all()
+    np.testing.assert_allclose(mean[result.finished], truth[result.finished])
+    assert (std[result.finished] == 0).all()
 
 
 def run(mixture: Mixture, level: float, steps: list[int]) -> tuple[TrialSpec, list[CurvePoint]]:
@@ -75,14 +75,14 @@ def test_evaluations_of_running_trials_become_a_table_and_a_forecast() -> None:
     ]
     table = curve_table(curves, ["bpb/a"])
     assert len(table) == 4 * 7 + 4 * 5  # step 0 obeys no law
-    said = forecast(table, 8_000_000)
-    assert said.finished.tolist() == [True] * 4 + [False] * 4
+    result = forecast(table, 8_000_000)
+    assert result.finished.tolist() == [True] * 4 + [False] * 4
     truth = np.linspace(1, 2, 8) + 2.0 * 8000**-0.4
-    np.testing.assert_allclose(said.mean[:, 0], truth, atol=0.01)
+    np.testing.assert_allclose(result.mean[:, 0], truth, atol=0.01)
     objective = Objective({"a": 1.0})
-    chance = chance_to_beat(said, objective, incumbent=float(truth[0]))
+    chance = chance_to_beat(result, objective, incumbent=float(truth[0]))
     assert chance[4:].max() < 0.05
-    assert chance_to_beat(said, objective, incumbent=3.0).min() > 0.99
+    assert chance_to_beat(result, objective, incumbent=3.0).min() > 0.99
 
 
 def test_a_law_of_steps_reads_a_curve_on_one_text() -> None:

@@ -61,15 +61,15 @@ def test_64_cheap_runs_beside_8_of_the_target_halve_the_error(
     few = rng.permutation(len(large))[:8]
     rest = np.setdiff1d(np.arange(len(large)), few)
     table = stacked(low.select(rng.permutation(len(low))[:64]), large.select(few))
-    said = kind(fidelity=large.fidelities[0]).fit(table).predict(large.weights[rest])
+    predicted = kind(fidelity=large.fidelities[0]).fit(table).predict(large.weights[rest])
     alone = GaussianProcess().fit(large.select(few)).predict(large.weights[rest])
     truth = large.values[rest]
     # measured on three subsets: .09 (multi-task) and .13 (multi-fidelity) against .30
-    assert np.abs(said.mean - truth).mean() < 0.55 * np.abs(alone.mean - truth).mean()
+    assert np.abs(predicted.mean - truth).mean() < 0.55 * np.abs(alone.mean - truth).mean()
     objective = Objective(dict.fromkeys(large.metrics, 1.0))
-    ranked = [spearman(p.compose(objective)[0], truth.mean(axis=1)) for p in (said, alone)]
+    ranked = [spearman(p.compose(objective)[0], truth.mean(axis=1)) for p in (predicted, alone)]
     assert ranked[0] > max(0.85, ranked[1])
-    within = np.abs(said.mean - truth) < 1.645 * np.hypot(said.std, said.noise)
+    within = np.abs(predicted.mean - truth) < 1.645 * np.hypot(predicted.std, predicted.noise)
     assert 0.75 <= within.mean() <= 0.98
 
 
@@ -91,8 +91,8 @@ def test_fast_predictions_are_botorchs_posterior(kind: type[FidelityGaussianProc
         posterior = fitted.model.posterior(torch.from_numpy(test))
     mean, _ = fitted.joint(test, Objective({"b": 1.0}))
     np.testing.assert_allclose(mean, posterior.mean[:, 1].numpy(), rtol=1e-6)
-    said = fitted.predict(test)
-    ratio = said.std / posterior.variance.sqrt().numpy()
+    predicted = fitted.predict(test)
+    ratio = predicted.std / posterior.variance.sqrt().numpy()
     assert (ratio > 1 - 1e-6).all()  # deviations may only be widened
 
 
@@ -133,9 +133,9 @@ def test_the_multi_fidelity_process_speaks_between_what_was_measured() -> None:
 def test_a_measured_noise_and_many_rows_are_welcome() -> None:
     table = two_fidelities(270, 12)
     fitted = MultitaskGP(fidelity=TARGET, noise={"bpb/b": 0.02}).fit(table)
-    said = fitted.predict(table.weights[:5])
-    assert said.noise[1] == pytest.approx(0.02)
-    assert np.isfinite(said.mean).all()
+    predicted = fitted.predict(table.weights[:5])
+    assert predicted.noise[1] == pytest.approx(0.02)
+    assert np.isfinite(predicted.mean).all()
 
 
 def test_a_curve_counts_as_one_run() -> None:

@@ -62,9 +62,9 @@ def test_two_large_runs_set_the_level_of_all(family: str, most: float) -> None:
     large = np.flatnonzero(table.at(TARGET))
     rest = np.random.default_rng(0).permutation(large)[2:]
     known = np.setdiff1d(np.arange(len(table)), rest)
-    said = NestedLaws(fidelity=TARGET).fit(table.select(known)).predict(table.weights[rest])
-    error = np.abs(said.mean - table.values[rest])
-    half = 1.645 * np.hypot(said.std, said.noise)
+    predicted = NestedLaws(fidelity=TARGET).fit(table.select(known)).predict(table.weights[rest])
+    error = np.abs(predicted.mean - table.values[rest])
+    half = 1.645 * np.hypot(predicted.std, predicted.noise)
     assert error.mean() < most
     assert (error < half).mean() >= 0.75  # measured: .96 and .99
     # Nor too wide. Of a normal error, the 90 % interval's half is 2.06 times its mean size; a share
@@ -76,13 +76,13 @@ def test_two_large_runs_set_the_level_of_all(family: str, most: float) -> None:
 def test_without_any_large_run_it_beats_the_value_of_the_largest_size(family: str) -> None:
     table = published(family)
     small, large = table.select(table.params < TARGET.params), table.select(table.at(TARGET))
-    said = NestedLaws(fidelity=TARGET).fit(small).predict(large.weights)
+    predicted = NestedLaws(fidelity=TARGET).fit(small).predict(large.weights)
     middle = small.select(small.params == 1.6e8)
     rows = [int(np.flatnonzero((middle.weights == w).all(axis=1))[0]) for w in large.weights]
     naive = np.abs(middle.values[rows] - large.values).mean()
-    error = np.abs(said.mean - large.values)
+    error = np.abs(predicted.mean - large.values)
     assert error.mean() < 0.4 * naive  # measured: a fifth
-    assert (error < 1.645 * np.hypot(said.std, said.noise)).mean() > 0.75
+    assert (error < 1.645 * np.hypot(predicted.std, predicted.noise)).mean() > 0.75
 
 
 @pytest.mark.slow
@@ -90,10 +90,10 @@ def test_curves_to_two_thirds_of_the_steps_tell_the_end_at_a_larger_size() -> No
     table = published("5Mix", None)
     small = table.select((table.params < TARGET.params) & (table.tokens <= 2e10))
     large = table.select(table.at(TARGET))
-    said = NestedLaws(fidelity=TARGET).fit(small).predict(large.weights)
+    predicted = NestedLaws(fidelity=TARGET).fit(small).predict(large.weights)
     last = small.select((small.params == 1.6e8) & (small.tokens == 2e10))
     rows = [int(np.flatnonzero((last.weights == w).all(axis=1))[0]) for w in large.weights]
-    error, naive = (np.abs(v - large.values).mean() for v in (said.mean, last.values[rows]))
+    error, naive = (np.abs(v - large.values).mean() for v in (predicted.mean, last.values[rows]))
     assert error < 0.35 * naive
 
 
@@ -110,13 +110,13 @@ def test_the_law_that_made_the_data_is_carried_beyond_it(
 ) -> None:
     table = scaled(sizes, steps)
     fidelity = Fidelity("target", int(asked[0]), int(asked[1]))
-    said = NestedLaws(fidelity=fidelity).fit(table).predict(table.weights[:20])
+    predicted = NestedLaws(fidelity=fidelity).fit(table).predict(table.weights[:20])
     expected = truth(table.weights[:20], fidelity)
     fall = table.final.values.max(axis=0).mean() - expected.mean()
     nearest = np.abs(table.values[-20:] - expected).mean()
     assert fall > 0
-    assert np.abs(said.mean - expected).mean() < 0.3 * nearest
-    assert (np.abs(said.mean - expected) < 3 * np.hypot(said.std, said.noise)).all()
+    assert np.abs(predicted.mean - expected).mean() < 0.3 * nearest
+    assert (np.abs(predicted.mean - expected) < 3 * np.hypot(predicted.std, predicted.noise)).all()
 
 
 @pytest.mark.slow
@@ -127,9 +127,11 @@ def test_the_mean_of_losses_lies_in_its_interval_from_few_dear_runs() -> None:
     for seed in range(3):
         rest = np.random.default_rng(seed).permutation(large)[3:]
         known = np.setdiff1d(np.arange(len(table)), rest)
-        said = NestedLaws(fidelity=TARGET).fit(table.select(known)).predict(table.weights[rest])
-        spread = np.hypot(said.std, said.noise)
-        mean, std = loss.compose(said.mean, spread, said.metrics, said.correlation)
+        predicted = (
+            NestedLaws(fidelity=TARGET).fit(table.select(known)).predict(table.weights[rest])
+        )
+        spread = np.hypot(predicted.std, predicted.noise)
+        mean, std = loss.compose(predicted.mean, spread, predicted.metrics, predicted.correlation)
         truth = table.values[rest].mean(axis=1)
         inside.append(np.abs(mean - truth) < 1.645 * std)
         wide.append(1.645 * std / np.abs(mean - truth).mean())

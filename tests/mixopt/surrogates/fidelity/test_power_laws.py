@@ -57,9 +57,9 @@ def test_intervals_of_extrapolations_hold_what_they_claim() -> None:
         x, values, curve, floor, slope = generated(
             (0.3, 0.3, 0.45), np.geomspace(1, 30, 8), noise=0.01, seed=seed
         )
-        said = extrapolate(x, values, curve, 120.0, STEPS)
+        result = extrapolate(x, values, curve, 120.0, STEPS)
         truth = (floor + slope * 120.0 ** -np.array([[0.3], [0.3], [0.45]])).T
-        within.append(np.abs(said.mean - truth) < 1.645 * np.hypot(said.own, said.shared))
+        within.append(np.abs(result.mean - truth) < 1.645 * np.hypot(result.own, result.shared))
     assert 0.8 <= np.mean(within) <= 1.0
 
 

@@ -42,15 +42,15 @@ def test_the_density_of_many_metrics_is_the_sum_of_each_computed_plainly() -> No
     values[5, 2] = np.nan
     density = LawGP(weights, values)
     at = 0.3 * rng.normal(size=len(density.start()))
-    said = density.parameters(at)
-    x = (weights + OFFSET) ** said.gamma
+    result = density.parameters(at)
+    x = (weights + OFFSET) ** result.gamma
     value = 0.5 * at @ at
     for i in range(q):
         known = np.isfinite(values[:, i])
-        scaled = x[known] / said.length[i]
-        covariance = said.variance[i] * matern(distances(scaled, scaled))
-        covariance += (said.noise[i] + JITTER) * np.eye(known.sum())
-        left = values[known, i] - law(x[known], said.law[i])[0]
+        scaled = x[known] / result.length[i]
+        covariance = result.variance[i] * matern(distances(scaled, scaled))
+        covariance += (result.noise[i] + JITTER) * np.eye(known.sum())
+        left = values[known, i] - law(x[known], result.law[i])[0]
         value += 0.5 * left @ np.linalg.solve(covariance, left)
         value += 0.5 * np.linalg.slogdet(covariance)[1]
     missing = 0.5 * np.log(ABSENT)  # what a value that was not measured adds
@@ -74,8 +74,8 @@ def test_leaving_out_in_closed_form_is_leaving_out() -> None:
     for i in (0, 7):
         rest = np.arange(16) != i
         part = Posterior.of(density, fitted, 0, table.weights[rest], values[rest, 0])
-        said = part.mean(table.weights[[i]])[0]
-        assert values[i, 0] - said == pytest.approx(errors[i], rel=1e-6)
+        result = part.mean(table.weights[[i]])[0]
+        assert values[i, 0] - result == pytest.approx(errors[i], rel=1e-6)
         run = np.hypot(part.spread(table.weights[[i]])[0], np.sqrt(part.noise))
         assert run == pytest.approx(deviations[i], rel=1e-4)
 
@@ -89,8 +89,8 @@ def test_it_extrapolates_what_the_law_itself_made() -> None:
     made = type(table)(
         tuple("abcdef"), ("bpb/a",), weights, values, table.params, table.tokens, table.seeds
     )
-    said = EffectiveData().fit(made.select(np.arange(30))).predict(weights[30:])
-    error = np.abs(said.mean - values[30:]).mean()
+    predicted = EffectiveData().fit(made.select(np.arange(30))).predict(weights[30:])
+    error = np.abs(predicted.mean - values[30:]).mean()
     assert error < 0.1 * np.abs(values[30:] - values[:30].mean()).mean()
 
 
@@ -100,9 +100,9 @@ def test_the_botorch_model_says_what_predict_says_and_can_be_differentiated() ->
     test = np.random.default_rng(1).dirichlet(np.ones(4), 5)
     points = torch.from_numpy(test).requires_grad_(True)
     posterior = fitted.model.posterior(points)
-    said = fitted.predict(test)
-    np.testing.assert_allclose(posterior.mean.detach().numpy(), said.mean, rtol=1e-9)
-    np.testing.assert_allclose(posterior.variance.detach().numpy() ** 0.5, said.std, rtol=1e-4)
+    predicted = fitted.predict(test)
+    np.testing.assert_allclose(posterior.mean.detach().numpy(), predicted.mean, rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance.detach().numpy() ** 0.5, predicted.std, rtol=1e-4)
     (slope,) = torch.autograd.grad(posterior.mean.sum() + posterior.variance.sum(), points)
     assert torch.isfinite(slope).all()
 
@@ -117,12 +117,12 @@ def test_slopes_are_those_of_the_botorch_model(surrogate: type[Gaussian]) -> Non
     mean, std, mean_slope, std_slope = fitted.slopes(test)
     for j in range(len(fitted.modelled)):
         deviation = posterior.variance[:, j].sqrt()
-        for found, slope, said in (
+        for found, slope, result in (
             (mean, mean_slope, posterior.mean[:, j]),
             (std, std_slope, deviation),
         ):
-            np.testing.assert_allclose(found[:, j], said.detach().numpy(), rtol=1e-5)
-            (expected,) = torch.autograd.grad(said.sum(), points, retain_graph=True)
+            np.testing.assert_allclose(found[:, j], result.detach().numpy(), rtol=1e-5)
+            (expected,) = torch.autograd.grad(result.sum(), points, retain_graph=True)
             np.testing.assert_allclose(slope[:, j], expected.numpy(), rtol=1e-3, atol=1e-5)
 
 
@@ -137,13 +137,13 @@ def test_scores_that_are_zero_or_negative_are_not_logged() -> None:
         table.tokens,
         table.seeds,
     )
-    said = EffectiveData().fit(shifted).predict(table.weights)
-    assert np.corrcoef(said.mean[:, 0], shifted.values[:, 0])[0, 1] > 0.9
+    predicted = EffectiveData().fit(shifted).predict(table.weights)
+    assert np.corrcoef(predicted.mean[:, 0], shifted.values[:, 0])[0, 1] > 0.9
 
 
 def test_a_measured_noise_is_believed() -> None:
-    said = EffectiveData(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
-    assert said.noise[1] == pytest.approx(0.03)
+    predicted = EffectiveData(noise={"bpb/b": 0.03}).fit(example_table()).predict(np.eye(4))
+    assert predicted.noise[1] == pytest.approx(0.03)
 
 
 def test_deviations_of_the_objective_are_those_of_the_joint() -> None:

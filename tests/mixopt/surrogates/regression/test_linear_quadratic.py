@@ -114,8 +114,8 @@ def test_a_line_on_roots_is_found_exactly_by_linear_and_a_quadratic_by_quadratic
     def bent(r: np.ndarray) -> np.ndarray:
         return 1 + r @ slopes + np.einsum("ni,qij,nj->nq", r, curvature, r)
 
-    said = Quadratic().fit(random_table(40, bent(weights), weights)).predict(new)
-    np.testing.assert_allclose(said.mean, bent(new), atol=1e-4)
+    predicted = Quadratic().fit(random_table(40, bent(weights), weights)).predict(new)
+    np.testing.assert_allclose(predicted.mean, bent(new), atol=1e-4)
     assert np.abs(Linear().fit(lines).predict(new).mean - bent(new)).max() > 0.1
 
 
@@ -142,11 +142,11 @@ def test_the_model_is_the_same_regression() -> None:
 def test_a_measured_noise_is_taken_out_of_the_deviation() -> None:
     table = example_table(48, noise=0.05)
     plain = Linear().fit(table).predict(table.weights)
-    told = Linear(noise={"bpb/a": 0.03}).fit(table).predict(table.weights)
+    predicted = Linear(noise={"bpb/a": 0.03}).fit(table).predict(table.weights)
     assert np.isnan(plain.noise).all()
-    assert told.noise[0] == pytest.approx(0.03)
-    np.testing.assert_allclose(np.hypot(told.std[:, 0], 0.03), plain.std[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(told.std[:, 1], plain.std[:, 1])
+    assert predicted.noise[0] == pytest.approx(0.03)
+    np.testing.assert_allclose(np.hypot(predicted.std[:, 0], 0.03), plain.std[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(predicted.std[:, 1], plain.std[:, 1])
 
 
 def test_the_joint_deviation_is_the_composed_one_also_with_a_large_noise() -> None:

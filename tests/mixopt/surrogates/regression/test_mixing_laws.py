@@ -50,17 +50,17 @@ def test_the_mixing_law_finds_the_law_that_made_the_trials(seed: int) -> None:
     truth = exponential(seed)
     rng = np.random.default_rng(seed)
     weights, new = rng.dirichlet(np.ones(4), 40), rng.dirichlet(np.full(4, 5.0), 30)
-    said = MixingLaw().fit(table_of(weights, truth(weights))).predict(new)
+    predicted = MixingLaw().fit(table_of(weights, truth(weights))).predict(new)
     spread = truth(weights).std(axis=0)
-    assert (np.abs(said.mean - truth(new)) < 0.01 * spread).all()
+    assert (np.abs(predicted.mean - truth(new)) < 0.01 * spread).all()
 
 
 def test_a_score_that_should_be_large_is_as_good_a_law() -> None:
     truth = exponential(3)
     rng = np.random.default_rng(3)
     weights, new = rng.dirichlet(np.ones(4), 40), rng.dirichlet(np.full(4, 5.0), 30)
-    said = MixingLaw().fit(table_of(weights, -truth(weights))).predict(new)
-    assert (np.abs(said.mean + truth(new)) < 0.01 * truth(weights).std(axis=0)).all()
+    predicted = MixingLaw().fit(table_of(weights, -truth(weights))).predict(new)
+    assert (np.abs(predicted.mean + truth(new)) < 0.01 * truth(weights).std(axis=0)).all()
 
 
 def test_the_mixing_law_fits_no_worse_than_scipy_does_from_many_starts() -> None:
@@ -99,9 +99,9 @@ def test_the_mixing_law_stays_finite_where_no_trial_has_been() -> None:
     rng = np.random.default_rng(1)
     weights = rng.dirichlet(np.full(4, 50.0), 12)  # all near the middle
     values = 2 + 0.5 * rng.normal(size=(12, 3))
-    said = MixingLaw().fit(table_of(weights, values)).predict(np.eye(4))
-    assert np.isfinite(said.std).all()
-    assert np.abs(said.mean).max() < 1e3
+    predicted = MixingLaw().fit(table_of(weights, values)).predict(np.eye(4))
+    assert np.isfinite(predicted.std).all()
+    assert np.abs(predicted.mean).max() < 1e3
 
 
 @pytest.mark.slow
@@ -131,9 +131,9 @@ def test_bimix_finds_its_own_law_and_extends_it_to_more_tokens() -> None:
     new = rng.dirichlet(np.ones(4), 15)
     fitted = BiMix().fit(table)
     for asked, allowed in ((3e7, 1e-3), (1e9, 1e-2)):
-        said = fitted.predict(new, Fidelity("", 1_000_000, round(asked)))
+        predicted = fitted.predict(new, Fidelity("", 1_000_000, round(asked)))
         truth = bimix_values(new[:, :3], np.full(15, asked))
-        np.testing.assert_allclose(said.mean, truth, rtol=allowed)
+        np.testing.assert_allclose(predicted.mean, truth, rtol=allowed)
 
 
 def test_bimix_is_a_power_law_of_the_weight_where_tokens_do_not_differ() -> None:

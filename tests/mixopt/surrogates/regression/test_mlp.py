@@ -30,10 +30,10 @@ def test_what_one_length_teaches_serves_another() -> None:
     fitted = MLP().fit(longer(90))
     new = np.random.default_rng(1).dirichlet(np.ones(4), 40)
     for step in range(3):
-        said = fitted.predict(new, Fidelity("", 1_000_000, 10_000_000 * 3**step))
-        missed = said.mean - (example_values(new) - 0.2 * step)
+        predicted = fitted.predict(new, Fidelity("", 1_000_000, 10_000_000 * 3**step))
+        missed = predicted.mean - (example_values(new) - 0.2 * step)
         assert np.abs(missed).mean() < 0.06  # thirty trials of one length alone: .09
-        assert (np.abs(missed) < 1.645 * said.std).mean() > 0.8
+        assert (np.abs(missed) < 1.645 * predicted.std).mean() > 0.8
 
 
 def test_beyond_the_fidelities_of_the_trials_it_refuses_to_guess() -> None:

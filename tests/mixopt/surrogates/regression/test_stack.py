@@ -27,12 +27,12 @@ def test_shares_are_the_best_on_the_simplex() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=200)
     noise = rng.normal(size=(200, 3)) * [0.3, 0.5, 2.0]
-    said = truth[:, None] + noise
-    found = shares(said, truth)
+    result = truth[:, None] + noise
+    found = shares(result, truth)
     assert found.sum() == pytest.approx(1.0)
     assert (found >= 0).all()
     best = optimize.minimize(
-        lambda w: ((said @ w - truth) ** 2).sum(),
+        lambda w: ((result @ w - truth) ** 2).sum(),
         np.full(3, 1 / 3),
         bounds=[(0, 1)] * 3,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
@@ -42,8 +42,8 @@ def test_shares_are_the_best_on_the_simplex() -> None:
 
 def test_a_member_that_is_right_gets_everything_and_a_useless_one_next_to_nothing() -> None:
     observed = np.random.default_rng(1).normal(size=50)
-    said = np.stack([observed, np.zeros(50)], axis=1)
-    np.testing.assert_allclose(shares(said, observed), [1, 0])
+    result = np.stack([observed, np.zeros(50)], axis=1)
+    np.testing.assert_allclose(shares(result, observed), [1, 0])
     noisy = observed + 0.1 * np.random.default_rng(2).normal(size=50)
     assert shares(np.stack([noisy, np.zeros(50)], axis=1), observed)[0] > 0.95
 

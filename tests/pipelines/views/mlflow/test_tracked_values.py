@@ -53,9 +53,9 @@ def test_a_curve_is_of_one_text_and_the_result_stands_beside_it(tmp_path: Path) 
     way = {"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}}
     end = {"step": 8, "tokens": 512, "metrics": {"bpb/law": 2.0}, "on_curve_text": {"bpb/law": 2.4}}
     curve.write_text("\n".join(map(json.dumps, (way, end))))
-    told = list(trial_metrics(trial(), tmp_path, Objective({"law": 1}), 0))
-    assert [m[1] for m in told if m[0] == "curve/bpb/law"] == [2.5, 2.4]
-    assert [m[1] for m in told if m[0] == "bpb/law"] == [2.0]
+    result = list(trial_metrics(trial(), tmp_path, Objective({"law": 1}), 0))
+    assert [m[1] for m in result if m[0] == "curve/bpb/law"] == [2.5, 2.4]
+    assert [m[1] for m in result if m[0] == "bpb/law"] == [2.0]
 
 
 def test_a_pruned_trial_shows_its_curve_and_cost_and_no_objective(tmp_path: Path) -> None:

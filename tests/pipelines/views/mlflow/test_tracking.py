@@ -241,12 +241,12 @@ def test_a_copied_folder_keeps_its_artifacts_to_itself(
     assert tracker_of(original).sync(trials_of(original))
     before = sorted(original.home.rglob("*"))
     shutil.copytree(tmp_path / "original", tmp_path / "copy")
-    copy, said = load_study(tmp_path / "copy" / "study.yaml"), list[str]()
+    copy, warnings = load_study(tmp_path / "copy" / "study.yaml"), list[str]()
     for _ in range(2):
-        assert Tracker.open(copy, owner_of(copy), on_warning=said.append).sync(trials_of(copy))
+        assert Tracker.open(copy, owner_of(copy), on_warning=warnings.append).sync(trials_of(copy))
     assert sorted(original.home.rglob("*")) == before
-    assert "moved or copied" in said[0]
-    assert len(said) == 1
+    assert "moved or copied" in warnings[0]
+    assert len(warnings) == 1
     assert len(runs_of(copy, "trial")) == len(trials_of(copy))
     assert list(copy.home.glob("mlflow-*.db"))
     assert list(copy.home.glob("mlartifacts/*/artifacts/trials.csv"))
@@ -268,11 +268,11 @@ def test_a_password_is_masked_in_commands_and_errors(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    study, said = write_study(tmp_path, "secretive"), list[str]()
+    study, warnings = write_study(tmp_path, "secretive"), list[str]()
     assert "anna:***@" in ui_command(study)
-    Tracker.open(study, owner_of(study), on_warning=said.append)
-    assert "http://anna:***@127.0.0.1:1" in said[0]
-    assert "hunter2" not in said[0]
+    Tracker.open(study, owner_of(study), on_warning=warnings.append)
+    assert "http://anna:***@127.0.0.1:1" in warnings[0]
+    assert "hunter2" not in warnings[0]
 
 
 def test_mlflow_down_is_told_once_and_stops_nothing(
@@ -284,13 +284,13 @@ def test_mlflow_down_is_told_once_and_stops_nothing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     study = finished_study(tmp_path, "down", trials=7)
-    said: list[str] = []
+    warnings: list[str] = []
     start = time.monotonic()
-    tracker = Tracker.open(study, owner_of(study), on_warning=said.append)
+    tracker = Tracker.open(study, owner_of(study), on_warning=warnings.append)
     assert [tracker.trial(trial) for trial in trials_of(study)] == [False] * len(trials_of(study))
     assert tracker.sync(trials_of(study)) is False
     assert time.monotonic() - start < 30
-    [message] = said
+    [message] = warnings
     assert "mixopt sync study.yaml" in message
     assert str(port) in message
     assert sum(t.complete for t in trials_of(study)) > 0
