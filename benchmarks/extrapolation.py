@@ -32,7 +32,8 @@ import numpy as np
 from benchmarks.tables import PARAMS, mixing_laws, regmix, stacked
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import make
 
 DRIFTS = (0.0, 0.05, 0.1, 0.12, 0.15, 0.2)

@@ -45,7 +45,8 @@ from benchmarks.tables import BATCH_TOKENS, PARAMS, mixing_laws
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import KNOWN, make
 from mixopt.surrogates.fidelity.curves import forecast
 from mixopt.surrogates.scoring import spearman

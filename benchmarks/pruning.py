@@ -50,7 +50,8 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import Recipe
-from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train

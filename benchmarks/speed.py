@@ -27,7 +27,8 @@ from benchmarks.tables import regmix
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec
 from mixopt.search.proposers import make as make_proposer
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible

@@ -35,7 +35,7 @@ import torch
 from benchmarks.tables import admire, regmix, stacked
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.scoring import spearman

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 
 DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 PARAMS = {"1m": 1e6, "60m": 6e7, "70M": 7e7, "160M": 1.6e8, "305M": 3.05e8, "0.5B": 5e8, "3B": 3e9}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import Trial, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Trial
 
 
 @dataclass(frozen=True)

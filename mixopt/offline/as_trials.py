@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixopt.core.mixture import Mixture
+from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import (
     Cost,
     CurvePoint,
@@ -19,7 +20,6 @@ from mixopt.core.trials import (
     Trial,
     TrialResult,
     TrialSpec,
-    TrialTable,
 )
 
 

@@ -14,7 +14,8 @@ from mixopt.core.errors import RunsError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult, TrialSpec
 from mixopt.offline.as_trials import spec_of
 from mixopt.offline.fidelity_words import fidelity_text
 

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 from mixopt.core.errors import MixoptError, RunsError
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.io.yaml_lines import Document, Place
 from mixopt.offline.layouts import listed
 from mixopt.offline.names import suggestion

@@ -148,7 +148,7 @@ def replay(
     Example:
         Draw eleven of eleven mixtures at random; the best has a loss of 2.
 
-        >>> from mixopt.core.trials import TrialTable
+        >>> from mixopt.core.trial_table import TrialTable
         >>> from mixopt.search.proposers.random import Random
         >>> from mixopt.surrogates.regression.linear import Linear
         >>> web = np.linspace(0, 1, 11)

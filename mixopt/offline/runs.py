@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixopt.core.errors import RunsError
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.offline import layouts
 from mixopt.offline.facts import Facts, run_codes
 from mixopt.offline.layouts import Layout, fact, listed, row_count

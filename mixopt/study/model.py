@@ -13,7 +13,8 @@ from mixopt import surrogates
 from mixopt.core.mixture import Mixture, rounded
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Trial, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Trial
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.study.queries import search_trials
 from mixopt.study.settings import Study

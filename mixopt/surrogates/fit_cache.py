@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.surrogates.base import Surrogate, learn
 
 S = TypeVar("S", bound=Surrogate)

@@ -19,7 +19,8 @@ from scipy.special import digamma, polygamma, stdtrit
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import rounded
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, Role, Trial, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Role, Trial
 
 FEWEST = 2  # degrees of freedom under which no deviation is reported
 SURE = 2.0  # standard errors that the slope must be away from 0 to be believed

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from mixopt.core.intervals import NORMAL_90
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     Prediction,

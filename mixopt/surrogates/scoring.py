@@ -16,7 +16,8 @@ import numpy as np
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate, at_one_fidelity
 

@@ -19,7 +19,8 @@ from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.base import Prediction, Surrogate
 
 # How far rounding may move a prediction: means by this share of a run's deviation, deviations by

@@ -20,7 +20,8 @@ from mixopt.core.errors import RunsError
 from mixopt.core.formatting import plus_minus
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite

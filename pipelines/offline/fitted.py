@@ -22,7 +22,8 @@ from mixopt.core.errors import RunsError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.io import files
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate

@@ -11,7 +11,8 @@ from mixopt.core.trials import Failure, Trial
 from mixopt.io import locks
 from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
-from mixopt.study.ledger import Ledger, refuse_lost
+from mixopt.study.ledger import Ledger
+from mixopt.study.ledger_checks import refuse_lost
 from mixopt.study.settings import load_study
 
 

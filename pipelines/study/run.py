@@ -19,7 +19,7 @@ from mixopt.pipelines.views.mlflow.tracking import problem
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
-from mixopt.study.ledger import refuse_lost
+from mixopt.study.ledger_checks import refuse_lost
 from mixopt.study.locked import require_begun
 from mixopt.study.results import Verdict
 from mixopt.study.settings import Study, load_study

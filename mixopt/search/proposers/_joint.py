@@ -12,7 +12,8 @@ import numpy as np
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Trial, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Trial, TrialSpec
 from mixopt.search.designs import cut
 from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates.base import JointSurrogate, Surrogate

@@ -11,7 +11,8 @@ import numpy as np
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.fit_cache import FitCache
 

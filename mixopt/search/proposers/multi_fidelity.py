@@ -14,7 +14,8 @@ from mixopt.core.errors import MixtureError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.search.proposers._candidates import DRAWN, candidates, spread
 from mixopt.search.proposers._improvement import greedy_improvement
 from mixopt.search.proposers._joint import EXACT, JointProposer, settle

@@ -28,7 +28,8 @@ from torch import Tensor
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (
     OncePerRun,

@@ -14,7 +14,8 @@ from botorch.models.model import Model
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import FEWEST_TRIALS, OncePerRun, Prediction, checked, compose_joint
 from mixopt.surrogates.fidelity._chain_model import ChainModel

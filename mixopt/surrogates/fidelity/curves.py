@@ -21,9 +21,11 @@ from scipy.stats import norm
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import CurvePoint, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import CurvePoint, TrialSpec
 from mixopt.surrogates.base import error_correlation
-from mixopt.surrogates.fidelity.power_laws import STEPS, extrapolate, recent
+from mixopt.surrogates.fidelity.extrapolation import extrapolate, recent
+from mixopt.surrogates.fidelity.power_laws import STEPS
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,18 @@ import numpy as np
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import make
 from mixopt.surrogates.base import JointSurrogate, Prediction, Surrogate, checked, in_order, read_at
-from mixopt.surrogates.fidelity.power_laws import (
-    DRIFT,
-    SIZES,
-    STEPS,
+from mixopt.surrogates.fidelity.extrapolation import (
     Extrapolation,
-    Kind,
     extrapolate,
     mixed_correlation,
     recent,
     rms,
 )
+from mixopt.surrogates.fidelity.power_laws import DRIFT, SIZES, STEPS, Kind
 
 if TYPE_CHECKING:
     from botorch.models.model import Model

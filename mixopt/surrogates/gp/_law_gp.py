@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg.blas import dsymm, dsymv
@@ -284,23 +285,20 @@ def _turned(matrices: np.ndarray) -> Iterator[np.ndarray]:
     return (matrix.T for matrix in matrices)
 
 
-def law(x: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The law (n,) at x (n, m), and its slopes (n, 3 + m) by E, log B, log s0 and log s.
+def law(x: Any, parameters: Any, xp: Any = np) -> tuple[Any, Any]:
+    """The law (..., n) at x (..., n, m), and its slopes (..., n, 3 + m).
+
+    The slopes are by E, log B, log s0 and log s.
 
     Args:
         x: (r + 1e-7)^γ.
         parameters: (3 + m,) of one metric.
+        xp: the library of both, `numpy` or `torch`.
     """
-    level, effect, ground = parameters[0], np.exp(parameters[1]), np.exp(parameters[2])
-    shares = np.exp(parameters[3:])
+    level, effect, ground = parameters[0], xp.exp(parameters[1]), xp.exp(parameters[2])
+    shares = xp.exp(parameters[3:])
     data = ground + x @ shares
-    logs = np.log(data)
-    slopes = np.column_stack(
-        [
-            np.ones(len(x)),
-            -effect * logs,
-            -effect * ground / data,
-            (-effect / data)[:, None] * (x * shares),
-        ]
-    )
-    return level - effect * logs, slopes
+    logs = xp.log(data)
+    whole = xp.stack([xp.ones_like(data), -effect * logs, -effect * ground / data], axis=-1)
+    own = (-effect / data)[..., None] * (x * shares)
+    return level - effect * logs, xp.concatenate([whole, own], axis=-1)

@@ -15,7 +15,7 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from torch import Tensor
 
-from mixopt.surrogates.gp._law_gp import OFFSET
+from mixopt.surrogates.gp._law_gp import OFFSET, law
 from mixopt.surrogates.gp._matern import ROOT5
 
 if TYPE_CHECKING:
@@ -97,20 +97,8 @@ class _Part:
     def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., b) and covariance (..., b, b) at `weights` (..., b, m)."""
         x = (weights + OFFSET) ** self.gamma
-        effect, ground = self.law[1].exp(), self.law[2].exp()
-        parts = x * self.law[3:].exp()
-        data = ground + parts.sum(dim=-1, keepdim=True)
-        logs = data.log()
-        slopes = torch.cat(
-            [
-                torch.ones_like(data),
-                -effect * logs,
-                -effect * ground / data,
-                -effect * parts / data,
-            ],
-            dim=-1,
-        )
-        mean = self.law[0] - effect * logs[..., 0] + slopes @ self.away
+        level, slopes = law(x, self.law, torch)
+        mean = level + slopes @ self.away
         scaled = x / self.length
         cross = self.variance * matern_tensor(scaled, self.trials)
         cross = cross + (slopes * self.prior) @ self.slopes.mT

@@ -15,7 +15,7 @@ from botorch.models.model_list_gp_regression import ModelListGP
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.surrogates.gp._inputs import SquareRoot
 from mixopt.surrogates.regression._ridge import Ridge
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mixopt.core.errors import SurrogateError
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.base import FEWEST_TRIALS
 from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of, usual_fidelity
 from mixopt.surrogates.regression._least_squares import least_squares

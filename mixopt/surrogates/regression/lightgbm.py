@@ -11,7 +11,8 @@ from typing import ClassVar
 import lightgbm
 import numpy as np
 
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of
 
 ROUNDS = 300  # the most trees that are grown

@@ -13,7 +13,8 @@ import numpy as np
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import JointSurrogate, checked, compose_joint
 from mixopt.surrogates.gp._law_gp import OFFSET

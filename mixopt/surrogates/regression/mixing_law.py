@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of
 from mixopt.surrogates.regression._least_squares import least_squares
 

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.neural_network import MLPRegressor
 
 from mixopt.core.errors import SurrogateError
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.per_metric import PerMetric, calibration_factor, folds_of, usual_fidelity
 
 LAYERS = (100, 100)  # DaMo

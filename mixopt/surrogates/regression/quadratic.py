@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.per_metric import PerMetric
 from mixopt.surrogates.regression._ridge import Ridge, fit_ridge
 

@@ -13,7 +13,8 @@ from scipy.optimize import nnls
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import make
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import (

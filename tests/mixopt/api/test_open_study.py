@@ -17,7 +17,8 @@ import mixopt
 from mixopt.api.plots import StudyPlots
 from mixopt.api.study import OpenStudy
 from mixopt.core.errors import MixtureError, StudyError, SurrogateError
-from mixopt.core.trials import Role, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Role, TrialSpec
 from mixopt.io import locks
 from mixopt.io.trial_files import trial_folder
 from mixopt.study.settings import Study

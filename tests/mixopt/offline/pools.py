@@ -10,7 +10,8 @@ import numpy as np
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, Trial, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Trial, TrialSpec
 from mixopt.offline.pool import Pool
 from mixopt.search.proposers.base import Proposer
 from mixopt.surrogates.base import Prediction, Surrogate, checked

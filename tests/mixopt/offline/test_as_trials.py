@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from mixopt.core.trials import State, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import State
 from mixopt.offline.as_trials import pending_trials, trials_of
 from mixopt.search.proposers.regmix import RegMix
 from mixopt.surrogates import make as make_surrogate

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.offline.fidelity_words import fidelity_text, target_fidelity
 
 

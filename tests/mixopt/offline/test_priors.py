@@ -9,7 +9,7 @@ import pytest
 
 from mixopt.core.errors import RunsError
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.offline.priors import read_space
 
 WEIGHTS = np.array([[0.5, 0.5, 0], [0.1, 0.1, 0.8], [0, 0.9, 0.1]])

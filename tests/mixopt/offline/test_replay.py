@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mixopt.core.errors import RunsError, SurrogateError
 from mixopt.core.registry import resolve
-from mixopt.core.trials import Fidelity, Trial, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity, Trial, TrialSpec
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, replay
 from mixopt.search.proposers import KNOWN

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from mixopt.core.errors import RunsError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import (
-    Cost,
-    Fidelity,
-    Role,
-    State,
-    Trial,
-    TrialResult,
-    TrialSpec,
-    TrialTable,
-)
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 from mixopt.offline.runs import Runs, read_mixtures, read_runs
 from mixopt.study.frames import trials_frame
 

@@ -7,7 +7,7 @@ import pytest
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.search.optimum import minimise, recommend
 from mixopt.search.polish import polish
 from mixopt.surrogates import make

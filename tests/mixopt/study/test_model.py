@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mixopt import surrogates
-from mixopt.core.trials import Role, State, Trial, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Role, State, Trial
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import usual_fidelity
 from mixopt.study.settings import Study

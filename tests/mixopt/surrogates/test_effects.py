@@ -9,7 +9,7 @@ import pytest
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.effects import effects

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.offline.as_trials import trials_of
 from mixopt.surrogates.base import Surrogate
 from mixopt.surrogates.fidelity.nested_laws import NestedLaws

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mixopt.core.errors import SurrogateError
-from mixopt.core.trials import State, Trial, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import State, Trial
 from mixopt.search.proposers import make as make_proposer
 from mixopt.surrogates import KNOWN, make, noise
 from mixopt.surrogates.base import learn

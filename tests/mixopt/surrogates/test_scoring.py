@@ -10,7 +10,8 @@ import pytest
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates import make
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold, choose, out_of_fold

@@ -11,16 +11,8 @@ import pytest
 from mixopt import surrogates
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import (
-    Cost,
-    Fidelity,
-    Role,
-    State,
-    Trial,
-    TrialResult,
-    TrialSpec,
-    TrialTable,
-)
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter, seed_scatter_of
 
 DOMAINS = ("a", "b", "c")

@@ -13,7 +13,7 @@ import torch
 
 from mixopt.core.errors import StudyError, SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.surrogates import make
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.gp.gp import GaussianProcess

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mixopt import surrogates
-from mixopt.core.trials import TrialTable
+from mixopt.core.trial_table import TrialTable
 from mixopt.pipelines.study.search import propose
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.study.queries import search_trials

@@ -10,7 +10,8 @@ import pytest
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import Cost, State, Trial, TrialResult, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Cost, State, Trial, TrialResult, TrialSpec
 from mixopt.search.optimum import minimise, recommend
 from mixopt.search.proposers import make
 from mixopt.search.proposers.bayes import Bayes

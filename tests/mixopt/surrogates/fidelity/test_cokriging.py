@@ -10,7 +10,8 @@ import torch
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.base import Surrogate, as_it_stood
 from mixopt.surrogates.fidelity._link import FARTHEST, HYPER, METRIC, fit_link
 from mixopt.surrogates.fidelity.cokriging import Cokriging

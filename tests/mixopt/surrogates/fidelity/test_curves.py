@@ -9,7 +9,8 @@ from benchmarks.tables import DATA, mixing_laws
 from mixopt.core.errors import SurrogateError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import CurvePoint, Fidelity, TrialSpec
 from mixopt.surrogates.fidelity.curves import chance_to_beat, curve_table, forecast
 
 END = 3e10  # tokens of the published curves' end: 30,000 steps

@@ -11,7 +11,8 @@ import torch
 from benchmarks.tables import DATA, regmix, stacked
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.fidelity._fidelity_gp import FidelityGaussianProcess
 from mixopt.surrogates.fidelity.multi_fidelity_gp import MultiFidelityGP
 from mixopt.surrogates.fidelity.multitask_gp import MultitaskGP

@@ -9,7 +9,8 @@ from benchmarks.extrapolation import measure, splits
 from benchmarks.tables import DATA, mixing_laws
 from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.fidelity.nested_laws import NestedLaws
 from mixopt.surrogates.gp.effective_data import EffectiveData
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values

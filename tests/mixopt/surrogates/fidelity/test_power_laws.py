@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import nnls
 
 from mixopt.core.errors import SurrogateError
-from mixopt.surrogates.fidelity.power_laws import SIZES, STEPS, extrapolate, fit_laws, recent
+from mixopt.surrogates.fidelity.extrapolation import extrapolate, recent
+from mixopt.surrogates.fidelity.power_laws import SIZES, STEPS, fit_laws
 
 
 def generated(

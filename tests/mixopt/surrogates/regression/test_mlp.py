@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mixopt.core.errors import SurrogateError
-from mixopt.core.trials import Fidelity, TrialTable
+from mixopt.core.trial_table import TrialTable
+from mixopt.core.trials import Fidelity
 from mixopt.surrogates.regression.mlp import MLP
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 
