@@ -58,6 +58,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_keeps_its_trials_and_goes_on(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:

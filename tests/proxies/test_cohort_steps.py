@@ -47,7 +47,12 @@ def _train(
 
 @pytest.mark.parametrize(
     ("optimizer", "threads", "micro_batches"),
-    [("adamw", 1, 1), ("adamw", 2, 2), ("muon", 1, 1), ("muon", 2, 1)],
+    [
+        ("adamw", 1, 1),
+        ("muon", 2, 1),
+        pytest.param("adamw", 2, 2, marks=pytest.mark.slow),
+        pytest.param("muon", 1, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_losses_gradients_and_weights_are_those_of_separate_runs(
     optimizer: str, threads: int, micro_batches: int

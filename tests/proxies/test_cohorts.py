@@ -68,6 +68,7 @@ print(cohorts.choose_cohort(config, recipe, torch.device("cpu")))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
 def test_a_cohort_does_not_grow_beyond_the_memory(tmp_path: Path) -> None:
     # 4 MiB of embeddings a proxy, four times with gradient and moments, and logits

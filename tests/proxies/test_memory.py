@@ -32,6 +32,7 @@ def _faults(kept: bool) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
 def test_tensors_of_a_step_find_the_memory_of_the_last() -> None:
     tensors = 20 * 8

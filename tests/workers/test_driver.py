@@ -308,6 +308,7 @@ def test_a_cohort_gives_each_the_result_and_files_of_a_training_alone(
     assert cost == pytest.approx(wall, rel=0.2)  # together they spent what the device did
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_cohort_whose_worker_is_killed_goes_on_and_ends_the_same(
     text_corpus: Corpus, tmp_path: Path

@@ -89,6 +89,7 @@ def test_five_looks_at_equal_mixtures_promote_no_oftener_than_one_may(
     assert np.mean(wrong) <= 0.1
 
 
+@pytest.mark.slow
 def test_five_looks_that_share_nothing_promote_too_often() -> None:
     wrong = [promotes(values, "repeat", planned=1) for values in equal_mixtures()]
     assert np.mean(wrong) > 0.15

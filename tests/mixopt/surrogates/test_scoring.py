@@ -67,6 +67,7 @@ def test_what_was_compared_on_a_part_of_the_trials_is_not_told_of_all() -> None:
     assert choice.learned == 128
 
 
+@pytest.mark.slow
 def test_surrogates_of_several_fidelities_are_compared_with_the_curves_they_are_fitted_with() -> (
     None
 ):

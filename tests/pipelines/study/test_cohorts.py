@@ -258,6 +258,7 @@ class Interrupted(Display):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_study_resumed_on_another_cluster_trains_and_proposes_as_if_it_had_not_been_interrupted(
     text_corpus: Corpus, tmp_path: Path

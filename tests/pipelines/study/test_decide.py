@@ -34,6 +34,7 @@ def kill_the_first_worker_with_a_checkpoint(home: Path) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_cohort_that_lost_its_worker_too_often_is_held_until_a_person_decides(
     text_corpus: Corpus, tmp_path: Path, run: Run

@@ -144,6 +144,7 @@ def test_a_study_runs_as_a_job_and_keeps_everything_beside_its_file(
     assert (load_study(file).home / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_run_fails_its_job_with_one_clean_message(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_study_that_cannot_run_fails_its_job_with_one_clean_message(
     assert 'File "' not in done.stdout  # no traceback of ours
 
 
+@pytest.mark.slow
 def test_a_job_runs_the_checkout_that_it_was_sent(cluster: Cluster) -> None:
     done = succeeded(
         cluster.submit("python", "-c", "import mixopt.workers; print(mixopt.workers.__file__)")

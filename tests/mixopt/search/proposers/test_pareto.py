@@ -48,6 +48,7 @@ def area(values: np.ndarray) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_a_batch_covers_more_of_the_front_than_one_for_a_single_objective() -> None:
     # a and c compete for weight: what is good for one is bad for the other
     two = Objective({"a": 1.0, "c": 1.0})
@@ -113,6 +114,7 @@ def test_one_metric_is_searched_like_any_single_objective() -> None:
     assert best < shown.min()
 
 
+@pytest.mark.slow
 def test_failed_trials_are_not_returned_to() -> None:
     trials = example_trials(8)
     proposer = partial(Pareto, example_space(), OBJECTIVE, FIDELITY, GP)

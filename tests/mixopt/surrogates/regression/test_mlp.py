@@ -17,6 +17,14 @@ from mixopt.testing.surrogates import SurrogateConformance, example_table, examp
 class TestMLP(SurrogateConformance):
     surrogate = MLP
 
+    @pytest.mark.slow  # ten seconds each, where others take one
+    def test_the_order_of_trials_does_not_matter(self) -> None:
+        super().test_the_order_of_trials_does_not_matter()
+
+    @pytest.mark.slow
+    def test_the_last_bits_of_the_trials_do_not_decide(self) -> None:
+        super().test_the_last_bits_of_the_trials_do_not_decide()
+
 
 def longer(n: int) -> TrialTable:
     """Trials of three lengths, each three times the last, that brings metrics down by .2."""

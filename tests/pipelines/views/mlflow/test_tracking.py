@@ -221,6 +221,7 @@ def test_the_sync_of_a_copied_folder_leaves_the_runs_of_the_original(
     assert len(after - before) == 3
 
 
+@pytest.mark.slow
 def test_a_copy_on_another_machine_removes_no_run_of_the_original(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_copy_on_another_machine_removes_no_run_of_the_original(
     assert {run.info.run_id for run in runs_of(original, "trial")} == before
 
 
+@pytest.mark.slow
 def test_a_copied_folder_keeps_its_artifacts_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +333,7 @@ def test_a_study_without_mlflow_leaves_no_trace_of_it(tmp_path: Path) -> None:
     assert not list(study.home.glob("ml*"))
 
 
+@pytest.mark.slow
 def test_a_deleted_database_is_rebuilt_silently_in_the_study_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
