@@ -12,7 +12,7 @@ from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
-from mixopt.models.upcycling.base import upcycler_class
+from mixopt.models.upcycling.states import DenseModels, upcycle_states
 from mixopt.study.settings import Study, load_study
 from mixopt.testing.surrogates import example_table
 
@@ -59,21 +59,21 @@ class FromRouter(Router):
 UPCYCLER = '''
 """Sparse upcycling whose copies each have noise of their own."""
 
+from dataclasses import dataclass, replace
+
 import torch
 
-from mixopt.models.upcycling.sparse import SparseUpcycling
+from mixopt.models.upcycling.base import Upcycler
 
 
-class Noisy(SparseUpcycling):
-    def preserves_function(self, config_moe):
-        return False
+@dataclass(frozen=True)
+class Noisy(Upcycler):
+    std: float = 0.01
 
-    def convert(self, seed_state, expert_states, config_moe, fresh):
-        state = super().convert(seed_state, expert_states, config_moe, fresh)
-        generator = torch.Generator().manual_seed(0)
-        for name in [name for name in state if name.endswith("feed_forward.down")]:
-            state[name] += 0.01 * torch.randn(state[name].shape, generator=generator)
-        return state
+    def experts(self, block):
+        for _ in range(block.experts):
+            noise = self.std * torch.randn(block.seed.down.shape, generator=block.random)
+            yield replace(block.seed, down=block.seed.down + noise)
 '''
 SURROGATE = '''
 """The mean of the trials, whatever the mixture."""
@@ -142,11 +142,11 @@ def test_an_upcycler_of_ones_own_makes_a_model(study: Study) -> None:
     assert study.promote is not None
     moe = ModelConfig(width=16, heads=2, experts=3, vocab_size=32)
     seed = Transformer(moe.as_dense(), (0,)).proxy_state()
-    upcycler = upcycler_class(study.promote.upcycler)()
-    state, receipt = upcycler.upcycle(seed, {}, moe.as_dense(), moe)
+    models = DenseModels(seed, {}, moe.as_dense())
+    state, receipt = upcycle_states(study.promote.upcycler, models, moe)
     first, second, _ = state["blocks.0.feed_forward.down"]
     assert not torch.equal(first, second)
-    assert receipt.method == "Noisy"
+    assert receipt.method == "own_upcycler:Noisy"
     assert receipt.experts == ("seed",) * 3
 
 

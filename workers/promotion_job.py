@@ -83,7 +83,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
     from mixopt.corpus.shards import Corpus
     from mixopt.corpus.verified import verify_once
     from mixopt.models.config import ModelConfig
-    from mixopt.models.upcycling.base import upcycler_class
+    from mixopt.models.upcycling.states import DenseModels, upcycle_states
     from mixopt.proxies.checkpoint import load_state, save_state
     from mixopt.proxies.evaluation import validation_windows
 
@@ -103,14 +103,12 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
             )[:, :-1]
             for name in corpus.validation_domains
         }
-        state, receipt = upcycler_class(ask.method)().upcycle(
+        models = DenseModels(
             load_state(Path(ask.seed_model))[0],
             {name: load_state(Path(path))[0] for name, path in ask.expert_models.items()},
             dense,
-            shape,
-            ask.seed,
-            samples,
         )
+        state, receipt = upcycle_states(ask.method, models, shape, ask.seed, samples)
         metrics = _scores(ask, state, shape, recipe, corpus, torch.device(device))
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))

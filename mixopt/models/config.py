@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from mixopt.core.errors import StudyError
+from mixopt.core.part_settings import build_settings
 from mixopt.core.registry import check_name
 from mixopt.models.routers import DEFAULT, ROUTERS
-from mixopt.models.routers.settings import RouterSettings, build_settings, settings_class
+from mixopt.models.routers.settings import RouterSettings, settings_class
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class ModelConfig:
         Raises:
             StudyError: there is no such router, or it has no such setting.
         """
-        return build_settings(settings_class(self.router), self.router_settings)
+        kind = settings_class(self.router)
+        return build_settings(kind, self.router_settings, "router", "router_settings")
 
     @property
     def weights_per_expert(self) -> int:

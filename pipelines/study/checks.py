@@ -69,15 +69,16 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
         StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
             of that name.
     """
-    from mixopt.models.upcycling.base import check_shapes, upcycler_class  # imports torch
+    from mixopt.models.upcycling.base import make_upcycler  # imports torch
+    from mixopt.models.upcycling.states import check_shapes
 
     if study.promote is None:
         return
     model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
     try:
-        method = upcycler_class(study.promote.upcycler)()
+        method = make_upcycler(study.promote.upcycler)
         check_shapes(model.as_dense(), model)
-        method.sources(corpus.domains[: model.experts], model)
+        method.sources(corpus.domains[: model.experts], model.experts)
     except StudyError as error:
         raise StudyError(
             error.what,

@@ -239,7 +239,9 @@ def promotion_of(mixture: Mixture, **changes: Any) -> Promotion:
         "entropies": dict.fromkeys(names, 1.38),
         "dropped": dict.fromkeys(names, 0.0),
         "expert_names": names,
-        "receipt": Receipt("BranchTrainMix", names, 1.0, None, dict.fromkeys(names, 1.38)),
+        "receipt": Receipt(
+            "branch-train-mix", names, 1.0, router_entropy=dict.fromkeys(names, 1.38)
+        ),
         "curve": tuple(
             CurvePoint(
                 s, 150_000 * s, {k: v * (1.25 - 0.0625 * s) for k, v in kept.items()}, 9.0 * s

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mixopt.core.part_settings import build_settings
 from mixopt.core.registry import resolve
 from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fused
 from mixopt.models.routers import ROUTERS
-from mixopt.models.routers.settings import RouterSettings, build_settings
+from mixopt.models.routers.settings import RouterSettings
 
 INITIAL_STD = 0.02  # never 0: ties would send every token to the same experts
 
@@ -111,7 +112,9 @@ class Router(nn.Module, ABC):
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__()
         self.config, self.cohort, self.layer = config, cohort, layer
-        self.settings = build_settings(self.settings_class, config.router_settings)
+        self.settings = build_settings(
+            self.settings_class, config.router_settings, "router", "router_settings"
+        )
         self.choices = config.experts + self.null_experts
         zeros_KE = torch.zeros(cohort, self.choices)
         self.register_buffer("step_counts_KE", zeros_KE, persistent=False)

@@ -5,18 +5,12 @@ A router's own settings stand beside its class; counts are of the weights of one
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from mixopt.core.errors import StudyError
 from mixopt.core.registry import resolve
 from mixopt.models.routers import DEFAULT, ROUTERS
-
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class Shape(Protocol):
@@ -117,48 +111,6 @@ def settings_class(router: str) -> type[RouterSettings]:
     if not (isinstance(kind, type) and issubclass(kind, RouterSettings)):
         raise StudyError(f"router {router!r} is not a Router", where="router")
     return kind
-
-
-def build_settings(kind: type[RouterSettings], values: Mapping[str, Any]) -> RouterSettings:
-    """The settings that `values` of a study file give.
-
-    Raises:
-        StudyError: a key that there is not, or a value of another type or out of range.
-    """
-    fields = {field.name: field.default for field in dataclasses.fields(kind)}
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        where = f"router_settings.{key}"
-        if key not in fields:
-            names = ", ".join(fields) or "none"
-            raise StudyError(
-                "this router has no such setting", where=where, hint=f"It has: {names}"
-            )
-        converted[key] = _as(type(fields[key]), value, where)
-    return kind(**converted)
-
-
-def _as(kind: type, value: Any, where: str) -> Any:
-    """`value` if it is a `kind`; whole numbers stand for decimal ones, lists for tuples.
-
-    YAML reads 1e-3 as text.
-    """
-    if kind is float and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind is tuple and isinstance(value, list):
-        value = tuple(value)
-    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if kind is tuple and fits:
-        fits = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-    if kind is float and fits:
-        fits = math.isfinite(value)
-    if not fits:
-        expected = TYPE_NAMES.get(kind, "a list of whole numbers")
-        raise StudyError(f"must be {expected}, is {value!r}", where=where)
-    return value
 
 
 def require(holds: bool, name: str, expected: str, value: object) -> None:

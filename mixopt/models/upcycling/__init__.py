@@ -9,3 +9,9 @@ UPCYCLERS: Mapping[str, str] = {
     "branch-train-mix": "mixopt.models.upcycling.branch_train_mix:BranchTrainMix",
     "sparse": "mixopt.models.upcycling.sparse:SparseUpcycling",
 }
+MERGES: Mapping[str, str] = {
+    "average": "mixopt.models.upcycling.merges:Average",
+}
+ROUTER_STARTS: Mapping[str, str] = {
+    "random": "mixopt.models.upcycling.router_starts:RandomRouter",
+}

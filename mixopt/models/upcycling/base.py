@@ -1,28 +1,123 @@
-"""What every upcycling method is, and the receipt that it must print.
+"""What every upcycling method is: dense feed-forward layers in, experts out, a block at a time.
 
-Shapes: states are of one model, without the cohort axis. E experts, D width, F expert width,
-n sequences of a sample, T tokens of each.
+Shapes: one model, without the cohort axis. E experts, D width, F hidden width of a dense layer,
+F' of an expert.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.core.errors import StudyError, TrainingError
+from mixopt.core.errors import StudyError
 from mixopt.core.registry import resolve
-from mixopt.models.config import ModelConfig
-from mixopt.models.routers.base import gate_entropies
-from mixopt.models.transformer import State, Transformer
+from mixopt.core.part_settings import build_settings
 from mixopt.models.upcycling import UPCYCLERS
-from mixopt.models.upcycling.receipt import Receipt
 
-GATE_UP, DOWN, ROUTER = "feed_forward.gate_up", "feed_forward.down", "feed_forward.router."
+SEED = "seed"  # the name of the seed among the sources of experts
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """One SwiGLU layer, down(silu(gate x) * up x); as `torch.nn.Linear` holds them.
+
+    Attributes:
+        gate: (F, D).
+        up: (F, D).
+        down: (D, F).
+    """
+
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+    @property
+    def hidden(self) -> int:
+        """F."""
+        return self.gate.shape[0]
+
+    def channels(self, rows: Tensor) -> FeedForward:
+        """The layer of these hidden channels alone, `rows` (F',)."""
+        return FeedForward(self.gate[rows], self.up[rows], self.down[:, rows])
+
+
+@dataclass(frozen=True)
+class Block:
+    """The feed-forward layers of one block.
+
+    Attributes:
+        number: of the block, from 0.
+        seed: of the dense seed model.
+        sources: expert name → layer of the dense expert branched from the seed, in expert order.
+        experts: E.
+        experts_per_token: k.
+        random: what is drawn, is drawn from it; seeded by block.
+    """
+
+    number: int
+    seed: FeedForward
+    sources: Mapping[str, FeedForward]
+    experts: int
+    experts_per_token: int
+    random: torch.Generator
+
+
+@dataclass(frozen=True)
+class Upcycler(ABC):
+    """Turns a dense seed model, and dense experts branched from it, into one mixture of experts.
+
+    Its fields are its settings. Implementations are deterministic given the generator of the block,
+    leave their inputs alone, and pass `mixopt.testing.upcyclers`.
+    """
+
+    def sources(self, names: Sequence[str], experts: int) -> tuple[str, ...]:
+        """Where each of the E experts comes from: of `names`, or `seed`.
+
+        Raises:
+            StudyError: so many experts cannot be made of these models.
+        """
+        return (SEED,) * experts
+
+    def expert_width(self, hidden: int, experts: int) -> int:
+        """F', of dense layers of width `hidden`.
+
+        Raises:
+            StudyError: `hidden` does not divide so.
+        """
+        return hidden
+
+    @abstractmethod
+    def experts(self, block: Block) -> Iterator[FeedForward]:
+        """The E experts of a block, one after the other."""
+
+    def router(self, rows: Tensor) -> Tensor:
+        """The router (E, D) of freshly drawn `rows` (E, D), where experts belong together."""
+        return rows
+
+    @property
+    def merges(self) -> bool:
+        """Whether what is no expert is merged over the sources, or else the seed's."""
+        return False
+
+    def preserves_function(self, unit_gates: bool, experts: int, experts_per_token: int) -> bool:
+        """Whether the model computes what the seed does.
+
+        Args:
+            unit_gates: whether a token's gates sum to 1.
+            experts: E.
+            experts_per_token: k.
+        """
+        return False
+
+    @property
+    def channels_kept(self) -> float:
+        """Share of the experts' hidden channels that are a source's, unchanged but for a scale."""
+        return 1.0
 
 
 def upcycler_class(name: str) -> type[Upcycler]:
@@ -34,152 +129,27 @@ def upcycler_class(name: str) -> type[Upcycler]:
     return resolve("upcycler", name, UPCYCLERS, Upcycler)  # type: ignore[type-abstract]
 
 
-class Upcycler(ABC):
-    """Turns a dense seed model and dense experts branched from it into one MoE.
-
-    Implementations are deterministic given `seed`, leave their inputs alone, return a state that
-    loads into `Transformer(config_moe)`, and pass `mixopt.testing.upcyclers`.
-    """
-
-    @abstractmethod
-    def sources(self, experts: tuple[str, ...], config_moe: ModelConfig) -> tuple[str, ...]:
-        """Where each of the E experts comes from: names of `experts`, or `seed`.
-
-        Raises:
-            StudyError: so many experts cannot be made of these models.
-        """
-
-    @abstractmethod
-    def convert(
-        self,
-        seed_state: State,
-        expert_states: Mapping[str, State],
-        config_moe: ModelConfig,
-        fresh: State,
-    ) -> State:
-        """The MoE's state; `fresh` is a newly initialized one, to take routers from."""
-
-    def preserves_function(self, config_moe: ModelConfig) -> bool:
-        """Whether the MoE should compute what the seed model does."""
-        return False
-
-    def channels_kept(self) -> float:
-        """Share of the experts' hidden channels that are a source model's."""
-        return 1.0
-
-    def upcycle(
-        self,
-        seed_state: State,
-        expert_states: Mapping[str, State],
-        config_dense: ModelConfig,
-        config_moe: ModelConfig,
-        seed: int = 0,
-        samples: Mapping[str, np.ndarray] | None = None,
-    ) -> tuple[State, Receipt]:
-        """The MoE's state and the receipt of the conversion.
-
-        Args:
-            seed_state: the dense seed model.
-            expert_states: expert name → dense model branched from it; order is expert order.
-            config_dense: shape of all the dense models.
-            config_moe: shape of the MoE; same trunk.
-            seed: draws what is new (the routers).
-            samples: domain → token ids (n, T) for the receipt.
-
-        Raises:
-            StudyError: the shapes do not go together.
-            TrainingError: a state is not of the shape that `config_dense` says.
-        """
-        check_shapes(config_dense, config_moe)
-        for name, state in {"seed": seed_state, **expert_states}.items():
-            _check_state(name, state, seed_state)
-        origins = self.sources(tuple(expert_states), config_moe)
-        fresh = Transformer(config_moe, (seed,)).proxy_state()
-        state = self.convert(seed_state, expert_states, config_moe, fresh)
-        receipt = Receipt(type(self).__name__, origins, self.channels_kept())
-        if samples:
-            receipt = self._measure(receipt, state, seed_state, config_dense, config_moe, samples)
-        return state, receipt
-
-    @torch.no_grad()
-    def _measure(
-        self,
-        receipt: Receipt,
-        state: State,
-        seed_state: State,
-        config_dense: ModelConfig,
-        config_moe: ModelConfig,
-        samples: Mapping[str, np.ndarray],
-    ) -> Receipt:
-        moe, dense = Transformer(config_moe).eval(), Transformer(config_dense).eval()
-        moe.load_proxy_state(state)
-        dense.load_proxy_state(seed_state)
-        difference: float | None = 0.0 if self.preserves_function(config_moe) else None
-        entropies: dict[str, float] = {}
-        loads: dict[str, tuple[float, ...]] = {}
-        for domain, ids in samples.items():
-            ids_KBT = torch.from_numpy(np.asarray(ids, dtype=np.int64)).unsqueeze(0)
-            _, routings = moe.trunk(ids_KBT)
-            counts_E = sum((r.counts_KE[0] for r in routings), torch.zeros(config_moe.experts))
-            loads[domain] = tuple((counts_E / counts_E.sum().clamp_min(1)).tolist())
-            layers = [float(gate_entropies(routing).mean()) for routing in routings]
-            entropies[domain] = sum(layers) / max(1, len(layers))
-            if difference is not None:
-                gap = (moe.logits(ids_KBT) - dense.logits(ids_KBT)).abs().max()
-                difference = max(difference, float(gap))
-        return dataclasses.replace(
-            receipt, logit_difference=difference, router_entropy=entropies, loads=loads
-        )
-
-
-def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:
-    """Refuse a dense and an MoE shape whose trunks differ.
+def make_upcycler(name: str, settings: Mapping[str, Any] | None = None) -> Upcycler:
+    """The upcycler of that name with its settings.
 
     Raises:
-        StudyError: naming the setting that differs.
+        StudyError: there is no such upcycler, or it has no such setting.
     """
-    if not config_dense.dense:
-        raise StudyError(f"the seed has {config_dense.experts} experts, not 1", where="experts")
-    if config_moe.dense:
-        raise StudyError("a model of one expert has no router to make", where="experts")
-    if not config_moe.settings.plain_experts:
-        raise StudyError(
-            f"experts of {config_moe.router!r} are not of the shape of a dense layer",
-            where="router",
-            hint="Choose a router over plain experts for a promoted model",
-        )
-    same = ("width", "layers", "heads", "rope_theta", "tie_embeddings", "vocab_size")
-    for name in (*same, "shared_experts"):
-        of_dense, of_moe = getattr(config_dense, name), getattr(config_moe, name)
-        if of_dense != of_moe:
-            raise StudyError(
-                f"is {of_dense} in the seed and {of_moe} in the MoE",
-                where=name,
-                hint="Give both the same trunk",
-            )
+    return build_settings(upcycler_class(name), settings or {}, "upcycler", "settings")
 
 
-def check_width(config_dense_width: int, config_moe: ModelConfig) -> None:
-    """Refuse experts of another width than the feed-forward layers that they are made of.
+def check_one_source_each(names: Sequence[str], experts: int) -> tuple[str, ...]:
+    """`names` in order, then the seed if there is room for one more expert.
 
     Raises:
-        StudyError: the widths differ.
+        StudyError: E is neither the number of `names` nor one more.
     """
-    if config_dense_width != config_moe.expert_width:
-        raise StudyError(
-            f"is {config_moe.expert_width}, the dense layers have {config_dense_width}",
-            where="expert_width",
-            hint="Give the dense models and the experts the same width",
-        )
-
-
-def average(states: list[State], name: str) -> Tensor:
-    """Mean of one tensor over models, in fp32 whatever the states' dtype."""
-    return torch.stack([state[name].float() for state in states]).mean(0)
-
-
-def _check_state(name: str, state: State, seed_state: State) -> None:
-    for key in state.keys() | seed_state.keys():
-        mine, seeds = state.get(key), seed_state.get(key)
-        if mine is None or seeds is None or mine.shape != seeds.shape:
-            raise TrainingError(f"{key} is not as in the seed model", where=name)
+    if names and experts == len(names):
+        return tuple(names)
+    if names and experts == len(names) + 1:
+        return (*names, SEED)
+    raise StudyError(
+        f"{experts} experts cannot be made of {len(names)} dense models",
+        where="experts",
+        hint=f"Ask for {len(names)} experts, or one more to keep the seed among them",
+    )

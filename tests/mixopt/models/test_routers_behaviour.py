@@ -23,8 +23,7 @@ from mixopt.models.routers.base import (
 )
 from mixopt.models.routers.dselect_k import smooth_step
 from mixopt.models.transformer import Transformer
-from mixopt.models.upcycling.base import check_shapes
-from mixopt.models.upcycling.sparse import SparseUpcycling
+from mixopt.models.upcycling.states import DenseModels, check_shapes, upcycle_states
 from mixopt.testing.naive_routers import REFERENCES, run_expert
 
 WIDTH = 8
@@ -573,12 +572,10 @@ def test_a_dense_model_is_upcycled_into_any_router_over_plain_experts(router: st
     dense = config.as_dense()
     seed_state = Transformer(dense, (3,)).proxy_state()
     samples = {"d": np.arange(24).reshape(2, 12)}
-    _, receipt = SparseUpcycling().upcycle(seed_state, {}, dense, config, 0, samples)
-    if config.settings.unit_gates(config):
-        assert receipt.logit_difference is not None
-        assert receipt.logit_difference < 1e-4
-    else:
-        assert receipt.logit_difference is None
+    _, receipt = upcycle_states("sparse", DenseModels(seed_state, {}, dense), config, 0, samples)
+    assert receipt.preserves_function == config.settings.unit_gates(config)
+    assert receipt.logit_difference is not None
+    assert not receipt.preserves_function or receipt.logit_difference < 1e-4
 
 
 @pytest.mark.parametrize("router", ["autonomy", "hmoe", "mh-moe"])

@@ -5,9 +5,7 @@ import torch
 
 from mixopt.core.errors import StudyError
 from mixopt.models.upcycling.base import upcycler_class
-from mixopt.models.upcycling.branch_train_mix import BranchTrainMix
 from mixopt.models.upcycling.receipt import Receipt
-from mixopt.models.upcycling.sparse import SparseUpcycling
 from mixopt.testing.upcyclers import UpcyclerConformance
 
 
@@ -16,7 +14,7 @@ class TestBranchTrainMix(UpcyclerConformance):
 
     def test_experts_are_the_dense_layers_in_order_and_the_rest_is_their_mean(self) -> None:
         experts = self.expert_states()
-        state, receipt = BranchTrainMix().upcycle(self.seed_state(), experts, self.dense, self.moe)
+        state, receipt = self.upcycled(experts=experts)
         assert receipt.experts == ("code", "prose", "web")
         for e, dense in enumerate(experts.values()):
             for part in ("gate_up", "down"):
@@ -31,7 +29,7 @@ class TestBranchTrainMix(UpcyclerConformance):
             domain: {name: tensor.bfloat16() for name, tensor in state.items()}
             for domain, state in self.expert_states().items()
         }
-        state, _ = BranchTrainMix().upcycle(self.seed_state(), experts, self.dense, self.moe)
+        state, _ = self.upcycled(experts=experts)
         assert all(tensor.dtype == torch.float32 for tensor in state.values())
         mean = torch.stack([s["embedding"].float() for s in experts.values()]).mean(0)
         assert torch.equal(state["embedding"], mean)
@@ -40,7 +38,7 @@ class TestBranchTrainMix(UpcyclerConformance):
     def test_with_one_more_expert_the_seed_is_the_last(self) -> None:
         seed = self.seed_state()
         moe = replace(self.moe, experts=4)
-        state, receipt = BranchTrainMix().upcycle(seed, self.expert_states(), self.dense, moe)
+        state, receipt = self.upcycled(moe)
         assert receipt.experts == ("code", "prose", "web", "seed")
         name = "blocks.0.feed_forward.down"
         assert torch.equal(state[name][3], seed[name][0])
@@ -48,26 +46,26 @@ class TestBranchTrainMix(UpcyclerConformance):
     def test_another_number_of_experts_is_refused(self) -> None:
         moe = replace(self.moe, experts=6)
         with pytest.raises(StudyError, match="6 experts cannot be made of 3"):
-            BranchTrainMix().upcycle(self.seed_state(), self.expert_states(), self.dense, moe)
+            self.upcycled(moe)
 
 
 class TestSparse(UpcyclerConformance):
     upcycler = "sparse"
 
     def test_gates_that_do_not_sum_to_one_are_not_said_to_preserve(self) -> None:
-        assert SparseUpcycling().preserves_function(self.moe)
-        assert not SparseUpcycling().preserves_function(replace(self.moe, renormalize=False))
-        assert not SparseUpcycling().preserves_function(replace(self.moe, experts_per_token=1))
+        assert self.upcycled()[1].preserves_function
+        for moe in (replace(self.moe, renormalize=False), replace(self.moe, experts_per_token=1)):
+            assert not self.upcycled(moe)[1].preserves_function
 
     def test_another_expert_width_is_refused(self) -> None:
         moe = replace(self.moe, expert_width=self.moe.expert_width // 2)
         with pytest.raises(StudyError, match="expert_width"):
-            SparseUpcycling().upcycle(self.seed_state(), {}, self.dense, moe)
+            self.upcycled(moe)
 
     def test_another_trunk_is_refused_by_name(self) -> None:
         moe = replace(self.moe, layers=3)
         with pytest.raises(StudyError, match="layers"):
-            SparseUpcycling().upcycle(self.seed_state(), {}, self.dense, moe)
+            self.upcycled(moe)
 
 
 def test_an_unknown_upcycler_is_refused_with_the_names_there_are() -> None:
@@ -76,6 +74,6 @@ def test_an_unknown_upcycler_is_refused_with_the_names_there_are() -> None:
 
 
 def test_a_receipt_of_another_version_is_refused() -> None:
-    values = Receipt("SparseUpcycling", ("seed",), 1.0).to_json()
-    with pytest.raises(ValueError, match="no receipt of version 1"):
-        Receipt.from_json({**values, "version": 2})
+    values = Receipt("sparse", ("seed",), 1.0).to_json()
+    with pytest.raises(ValueError, match="no receipt of version 2"):
+        Receipt.from_json({**values, "version": 1})

@@ -1,0 +1,322 @@
+"""Checkpoints in the Hugging Face layout: read tensor by tensor, written shard by shard.
+
+Tensors are read when they are asked for; files are mapped into memory, not copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixopt.core.errors import CheckpointError
+from mixopt.io import files
+from mixopt.models.families.base import Family, Shape, family_of, split_part
+
+INDEX, SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+CARRIED_FILES = (  # tokenizer and generation settings, whatever the family
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+COMPUTED = ("rotary_emb.inv_freq",)  # ends of names that old tools wrote; nothing reads them
+ROOM = 1.02  # of the disk that a checkpoint takes, for the files beside the tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk. Open one with `open_checkpoint`.
+
+    Attributes:
+        folder: where it lies.
+        family: of its config.
+        config: content of `config.json`.
+        shape: that the config says.
+        files: name on disk → file that holds the tensor.
+    """
+
+    folder: Path
+    family: Family
+    config: Mapping[str, Any]
+    shape: Shape
+    files: Mapping[str, Path]
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Part names of its tensors, in the family's order."""
+        return tuple(p for p in self.family.parts(self.shape) if self._holds(p))
+
+    @cached_property
+    def largest_file(self) -> int:
+        """Bytes of the largest of its files."""
+        return max(path.stat().st_size for path in set(self.files.values()))
+
+    @cached_property
+    def carried(self) -> tuple[Path, ...]:
+        """Its tokenizer and generation settings."""
+        found = (self.folder / name for name in CARRIED_FILES)
+        return tuple(path for path in found if path.is_file())
+
+    def __getitem__(self, part: str) -> Tensor:
+        """The tensor of that part name, as it is stored.
+
+        Raises:
+            CheckpointError: it cannot be read, or holds what is not finite.
+        """
+        fused = self._fused(part)
+        name = self.family.disk_name(part) if fused is None else fused[0]
+        path = self.files[name]
+        try:
+            with _opened(path) as file:
+                tensor: Tensor = file.get_tensor(name) if fused is None else fused[1](file, name)
+        except Exception as error:
+            raise CheckpointError(
+                f"{name} cannot be read: {error}",
+                where=str(path),
+                hint="Fetch this file again",
+            ) from error
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{name} holds values that are not finite",
+                where=str(path),
+                hint="Give a checkpoint from before the training diverged",
+            )
+        return tensor
+
+    def _holds(self, part: str) -> bool:
+        return self.family.disk_name(part) in self.files or self._fused(part) is not None
+
+    def _fused(self, part: str) -> tuple[str, Any] | None:
+        """Name and reader of the stacked tensor that holds an expert's `part`, if there is one."""
+        numbers, template = split_part(part)
+        if "expert" not in numbers or not self.family.fused:
+            return None
+        last, expert = template.rpartition(".")[2], numbers["expert"]
+        name = self.family.fused["down" if last == "down" else "gate_up"].format(**numbers)
+        if name not in self.files:
+            return None
+        rows = slice(None)
+        if last != "down":
+            hidden = self.shape.hidden
+            rows = slice(0, hidden) if last == "gate" else slice(hidden, 2 * hidden)
+        return name, lambda file, name: file.get_slice(name)[expert, rows]
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, checked by its files' headers: no tensor is read yet.
+
+    Raises:
+        CheckpointError: a file is absent or cut, a tensor is missing, of another shape or not
+            known, or the weights are pickled.
+        StudyError: the family is not described, or its config lacks a key.
+    """
+    config = _json(folder / CONFIG)
+    family = family_of(config)
+    shape = family.read_shape(config)
+    held = _headers(folder)
+    checkpoint = Checkpoint(folder, family, config, shape, {n: path for n, (path, _) in held.items()})
+    _check(checkpoint, {name: size for name, (_, size) in held.items()})
+    return checkpoint
+
+
+def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every part of the family is there once, in its shape, and nothing else is."""
+    family, shape, folder = checkpoint.family, checkpoint.shape, str(checkpoint.folder)
+    known: set[str] = set()
+    for part in family.parts(shape):
+        name, stacked = family.disk_name(part), checkpoint._fused(part)
+        known.add(name if stacked is None else stacked[0])
+        if stacked is not None:
+            continue
+        if name not in sizes:
+            if part in family.optional:
+                continue
+            raise CheckpointError(
+                f"{name} is missing", where=folder, hint="Fetch all files of the checkpoint"
+            )
+        wanted = family.size(part, shape)
+        if tuple(sizes[name]) != wanted:
+            raise CheckpointError(
+                f"{name} has shape {list(sizes[name])}, and by its config {list(wanted)}",
+                where=folder,
+                hint="Give the config.json that belongs to these weights",
+            )
+    if shape.tie_embeddings and "head" in family.tensors:
+        known.add(family.disk_name("head"))  # some tools write the tied head as well
+    extra = sorted(n for n in sizes if n not in known and not n.endswith(COMPUTED))
+    if extra:
+        raise CheckpointError(
+            f"{extra[0]} is no tensor of {family.name}"
+            + (f", nor are {len(extra) - 1} others" if len(extra) > 1 else ""),
+            where=folder,
+            hint="Give a checkpoint without adapters or additions, merged into its weights",
+        )
+
+
+def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Name on disk → file and shape, of all tensors in `folder`."""
+    index, single = folder / INDEX, folder / SINGLE
+    if index.is_file():
+        mapped = _json(index).get("weight_map")
+        if not isinstance(mapped, dict):
+            raise CheckpointError("has no weight_map", where=str(index), hint="Fetch it again")
+        paths = sorted({folder / Path(str(name)).name for name in mapped.values()})
+    elif single.is_file():
+        paths = [single]
+    else:
+        pickled = next((p for each in PICKLED for p in sorted(folder.glob(each))), None)
+        if pickled is not None:
+            raise CheckpointError(
+                "weights are pickled, and a pickle can run any code",
+                where=str(pickled),
+                hint="Save them as safetensors (transformers: save_pretrained does)",
+            )
+        raise CheckpointError(
+            f"there is neither {SINGLE} nor {INDEX}",
+            where=str(folder),
+            hint="Give a folder with config.json and safetensors",
+        )
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    for path in paths:
+        try:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    found[name] = path, tuple(file.get_slice(name).get_shape())
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot be read: {error}", where=str(path), hint="Fetch this file again"
+            ) from error
+    return found
+
+
+def _opened(path: Path) -> Any:
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise CheckpointError(
+            "checkpoints need safetensors, which is not installed",
+            hint="pip install safetensors",
+        ) from error
+    return safe_open(path, framework="pt")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            hint="Give a folder with config.json and safetensors",
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"is cut or no JSON: {error}", where=str(path), hint="Fetch it again"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError("is no JSON object", where=str(path), hint="Fetch it again")
+    return values
+
+
+def planned_bytes(family: Family, shape: Shape, dtype: torch.dtype) -> dict[str, int]:
+    """Part name → bytes, of all tensors of a model."""
+    return {
+        part: torch.Size(family.size(part, shape)).numel() * dtype.itemsize
+        for part in family.parts(shape)
+    }
+
+
+def shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """`sizes` cut into runs of at most `most` bytes, in order; a larger part is alone."""
+    found: list[list[str]] = [[]]
+    taken = 0
+    for part, size in sizes.items():
+        if found[-1] and taken + size > most:
+            found.append([])
+            taken = 0
+        found[-1].append(part)
+        taken += size
+    return found
+
+
+def write_checkpoint(
+    folder: Path,
+    family: Family,
+    shape: Shape,
+    config: Mapping[str, Any],
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    most: int,
+    carried: Sequence[Path] = (),
+) -> Iterator[str]:
+    """Write a checkpoint into `folder`, a shard at a time; yields each shard's name once written.
+
+    The config is written last: without it no tool takes the folder for a model.
+
+    Args:
+        folder: exists and is empty.
+        family: of the layout.
+        shape: of the model.
+        config: content of `config.json`.
+        tensors: part name and tensor, in the family's order; converted to `dtype`.
+        dtype: of all tensors on disk.
+        most: bytes of a shard.
+        carried: files that are copied beside it.
+
+    Raises:
+        CheckpointError: the disk is too small for it.
+        FileError: a file cannot be written.
+    """
+    sizes = planned_bytes(family, shape, dtype)
+    need, free = int(sum(sizes.values()) * ROOM), shutil.disk_usage(folder).free
+    if need > free:
+        raise CheckpointError(
+            f"the model takes {need / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left",
+            where=str(folder),
+            hint="Free space on that disk, or write elsewhere",
+        )
+    runs, source = shards(sizes, most), iter(tensors)
+    mapped: dict[str, str] = {}
+    for number, run in enumerate(runs, 1):
+        name = SINGLE if len(runs) == 1 else f"model-{number:05d}-of-{len(runs):05d}.safetensors"
+        held: dict[str, Tensor] = {}
+        for wanted in run:
+            part, tensor = next(source)
+            if part != wanted:
+                raise AssertionError(f"{part} came where {wanted} belongs")
+            held[family.disk_name(part)] = tensor.to(dtype).contiguous()
+            del tensor
+        _save(folder / name, held)
+        mapped |= dict.fromkeys(held, name)
+        held.clear()
+        yield name
+    if len(runs) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": mapped}
+        files.write_json(folder / INDEX, index)
+    for path in carried:
+        files.write_bytes(folder / path.name, path.read_bytes())
+    files.write_json(folder / CONFIG, dict(config))
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with files.writing(path):
+        save_file(dict(tensors), path, metadata={"format": "pt"})  # transformers asks for it
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

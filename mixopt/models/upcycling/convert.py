@@ -1,0 +1,155 @@
+"""An upcycling as a stream of tensors: dense weights in, the mixture's tensors out, in order.
+
+No more is held than one block's layers and what is being made of them.
+
+Shapes: E experts, D width, F hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixopt.core.errors import StudyError
+from mixopt.models.families.base import PROJECTIONS, Shape, split_part
+from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
+from mixopt.models.upcycling.merges import Merge
+from mixopt.models.upcycling.router_starts import RouterStart
+
+
+class Weights(Protocol):
+    """A dense model's tensors by part name: a checkpoint on disk, or a state in memory."""
+
+    @property
+    def shape(self) -> Shape:
+        """Of the model."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Part names of its tensors."""
+
+    def __getitem__(self, part: str) -> Tensor:
+        """The tensor of that part."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """An upcycling that is decided; `tensors` carries it out.
+
+    Attributes:
+        method: the upcycler.
+        seed: the dense seed model.
+        sources: expert name → dense model branched from it, in expert order.
+        shape: of the mixture.
+        merge: of what is no expert, where the method merges.
+        router: what every router starts from.
+        random_seed: draws what is new.
+    """
+
+    method: Upcycler
+    seed: Weights
+    sources: Mapping[str, Weights]
+    shape: Shape
+    merge: Merge
+    router: RouterStart
+    random_seed: int = 0
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where each expert comes from.
+
+        Raises:
+            StudyError: so many experts cannot be made of these models.
+        """
+        return self.method.sources(tuple(self.sources), self.shape.experts)
+
+    def check(self) -> None:
+        """Refuse models that do not go together.
+
+        Raises:
+            StudyError: naming the model and what differs.
+        """
+        _ = self.origins
+        hidden = self.method.expert_width(self.seed.shape.hidden, self.shape.experts)
+        if hidden != self.shape.hidden:
+            raise StudyError(
+                f"is {self.shape.hidden}; of dense layers of {self.seed.shape.hidden} the method "
+                f"makes {hidden}",
+                where="expert_width",
+                hint="Give the dense models and the experts widths that go together",
+            )
+        for name, weights in self.sources.items():
+            if weights.shape != self.seed.shape:
+                raise StudyError(
+                    f"has the shape {weights.shape}, and the seed {self.seed.shape}",
+                    where=name,
+                    hint="Give experts that were branched from this seed",
+                )
+            if missing := set(self.seed.parts) ^ set(weights.parts):
+                raise StudyError(
+                    f"{min(missing)} is in one of the two, seed and expert, alone",
+                    where=name,
+                    hint="Give experts that were branched from this seed",
+                )
+
+    def tensors(self, parts: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The mixture's tensors, fp32 where they are computed, in the order of `parts`.
+
+        The parts of an expert follow one another, and the experts of a block too.
+        """
+        experts: Iterator[FeedForward] = iter(())
+        expert: FeedForward | None = None
+        for part in parts:
+            numbers, template = split_part(part)
+            last = template.rpartition(".")[2]
+            if "expert" in numbers:
+                if numbers["expert"] == 0 and last == PROJECTIONS[0]:
+                    experts = self.method.experts(self._block(numbers["layer"]))
+                if last == PROJECTIONS[0]:
+                    expert = next(experts)
+                yield part, getattr(expert, last)
+            elif last == "router":
+                yield part, self._router(numbers["layer"])
+            else:
+                yield part, self._trunk(part)
+
+    def _block(self, layer: int) -> Block:
+        return Block(
+            number=layer,
+            seed=feed_forward(self.seed, layer),
+            sources={name: feed_forward(each, layer) for name, each in self.sources.items()},
+            experts=self.shape.experts,
+            experts_per_token=self.shape.experts_per_token,
+            random=generator(self.random_seed, "experts", layer),
+        )
+
+    def _router(self, layer: int) -> Tensor:
+        random = generator(self.random_seed, "router", layer)
+        return self.method.router(
+            self.router.start(layer, self.origins, self.shape.width, random)
+        )
+
+    def _trunk(self, part: str) -> Tensor:
+        if not self.method.merges:
+            return self.seed[part]
+        models = [weights[part] for weights in self.sources.values()]
+        if SEED in self.origins:
+            models.append(self.seed[part])
+        return self.merge.merge(self.seed[part], models, generator(self.random_seed, part, 0))
+
+
+def feed_forward(weights: Weights, layer: int) -> FeedForward:
+    """The feed-forward layer of a block of a dense model."""
+    return FeedForward(*(weights[f"layers.{layer}.feed_forward.{each}"] for each in PROJECTIONS))
+
+
+def generator(seed: int, what: str, layer: int) -> torch.Generator:
+    """Draws of their own for every purpose and block: none hangs on what was drawn before."""
+    words = [seed, layer, *what.encode()]
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))

@@ -1,0 +1,52 @@
+"""How what is no expert is merged over several models: attention, norms, embeddings.
+
+Shapes: n models, a tensor of each of the same shape.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixopt.core.part_settings import build_settings
+from mixopt.core.registry import resolve
+from mixopt.models.upcycling import MERGES
+
+
+@dataclass(frozen=True)
+class Merge(ABC):
+    """Merges one tensor over models, in fp32 whatever the models' dtype. Fields are settings."""
+
+    @abstractmethod
+    def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:
+        """The merged tensor, fp32.
+
+        Args:
+            seed: of the model that the others were branched from.
+            models: n tensors; the seed's is among them where the seed takes part.
+            random: what is drawn, is drawn from it.
+        """
+
+
+@dataclass(frozen=True)
+class Average(Merge):
+    """The mean over the models (Branch-Train-MiX, 2403.07816)."""
+
+    def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:
+        """See the class."""
+        return torch.stack([tensor.float() for tensor in models]).mean(0)
+
+
+def make_merge(name: str, settings: Mapping[str, Any] | None = None) -> Merge:
+    """The merge of that registry name, or `package.module:Name`, with its settings.
+
+    Raises:
+        StudyError: there is no such merge, or it has no such setting.
+    """
+    kind = resolve("merge", name, MERGES, Merge)  # type: ignore[type-abstract]
+    return build_settings(kind, settings or {}, "merge", "merge_settings")
