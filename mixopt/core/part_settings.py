@@ -33,9 +33,7 @@ def build_settings(kind: type[T], values: Mapping[str, Any], what: str, where: s
         at = f"{where}.{key}"
         if key not in fields:
             names = ", ".join(fields) or "none"
-            raise StudyError(
-                f"this {what} has no such setting", where=at, hint=f"It has: {names}"
-            )
+            raise StudyError(f"this {what} has no such setting", where=at, hint=f"It has: {names}")
         converted[key] = _as(type(fields[key]), value, at)
     return kind(**converted)
 

@@ -9,7 +9,9 @@ ATTENTION: Mapping[str, str] = {
     for each in "qkvo"
 }
 QUERY_KEY_NORMS: Mapping[str, str] = {  # of all heads together
-    f"layers.{{layer}}.attention.{each}_norm": f"model.layers.{{layer}}.self_attn.{each}_norm.weight"
+    f"layers.{{layer}}.attention.{each}_norm": (
+        f"model.layers.{{layer}}.self_attn.{each}_norm.weight"
+    )
     for each in "qk"
 }
 HEAD_NORMS: Mapping[str, str] = {  # of each head

@@ -129,7 +129,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     family = family_of(config)
     shape = family.read_shape(config)
     held = _headers(folder)
-    checkpoint = Checkpoint(folder, family, config, shape, {n: path for n, (path, _) in held.items()})
+    paths = {name: path for name, (path, _) in held.items()}
+    checkpoint = Checkpoint(folder, family, config, shape, paths)
     _check(checkpoint, {name: size for name, (_, size) in held.items()})
     return checkpoint
 
@@ -299,7 +300,8 @@ def write_checkpoint(
             part, tensor = next(source)
             if part != wanted:
                 raise AssertionError(f"{part} came where {wanted} belongs")
-            held[family.disk_name(part)] = tensor.to(dtype).contiguous()
+            # a copy always: experts may share memory, which safetensors refuses
+            held[family.disk_name(part)] = torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
             del tensor
         _save(folder / name, held)
         mapped |= dict.fromkeys(held, name)

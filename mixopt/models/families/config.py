@@ -61,13 +61,13 @@ def check_config(seed: Family, config: Mapping[str, Any], target: Family) -> Non
                     hint="Choose a seed without it",
                 )
     window = config.get("sliding_window")
-    if window is not None and target.model_type not in ("mixtral",):
-        if config.get("use_sliding_window", True):
-            raise StudyError(
-                f"sliding_window is {window}, which {target.name} does not have",
-                where="config.json",
-                hint="Choose the target mixtral",
-            )
+    used = window is not None and config.get("use_sliding_window", True)
+    if used and target.model_type != "mixtral":
+        raise StudyError(
+            f"sliding_window is {window}, which {target.name} does not have",
+            where="config.json",
+            hint="Choose the target mixtral",
+        )
 
 
 def check_trunk(seed: Family, target: Family) -> None:

@@ -217,7 +217,7 @@ def _own_name(part: str) -> str:
 
 
 def same_names(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | None:
-    """The first name that one of two states lacks or has in another shape; None if there is none."""
+    """The first name that one of two states lacks or has in another shape; None if all agree."""
     for name in sorted(one.keys() | other.keys()):
         if name not in one or name not in other or one[name].shape != other[name].shape:
             return name

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mixopt.core.errors import StudyError
-from mixopt.core.registry import resolve
 from mixopt.core.part_settings import build_settings
+from mixopt.core.registry import resolve
 from mixopt.models.upcycling import UPCYCLERS
 
 SEED = "seed"  # the name of the seed among the sources of experts

@@ -130,9 +130,7 @@ class Conversion:
 
     def _router(self, layer: int) -> Tensor:
         random = generator(self.random_seed, "router", layer)
-        return self.method.router(
-            self.router.start(layer, self.origins, self.shape.width, random)
-        )
+        return self.method.router(self.router.start(layer, self.origins, self.shape.width, random))
 
     def _trunk(self, part: str) -> Tensor:
         if not self.method.merges:

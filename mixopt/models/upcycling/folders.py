@@ -215,7 +215,7 @@ def _check_numbers(request: Request) -> None:
 
 
 def _check_tokenizer(name: str, folder: Path, seed: Path) -> None:
-    """Refuse a source with another tokenizer than the seed's; one without any counts as the same."""
+    """Refuse a source whose tokenizer is not the seed's; one without any counts as the same."""
     for file in TOKENIZERS:
         mine, seeds = folder / file, seed / file
         if mine.is_file() and seeds.is_file() and mine.read_bytes() != seeds.read_bytes():
@@ -229,7 +229,5 @@ def _check_tokenizer(name: str, folder: Path, seed: Path) -> None:
 def _dtype(request: Request, seed: Checkpoint) -> torch.dtype:
     name = request.dtype or str(seed.config.get("dtype") or seed.config.get("torch_dtype") or "")
     if request.dtype and request.dtype not in DTYPES:
-        raise StudyError(
-            f"must be one of {', '.join(DTYPES)}, is {request.dtype!r}", where="dtype"
-        )
+        raise StudyError(f"must be one of {', '.join(DTYPES)}, is {request.dtype!r}", where="dtype")
     return DTYPES.get(name) or seed["final_norm"].dtype

@@ -159,5 +159,3 @@ def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:
                 where=name,
                 hint="Give both the same trunk",
             )
-
-
