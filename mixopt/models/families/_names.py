@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 ATTENTION: Mapping[str, str] = {
     f"layers.{{layer}}.attention.{each}": f"model.layers.{{layer}}.self_attn.{each}_proj.weight"
@@ -65,4 +66,12 @@ MOE_KEYS: Mapping[str, str] = {
     "experts": "num_experts",
     "experts_per_token": "num_experts_per_tok",
     "renormalize": "norm_topk_prob",
+}
+
+REQUIRES: Mapping[str, Any] = {
+    "attention_bias": False,
+    "hidden_act": "silu",
+    "mlp_bias": False,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
 }

@@ -82,11 +82,15 @@ class Family:
         optional: parts that a checkpoint may lack.
         keys: field of `Shape` → key of the config.
         constants: keys of the config that are always written, with their values.
+        defaults: keys that a config may leave out, with what transformers takes then, where the
+            families here differ in it.
         requires: keys that must have these values where a config has them: other values change
             what the model computes, and the family has no home for them.
+        windows: whether `sliding_window` limits what a token attends to; elsewhere it says nothing.
         target: of a dense family, the family that its checkpoints are upcycled into by default.
-        fused: part name → name on disk of tensors that some tools stack over experts; read, never
-            written.
+        fused: `gate_up` and `down` → name on disk of tensors that some tools stack over experts;
+            read, never written.
+        spellings: part name → another name on disk; read, never written.
         warning: what a user of this format should know; empty if nothing.
     """
 
@@ -97,9 +101,12 @@ class Family:
     keys: Mapping[str, str]
     optional: frozenset[str] = frozenset()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
+    windows: bool = False
     target: str = ""
     fused: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
 
     @property
@@ -136,6 +143,11 @@ class Family:
         numbers, template = split_part(part)
         return self.tensors[template].format(**numbers)
 
+    def completed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """`config` with the family's defaults, and without the window that it would not heed."""
+        window = {} if self.windows else {"sliding_window": None}
+        return {**self.defaults, **config, **window}
+
     def size(self, part: str, shape: Shape) -> tuple[int, ...]:
         """The shape of the tensor `part` in a model of `shape`."""
         last = part.rpartition(".")[2]
@@ -158,8 +170,8 @@ class Family:
         }
         return sizes.get(last, (shape.width,))  # all other parts are norms
 
-    def read_shape(self, config: Mapping[str, Any]) -> Shape:
-        """The shape that a config says.
+    def read_shape(self, config: Mapping[str, Any], where: str = "config.json") -> Shape:
+        """The shape that a config, found at `where`, says.
 
         Raises:
             StudyError: a key is missing, or no whole number.
@@ -176,7 +188,7 @@ class Family:
             if value is None or (isinstance(value, float) and value != int(value)):
                 raise StudyError(
                     f"{key} is {'missing' if value is None else value}",
-                    where="config.json",
+                    where=where,
                     hint=f"A {self.model_type} checkpoint says it",
                 )
             values[name] = type(getattr(_ANY, name))(value)
@@ -219,8 +231,8 @@ def family(name: str) -> Family:
     return found
 
 
-def family_of(config: Mapping[str, Any]) -> Family:
-    """The family of a checkpoint with this config, by its `model_type`.
+def family_of(config: Mapping[str, Any], where: str = "config.json") -> Family:
+    """The family of a checkpoint by the `model_type` of its config, which was found at `where`.
 
     Raises:
         StudyError: mixopt has no description of it.
@@ -231,6 +243,6 @@ def family_of(config: Mapping[str, Any]) -> Family:
             return family(name)
     raise StudyError(
         f"model_type is {model_type!r}, which mixopt has no description of",
-        where="config.json",
+        where=where,
         hint=f"Give a checkpoint of one of these: {', '.join(sorted(FAMILIES))}",
     )

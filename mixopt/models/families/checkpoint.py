@@ -20,6 +20,7 @@ from torch import Tensor
 from mixopt.core.errors import CheckpointError
 from mixopt.io import files
 from mixopt.models.families.base import Family, Shape, family_of, split_part
+from mixopt.models.families.config import check_held
 
 INDEX, SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -45,7 +46,7 @@ class Checkpoint:
     Attributes:
         folder: where it lies.
         family: of its config.
-        config: content of `config.json`.
+        config: content of `config.json`, with the family's defaults where it is silent.
         shape: that the config says.
         files: name on disk → file that holds the tensor.
     """
@@ -79,7 +80,7 @@ class Checkpoint:
             CheckpointError: it cannot be read, or holds what is not finite.
         """
         fused = self._fused(part)
-        name = self.family.disk_name(part) if fused is None else fused[0]
+        name = self._name(part) if fused is None else fused[0]
         path = self.files[name]
         try:
             with _opened(path) as file:
@@ -99,7 +100,13 @@ class Checkpoint:
         return tensor
 
     def _holds(self, part: str) -> bool:
-        return self.family.disk_name(part) in self.files or self._fused(part) is not None
+        return self._name(part) in self.files or self._fused(part) is not None
+
+    def _name(self, part: str) -> str:
+        """What the tensor is called here: the family's name, or its other spelling if that is."""
+        numbers, template = split_part(part)
+        other = self.family.spellings.get(template, "").format(**numbers)
+        return other if other in self.files else self.family.disk_name(part)
 
     def _fused(self, part: str) -> tuple[str, Any] | None:
         """Name and reader of the stacked tensor that holds an expert's `part`, if there is one."""
@@ -123,11 +130,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is absent or cut, a tensor is missing, of another shape or not
             known, or the weights are pickled.
-        StudyError: the family is not described, or its config lacks a key.
+        StudyError: the family is not described, or its config lacks a key or asks for what the
+            family, as mixopt knows it, does not hold.
     """
-    config = _json(folder / CONFIG)
-    family = family_of(config)
-    shape = family.read_shape(config)
+    config, where = _json(folder / CONFIG), str(folder / CONFIG)
+    family = family_of(config, where)
+    check_held(family, config, where)
+    config = family.completed(config)
+    shape = family.read_shape(config, where)
     held = _headers(folder)
     paths = {name: path for name, (path, _) in held.items()}
     checkpoint = Checkpoint(folder, family, config, shape, paths)
@@ -140,17 +150,17 @@ def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None
     family, shape, folder = checkpoint.family, checkpoint.shape, str(checkpoint.folder)
     known: set[str] = set()
     for part in family.parts(shape):
-        name, stacked = family.disk_name(part), checkpoint._fused(part)
-        known.add(name if stacked is None else stacked[0])
+        name, wanted = checkpoint._name(part), family.size(part, shape)
+        stacked = checkpoint._fused(part)
         if stacked is not None:
-            continue
+            name, wanted = stacked[0], _stacked(wanted, part, shape)
+        known.add(name)
         if name not in sizes:
             if part in family.optional:
                 continue
             raise CheckpointError(
                 f"{name} is missing", where=folder, hint="Fetch all files of the checkpoint"
             )
-        wanted = family.size(part, shape)
         if tuple(sizes[name]) != wanted:
             raise CheckpointError(
                 f"{name} has shape {list(sizes[name])}, and by its config {list(wanted)}",
@@ -167,6 +177,12 @@ def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None
             where=folder,
             hint="Give a checkpoint without adapters or additions, merged into its weights",
         )
+
+
+def _stacked(size: tuple[int, ...], part: str, shape: Shape) -> tuple[int, ...]:
+    """The shape of the tensor that holds `part`, of that size, of all experts."""
+    rows, columns = size
+    return shape.experts, rows if part.endswith(".down") else 2 * rows, columns
 
 
 def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:

@@ -45,29 +45,63 @@ REWRITTEN = (  # keys that are written anew, or that say nothing about what the 
 )
 
 
-def check_config(seed: Family, config: Mapping[str, Any], target: Family) -> None:
-    """Refuse a seed whose config asks for what `target` cannot hold.
+HOMES = {  # what a family of ours has no home for → what would hold it
+    "attention_bias": "the nearest format is transformers' qwen2_moe, which mixopt does not write",
+    "clip_qkv": "transformers' own olmoe holds it",
+    "hidden_act": "no format here has experts of another activation",
+    "layer_types": "mixtral holds one window for all layers",
+    "mlp_bias": "no format here has experts with biases",
+    "partial_rotary_factor": "no format here turns a part of a head's channels",
+    "quantization_config": "give the weights from before they were quantized",
+    "sliding_window": "mixtral holds it",
+    "use_sliding_window": "mixtral holds a window, but no norms of queries and keys",
+}
+
+
+def check_held(family: Family, config: Mapping[str, Any], where: str) -> None:
+    """Refuse a config of what `family`, as mixopt reads and writes it, does not hold.
+
+    Args:
+        family: that should hold it.
+        config: content of `config.json`.
+        where: that file.
 
     Raises:
-        StudyError: naming the key.
+        StudyError: naming the key, and the nearest format that would hold it.
     """
-    for family in (seed, target):
-        for key, value in family.requires.items():
-            if config.get(key, value) not in (value, None):
-                raise StudyError(
-                    f"{key} is {config[key]!r}, and {family.name} as mixopt writes it has "
-                    f"{value!r}",
-                    where="config.json",
-                    hint="Choose a seed without it",
-                )
+    for key, value in family.requires.items():
+        if config.get(key, value) not in (value, None):
+            raise _without_home(family, key, config[key], where)
+    others = set(config.get("layer_types") or ()) - {"full_attention"}
+    if others:
+        raise _without_home(family, "layer_types", min(others), where)
+
+
+def check_config(seed: Family, config: Mapping[str, Any], target: Family, where: str) -> None:
+    """Refuse a seed whose config asks for what `target` cannot hold.
+
+    Args:
+        seed: its family.
+        config: its config, completed (`Family.completed`).
+        target: family of the output.
+        where: the config's file.
+
+    Raises:
+        StudyError: naming the key, and the nearest format that would hold it.
+    """
+    check_held(target, config, where)
     window = config.get("sliding_window")
-    used = window is not None and config.get("use_sliding_window", True)
-    if used and target.model_type != "mixtral":
-        raise StudyError(
-            f"sliding_window is {window}, which {target.name} does not have",
-            where="config.json",
-            hint="Choose the target mixtral",
-        )
+    if seed.windows and window is not None and not target.windows:
+        raise _without_home(target, "sliding_window", window, where)
+
+
+def _without_home(family: Family, key: str, value: object, where: str) -> StudyError:
+    home = f"; {HOMES[key]}" if key in HOMES else ""
+    return StudyError(
+        f"{key} is {value!r}, which {family.name} as mixopt knows it does not hold",
+        where=where,
+        hint=f"Choose a checkpoint without it{home}",
+    )
 
 
 def check_trunk(seed: Family, target: Family) -> None:

@@ -19,7 +19,7 @@ FLEX_OLMO = Family(
     },
     keys=_names.MOE_KEYS,
     constants={"output_router_logits": False},
-    requires={"hidden_act": "silu", "attention_bias": False},
+    requires=_names.REQUIRES,
     fused=_names.FUSED_EXPERTS,
     warning="llama.cpp does not read flex-olmo",
 )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from mixopt.models.families._names import ATTENTION, DENSE, END, KEYS, NORMS_BEFORE, START
+from mixopt.models.families import _names
 from mixopt.models.families.base import Family
 
 MISTRAL = Family(
     name="mistral",
     model_type="mistral",
     architecture="MistralForCausalLM",
-    tensors={**START, **ATTENTION, **NORMS_BEFORE, **DENSE, **END},
-    keys=KEYS,
-    requires={"hidden_act": "silu"},
+    tensors={
+        **_names.START,
+        **_names.ATTENTION,
+        **_names.NORMS_BEFORE,
+        **_names.DENSE,
+        **_names.END,
+    },
+    keys=_names.KEYS,
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-6, "sliding_window": 4096},
+    requires=_names.REQUIRES,
+    windows=True,
     target="mixtral",
 )

@@ -1,8 +1,7 @@
 """Our own models: Llama's trunk in one matrix for queries, keys and values; experts stacked.
 
 A state has a factor on its embedding that other formats lack (`transformer.EMBEDDING_SCALE`), and
-may tie its head. `StateWeights` leaves both as they are, for models that stay ours; `exported`
-multiplies the embedding and unties the head, for models that leave.
+may tie its head. Both stay as they are here; `export` is for models that leave.
 
 Shapes: E experts, D width, F hidden width.
 """
@@ -15,14 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.families import _names
 from mixopt.models.families.base import Family, Shape, split_part
-from mixopt.models.transformer import EMBEDDING_SCALE, State
+from mixopt.models.transformer import State
 
-# A model of ours that has left: what `exported` gives. The folder of a promotion holds the same
-# tensors as a `State`.
+# For messages and the registry of names; a model of ours leaves in another family (`export`).
 MIXOPT = Family(
     name="mixopt",
     model_type="mixopt",
@@ -37,7 +34,7 @@ MIXOPT = Family(
     keys=_names.KEYS,
     target="mixtral",
 )
-ATTENTION, FEED_FORWARD = "attention.", "feed_forward."
+FEED_FORWARD = "feed_forward."
 OURS = {"gate", "up", "down", "router"}
 
 
@@ -135,81 +132,6 @@ def state_of(tensors: Iterable[tuple[str, Tensor]], config: ModelConfig) -> Stat
         state[f"{block}.gate_up"] = torch.stack(gates[block])
         state[f"{block}.down"] = torch.stack(downs[block])
     return state
-
-
-def exported(state: State, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of an MoE of ours as the `mixtral` family names them, fp32, in its order.
-
-    Raises:
-        StudyError: the model has what that format has no home for.
-    """
-    refuse_what_mixtral_lacks(config)
-    from mixopt.models.families.mixtral import MIXTRAL
-
-    weights, width = StateWeights(state, config), config.width
-    for part in MIXTRAL.parts(exported_shape(config)):
-        numbers, template = split_part(part)
-        last = template.rpartition(".")[2]
-        if part == "embedding":
-            yield part, state["embedding"] * EMBEDDING_SCALE
-        elif part == "head":
-            yield part, state.get("head", state["embedding"]).clone()
-        elif template.startswith("layers.{layer}.attention."):
-            block = f"blocks.{numbers['layer']}.attention"
-            if last == "o":
-                yield part, state[f"{block}.out"].T
-            else:
-                at = "qkv".index(last) * width
-                yield part, state[f"{block}.qkv"][:, at : at + width].T
-        else:
-            yield part, weights[part]
-
-
-def exported_shape(config: ModelConfig) -> Shape:
-    """Of the model that leaves: its head is untied."""
-    from dataclasses import replace
-
-    return replace(shape_of(config), tie_embeddings=False)
-
-
-def refuse_what_mixtral_lacks(config: ModelConfig) -> None:
-    """Refuse to export a model of ours that would compute something else there.
-
-    Raises:
-        StudyError: naming the setting, and what would hold it.
-    """
-    if config.dense:
-        raise StudyError("a dense model is no mixture of experts", where="experts")
-    if config.router != "softmax":
-        raise StudyError(
-            f"mixtral has no home for the router {config.router!r}",
-            where="router",
-            hint="Promote with the router softmax, or keep the model in our own format",
-        )
-    if not config.settings.unit_gates(config):
-        raise StudyError(
-            "mixtral divides a token's gates by their sum, and this model does not",
-            where="renormalize",
-            hint="Promote with renormalize: true and at least 2 experts per token",
-        )
-    if config.shared_experts:
-        raise StudyError(
-            f"mixtral has no home for {config.shared_experts} shared experts",
-            where="shared_experts",
-            hint="Promote without shared experts, or keep the model in our own format",
-        )
-
-
-def exported_config(config: ModelConfig) -> dict[str, object]:
-    """What `write_config` takes for the seed's config."""
-    from mixopt.models.norm import NORM_EPSILON
-
-    return {
-        "hidden_act": "silu",
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": config.rope_theta,
-    }
 
 
 def _own_name(part: str) -> str:

@@ -21,8 +21,15 @@ MIXTRAL = Family(
         "layers.{layer}.experts.{expert}.down": f"{_BLOCK}.experts.{{expert}}.w2.weight",
         **_names.END,
     },
-    keys={**_names.MOE_KEYS, "experts": "num_local_experts"},
+    keys={
+        **_names.KEYS,  # no key says whether gates are divided by their sum: they always are
+        "experts": "num_local_experts",
+        "experts_per_token": "num_experts_per_tok",
+    },
     constants={"norm_topk_prob": True, "output_router_logits": False},
-    requires={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+    defaults={"num_key_value_heads": 8},
+    requires={**_names.REQUIRES, "norm_topk_prob": True},
+    windows=True,
     fused=_names.FUSED_EXPERTS,
+    spellings={"layers.{layer}.router": "model.layers.{layer}.mlp.gate.weight"},
 )

@@ -18,6 +18,12 @@ OLMO2 = Family(
         **_names.END,
     },
     keys=_names.KEYS,
-    requires={"hidden_act": "silu", "attention_bias": False},
+    defaults={
+        "eos_token_id": 50279,
+        "max_position_embeddings": 2048,
+        "pad_token_id": 1,
+        "rms_norm_eps": 1e-5,
+    },
+    requires=_names.REQUIRES,
     target="flex-olmo",
 )

@@ -22,6 +22,6 @@ OLMOE = Family(
     },
     keys=_names.MOE_KEYS,
     constants={"output_router_logits": False},
-    requires={"hidden_act": "silu", "attention_bias": False, "clip_qkv": None},
+    requires={**_names.REQUIRES, "clip_qkv": None},
     fused=_names.FUSED_EXPERTS,
 )

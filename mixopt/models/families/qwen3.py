@@ -18,6 +18,7 @@ QWEN3 = Family(
         **_names.END,
     },
     keys=_names.KEYS,
-    requires={"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+    defaults={"head_dim": 128, "num_key_value_heads": 32},
+    requires={**_names.REQUIRES, "use_sliding_window": False},
     target="qwen3-moe",
 )

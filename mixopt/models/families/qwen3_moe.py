@@ -19,6 +19,12 @@ QWEN3_MOE = Family(
     },
     keys={**_names.MOE_KEYS, "hidden": "moe_intermediate_size"},
     constants={"decoder_sparse_step": 1, "mlp_only_layers": [], "output_router_logits": False},
-    requires={"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+    defaults={"num_key_value_heads": 4},
+    requires={
+        **_names.REQUIRES,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
+    },
     fused=_names.FUSED_EXPERTS,
 )

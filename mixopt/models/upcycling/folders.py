@@ -17,6 +17,7 @@ from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.models.families.base import Family, Shape, family
 from mixopt.models.families.checkpoint import (
+    CONFIG,
     Checkpoint,
     open_checkpoint,
     planned_bytes,
@@ -121,7 +122,7 @@ def plan(request: Request) -> Plan:
     seed = open_checkpoint(request.seed)
     target = family(request.target or seed.family.target)
     check_trunk(seed.family, target)
-    check_config(seed.family, seed.config, target)
+    check_config(seed.family, seed.config, target, str(request.seed / CONFIG))
     _check_numbers(request)
     sources = {name: open_checkpoint(folder) for name, folder in request.sources.items()}
     for name, source in sources.items():
