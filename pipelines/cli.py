@@ -151,6 +151,27 @@ def report(
 
 
 @app.command()
+def export(
+    study: StudyFile,
+    mixture: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Format of the mixture, such as megatron or json.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN=PATH", help="Where the trainer finds a domain. Repeatable."),
+    ] = None,
+) -> None:
+    """Write the chosen mixture as another trainer reads it."""
+    from mixopt.pipelines.offline.outputs import FILE, writable
+    from mixopt.pipelines.study.export_mixture import write_mixture
+
+    if out is not None:
+        writable(out, FILE)
+    write_mixture(study, mixture, out, path or ())
+
+
+@app.command()
 def sync(study: StudyFile) -> None:
     """Rebuild MLflow's view of a study from its ledger."""
     from mixopt.pipelines.study.run import sync_study

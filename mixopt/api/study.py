@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mixopt.io import trial_files
 from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
 from mixopt.study.locked import require_begun
+from mixopt.study.mixture_export import export_text
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import usual_fidelity
 from mixopt.study.results import Promotion, Verdict
@@ -138,6 +140,20 @@ class OpenStudy(Opened):
     def out_of_fold(self) -> OutOfFold:
         """See `Opened.out_of_fold`; of the search's complete trials."""
         return self.model.held_out(self.surrogate_name)
+
+    def export_mixture(self, format: str, paths: Mapping[str, str] | None = None) -> str:
+        """The chosen mixture as the text of a file that another trainer reads (docs/export.md).
+
+        Args:
+            format: `csv`, `datasets`, `json`, `levanter`, `megatron`, `mosaicml`, `olmo-core`,
+                `torchtitan`, or `package.module:Name` of your own.
+            paths: domain → where that trainer finds it; without one, a placeholder is written.
+
+        Raises:
+            StudyError: there is no verdict yet, or no such format or domain.
+            CorpusError: the corpus, which tells tokens and epochs, is not there.
+        """
+        return export_text(self.settings, self.verdict, format, paths)
 
     def _model(self) -> Surrogate:
         return self.model.fitted(self.surrogate_name)
