@@ -12,6 +12,7 @@ from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
+from mixopt.models.upcycling.method import Method
 from mixopt.models.upcycling.states import DenseModels, upcycle_states
 from mixopt.study.settings import Study, load_study
 from mixopt.testing.surrogates import example_table
@@ -143,7 +144,7 @@ def test_an_upcycler_of_ones_own_makes_a_model(study: Study) -> None:
     moe = ModelConfig(width=16, heads=2, experts=3, vocab_size=32)
     seed = Transformer(moe.as_dense(), (0,)).proxy_state()
     models = DenseModels(seed, {}, moe.as_dense())
-    state, receipt = upcycle_states(study.promote.upcycler, models, moe)
+    state, receipt = upcycle_states(Method(study.promote.upcycler), models, moe)
     first, second, _ = state["blocks.0.feed_forward.down"]
     assert not torch.equal(first, second)
     assert receipt.method == "own_upcycler:Noisy"

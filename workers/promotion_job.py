@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.io import files, locks, markers
+from mixopt.models.upcycling.method import Method
 from mixopt.workers.cluster import Resources
 from mixopt.workers.once import call
 from mixopt.workers.proxy_task import LOCK_PATIENCE_SECONDS
@@ -28,7 +29,7 @@ class Upcycling:
     """A conversion that is asked for; paths are absolute and seen by every node.
 
     Attributes:
-        method: registry name of the upcycler.
+        method: how.
         seed_model: weights of the dense seed model.
         expert_models: domain → weights of the dense expert branched from it, in expert order.
         dense: `ModelConfig` of the dense models, as JSON-able values.
@@ -40,7 +41,7 @@ class Upcycling:
         verified: folder that remembers on which machines the corpus was compared.
     """
 
-    method: str
+    method: Method
     seed_model: str
     expert_models: Mapping[str, str]
     dense: Mapping[str, Any]

@@ -12,7 +12,8 @@ from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling import UPCYCLERS
+from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
+from mixopt.models.upcycling.method import Method
 from mixopt.search import designs, proposers
 from mixopt.search.pruning import FEWEST
 from mixopt.study.named import Registered
@@ -158,11 +159,32 @@ class Select(Section):
     """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
 
 
+# Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
+# the name of its folder.
+UNSET: dict[str, Any] = {
+    "upcycler_settings": {},
+    "merge": "average",
+    "merge_settings": {},
+    "router_start": "random",
+    "router_start_settings": {},
+}
+
+
 class Promote(Section):
     """The full upcycling run of the selected mixture."""
 
     upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
-    """How the dense models become one mixture of experts."""
+    """How the dense models become one mixture of experts (docs/upcycling.md)."""
+    upcycler_settings: dict[str, Any] = {}
+    """Settings of that upcycler alone."""
+    merge: Annotated[str, Registered("merge", MERGES)] = "average"
+    """How what is no expert is merged over the dense models, where the upcycler merges."""
+    merge_settings: dict[str, Any] = {}
+    """Settings of that merge alone."""
+    router_start: Annotated[str, Registered("router start", ROUTER_STARTS)] = "random"
+    """What the routers are before training."""
+    router_start_settings: dict[str, Any] = {}
+    """Settings of that start alone."""
     model: Shape = ModelConfig()
     """Shape of the promoted model; its experts become the branched domain models."""
     recipe: Training = Recipe()
@@ -174,6 +196,27 @@ class Promote(Section):
     """Tokens of the upcycled model, on the selected mixture."""
     name: str | None = Field(default=None, pattern=r"^[^/:]+$")
     """Registered model name in MLflow, without / and :; null takes the study's name."""
+
+    @property
+    def method(self) -> Method:
+        """The upcycling that is asked for."""
+        return Method(
+            self.upcycler,
+            self.upcycler_settings,
+            self.merge,
+            self.merge_settings,
+            self.router_start,
+            self.router_start_settings,
+        )
+
+    def canonical(self) -> dict[str, Any]:
+        """What names a promotion's folder: its settings, without those of `UNSET` at defaults."""
+        values = self.model_copy(update={"recipe": self.recipe.canonical()})
+        return {
+            key: value
+            for key, value in values.model_dump(mode="json").items()
+            if key not in UNSET or value != UNSET[key]
+        }
 
     @property
     def tokens_each(self) -> int:

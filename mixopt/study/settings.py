@@ -191,13 +191,25 @@ class Study(Section):
                 surrogates.find(self.search.surrogate)
             if is_own(self.search.proposer):
                 proposers.find(self.search.proposer)
-            if self.promote is not None and is_own(self.promote.upcycler):
-                from mixopt.models.upcycling.base import upcycler_class  # imports torch
-
-                upcycler_class(self.promote.upcycler)
+            if self.promote is not None:
+                self._import_upcycling(self.promote)
             for model in self._models():
                 if is_own(model.router) and not model.dense:
                     model.settings.check(model)
+
+    def _import_upcycling(self, promote: Promote) -> None:
+        if is_own(promote.upcycler):
+            from mixopt.models.upcycling.base import upcycler_class  # imports torch
+
+            upcycler_class(promote.upcycler)
+        if is_own(promote.merge):
+            from mixopt.models.upcycling.merges import merge_class  # imports torch
+
+            merge_class(promote.merge)
+        if is_own(promote.router_start):
+            from mixopt.models.upcycling.router_starts import router_start_class  # imports torch
+
+            router_start_class(promote.router_start)
 
     def _models(self) -> list[ModelConfig]:
         return [self.proxy.model, *([self.promote.model] if self.promote else [])]

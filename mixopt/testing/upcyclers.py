@@ -11,12 +11,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import State, Transformer
+from mixopt.models.upcycling.method import Method
 from mixopt.models.upcycling.receipt import Receipt
 from mixopt.models.upcycling.states import DenseModels, upcycle_states
 
@@ -25,8 +28,14 @@ class UpcyclerConformance:
     """Tests that pytest collects in a subclass."""
 
     upcycler: str = "sparse"
+    settings: Mapping[str, Any] = MappingProxyType({})
     dense = ModelConfig(width=16, heads=2, experts=1, experts_per_token=1, vocab_size=32)
     moe = replace(dense, experts=3, experts_per_token=2)
+
+    @property
+    def method(self) -> Method:
+        """The upcycler with its settings."""
+        return Method(self.upcycler, self.settings)
 
     def seed_state(self) -> State:
         """A dense seed model."""
@@ -57,7 +66,7 @@ class UpcyclerConformance:
         """The MoE of these dense models, and the receipt on the samples."""
         experts = self.expert_states() if experts is None else experts
         models = DenseModels(self.seed_state(), experts, self.dense)
-        return upcycle_states(self.upcycler, models, moe or self.moe, seed, self.samples())
+        return upcycle_states(self.method, models, moe or self.moe, seed, self.samples())
 
     def test_the_state_loads_and_is_finite(self) -> None:
         """It is a state of the MoE's shape."""
@@ -75,7 +84,7 @@ class UpcyclerConformance:
     def test_inputs_are_left_alone(self) -> None:
         """Neither the call nor training the result changes the dense models."""
         seed, experts = self.seed_state(), self.expert_states()
-        state, _ = upcycle_states(self.upcycler, DenseModels(seed, experts, self.dense), self.moe)
+        state, _ = upcycle_states(self.method, DenseModels(seed, experts, self.dense), self.moe)
         for tensor in state.values():
             tensor.add_(1.0)
         assert all(torch.equal(t, self.seed_state()[n]) for n, t in seed.items())

@@ -6,6 +6,7 @@ import dataclasses
 
 from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
+from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.search import proposers
 from mixopt.study.locked import has_begun
 from mixopt.study.settings import Study
@@ -62,6 +63,20 @@ def check_search(study: Study) -> None:
         )
 
 
+# where a part says that its settings are wrong → the key of `promote` that holds them
+PARTS = {"settings": "upcycler_settings", "router_settings": "router_start_settings"}
+
+
+def in_a_study(where: str) -> str:
+    """The key of `promote` that an upcycling calls `where`.
+
+    >>> in_a_study("settings.share")
+    'upcycler_settings.share'
+    """
+    first, dot, rest = where.partition(".")
+    return PARTS.get(first, first) + dot + rest
+
+
 def check_promotion(study: Study, corpus: Corpus) -> None:
     """Refuse a promotion that could not be upcycled.
 
@@ -69,19 +84,21 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
         StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
             of that name.
     """
-    from mixopt.models.upcycling.base import make_upcycler  # imports torch
+    from mixopt.models.upcycling.merges import make_merge  # imports torch
+    from mixopt.models.upcycling.router_starts import make_router_start
     from mixopt.models.upcycling.states import check_shapes
 
     if study.promote is None:
         return
     model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
     try:
-        method = make_upcycler(study.promote.upcycler)
-        check_shapes(model.as_dense(), model)
-        method.sources(corpus.domains[: model.experts], model.experts)
+        dense = dense_models(study.promote, model, corpus.domains)
+        check_shapes(dense.shape, model)
+        make_merge(study.promote.merge, study.promote.merge_settings)
+        make_router_start(study.promote.router_start, study.promote.router_start_settings)
     except StudyError as error:
         raise StudyError(
             error.what,
-            where=f"{study.path}: promote: {error.where}",
+            where=f"{study.path}: promote: {in_a_study(error.where)}",
             hint=error.hint or "Correct it, or write `promote: null`",
         ) from error

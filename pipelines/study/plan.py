@@ -19,6 +19,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.cohorts import sizes
+from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.wording import duration
@@ -113,12 +114,12 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     if study.promote is not None:
         promote = study.promote
         full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
-        dense, recipe, experts = full.as_dense(), promote.recipe, full.experts
-        plan += [
-            Step("dense seed model", 1, promote.seed_tokens, dense, recipe, 1),
-            Step("domain experts", experts, promote.expert_tokens, dense, recipe, experts),
-            Step("upcycled model", 1, promote.tokens, full, recipe, 1),
-        ]
+        dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
+        plan.append(Step("dense seed model", 1, promote.seed_tokens, dense.shape, recipe, 1))
+        if experts := len(dense.domains):
+            tokens = promote.expert_tokens
+            plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
+        plan.append(Step("upcycled model", 1, promote.tokens, full, recipe, 1))
     return plan
 
 

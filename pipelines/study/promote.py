@@ -25,6 +25,7 @@ from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling.receipt import Receipt
+from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.proxies.job import Job
@@ -69,10 +70,15 @@ class PromotionRun:
         return dataclasses.replace(self.settings.model, vocab_size=size)
 
     @property
+    def dense(self) -> ModelConfig:
+        """Shape of the dense models that it is upcycled from."""
+        return dense_models(self.settings, self.model, self.mixture.domains).shape
+
+    @property
     def experts(self) -> tuple[str, ...]:
         """The domains that get an expert: those of the largest weight in the mixture."""
         order = sorted(self.mixture.domains, key=lambda d: -self.mixture[d])
-        return tuple(order[: self.model.experts])
+        return dense_models(self.settings, self.model, order).domains
 
     def work(
         self,
@@ -144,8 +150,7 @@ def _is_whole(model: Path, kept: Mapping[str, Any]) -> bool:
 
 def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     """The promotion's folder; its name is a hash of all that the promoted model depends on."""
-    canonical = settings.model_copy(update={"recipe": settings.recipe.canonical()})
-    what = [canonical.model_dump(mode="json"), mixture.as_dict(), session.corpus.hash]
+    what = [settings.canonical(), mixture.as_dict(), session.corpus.hash]
     return session.home / "promotion" / digest([*what, session.study.seed])
 
 
@@ -153,7 +158,7 @@ def _stages(job: PromotionRun) -> Promotion:
     from mixopt.workers import promotion_job
 
     session, settings = job.session, job.settings
-    shape, natural = job.model.as_dense(), session.corpus.natural
+    shape, natural = job.dense, session.corpus.natural
     seed_work = job.work("seed", shape, natural, settings.seed_tokens, 0)
     stages = {"seed": _train(session, "dense seed model", [seed_work])[0]}
     start = Path(seed_work.folder) / "model.safetensors"
@@ -163,14 +168,15 @@ def _stages(job: PromotionRun) -> Promotion:
         works.append(
             job.work(f"expert {domain}", shape, alone, settings.expert_tokens, number, start)
         )
-    trained = _train(session, "domain experts", works)
+    trained = _train(session, "domain experts", works) if works else []
     stages |= {work.key: result for work, result in zip(works, trained, strict=True)}
 
     session.connect()
-    session.display.say(f"upcycling {len(works)} experts: {settings.upcycler}")
+    made_of = f"{len(works)} experts" if works else "the seed"
+    session.display.say(f"upcycling {made_of}: {settings.upcycler}")
     upcycled = promotion_job.upcycle_on_cluster(
         promotion_job.Upcycling(
-            method=settings.upcycler,
+            method=settings.method,
             seed_model=str(start),
             expert_models={
                 domain: str(Path(work.folder) / "model.safetensors")

@@ -56,6 +56,8 @@ class Block:
         sources: expert name → layer of the dense expert branched from the seed, in expert order.
         experts: E.
         experts_per_token: k.
+        unit_gates: whether a token's gates sum to 1; if not, they are softmax probabilities over
+            the E experts.
         random: what is drawn, is drawn from it; seeded by block.
     """
 
@@ -64,6 +66,7 @@ class Block:
     sources: Mapping[str, FeedForward]
     experts: int
     experts_per_token: int
+    unit_gates: bool
     random: torch.Generator
 
 
@@ -90,6 +93,10 @@ class Upcycler(ABC):
             StudyError: `hidden` does not divide so.
         """
         return hidden
+
+    def dense_width(self, expert_width: int, experts: int) -> int:
+        """F, of dense layers that experts of width `expert_width` are made of."""
+        return expert_width
 
     @abstractmethod
     def experts(self, block: Block) -> Iterator[FeedForward]:
@@ -153,3 +160,18 @@ def check_one_source_each(names: Sequence[str], experts: int) -> tuple[str, ...]
         where="experts",
         hint=f"Ask for {len(names)} experts, or one more to keep the seed among them",
     )
+
+
+def split_width(hidden: int, parts: int) -> int:
+    """`hidden` / `parts`.
+
+    Raises:
+        StudyError: it does not divide so.
+    """
+    if hidden % parts:
+        raise StudyError(
+            f"the dense layers' hidden width {hidden} does not split into {parts} equal parts",
+            where="experts",
+            hint="Choose a number that divides it",
+        )
+    return hidden // parts

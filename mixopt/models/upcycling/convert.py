@@ -125,6 +125,7 @@ class Conversion:
             sources={name: feed_forward(each, layer) for name, each in self.sources.items()},
             experts=self.shape.experts,
             experts_per_token=self.shape.experts_per_token,
+            unit_gates=self.shape.renormalize,
             random=generator(self.random_seed, "experts", layer),
         )
 

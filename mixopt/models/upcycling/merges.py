@@ -42,11 +42,19 @@ class Average(Merge):
         return torch.stack([tensor.float() for tensor in models]).mean(0)
 
 
+def merge_class(name: str) -> type[Merge]:
+    """The merge of that registry name, or of a user's `package.module:Name`.
+
+    Raises:
+        StudyError: nothing of that name, or it is no `Merge`.
+    """
+    return resolve("merge", name, MERGES, Merge)  # type: ignore[type-abstract]
+
+
 def make_merge(name: str, settings: Mapping[str, Any] | None = None) -> Merge:
     """The merge of that registry name, or `package.module:Name`, with its settings.
 
     Raises:
         StudyError: there is no such merge, or it has no such setting.
     """
-    kind = resolve("merge", name, MERGES, Merge)  # type: ignore[type-abstract]
-    return build_settings(kind, settings or {}, "merge", "merge_settings")
+    return build_settings(merge_class(name), settings or {}, "merge", "merge_settings")

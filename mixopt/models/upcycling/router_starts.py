@@ -53,11 +53,20 @@ class RandomRouter(RouterStart):
         return torch.randn(len(sources), width, generator=random) * self.std
 
 
+def router_start_class(name: str) -> type[RouterStart]:
+    """The start of that registry name, or of a user's `package.module:Name`.
+
+    Raises:
+        StudyError: nothing of that name, or it is no `RouterStart`.
+    """
+    return resolve("router start", name, ROUTER_STARTS, RouterStart)  # type: ignore[type-abstract]
+
+
 def make_router_start(name: str, settings: Mapping[str, Any] | None = None) -> RouterStart:
     """The start of that registry name, or `package.module:Name`, with its settings.
 
     Raises:
         StudyError: there is no such start, or it has no such setting.
     """
-    kind = resolve("router start", name, ROUTER_STARTS, RouterStart)  # type: ignore[type-abstract]
+    kind = router_start_class(name)
     return build_settings(kind, settings or {}, "router start", "router_settings")

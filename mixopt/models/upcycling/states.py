@@ -18,9 +18,10 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.families.mixopt import StateWeights, parts_of, same_names, shape_of, state_of
 from mixopt.models.routers.base import gate_entropies
 from mixopt.models.transformer import State, Transformer
-from mixopt.models.upcycling.base import make_upcycler
+from mixopt.models.upcycling.base import Upcycler, make_upcycler
 from mixopt.models.upcycling.convert import Conversion
 from mixopt.models.upcycling.merges import make_merge
+from mixopt.models.upcycling.method import Method
 from mixopt.models.upcycling.receipt import Receipt
 from mixopt.models.upcycling.router_starts import make_router_start
 
@@ -43,16 +44,16 @@ class DenseModels:
 
 
 def upcycle_states(
-    method: str,
+    method: Method,
     models: DenseModels,
     config: ModelConfig,
     seed: int = 0,
     samples: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[State, Receipt]:
-    """The MoE's state and the receipt of the conversion. Routers start as those of a new model.
+    """The MoE's state and the receipt of the conversion. Random routers are those of a new model.
 
     Args:
-        method: registry name of the upcycler, or `package.module:Name`.
+        method: how.
         models: what is upcycled.
         config: shape of the MoE; same trunk.
         seed: draws what is new.
@@ -66,15 +67,15 @@ def upcycle_states(
     for name, state in models.experts.items():
         if (wrong := same_names(state, models.seed)) is not None:
             raise TrainingError(f"{wrong} is not as in the seed model", where=name)
-    upcycler = make_upcycler(method)
+    upcycler = make_upcycler(method.upcycler, method.settings)
     fresh = Transformer(config, (seed,)).proxy_state()
     conversion = Conversion(
         method=upcycler,
         seed=StateWeights(models.seed, models.config),
         sources={name: StateWeights(s, models.config) for name, s in models.experts.items()},
         shape=shape_of(config),
-        merge=make_merge("average"),
-        router=make_router_start("random"),
+        merge=make_merge(method.merge, method.merge_settings),
+        router=make_router_start(method.router_start, method.router_start_settings),
         random_seed=seed,
     )
     conversion.check()
@@ -86,13 +87,14 @@ def upcycle_states(
     state = {name: state[name] for name in fresh}
     shape = conversion.shape
     receipt = Receipt(
-        method=method,
+        method=method.upcycler,
         experts=conversion.origins,
         channels_kept=upcycler.channels_kept,
         preserves_function=upcycler.preserves_function(
             shape.renormalize, shape.experts, shape.experts_per_token
         ),
-        merge="average" if upcycler.merges else "",
+        merge=method.merge if upcycler.merges else "",
+        router=method.router_start,
     )
     return state, measured(receipt, state, models, config, samples) if samples else receipt
 
@@ -132,6 +134,12 @@ def measured(
         loads=loads,
         dead_experts=tuple(f"{layer}.{expert}" for layer, expert in dead),
     )
+
+
+def dense_config(upcycler: Upcycler, config: ModelConfig) -> ModelConfig:
+    """Shape of the dense models that a model of `config` is upcycled from."""
+    width = upcycler.dense_width(config.expert_width, config.experts)
+    return dataclasses.replace(config.as_dense(), expert_width=width)
 
 
 def check_shapes(config_dense: ModelConfig, config_moe: ModelConfig) -> None:

@@ -23,6 +23,7 @@ from mixopt.models.routers.base import (
 )
 from mixopt.models.routers.dselect_k import smooth_step
 from mixopt.models.transformer import Transformer
+from mixopt.models.upcycling.method import Method
 from mixopt.models.upcycling.states import DenseModels, check_shapes, upcycle_states
 from mixopt.testing.naive_routers import REFERENCES, run_expert
 
@@ -572,7 +573,9 @@ def test_a_dense_model_is_upcycled_into_any_router_over_plain_experts(router: st
     dense = config.as_dense()
     seed_state = Transformer(dense, (3,)).proxy_state()
     samples = {"d": np.arange(24).reshape(2, 12)}
-    _, receipt = upcycle_states("sparse", DenseModels(seed_state, {}, dense), config, 0, samples)
+    _, receipt = upcycle_states(
+        Method("sparse"), DenseModels(seed_state, {}, dense), config, 0, samples
+    )
     assert receipt.preserves_function == config.settings.unit_gates(config)
     assert receipt.logit_difference is not None
     assert not receipt.preserves_function or receipt.logit_difference < 1e-4

@@ -12,7 +12,7 @@ import pytest
 from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.models.routers import ROUTERS
-from mixopt.models.upcycling import UPCYCLERS
+from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
 from mixopt.search import designs, proposers
 from mixopt.study.settings import Study, load_study
 
@@ -22,6 +22,8 @@ PARTS: list[tuple[str, str, Collection[str]]] = [
     ("search:\n  proposer: {}\n", "regmix", proposers.KNOWN),
     ("search:\n  design: {}\n", "d-optimal", designs.DESIGNS),
     ("promote:\n  upcycler: {}\n", "branch-train-mix", UPCYCLERS),
+    ("promote:\n  merge: {}\n", "average", MERGES),
+    ("promote:\n  router_start: {}\n", "random", ROUTER_STARTS),
     ("proxy:\n  model: {{router: {}}}\n", "softmax", ROUTERS),
 ]
 
@@ -74,6 +76,8 @@ def test_reading_a_study_imports_neither_torch_nor_a_surrogate(tmp_path: Path) -
         ("search: {proposer: 'json:Nothing'}\n", "proposer 'json:Nothing' does not import"),
         ("search: {surrogate: 'pathlib:Path'}\n", "surrogate 'pathlib:Path' is not a Surrogate"),
         ("promote: {upcycler: 'pathlib:Path'}\n", "upcycler 'pathlib:Path' is not a Upcycler"),
+        ("promote: {merge: 'pathlib:Path'}\n", "merge 'pathlib:Path' is not a Merge"),
+        ("promote: {router_start: 'pathlib:Path'}\n", "start 'pathlib:Path' is not a RouterStart"),
         ("promote: {model: {router: 'pathlib:Path'}}\n", "router 'pathlib:Path' is not a Router"),
     ],
 )

@@ -14,7 +14,8 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.study.locked import lock_settings
-from mixopt.study.settings import load_study
+from mixopt.study.sections import Promote
+from mixopt.study.settings import digest, load_study
 
 STUDY = """\
 name: pinned
@@ -60,3 +61,8 @@ def test_a_studys_hash_and_locked_settings(tmp_path: Path, text_corpus: Corpus) 
     lock_settings(study, text_corpus)
     locked = (study.home / "study.json").read_bytes().replace(text_corpus.hash.encode(), b"hash")
     assert hashlib.sha256(locked).hexdigest()[:16] == "1912141ac68b4457"
+
+
+def test_a_promotions_settings() -> None:
+    assert digest([Promote(tokens=200_000).canonical()]) == "d4054a605034bd63"
+    assert digest([Promote(tokens=200_000, merge="ties").canonical()]) != "d4054a605034bd63"

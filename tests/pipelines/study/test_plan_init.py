@@ -122,6 +122,21 @@ def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
     }
 
 
+def test_an_upcycler_of_the_seed_alone_branches_no_experts_and_says_how_wide_the_seed_is(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    promote = {
+        "upcycler": "virtual-groups",
+        "upcycler_settings": {"granularity": 4},
+        "model": {"experts": 8, "experts_per_token": 4, "expert_width": 32},
+    }
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, promote=promote))
+    check_promotion(study, text_corpus)
+    plan = {step.name: step.model for step in steps(study, text_corpus)}
+    assert "domain experts" not in plan
+    assert plan["dense seed model"].expert_width == 4 * plan["upcycled model"].expert_width
+
+
 def test_a_command_counts_its_own_trainings_alone(text_corpus: Corpus, tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
     flops = {step.name: step.flops for step in steps(study, text_corpus)}
@@ -243,6 +258,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"study\.yaml: search\.pruner: the proposer",
     ),
     ({"promote": {"model": {"experts": 9}}}, r"study\.yaml: promote: experts: 9 experts"),
+    (
+        {"promote": {"upcycler": "drop-upcycling", "upcycler_settings": {"part": 0.1}}},
+        r"study\.yaml: promote: upcycler_settings\.part: this upcycler has no such .* share",
+    ),
+    (
+        {"promote": {"merge": "ties", "merge_settings": {"density": 0}}},
+        r"study\.yaml: promote: merge_settings\.density: must be above 0",
+    ),
+    (
+        {"promote": {"router_start_settings": {"std": "wide"}}},
+        r"study\.yaml: promote: router_start_settings\.std: must be a number",
+    ),
+    (
+        {"promote": {"upcycler": "virtual-groups", "model": {"experts": 3}}},
+        r"study\.yaml: promote: experts: 3 experts are no whole number of copies in 2 shards",
+    ),
 ]
 
 
