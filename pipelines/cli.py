@@ -350,6 +350,25 @@ def replay(
 
 
 @app.command()
+def upcycle(
+    spec: Annotated[
+        Path, typer.Argument(help="File that names the models and the method.", metavar="SPEC.yaml")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the receipt (or the plan) as one JSON object.")
+    ] = False,
+) -> None:
+    """Turn dense checkpoints into a mixture of experts in the Hugging Face layout."""
+    from mixopt.pipelines.upcycling.upcycle import upcycle as upcycle_folders
+
+    upcycle_folders(spec, out, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
 ) -> None:

@@ -23,6 +23,8 @@ from mixopt import surrogates
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.pipelines.cli import app
 from mixopt.pipelines.study import schema
+from mixopt.pipelines.upcycling import schema as spec_schema
+from mixopt.pipelines.upcycling.spec import SpecFile
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS
 from mixopt.study.sections import Pruner
@@ -133,6 +135,14 @@ def test_every_key_of_the_study_file_has_a_meaning() -> None:
     assert "| |" not in schema.study_page()
 
 
+def test_the_page_and_schema_of_the_upcycling_spec_are_current() -> None:
+    assert spec_schema.SCHEMA_FILE.read_text() == spec_schema.schema_text(), "run `make schema`"
+    page = (ROOT / "docs" / "upcycle.md").read_text()
+    keys = spec_schema.spec_schema()["properties"]
+    assert [key for key in keys if f"| `{key}` |" not in page] == []
+    assert [key for key, values in keys.items() if "description" not in values] == []
+
+
 def refusals(study: dict[str, Any]) -> list[str]:
     """What an editor with the schema says about a study file."""
     from jsonschema import Draft202012Validator
@@ -161,6 +171,10 @@ def test_study_files_shown_are_valid(page: Path, tmp_path: Path) -> None:
             file = tmp_path / "study.yaml"
             file.write_text(block)
             load_study(file)
+        elif "method:" in block:
+            file = tmp_path / "spec.yaml"
+            file.write_text(block)
+            SpecFile(file)
 
 
 def cluster_files() -> Iterator[dict[str, Any]]:

@@ -79,5 +79,11 @@ def test_sdist_and_wheel_hold_one_package(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in files} == {"mixopt"}
     modules = {name.replace(".", "/") for name in sources()}
     assert {name for name in modules if not {f"{name}.py", f"{name}/__init__.py"} & files} == set()
-    data = {"py.typed", "__init__.pyi", "study.schema.json", "pipelines/study/demo_study.yaml"}
+    data = {
+        "py.typed",
+        "__init__.pyi",
+        "study.schema.json",
+        "upcycle.schema.json",
+        "pipelines/study/demo_study.yaml",
+    }
     assert {f"mixopt/{name}" for name in data} <= files

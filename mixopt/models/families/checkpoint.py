@@ -5,8 +5,10 @@ Tensors are read when they are asked for; files are mapped into memory, not copi
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +93,8 @@ class Checkpoint:
                 where=str(path),
                 hint="Fetch this file again",
             ) from error
-        if not torch.isfinite(tensor).all():
+        # NaN and infinities show in the extremes; `isfinite` needs a copy of the tensor
+        if not all(map(torch.isfinite, torch.aminmax(tensor))):
             raise CheckpointError(
                 f"{name} holds values that are not finite",
                 where=str(path),
@@ -192,7 +195,14 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         mapped = _json(index).get("weight_map")
         if not isinstance(mapped, dict):
             raise CheckpointError("has no weight_map", where=str(index), hint="Fetch it again")
-        paths = sorted({folder / Path(str(name)).name for name in mapped.values()})
+        names = sorted({str(name) for name in mapped.values()})
+        if outside := [name for name in names if name != Path(name).name]:
+            raise CheckpointError(
+                f"names a file outside its folder, {outside[0]!r}",
+                where=str(index),
+                hint="Fetch the checkpoint again, from where you trust it",
+            )
+        paths = [folder / name for name in names]
     elif single.is_file():
         paths = [single]
     else:
@@ -303,8 +313,8 @@ def write_checkpoint(
     need, free = int(sum(sizes.values()) * ROOM), shutil.disk_usage(folder).free
     if need > free:
         raise CheckpointError(
-            f"the model takes {need / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left",
-            where=str(folder),
+            f"the model takes {need / 1e9:.2f} GB, and the disk of {folder.parent.absolute()} has "
+            f"{free / 1e9:.2f} GB left",
             hint="Free space on that disk, or write elsewhere",
         )
     runs, source = shards(sizes, most), iter(tensors)
@@ -332,9 +342,16 @@ def write_checkpoint(
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with files.writing(path):
-        save_file(dict(tensors), path, metadata={"format": "pt"})  # transformers asks for it
+        try:
+            save_file(dict(tensors), path, metadata={"format": "pt"})  # transformers asks for it
+        except SafetensorError as error:  # an OSError as text: `… (os error 28)`
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error
+        path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files of mode 600
         with path.open("rb") as file:
             os.fsync(file.fileno())

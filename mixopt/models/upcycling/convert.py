@@ -7,7 +7,8 @@ Shapes: E experts, D width, F hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from mixopt.models.families.base import PROJECTIONS, Shape, split_part
 from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
 from mixopt.models.upcycling.merges import Merge
 from mixopt.models.upcycling.router_starts import RouterStart
+
+MERGED_AT_ONCE = 2**22  # values: 16 MB in fp32; the embedding of a 1B model takes 1 GB
 
 
 class Weights(Protocol):
@@ -49,6 +52,7 @@ class Conversion:
         merge: of what is no expert, where the method merges.
         router: what every router starts from.
         random_seed: draws what is new.
+        dtype: that merged tensors are wanted in.
     """
 
     method: Upcycler
@@ -58,6 +62,7 @@ class Conversion:
     merge: Merge
     router: RouterStart
     random_seed: int = 0
+    dtype: torch.dtype = torch.float32
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -84,9 +89,9 @@ class Conversion:
                 hint="Give the dense models and the experts widths that go together",
             )
         for name, weights in self.sources.items():
-            if weights.shape != self.seed.shape:
+            if differs := _first_difference(weights.shape, self.seed.shape):
                 raise StudyError(
-                    f"has the shape {weights.shape}, and the seed {self.seed.shape}",
+                    differs,
                     where=name,
                     hint="Give experts that were branched from this seed",
                 )
@@ -98,7 +103,7 @@ class Conversion:
                 )
 
     def tensors(self, parts: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The mixture's tensors, fp32 where they are computed, in the order of `parts`.
+        """The mixture's tensors in the order of `parts`; what is computed, is computed in fp32.
 
         The parts of an expert follow one another, and the experts of a block too.
         """
@@ -139,7 +144,34 @@ class Conversion:
         models = [weights[part] for weights in self.sources.values()]
         if SEED in self.origins:
             models.append(self.seed[part])
-        return self.merge.merge(self.seed[part], models, generator(self.random_seed, part, 0))
+        random = generator(self.random_seed, part, 0)
+        if not self.merge.by_rows:
+            return self.merge.merge(self.seed[part], models, random)
+        return merge_by_rows(self.merge, self.seed[part], models, random, self.dtype)
+
+
+def _first_difference(shape: Shape, seed: Shape) -> str:
+    for field in dataclasses.fields(Shape):
+        mine, seeds = getattr(shape, field.name), getattr(seed, field.name)
+        if mine != seeds:
+            return f"its {field.name} is {mine}, and the seed's {seeds}"
+    return ""
+
+
+def merge_by_rows(
+    merge: Merge,
+    seed: Tensor,
+    models: Sequence[Tensor],
+    random: torch.Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """What `merge` gives, in `dtype`; fp32 copies are of `MERGED_AT_ONCE` values, not of all."""
+    merged = torch.empty(seed.shape, dtype=dtype)
+    rows = max(1, MERGED_AT_ONCE * len(seed) // seed.numel())
+    for at in range(0, len(seed), rows):
+        some = slice(at, at + rows)
+        merged[some] = merge.merge(seed[some], [model[some] for model in models], random)
+    return merged
 
 
 def feed_forward(weights: Weights, layer: int) -> FeedForward:

@@ -6,25 +6,29 @@ Tensors pass through one by one: what is held is a block's layers and one shard 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from mixopt.core.errors import StudyError
+from mixopt.core.registry import check_name
 from mixopt.io import files
+from mixopt.io.new_folder import new_folder, refuse_existing
 from mixopt.models.families.base import Family, Shape, family
 from mixopt.models.families.checkpoint import (
     CONFIG,
     Checkpoint,
     open_checkpoint,
     planned_bytes,
+    shards,
     write_checkpoint,
 )
 from mixopt.models.families.config import check_config, check_trunk, not_carried, write_config
-from mixopt.models.upcycling.base import make_upcycler
+from mixopt.models.families.tokenizers import difference
+from mixopt.models.upcycling.base import SEED, Upcycler, make_upcycler
 from mixopt.models.upcycling.convert import Conversion
 from mixopt.models.upcycling.merges import make_merge
 from mixopt.models.upcycling.receipt import Receipt
@@ -33,7 +37,6 @@ from mixopt.models.upcycling.router_starts import make_router_start
 RECEIPT = "upcycling.json"  # beside the weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALL = 2**28  # bytes of a shard: more only where a block is larger
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,15 @@ class Plan:
     conversion: Conversion
     receipt: Receipt
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Part name → bytes, of all tensors of the output."""
+        return planned_bytes(self.family, self.shape, self.dtype)
+
     @property
     def bytes(self) -> int:
         """Of all tensors of the output."""
-        return sum(planned_bytes(self.family, self.shape, self.dtype).values())
+        return sum(self.sizes.values())
 
     @property
     def params(self) -> int:
@@ -104,11 +112,22 @@ class Plan:
         return self.bytes // self.dtype.itemsize
 
     @property
+    def active_params(self) -> int:
+        """Of the output, those that a token passes: k of the E experts."""
+        experts = sum(size for part, size in self.sizes.items() if ".experts." in part)
+        idle = experts * (self.shape.experts - self.shape.experts_per_token) // self.shape.experts
+        return (self.bytes - idle) // self.dtype.itemsize
+
+    @property
     def shard(self) -> int:
         """Most bytes of a file of the output: a block of it."""
-        sizes = planned_bytes(self.family, self.shape, self.dtype)
-        block = sum(size for part, size in sizes.items() if part.startswith("layers.0."))
+        block = sum(size for part, size in self.sizes.items() if part.startswith("layers.0."))
         return max(SMALL, block)
+
+    @property
+    def files(self) -> int:
+        """Files of tensors."""
+        return len(shards(self.sizes, self.shard))
 
 
 def plan(request: Request) -> Plan:
@@ -118,15 +137,12 @@ def plan(request: Request) -> Plan:
         CheckpointError: a checkpoint cannot be used.
         StudyError: settings or models do not go together.
     """
+    _check_numbers(request)
     method = make_upcycler(request.method, request.settings)
     seed = open_checkpoint(request.seed)
-    target = family(request.target or seed.family.target)
+    target = family(request.target or seed.family.target or seed.family.name)
     check_trunk(seed.family, target)
     check_config(seed.family, seed.config, target, str(request.seed / CONFIG))
-    _check_numbers(request)
-    sources = {name: open_checkpoint(folder) for name, folder in request.sources.items()}
-    for name, source in sources.items():
-        _check_tokenizer(name, source.folder, seed.folder)
     shape = dataclasses.replace(
         seed.shape,
         experts=request.experts,
@@ -134,18 +150,122 @@ def plan(request: Request) -> Plan:
         hidden=method.expert_width(seed.shape.hidden, request.experts),
         renormalize=True,
     )
+    dtype = _dtype(request, seed)
     conversion = Conversion(
         method=method,
         seed=seed,
-        sources=sources,
+        sources=_sources(request, seed),
         shape=shape,
         merge=make_merge(request.merge, request.merge_settings),
         router=make_router_start(request.router, request.router_settings),
         random_seed=request.random_seed,
+        dtype=dtype,
     )
     conversion.check()
+    _check_sources_are_used(method, conversion)
+    receipt = _receipt(request, conversion, seed, target)
+    return Plan(request, seed, target, shape, dtype, conversion, receipt)
+
+
+def write(plan: Plan, out: Path, on_file: Callable[[str], None] = lambda name: None) -> Receipt:
+    """Carry `plan` out into the new folder `out`, which appears whole or not at all.
+
+    Args:
+        plan: of `plan`.
+        out: is made; it must not exist.
+        on_file: is given the name of each file of tensors once it is written.
+
+    Raises:
+        CheckpointError: a tensor cannot be used, or the disk is too small.
+        FileError: `out` exists, another process writes it, or a file cannot be written.
+        StudyError: `out` lies inside a checkpoint that is read.
+    """
+    check_out(plan, out)
+    dtype = str(plan.dtype).removeprefix("torch.")
+    config = write_config(plan.family, plan.shape, plan.seed.config, dtype)
+    with new_folder(out) as folder:
+        for name in write_checkpoint(
+            folder,
+            plan.family,
+            plan.shape,
+            config,
+            plan.conversion.tensors(plan.family.parts(plan.shape)),
+            plan.dtype,
+            plan.shard,
+            plan.seed.carried,
+        ):
+            on_file(name)
+        files.write_json(folder / RECEIPT, plan.receipt.to_json())
+    return plan.receipt
+
+
+def check_out(plan: Plan, out: Path) -> None:
+    """Refuse an output that is there already, or would lie inside a checkpoint that is read.
+
+    Raises:
+        FileError: `out` exists.
+        StudyError: `out` lies inside the seed or a source.
+    """
+    refuse_existing(out)
+    inputs = {SEED: plan.request.seed, **plan.request.sources}
+    for name, folder in inputs.items():
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise StudyError(
+                f"lies inside {name}, {folder}",
+                where=str(out),
+                hint="Name a folder outside the checkpoints",
+            )
+
+
+def _check_numbers(request: Request) -> None:
+    if request.experts < 2:
+        raise StudyError(
+            f"must be at least 2, is {request.experts}",
+            where="experts",
+            hint="Ask for at least 2 experts",
+        )
+    if not 1 <= request.experts_per_token <= request.experts:
+        raise StudyError(
+            f"must be 1 to {request.experts}, is {request.experts_per_token}",
+            where="experts_per_token",
+            hint="A token cannot pass more experts than there are",
+        )
+
+
+def _sources(request: Request, seed: Checkpoint) -> dict[str, Checkpoint]:
+    """The dense experts, opened; their tokenizers are the seed's."""
+    opened: dict[str, Checkpoint] = {}
+    for name, folder in request.sources.items():
+        if name == SEED:
+            raise StudyError(
+                f"a source cannot be called {SEED!r}: that is the seed model",
+                where="sources.seed",
+                hint="Rename it",
+            )
+        opened[name] = open_checkpoint(folder)
+        if different := difference(folder, seed.folder):
+            raise StudyError(
+                f"its tokenizer is not the seed's: {different} there",
+                where=f"sources.{name}",
+                hint="Give experts that were branched from this seed, with its tokenizer",
+            )
+    return opened
+
+
+def _check_sources_are_used(method: Upcycler, conversion: Conversion) -> None:
+    unused = [name for name in conversion.sources if name not in conversion.origins]
+    if unused and not method.merges:
+        raise StudyError(
+            f"the method does not use {', '.join(unused)}",
+            where="sources",
+            hint="Leave sources out, or choose a method that takes domain experts",
+        )
+
+
+def _receipt(request: Request, conversion: Conversion, seed: Checkpoint, target: Family) -> Receipt:
+    method, shape = conversion.method, conversion.shape
     notes = [f"config key {key} is not carried over" for key in not_carried(target, seed.config)]
-    receipt = Receipt(
+    return Receipt(
         method=request.method,
         experts=conversion.origins,
         channels_kept=method.channels_kept,
@@ -156,79 +276,11 @@ def plan(request: Request) -> Plan:
         router=request.router,
         notes=(*notes, *filter(None, [target.warning])),
     )
-    return Plan(request, seed, target, shape, _dtype(request, seed), conversion, receipt)
-
-
-def write(plan: Plan, out: Path, say: Callable[[str], None] = lambda line: None) -> Receipt:
-    """Carry `plan` out into the new folder `out`, which appears whole or not at all.
-
-    Args:
-        plan: of `plan`.
-        out: is made; it must not exist.
-        say: told of each file that is written.
-
-    Raises:
-        CheckpointError: a tensor cannot be used, or the disk is too small.
-        FileError: a file cannot be written.
-        StudyError: `out` exists.
-    """
-    if out.exists():
-        raise StudyError(
-            "exists already", where=str(out), hint="Name a folder that is not there yet"
-        )
-    part = out.with_name(f".{out.name}.part")  # one writer: a second finds it and replaces it
-    shutil.rmtree(part, ignore_errors=True)
-    with files.writing(part):
-        part.mkdir(parents=True)
-    try:
-        tensors = plan.conversion.tensors(plan.family.parts(plan.shape))
-        dtype = str(plan.dtype).removeprefix("torch.")
-        config = write_config(plan.family, plan.shape, plan.seed.config, dtype)
-        for name in write_checkpoint(
-            part,
-            plan.family,
-            plan.shape,
-            config,
-            tensors,
-            plan.dtype,
-            plan.shard,
-            plan.seed.carried,
-        ):
-            say(name)
-        files.write_json(part / RECEIPT, plan.receipt.to_json())
-        with files.writing(out):
-            part.rename(out)
-        files.sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return plan.receipt
-
-
-def _check_numbers(request: Request) -> None:
-    if request.experts < 2:
-        raise StudyError(f"must be at least 2, is {request.experts}", where="experts")
-    if not 1 <= request.experts_per_token <= request.experts:
-        raise StudyError(
-            f"must be 1 to {request.experts}, is {request.experts_per_token}",
-            where="experts_per_token",
-        )
-
-
-def _check_tokenizer(name: str, folder: Path, seed: Path) -> None:
-    """Refuse a source whose tokenizer is not the seed's; one without any counts as the same."""
-    for file in TOKENIZERS:
-        mine, seeds = folder / file, seed / file
-        if mine.is_file() and seeds.is_file() and mine.read_bytes() != seeds.read_bytes():
-            raise StudyError(
-                f"its {file} is not the seed's",
-                where=name,
-                hint="Give experts that were branched from this seed, with its tokenizer",
-            )
 
 
 def _dtype(request: Request, seed: Checkpoint) -> torch.dtype:
-    name = request.dtype or str(seed.config.get("dtype") or seed.config.get("torch_dtype") or "")
-    if request.dtype and request.dtype not in DTYPES:
-        raise StudyError(f"must be one of {', '.join(DTYPES)}, is {request.dtype!r}", where="dtype")
+    if request.dtype:
+        check_name("dtype", request.dtype, DTYPES, where="dtype", own=False)
+        return DTYPES[request.dtype]
+    name = str(seed.config.get("dtype") or seed.config.get("torch_dtype") or "")
     return DTYPES.get(name) or seed["final_norm"].dtype

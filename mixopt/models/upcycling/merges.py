@@ -22,6 +22,11 @@ from mixopt.models.upcycling import MERGES
 class Merge(ABC):
     """Merges one tensor over models, in fp32 whatever the models' dtype. Fields are settings."""
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether each row can be merged without the others, which saves memory."""
+        return False
+
     @abstractmethod
     def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """The merged tensor, fp32.
@@ -36,6 +41,11 @@ class Merge(ABC):
 @dataclass(frozen=True)
 class Average(Merge):
     """The mean over the models (Branch-Train-MiX, 2403.07816)."""
+
+    @property
+    def by_rows(self) -> bool:
+        """Yes."""
+        return True
 
     def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """See the class."""
