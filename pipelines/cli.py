@@ -355,6 +355,10 @@ def upcycle(
         Path, typer.Argument(help="File that names the models and the method.", metavar="SPEC.yaml")
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for models fetched from URLs; beside OUT if not given."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
     ] = False,
@@ -365,7 +369,7 @@ def upcycle(
     """Turn dense checkpoints into a mixture of experts in the Hugging Face layout."""
     from mixopt.pipelines.upcycling.upcycle import upcycle as upcycle_folders
 
-    upcycle_folders(spec, out, dry_run=dry_run, as_json=as_json)
+    upcycle_folders(spec, out, cache=cache, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

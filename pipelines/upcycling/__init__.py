@@ -1,0 +1,1 @@
+"""`mixopt upcycle`: dense checkpoints in, a mixture of experts out."""

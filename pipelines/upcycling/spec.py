@@ -102,6 +102,8 @@ class SpecFile:
         return StudyError(error.what, where=self._document.where(place), hint=error.hint)
 
     def _place(self, where: str) -> yaml_lines.Place:
+        if "/" in where:  # a file
+            return ()
         if where in self.spec.sources:
             return ("sources", where)
         key, _, inside = where.partition(".")

@@ -10,18 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mixopt.core.errors import StudyError
+from mixopt.models.families.fetch import located
 from mixopt.models.upcycling.folders import Plan, check_out, plan, write
 from mixopt.pipelines.upcycling.shown import as_values, show_plan, show_result
 from mixopt.pipelines.upcycling.spec import SpecFile
 from mixopt.pipelines.views.console import make_console, make_error_console
 
+CACHE = "upcycling-cache"  # beside OUT
 
-def upcycle(spec: Path, out: Path, *, dry_run: bool = False, as_json: bool = False) -> None:
+
+def upcycle(
+    spec: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    dry_run: bool = False,
+    as_json: bool = False,
+) -> None:
     """Upcycle what `spec` names into the new folder `out`, and show the receipt.
 
     Args:
         spec: the SPEC file.
         out: is made; it appears whole or not at all.
+        cache: folder for models that are fetched from URLs; `CACHE` beside `out` if not given.
         dry_run: show the plan, write nothing.
         as_json: print the receipt, or the plan, as one JSON object.
 
@@ -30,7 +41,7 @@ def upcycle(spec: Path, out: Path, *, dry_run: bool = False, as_json: bool = Fal
     """
     file = SpecFile(spec)
     try:
-        planned = _planned(file)
+        planned = _planned(file, cache or out.parent / CACHE)
         check_out(planned, out)
         if dry_run:
             left = shutil.disk_usage(_nearest(out)).free
@@ -49,9 +60,11 @@ def upcycle(spec: Path, out: Path, *, dry_run: bool = False, as_json: bool = Fal
         show_result(make_console(), planned, receipt, out)
 
 
-def _planned(file: SpecFile) -> Plan:
+def _planned(file: SpecFile, cache: Path) -> Plan:
+    console = make_error_console()
+
     def folder(name: str) -> Path:
-        return file.folder / name
+        return located(name, file.folder, cache, lambda each: console.print(f"fetching {each}"))
 
     sources = {name: folder(source) for name, source in file.spec.sources.items()}
     return plan(file.request(folder(file.spec.seed), sources))

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -206,13 +206,7 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     elif single.is_file():
         paths = [single]
     else:
-        pickled = next((p for each in PICKLED for p in sorted(folder.glob(each))), None)
-        if pickled is not None:
-            raise CheckpointError(
-                "weights are pickled, and a pickle can run any code",
-                where=str(pickled),
-                hint="Save them as safetensors (transformers: save_pretrained does)",
-            )
+        refuse_pickled(str(folder), (path.name for path in folder.iterdir()))
         raise CheckpointError(
             f"there is neither {SINGLE} nor {INDEX}",
             where=str(folder),
@@ -229,6 +223,21 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
                 f"cannot be read: {error}", where=str(path), hint="Fetch this file again"
             ) from error
     return found
+
+
+def refuse_pickled(folder: str, names: Iterable[str]) -> None:
+    """Refuse pickled weights among the files of a folder without safetensors.
+
+    Raises:
+        CheckpointError: naming the first.
+    """
+    pickled = (n for n in sorted(names) if any(PurePath(n).match(each) for each in PICKLED))
+    if name := next(pickled, ""):
+        raise CheckpointError(
+            "weights are pickled, and a pickle can run any code",
+            where=f"{folder}/{name}",
+            hint="Save them as safetensors (transformers: save_pretrained does)",
+        )
 
 
 def _opened(path: Path) -> Any:
@@ -326,8 +335,7 @@ def write_checkpoint(
             part, tensor = next(source)
             if part != wanted:
                 raise AssertionError(f"{part} came where {wanted} belongs")
-            # a copy always: experts may share memory, which safetensors refuses
-            held[family.disk_name(part)] = torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+            held[family.disk_name(part)] = _of_its_own(tensor, dtype, held.values())
             del tensor
         _save(folder / name, held)
         mapped |= dict.fromkeys(held, name)
@@ -339,6 +347,17 @@ def write_checkpoint(
     for path in carried:
         files.write_bytes(folder / path.name, path.read_bytes())
     files.write_json(folder / CONFIG, dict(config))
+
+
+def _of_its_own(tensor: Tensor, dtype: torch.dtype, held: Iterable[Tensor]) -> Tensor:
+    """`tensor` in `dtype`; a copy only where it must be, for copies take memory.
+
+    Experts may be the same tensor, which safetensors refuses.
+    """
+    shared = any(tensor.data_ptr() == other.data_ptr() for other in held)
+    if tensor.dtype == dtype and tensor.is_contiguous() and not shared:
+        return tensor
+    return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
 from mixopt.models.upcycling.merges import Merge
 from mixopt.models.upcycling.router_starts import RouterStart
 
-MERGED_AT_ONCE = 2**22  # values: 16 MB in fp32; the embedding of a 1B model takes 1 GB
+MERGED_AT_ONCE = 2**20  # values: 4 MB in fp32; the embedding of a 1B model takes 1 GB
 
 
 class Weights(Protocol):
