@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 def capturable(model: Transformer) -> bool:
     """Whether the model's step can be captured: on a GPU, and nothing in it waits for a value."""
-    device = model.embedding.device
+    device = model.device
     if device.type != "cuda":
         return False
     if model.config.dense:
@@ -79,7 +79,7 @@ class CapturedStep(Step):
         self, model: Transformer, optimizer: CohortOptimizer, micro_batches: int = 1
     ) -> None:
         super().__init__(model, optimizer, micro_batches)
-        self._device = model.embedding.device
+        self._device = model.device
         self._calls, self._refused = 0, False
         self._share = torch.ones((), device=self._device)
         self._ids_KBT: Tensor | None = None

@@ -51,7 +51,7 @@ class CohortOptimizer:
 
     def __init__(self, model: Transformer, recipe: Recipe, peak_rates: Sequence[float]) -> None:
         self.recipe, self.peak_rates = recipe, tuple(peak_rates)
-        self._dtype, device = model.compute_dtype, model.embedding.device
+        self._dtype, device = model.compute_dtype, model.device
         self.all_at_once = device.type == "cuda"
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._muon = [

@@ -113,6 +113,11 @@ class Transformer(nn.Module):
             router.join(routers)
         self._initialize(seeds)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.embedding.device
+
     def loss(self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None) -> Losses:
         """Next-token losses; `mask_KBT` is True where a position is real (padding on the right)."""
         x_KND, routings = self.trunk(ids_KBT, mask_KBT)
