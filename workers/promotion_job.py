@@ -14,6 +14,7 @@ from mixopt.workers.once import call
 from mixopt.workers.proxy_task import LOCK_PATIENCE_SECONDS
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from mixopt.core.recipe import Recipe
@@ -98,18 +99,22 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
         verify_once(corpus, Path(ask.verified))
         dense, shape = ModelConfig(**ask.dense), ModelConfig(**ask.model)
         length = recipe.sequence_length
-        samples = {
-            name: validation_windows(
-                corpus.validation(name), SAMPLE_SEQUENCES * length, length, name
-            )[:, :-1]
-            for name in corpus.validation_domains
+
+        def windows(stream: np.ndarray, name: str) -> np.ndarray:
+            return validation_windows(stream, SAMPLE_SEQUENCES * length, length, name)[:, :-1]
+
+        held_out = {n: windows(corpus.validation(n), n) for n in corpus.validation_domains}
+        read = {
+            name: windows(stream, name)
+            for name in corpus.domains
+            if len(stream := corpus.train(name)) > length
         }
         models = DenseModels(
             load_state(Path(ask.seed_model))[0],
             {name: load_state(Path(path))[0] for name, path in ask.expert_models.items()},
             dense,
         )
-        state, receipt = upcycle_states(ask.method, models, shape, ask.seed, samples)
+        state, receipt = upcycle_states(ask.method, models, shape, ask.seed, held_out, read)
         metrics = _scores(ask, state, shape, recipe, corpus, torch.device(device))
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))

@@ -84,7 +84,8 @@ class UpcyclerConformance:
     def test_inputs_are_left_alone(self) -> None:
         """Neither the call nor training the result changes the dense models."""
         seed, experts = self.seed_state(), self.expert_states()
-        state, _ = upcycle_states(self.method, DenseModels(seed, experts, self.dense), self.moe)
+        models = DenseModels(seed, experts, self.dense)
+        state, _ = upcycle_states(self.method, models, self.moe, 0, self.samples())
         for tensor in state.values():
             tensor.add_(1.0)
         assert all(torch.equal(t, self.seed_state()[n]) for n, t in seed.items())

@@ -64,7 +64,11 @@ def check_search(study: Study) -> None:
 
 
 # where a part says that its settings are wrong → the key of `promote` that holds them
-PARTS = {"settings": "upcycler_settings", "router_settings": "router_start_settings"}
+PARTS = {
+    "settings": "upcycler_settings",
+    "router": "router_start",
+    "router_settings": "router_start_settings",
+}
 
 
 def in_a_study(where: str) -> str:
@@ -84,18 +88,23 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
         StudyError: so many experts cannot be made of the corpus' domains, or there is no upcycler
             of that name.
     """
-    from mixopt.models.upcycling.merges import make_merge  # imports torch
+    from mixopt.models.upcycling.base import make_upcycler  # imports torch
+    from mixopt.models.upcycling.merges import make_merge
     from mixopt.models.upcycling.router_starts import make_router_start
-    from mixopt.models.upcycling.states import check_shapes
+    from mixopt.models.upcycling.states import check_router_start, check_shapes
 
     if study.promote is None:
         return
     model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
     try:
+        method = study.promote.method
         dense = dense_models(study.promote, model, corpus.domains)
         check_shapes(dense.shape, model)
-        make_merge(study.promote.merge, study.promote.merge_settings)
-        make_router_start(study.promote.router_start, study.promote.router_start_settings)
+        make_merge(method.merge, method.merge_settings)
+        upcycler = make_upcycler(method.upcycler, method.settings)
+        start = make_router_start(method.router_start, method.router_start_settings)
+        start.check(upcycler.sources(corpus.domains[: model.experts], model.experts))
+        check_router_start(method, model)
     except StudyError as error:
         raise StudyError(
             error.what,

@@ -12,6 +12,7 @@ from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
+from mixopt.models.upcycling.method import Method
 from mixopt.proxies.checkpoint import load_state, save_state
 from mixopt.proxies.evaluation import evaluate
 from mixopt.workers.promotion_job import Upcycling, upcycle
@@ -29,7 +30,7 @@ def test_it_is_evaluated_in_the_precision_that_it_is_trained_in(
     dense = shape.as_dense()
     save_state(tmp_path / "seed.safetensors", Transformer(dense, (3,)).proxy_state(0))
     ask = Upcycling(
-        method="sparse",
+        method=Method("sparse"),
         seed_model=str(tmp_path / "seed.safetensors"),
         expert_models={},
         dense=dataclasses.asdict(dense),

@@ -18,5 +18,7 @@ MERGES: Mapping[str, str] = {
     "ties": "mixopt.models.upcycling.ties:Ties",
 }
 ROUTER_STARTS: Mapping[str, str] = {
+    "domain-embedding": "mixopt.models.upcycling.domain_embedding:DomainEmbedding",
     "random": "mixopt.models.upcycling.router_starts:RandomRouter",
+    "ridge": "mixopt.models.upcycling.ridge:Ridge",
 }

@@ -1,7 +1,7 @@
 """What every upcycling method is: dense feed-forward layers in, experts out, a block at a time.
 
 Shapes: one model, without the cohort axis. E experts, D width, F hidden width of a dense layer,
-F' of an expert.
+F' of an expert, N tokens.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Block:
         unit_gates: whether a token's gates sum to 1; if not, they are softmax probabilities over
             the E experts.
         random: what is drawn, is drawn from it; seeded by block.
+        inputs: what the seed's layer reads at some tokens of the samples, (N, D); None without
+            samples.
     """
 
     number: int
@@ -68,6 +70,7 @@ class Block:
     experts_per_token: int
     unit_gates: bool
     random: torch.Generator
+    inputs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Upcycler(ABC):
     def router(self, rows: Tensor) -> Tensor:
         """The router (E, D) of freshly drawn `rows` (E, D), where experts belong together."""
         return rows
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it reads `Block.inputs`."""
+        return False
 
     @property
     def merges(self) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from mixopt.core.errors import StudyError
 from mixopt.models.families.base import PROJECTIONS, Shape, split_part
 from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
+from mixopt.models.upcycling.hidden_states import HiddenStates
 from mixopt.models.upcycling.merges import Merge
 from mixopt.models.upcycling.router_starts import RouterStart
 
@@ -53,6 +54,7 @@ class Conversion:
         router: what every router starts from.
         random_seed: draws what is new.
         dtype: that merged tensors are wanted in.
+        states: of the seed on samples, where `needs_samples`.
     """
 
     method: Upcycler
@@ -63,6 +65,12 @@ class Conversion:
     router: RouterStart
     random_seed: int = 0
     dtype: torch.dtype = torch.float32
+    states: HiddenStates | None = None
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the method or the routers ask for the seed's states on samples."""
+        return self.method.needs_samples or self.router.needs_samples
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -79,7 +87,7 @@ class Conversion:
         Raises:
             StudyError: naming the model and what differs.
         """
-        _ = self.origins
+        self.router.check(self.origins)
         hidden = self.method.expert_width(self.seed.shape.hidden, self.shape.experts)
         if hidden != self.shape.hidden:
             raise StudyError(
@@ -119,9 +127,16 @@ class Conversion:
                     expert = next(experts)
                 yield part, getattr(expert, last)
             elif last == "router":
-                yield part, self._router(numbers["layer"])
+                yield part, self.first_router(numbers["layer"])
             else:
                 yield part, self._trunk(part)
+
+    def first_router(self, layer: int) -> Tensor:
+        """The first weights (E, D) of the router of block `layer`."""
+        random = generator(self.random_seed, "router", layer)
+        states = None if self.states is None else self.states[layer]
+        rows = self.router.start(self.origins, self.shape.width, random, states)
+        return self.method.router(rows)
 
     def _block(self, layer: int) -> Block:
         return Block(
@@ -132,11 +147,8 @@ class Conversion:
             experts_per_token=self.shape.experts_per_token,
             unit_gates=self.shape.renormalize,
             random=generator(self.random_seed, "experts", layer),
+            inputs=None if self.states is None else self.states[layer].kept,
         )
-
-    def _router(self, layer: int) -> Tensor:
-        random = generator(self.random_seed, "router", layer)
-        return self.method.router(self.router.start(layer, self.origins, self.shape.width, random))
 
     def _trunk(self, part: str) -> Tensor:
         if not self.method.merges:

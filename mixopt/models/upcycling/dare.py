@@ -34,6 +34,11 @@ class Dare(Merge):
                 f"must be at least 0 and below 1, is {self.drop}", where="merge_settings.drop"
             )
 
+    @property
+    def by_rows(self) -> bool:
+        """Yes."""
+        return True
+
     def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """See the class."""
         start = seed.float()

@@ -30,9 +30,16 @@ from mixopt.models.families.config import check_config, check_trunk, not_carried
 from mixopt.models.families.tokenizers import difference
 from mixopt.models.upcycling.base import SEED, Upcycler, make_upcycler
 from mixopt.models.upcycling.convert import Conversion
+from mixopt.models.upcycling.measuring import (
+    Samples,
+    check_installed,
+    hidden_states,
+    measure_folder,
+    token_ids,
+)
 from mixopt.models.upcycling.merges import make_merge
 from mixopt.models.upcycling.receipt import Receipt
-from mixopt.models.upcycling.router_starts import make_router_start
+from mixopt.models.upcycling.router_starts import check_covered, make_router_start
 
 RECEIPT = "upcycling.json"  # beside the weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,6 +64,8 @@ class Request:
         merge_settings: of it.
         router: what the routers start from.
         router_settings: of it.
+        samples: domain → text, or token ids (n, T): what routers may start from, and the receipt
+            is measured on. Needs transformers.
     """
 
     method: str
@@ -72,6 +81,7 @@ class Request:
     merge_settings: Mapping[str, object] = field(default_factory=dict)
     router: str = "random"
     router_settings: Mapping[str, object] = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,7 @@ def plan(request: Request) -> Plan:
     )
     conversion.check()
     _check_sources_are_used(method, conversion)
+    _check_samples(request, conversion)
     receipt = _receipt(request, conversion, seed, target)
     return Plan(request, seed, target, shape, dtype, conversion, receipt)
 
@@ -181,6 +192,10 @@ def write(plan: Plan, out: Path, on_file: Callable[[str], None] = lambda name: N
         StudyError: `out` lies inside a checkpoint that is read.
     """
     check_out(plan, out)
+    conversion, samples = plan.conversion, token_ids(plan.seed.folder, plan.request.samples)
+    if conversion.needs_samples:
+        states = hidden_states(plan.seed.folder, samples)
+        conversion = dataclasses.replace(conversion, states=states)
     dtype = str(plan.dtype).removeprefix("torch.")
     config = write_config(plan.family, plan.shape, plan.seed.config, dtype)
     with new_folder(out) as folder:
@@ -189,14 +204,17 @@ def write(plan: Plan, out: Path, on_file: Callable[[str], None] = lambda name: N
             plan.family,
             plan.shape,
             config,
-            plan.conversion.tensors(plan.family.parts(plan.shape)),
+            conversion.tensors(plan.family.parts(plan.shape)),
             plan.dtype,
             plan.shard,
             plan.seed.carried,
         ):
             on_file(name)
-        files.write_json(folder / RECEIPT, plan.receipt.to_json())
-    return plan.receipt
+        receipt = plan.receipt
+        if samples:
+            receipt = measure_folder(receipt, plan.seed.folder, folder, samples)
+        files.write_json(folder / RECEIPT, receipt.to_json())
+    return receipt
 
 
 def check_out(plan: Plan, out: Path) -> None:
@@ -215,6 +233,20 @@ def check_out(plan: Plan, out: Path) -> None:
                 where=str(out),
                 hint="Name a folder outside the checkpoints",
             )
+
+
+def _check_samples(request: Request, conversion: Conversion) -> None:
+    if request.samples:
+        check_installed()
+        token_ids(request.seed, request.samples)
+    elif conversion.needs_samples:
+        raise StudyError(
+            "the method or the router start looks at samples, and there are none",
+            where="samples",
+            hint="Give a sample of text for every source, by its name",
+        )
+    if conversion.router.needs_samples:
+        check_covered(conversion.origins, request.samples)
 
 
 def _check_numbers(request: Request) -> None:

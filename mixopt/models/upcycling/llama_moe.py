@@ -1,6 +1,6 @@
 """LLaMA-MoE (2406.16554): the seed's feed-forward layer cut into disjoint experts.
 
-Shapes: E experts, D width, F hidden width of the dense layer, F' = F / E.
+Shapes: E experts, D width, F hidden width of the dense layer, F' = F / E, N tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mixopt.core.errors import StudyError
 from mixopt.models.upcycling.balanced_k_means import balanced_k_means
 from mixopt.models.upcycling.base import Block, FeedForward, Upcycler, split_width
 
-SPLITS = ("random", "k-means")
+SPLITS = ("random", "k-means", "co-activation")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class LlamaMoE(Upcycler):
 
     Attributes:
         split: `random`; `k-means`, balanced, of the rows of the up projection, as in MoEfication
-            (2110.01786): channels that read alike go to the same expert.
+            (2110.01786): channels that read alike go to the same expert; `co-activation`, balanced
+            k-means of the channels' magnitudes |silu(gate x) ⊙ up x| over the samples' tokens, each
+            of unit length: channels that are active together go to the same expert.
         rescale: factor on top of the sum of the chosen parts; E / k makes up for the parts that
             are not chosen.
     """
@@ -44,6 +47,11 @@ class LlamaMoE(Upcycler):
             )
         if self.rescale <= 0:
             raise StudyError(f"must be above 0, is {self.rescale}", where="settings.rescale")
+
+    @property
+    def needs_samples(self) -> bool:
+        """For `co-activation`."""
+        return self.split == "co-activation"
 
     def expert_width(self, hidden: int, experts: int) -> int:
         """F / E."""
@@ -66,7 +74,21 @@ class LlamaMoE(Upcycler):
             order = torch.randperm(block.seed.hidden, generator=block.random)
             groups = order.chunk(block.experts)
         else:
-            labels = balanced_k_means(block.seed.up.float(), block.experts, block.random)
+            points = block.seed.up.float() if self.split == "k-means" else _activity(block)
+            labels = balanced_k_means(points, block.experts, block.random)
             groups = tuple(torch.nonzero(labels == e).flatten() for e in range(block.experts))
         for group in groups:
             yield group.sort().values
+
+
+def _activity(block: Block) -> Tensor:
+    """Each channel's magnitude at the samples' tokens, scaled to unit length, (F, N)."""
+    if block.inputs is None:
+        raise StudyError(
+            "co-activation looks at samples, and there are none",
+            where="samples",
+            hint="Give samples of text, or choose another split",
+        )
+    seed, x_ND = block.seed, block.inputs
+    hidden_NF = F.silu(x_ND @ seed.gate.float().T) * (x_ND @ seed.up.float().T)
+    return F.normalize(hidden_NF.abs().T, dim=1)

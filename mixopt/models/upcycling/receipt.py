@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 VERSION = 2  # of the receipt's fields
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the two models computed on one sample.
+
+    Attributes:
+        counts: assignments to every expert, a row per layer.
+        entropy: of a token's gates in nats, mean over tokens and layers.
+        difference: largest absolute difference of the logits.
+    """
+
+    counts: Sequence[Sequence[float]]
+    entropy: float
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,29 @@ class Receipt:
     dead_experts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     version: int = VERSION
+
+    def with_measures(self, seen: Mapping[str, Seen]) -> Receipt:
+        """This receipt with what the two models computed on the samples, domain → seen."""
+        loads: dict[str, tuple[float, ...]] = {}
+        reached: set[tuple[int, int]] = set()
+        everything: set[tuple[int, int]] = set()
+        for domain, each in seen.items():
+            columns = [sum(column) for column in zip(*each.counts, strict=True)]
+            loads[domain] = tuple(count / max(1.0, sum(columns)) for count in columns)
+            cells = {
+                (layer, expert): count
+                for layer, row in enumerate(each.counts)
+                for expert, count in enumerate(row)
+            }
+            everything |= cells.keys()
+            reached |= {cell for cell, count in cells.items() if count}
+        return dataclasses.replace(
+            self,
+            logit_difference=max(each.difference for each in seen.values()),
+            router_entropy={domain: each.entropy for domain, each in seen.items()},
+            loads=loads,
+            dead_experts=tuple(f"{layer}.{e}" for layer, e in sorted(everything - reached)),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The receipt as JSON-able values; `from_json` gives it back exactly."""

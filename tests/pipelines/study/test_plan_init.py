@@ -274,6 +274,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"promote": {"upcycler": "virtual-groups", "model": {"experts": 3}}},
         r"study\.yaml: promote: experts: 3 experts are no whole number of copies in 2 shards",
     ),
+    (
+        {"promote": {"router_start": "ridge", "model": {"experts": 3, "router": "hash"}}},
+        r"study\.yaml: promote: router_start: the router 'hash' has no row for each expert",
+    ),
+    (
+        {"promote": {"router_start": "ridge", "upcycler": "sparse"}},
+        r"study\.yaml: promote: router_start: all experts come from 'seed'",
+    ),
 ]
 
 

@@ -39,6 +39,12 @@ class TestKMeans(UpcyclerConformance):
     moe = MOE
 
 
+class TestCoActivation(UpcyclerConformance):
+    upcycler = "llama-moe"
+    settings: Mapping[str, object] = {"split": "co-activation"}
+    moe = MOE
+
+
 def layer(hidden: int = 64, width: int = 16) -> FeedForward:
     random = torch.Generator().manual_seed(0)
     return FeedForward(*(torch.randn(size, generator=random) for size in sizes(hidden, width)))
@@ -86,6 +92,24 @@ def test_k_means_puts_channels_that_read_alike_together() -> None:
     block = Block(0, seed, {}, 3, 1, True, torch.Generator().manual_seed(0))
     for part in make_upcycler("llama-moe", {"split": "k-means"}).experts(block):
         assert len(part.up.argmax(1).unique()) == 1
+
+
+def test_co_activation_puts_channels_that_are_active_together_together() -> None:
+    """Channels read different tokens: each kind is active at a third of them."""
+    seed = layer(hidden=12)
+    kinds = torch.arange(12) % 3
+    seed.up[:] = seed.up.abs() * torch.eye(16)[kinds]  # rows differ in size, not in place
+    seed.gate[:] = 1.0
+    inputs = torch.eye(16)[torch.arange(30) % 3]
+    block = Block(0, seed, {}, 3, 1, True, torch.Generator().manual_seed(0), inputs)
+    for part in make_upcycler("llama-moe", {"split": "co-activation"}).experts(block):
+        assert len(part.up.argmax(1).unique()) == 1
+
+
+def test_co_activation_without_samples_is_refused() -> None:
+    block = Block(0, layer(), {}, 4, 2, True, torch.Generator())
+    with pytest.raises(StudyError, match="co-activation looks at samples"):
+        next(make_upcycler("llama-moe", {"split": "co-activation"}).experts(block))
 
 
 @pytest.mark.parametrize("settings", [{"split": "graph"}, {"rescale": 0.0}])
