@@ -134,6 +134,17 @@ def fail(study: StudyFile, trials: TrialNumbers) -> None:
 
 
 @app.command()
+def approve(
+    study: StudyFile,
+    why: Annotated[str, typer.Option(help="Your reason, which is recorded.")],
+) -> None:
+    """Make the promoted model the champion in the registry (promote.approve: manual)."""
+    from mixopt.pipelines.study.champion import approve_promotion
+
+    approve_promotion(study, why)
+
+
+@app.command()
 def report(
     study: StudyFile,
     out: Annotated[

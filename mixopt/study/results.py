@@ -14,6 +14,7 @@ from typing import Any
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint, Fidelity
+from mixopt.corpus.manifest import digest
 from mixopt.io.json_values import finite
 from mixopt.io.trial_files import curve_points
 from mixopt.models.upcycling.receipt import Receipt
@@ -229,6 +230,11 @@ class Promotion:
     model: str
     model_params: int
     active_params: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the record: what MLflow's version of the model is found by."""
+        return digest(self.to_json())[:16]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `promotion/result.json`; `from_json` gives the record back exactly."""

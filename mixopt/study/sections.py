@@ -196,6 +196,8 @@ class Promote(Section):
     """Tokens of the upcycled model, on the selected mixture."""
     name: str | None = Field(default=None, pattern=r"^[^/:]+$")
     """Registered model name in MLflow, without / and :; null takes the study's name."""
+    approve: Literal["automatic", "manual"] = "automatic"
+    """Who makes a promoted model `champion`: mixopt, by comparing it, or you (`mixopt approve`)."""
 
     @property
     def method(self) -> Method:
@@ -210,11 +212,14 @@ class Promote(Section):
         )
 
     def canonical(self) -> dict[str, Any]:
-        """What names a promotion's folder: its settings, without those of `UNSET` at defaults."""
+        """What names a promotion's folder: its settings, without those of `UNSET` at defaults.
+
+        Nor with `approve`, which alters no training.
+        """
         values = self.model_copy(update={"recipe": self.recipe.canonical()})
         return {
             key: value
-            for key, value in values.model_dump(mode="json").items()
+            for key, value in values.model_dump(mode="json", exclude={"approve"}).items()
             if key not in UNSET or value != UNSET[key]
         }
 

@@ -17,6 +17,7 @@ from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
+from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.dense_models import dense_models
@@ -199,6 +200,15 @@ def rate_advice(plan: Sequence[Step]) -> list[str]:
     return advice
 
 
+def promotion_advice(study: Study, corpus: Corpus) -> list[str]:
+    """What published laws say of the promoted shape and of starting it from dense models."""
+    promote = study.promote
+    if promote is None:
+        return []
+    model = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
+    return shape_advice(Start(model, promote.seed_tokens, promote.tokens))
+
+
 def _evaluation(study: Study) -> str:
     share = study.proxy.recipe.evaluation_share
     return "it has no limit" if share is None else f"of proxies about {share:.0%} more"
@@ -271,7 +281,7 @@ def show_plan(path: Path, slots: int) -> None:
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
-    for line in rate_advice(plan):
+    for line in (*rate_advice(plan), *promotion_advice(study, corpus)):
         console.print(line, style="dim")
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
     capped = [name for name, cap in space.caps.items() if cap < 1]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mixopt.core.errors import StudyError
 from mixopt.io import files
-from mixopt.pipelines.study import plan, promote, search, select
+from mixopt.pipelines.study import champion, plan, promote, search, select
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.views.closing import print_closing
 from mixopt.pipelines.views.console import Display, make_console
@@ -94,6 +94,7 @@ def _verdict_or_refuse(session: Session) -> Verdict:
 def _views(session: Session) -> None:
     """Bring MLflow up to date with the ledger, and write the report."""
     session.tracker.sync(session.ledger.trials())
+    champion.decide_champion(session)
     report = write_report(session.study)
     session.tracker.artifacts(report)
 
@@ -115,5 +116,6 @@ def sync_study(path: Path) -> None:
         if not (tracker.study_started() and tracker.sync(trials)):
             assert tracker.error is not None  # it is enabled
             raise problem(session.study, tracker.error)
+        champion.decide_champion(session)
         tracker.artifacts(write_report(session.study))
         session.display.say(f"MLflow shows all {len(trials)} trials of {session.study.name}")

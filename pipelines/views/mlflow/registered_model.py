@@ -1,20 +1,45 @@
-"""A promoted model in MLflow's model registry, under the alias `champion`."""
+"""A promoted model in MLflow's model registry, under the alias `champion` or `challenger`."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mixopt
+from mixopt.io.markers import TOKENIZER as TOKENIZER_FILE
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
+from mixopt.study.champion import CHALLENGER, CHAMPION, ChampionDecision, Standing
+from mixopt.study.records import read_settings
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
     from mixopt.study.results import Promotion
     from mixopt.study.settings import Study
 
-ALIAS = "champion"
+PROMOTION, STUDY, TOKENIZER = "mixopt.promotion", "mixopt.study", "mixopt.tokenizer"
+LOGGED = "models:/"  # with a logged model's id: the source of a version on a server
+DECISION = "mixopt.decision"  # key of the decision that a version's alias follows from
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What the registry says of a promotion's model.
+
+    Attributes:
+        version: of the registered model.
+        decision: key of the decision that was applied to it; empty before one.
+        standing: the champion, which may be this version itself; None where there is none.
+    """
+
+    version: str
+    decision: str
+    standing: Standing | None
 
 
 def registered_name(study: Study) -> str:
@@ -25,7 +50,7 @@ def registered_name(study: Study) -> str:
 def register(
     store: RunStore, study: Study, result: Promotion, folder: Path, run: str, digest: str
 ) -> None:
-    """Register the exported model of a promotion and point `champion` at it.
+    """Register the exported model of a promotion; `apply` gives it an alias.
 
     The weights go into a logged model of MLflow 3, which the version's source names: so that
     `mlflow.artifacts.download_artifacts("models:/NAME@champion")` works against a plain database
@@ -47,29 +72,127 @@ def register(
         client.create_registered_model(
             name, description=f"Mixture-of-experts model promoted by the mixopt study {study.name}."
         )
-    versions = client.search_model_versions(f"name = '{name}'")
-    same = [v for v in versions if v.tags.get("mixopt.promotion") == digest]
-    version = same[0].version if same else _new_version(store, study, result, path, run, digest)
-    client.set_registered_model_alias(name, ALIAS, version)
+    if _version(store, name, digest) is None:
+        _new_version(store, study, result, path, run, digest)
+
+
+def registered(store: RunStore, study: Study, promotion: str) -> Registered | None:
+    """What the registry says of the promotion with that key; None if it has no version."""
+    name = registered_name(study)
+    version = _version(store, name, promotion)
+    if version is None:
+        return None
+    champion = _by_alias(store, name, CHAMPION)
+    standing = None if champion is None else _standing(champion)
+    return Registered(str(version.version), version.tags.get(DECISION, ""), standing)
+
+
+def _standing(champion: ModelVersion) -> Standing:
+    tags = champion.tags
+    return Standing(
+        version=str(champion.version),
+        promotion=tags.get(PROMOTION, ""),
+        study=tags.get(STUDY, ""),
+        tokenizer=tags.get(TOKENIZER, ""),
+    )
+
+
+def download_champion(store: RunStore, study: Study, folder: Path) -> None:
+    """Copy the artifact of the standing champion into `folder`, which is not made if it is gone."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    champion = _by_alias(store, registered_name(study), CHAMPION)
+    assert champion is not None  # the caller has seen it
+    client, location = store.client, str(champion.source)
+    if location.startswith(LOGGED):  # would be looked for in MLflow's global store
+        location = client.get_logged_model(location.removeprefix(LOGGED)).artifact_location
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        found = download_artifacts(
+            artifact_uri=location, dst_path=str(part), tracking_uri=client.tracking_uri
+        )
+        Path(found).rename(folder)
+    except (MlflowException, OSError):  # gone, or unreachable: the caller can tell which
+        return
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def apply(store: RunStore, study: Study, decision: ChampionDecision) -> None:
+    """Give the version of a decided promotion its alias, and the decision as tags, which is last.
+
+    A version that becomes champion is no challenger any more.
+    """
+    name, client = registered_name(study), store.client
+    version = _version(store, name, decision.promotion)
+    if version is None:
+        return
+    number = str(version.version)
+    client.set_registered_model_alias(name, decision.alias, number)
+    other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
+    if str(_aliases(store, name).get(other, "")) == number:
+        client.delete_registered_model_alias(name, other)
+    tags = {
+        "mixopt.alias": decision.alias,
+        "mixopt.reason": decision.reason,
+        "mixopt.decided_by": decision.by,
+        "mixopt.against": decision.against,
+        DECISION: decision.key,
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value[:5000])
+
+
+def _version(store: RunStore, name: str, promotion: str) -> ModelVersion | None:
+    """The version that was made of the promotion with that key."""
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    same = [v for v in versions if v.tags.get(PROMOTION) == promotion]
+    return same[0] if same else None
+
+
+def _aliases(store: RunStore, name: str) -> dict[str, str]:
+    return dict(store.client.get_registered_model(name).aliases)
+
+
+def _by_alias(store: RunStore, name: str, alias: str) -> ModelVersion | None:
+    number = _aliases(store, name).get(alias)
+    return None if number is None else store.client.get_model_version(name, str(number))
 
 
 def _new_version(
     store: RunStore, study: Study, result: Promotion, path: Path, run: str, digest: str
-) -> str:
+) -> None:
     name = registered_name(study)
     logged = _logged_model(store, study, result, path, run)
     # A plain database resolves models:/ with MLflow's global client, which may look elsewhere; a
     # server resolves it itself, and refuses paths of its disk.
     remote = store.client.tracking_uri.startswith(("http://", "https://"))
-    version = store.client.create_model_version(
+    store.client.create_model_version(
         name,
-        source=f"models:/{logged.model_id}" if remote else logged.artifact_location,
+        source=f"{LOGGED}{logged.model_id}" if remote else logged.artifact_location,
         run_id=run,
         model_id=logged.model_id,
-        tags={"mixopt.promotion": digest, "mixopt.study": study.name},
+        tags=_tags(study, result, digest),
         description=_description(result),
     )
-    return str(version.version)
+
+
+def _tags(study: Study, result: Promotion, digest: str) -> dict[str, str]:
+    """What made the model, as text that a registry's search understands."""
+    return {
+        PROMOTION: digest,
+        STUDY: study.name,
+        TOKENIZER: str(result.files.get(TOKENIZER_FILE, {}).get("sha256", "")),
+        "mixopt.corpus": str(read_settings(study.home).get("corpus hash", "")),
+        "mixopt.method": result.method,
+        "mixopt.candidate": result.mixture_name,
+        "mixopt.mixture": json.dumps(result.mixture.as_dict())[:5000],
+        "mixopt.receipt": json.dumps(result.receipt.to_json())[:5000],
+        "mixopt.version": mixopt.__version__,
+    }
 
 
 def _logged_model(

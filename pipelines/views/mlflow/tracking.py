@@ -26,6 +26,7 @@ from mixopt.io import trial_files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
 from mixopt.pipelines.views import wording
+from mixopt.pipelines.views.mlflow import registered_model
 from mixopt.pipelines.views.mlflow import tracked_values as values
 from mixopt.pipelines.views.mlflow.mlflow_store import (
     RunStore,
@@ -35,8 +36,9 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
     tracking_uri,
     ui_command,
 )
-from mixopt.pipelines.views.mlflow.registered_model import register
+from mixopt.pipelines.views.mlflow.registered_model import Registered
 from mixopt.study import records
+from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.storage import damaged, reason
@@ -157,7 +159,7 @@ class Tracker:
 
     @_shown
     def promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
-        """Show the promotion in its own child run and register its model as `champion`.
+        """Show the promotion in its own child run and register its model.
 
         Args:
             store: given by the guard, not by the caller.
@@ -165,6 +167,28 @@ class Tracker:
             folder: the promotion's folder.
         """
         self._show_promotion(store, result, folder)
+
+    def registered(self, promotion: str) -> Registered | None:
+        """What the registry says of the promotion with that key.
+
+        None if it has no version of it, or if MLflow cannot be used.
+        """
+        self._registered: Registered | None = None
+        return self._registered if self._look_up(promotion) else None
+
+    @_shown
+    def _look_up(self, store: RunStore, promotion: str) -> None:
+        self._registered = registered_model.registered(store, self.study, promotion)
+
+    @_shown
+    def download_champion(self, store: RunStore, folder: Path) -> None:
+        """Copy the artifact of the standing champion into `folder`."""
+        registered_model.download_champion(store, self.study, folder)
+
+    @_shown
+    def decided(self, store: RunStore, decision: ChampionDecision) -> None:
+        """Show a decision: the alias of its promotion's version."""
+        registered_model.apply(store, self.study, decision)
 
     @_shown
     def sync(self, store: RunStore, trials: Sequence[Trial]) -> None:
@@ -295,7 +319,7 @@ class Tracker:
         )
 
     def _show_promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
-        known = digest(result.to_json())[:16]
+        known = result.key
         tags = {**self._tags("promotion"), "mixopt.promotion": known}
         runs = store.runs(tags)
         if runs and runs[0].info.status == "FINISHED":
@@ -321,7 +345,7 @@ class Tracker:
         )
         for path in sorted(folder.glob("*.json")):
             store.client.log_artifact(name, str(path))
-        register(store, self.study, result, folder, name, known)
+        registered_model.register(store, self.study, result, folder, name, known)
         store.end(name, "FINISHED", end)
 
     def _show_progress(self, store: RunStore, trials: Sequence[Trial]) -> None:

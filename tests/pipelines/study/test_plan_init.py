@@ -20,7 +20,15 @@ from mixopt.models.learning_rates import advised_peak_rate
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.pipelines.study.checks import check_promotion
 from mixopt.pipelines.study.init import write_study_file
-from mixopt.pipelines.study.plan import Room, Step, planned_flops, rate_advice, show_plan, steps
+from mixopt.pipelines.study.plan import (
+    Room,
+    Step,
+    planned_flops,
+    promotion_advice,
+    rate_advice,
+    show_plan,
+    steps,
+)
 from mixopt.pipelines.study.session import open_session
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS
@@ -176,6 +184,21 @@ def test_only_models_that_the_law_of_rates_speaks_of_are_advised() -> None:
     assert f"would take {advised_peak_rate(large):.2g}" in once
     small = Step("dense seed model", 1, 100, ModelConfig(), Recipe(), 1)
     assert "no advice" in rate_advice([*steps, small])[1]
+
+
+def test_laws_are_asked_about_the_promoted_shape_and_the_dense_model(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    shape = {"width": 768, "layers": 12, "heads": 12, "experts": 8, "expert_width": 2048}
+    large = {"model": shape, "seed_tokens": "20B", "tokens": "2B"}
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, promote=large))
+    experts, start = promotion_advice(study, text_corpus)
+    assert "this shape (8 experts, 2 per token)" in experts
+    assert "a dense model of 20B tokens" in start
+    small = load_study(write_study(tmp_path / "small.yaml", text_corpus.path))
+    assert promotion_advice(small, text_corpus) == []
+    without = write_study(tmp_path / "without.yaml", text_corpus.path, promote=None)
+    assert promotion_advice(load_study(without), text_corpus) == []
 
 
 def test_a_plan_says_how_large_its_cohorts_are(

@@ -21,6 +21,7 @@ from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.mlflow.tracking import tracking_uri, ui_command
 from mixopt.proxies.checkpoint import load_state
+from mixopt.study.records import read_verdict
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import (
@@ -119,13 +120,16 @@ def test_mlflow_shows_the_trials_of_the_ledger_and_no_others(ran: Ran) -> None:
         assert metrics["bpb/notes"] == trial.metrics["bpb/notes"]
 
 
-def test_the_champion_can_be_downloaded(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registered_model_can_be_downloaded(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = tracking_uri(ran.study)
-    version = MlflowClient(uri, uri).get_model_version_by_alias("tiny", "champion")
+    verdict = read_verdict(ran.home)
+    assert verdict is not None
+    alias = "champion" if verdict.improved else "challenger"  # the baseline takes no place
+    version = MlflowClient(uri, uri).get_model_version_by_alias("tiny", alias)
     assert version.tags["mixopt.study"] == "tiny"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
-    folder = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion"))
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/tiny@{alias}"))
     names = {path.name for path in folder.rglob("*")}
     assert "MLmodel" in names
     assert any(name.endswith(".safetensors") for name in names), names

@@ -22,6 +22,7 @@ from mixopt.core.trials import Failure, Role, State, Trial, TrialSpec
 from mixopt.pipelines.study.run import sync_study
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, metric_name
 from mixopt.pipelines.views.mlflow.tracking import Tracker, tracking_uri, ui_command
+from mixopt.study.champion import ChampionDecision
 from mixopt.study.ledger import Ledger
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
@@ -142,8 +143,14 @@ def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path
     [promotion] = runs_of(shown, "promotion")
     assert promotion.info.status == "FINISHED"
     assert promotion.data.metrics["after/bpb/descriptions"] > 0
-    version = client().get_model_version_by_alias("shown", "champion")
+    [version] = client().search_model_versions("name = 'shown'")
     assert version.run_id == promotion.info.run_id
+    tracker, key = tracker_of(shown), version.tags["mixopt.promotion"]
+    assert tracker.decided(ChampionDecision(promotion=key, alias="champion", reason="the first"))
+    found = tracker.registered(key)
+    assert found is not None
+    assert found.standing is not None
+    assert (found.version, found.standing.promotion) == (str(version.version), key)
     folder = mlflow.artifacts.download_artifacts("models:/shown@champion", dst_path=str(tmp_path))
     assert (Path(folder) / "model.safetensors").read_bytes() == b"weights"
     assert (Path(folder) / "MLmodel").exists()
@@ -388,9 +395,14 @@ def test_a_server_shows_the_study_and_serves_the_model(
         study = finished_study(tmp_path / "study", "served", trials=7)
         assert tracker_of(study).sync(trials_of(study))
         assert len(runs_of(study, "trial")) == len(trials_of(study))
+        [version] = client().search_model_versions("name = 'served'")
+        tracker, key = tracker_of(study), version.tags["mixopt.promotion"]
+        assert tracker.decided(ChampionDecision(promotion=key, alias="champion", reason="first"))
         folder = mlflow.artifacts.download_artifacts(
             "models:/served@champion", dst_path=str(tmp_path / "model")
         )
+        assert tracker.download_champion(tmp_path / "standing")
+        assert (tmp_path / "standing" / "model.safetensors").read_bytes() == b"weights"
         assert (Path(folder) / "model.safetensors").read_bytes() == b"weights"
     finally:
         os.killpg(server.pid, 15)
