@@ -165,21 +165,32 @@ def report(
 def export(
     study: StudyFile,
     mixture: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Format of the mixture, such as megatron or json.")
-    ],
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of the mixture, such as megatron or json."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(metavar="DOMAIN=PATH", help="Where the trainer finds a domain. Repeatable."),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="New folder for the model, as transformers loads it."),
+    ] = None,
 ) -> None:
-    """Write the chosen mixture as another trainer reads it."""
+    """Write the chosen mixture for another trainer, or the promoted model for other tools."""
     from mixopt.pipelines.offline.outputs import FILE, writable
     from mixopt.pipelines.study.export_mixture import write_mixture
+    from mixopt.pipelines.study.export_model import export_model
 
+    if mixture is None and model is None:
+        raise typer.BadParameter("give --mixture FORMAT or --model OUT")
     if out is not None:
         writable(out, FILE)
-    write_mixture(study, mixture, out, path or ())
+    if mixture is not None:
+        write_mixture(study, mixture, out, path or ())
+    if model is not None:
+        export_model(study, model)
 
 
 @app.command()

@@ -183,6 +183,9 @@ class Promotion:
     Attributes:
         id: digest of its settings, the name of its folder.
         finished: when, in ISO 8601.
+        mixopt: version of the code that trained the model.
+        corpus_hash: of the corpus that it was trained on.
+        sequence_length: tokens of a training sequence.
         method: the upcycler.
         mixture_name: the candidate that was promoted.
         mixture: what the upcycled model was trained on.
@@ -209,6 +212,9 @@ class Promotion:
 
     id: str
     finished: str
+    mixopt: str
+    corpus_hash: str
+    sequence_length: int
     method: str
     mixture_name: str
     mixture: Mixture
@@ -242,6 +248,9 @@ class Promotion:
             "version": VERSION,
             "id": self.id,
             "finished": self.finished,
+            "mixopt": self.mixopt,
+            "corpus_hash": self.corpus_hash,
+            "sequence_length": self.sequence_length,
             "method": self.method,
             "mixture_name": self.mixture_name,
             "mixture": self.mixture.as_dict(),
@@ -277,6 +286,9 @@ class Promotion:
         return cls(
             id=str(values["id"]),
             finished=str(values["finished"]),
+            mixopt=str(values["mixopt"]),
+            corpus_hash=str(values["corpus_hash"]),
+            sequence_length=int(values["sequence_length"]),
             method=str(values["method"]),
             mixture_name=str(values["mixture_name"]),
             mixture=Mixture.exact(values["mixture"]),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixopt import __version__
 from mixopt.core.errors import StudyError, TrainingError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
@@ -280,6 +281,9 @@ def _result(
     return Promotion(
         id=job.folder.name,
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        mixopt=__version__,
+        corpus_hash=job.session.corpus.hash,
+        sequence_length=job.settings.recipe.sequence_length,
         method=job.settings.upcycler,
         mixture_name=job.method,
         mixture=job.mixture,

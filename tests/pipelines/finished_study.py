@@ -217,6 +217,9 @@ def promotion_of(mixture: Mixture, **changes: Any) -> Promotion:
     about: dict[str, Any] = {
         "id": "made-up",
         "finished": "2026-01-01T00:00:00+0000",
+        "mixopt": "0.1.0",
+        "corpus_hash": "c0" * 32,
+        "sequence_length": 64,
         "method": "branch-train-mix",
         "mixture_name": "found",
         "mixture": mixture,

@@ -120,7 +120,10 @@ class Family:
         return frozenset(self.tensors) - {*FEED_FORWARD, *EXPERT, ROUTER}
 
     def parts(self, shape: Shape) -> Iterator[str]:
-        """The part names of a model of `shape`, in the order in which they are written."""
+        """The part names of a model of `shape`, in the order in which they are written.
+
+        A tied head is written as well: of the readers, SGLang 0.5.23 ties none.
+        """
         ends = ("final_norm", "head")
         for part in self.tensors:
             if "{layer}" not in part and part not in ends:
@@ -131,7 +134,7 @@ class Family:
             for expert in range(shape.experts if self.moe else 0):
                 yield from (p.format(layer=layer, expert=expert) for p in each if "{expert}" in p)
         for part in ends:
-            if part in self.tensors and not (part == "head" and shape.tie_embeddings):
+            if part in self.tensors:
                 yield part
 
     def disk_name(self, part: str) -> str:

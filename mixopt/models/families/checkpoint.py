@@ -61,8 +61,10 @@ class Checkpoint:
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Part names of its tensors, in the family's order."""
-        return tuple(p for p in self.family.parts(self.shape) if self._holds(p))
+        """Part names of its tensors, in the family's order; a tied head is the embedding."""
+        tied = {"head"} if self.shape.tie_embeddings else set()
+        parts = (part for part in self.family.parts(self.shape) if part not in tied)
+        return tuple(part for part in parts if self._holds(part))
 
     @cached_property
     def largest_file(self) -> int:
@@ -159,7 +161,7 @@ def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None
             name, wanted = stacked[0], _stacked(wanted, part, shape)
         known.add(name)
         if name not in sizes:
-            if part in family.optional:
+            if part in family.optional or (part == "head" and shape.tie_embeddings):
                 continue
             raise CheckpointError(
                 f"{name} is missing", where=folder, hint="Fetch all files of the checkpoint"
@@ -170,8 +172,6 @@ def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None
                 where=folder,
                 hint="Give the config.json that belongs to these weights",
             )
-    if shape.tie_embeddings and "head" in family.tensors:
-        known.add(family.disk_name("head"))  # some tools write the tied head as well
     extra = sorted(n for n in sizes if n not in known and not n.endswith(COMPUTED))
     if extra:
         raise CheckpointError(

@@ -104,6 +104,27 @@ def _without_home(family: Family, key: str, value: object, where: str) -> StudyE
     )
 
 
+def check_branched(config: Mapping[str, Any], seed: Mapping[str, Any], name: str) -> None:
+    """Refuse a source that computes otherwise than the seed, whose config the mixture gets.
+
+    Args:
+        config: of the source, completed (`Family.completed`).
+        seed: of the seed, completed.
+        name: of the source.
+
+    Raises:
+        StudyError: naming the key and both values.
+    """
+    mine, seeds = ({**it, **rotary(it)} for it in (config, seed))
+    for key in ("rms_norm_eps", "rope_theta", "rope_scaling", "sliding_window"):
+        if mine.get(key) != seeds.get(key):
+            raise StudyError(
+                f"its {key} is {mine.get(key)!r}, and the seed's {seeds.get(key)!r}",
+                where=f"sources.{name}",
+                hint="Give experts that were branched from this seed and trained as it was",
+            )
+
+
 def check_trunk(seed: Family, target: Family) -> None:
     """Refuse a target whose attention and norms are not those of the seed.
 

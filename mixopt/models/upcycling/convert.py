@@ -129,7 +129,8 @@ class Conversion:
             elif last == "router":
                 yield part, self.first_router(numbers["layer"])
             else:
-                yield part, self._trunk(part)
+                tied = part == "head" and self.shape.tie_embeddings
+                yield part, self._trunk("embedding" if tied else part)
 
     def first_router(self, layer: int) -> Tensor:
         """The first weights (E, D) of the router of block `layer`."""

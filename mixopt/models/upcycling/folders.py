@@ -26,7 +26,13 @@ from mixopt.models.families.checkpoint import (
     shards,
     write_checkpoint,
 )
-from mixopt.models.families.config import check_config, check_trunk, not_carried, write_config
+from mixopt.models.families.config import (
+    check_branched,
+    check_config,
+    check_trunk,
+    not_carried,
+    write_config,
+)
 from mixopt.models.families.tokenizers import difference
 from mixopt.models.upcycling.base import SEED, Upcycler, make_upcycler
 from mixopt.models.upcycling.convert import Conversion
@@ -118,15 +124,16 @@ class Plan:
 
     @property
     def params(self) -> int:
-        """Of the output."""
-        return self.bytes // self.dtype.itemsize
+        """Of the output; a tied head, though it is written, is the embedding."""
+        tied = self.sizes["head"] if self.shape.tie_embeddings else 0
+        return (self.bytes - tied) // self.dtype.itemsize
 
     @property
     def active_params(self) -> int:
         """Of the output, those that a token passes: k of the E experts."""
         experts = sum(size for part, size in self.sizes.items() if ".experts." in part)
         idle = experts * (self.shape.experts - self.shape.experts_per_token) // self.shape.experts
-        return (self.bytes - idle) // self.dtype.itemsize
+        return self.params - idle // self.dtype.itemsize
 
     @property
     def shard(self) -> int:
@@ -275,6 +282,7 @@ def _sources(request: Request, seed: Checkpoint) -> dict[str, Checkpoint]:
                 hint="Rename it",
             )
         opened[name] = open_checkpoint(folder)
+        check_branched(opened[name].config, seed.config, name)
         if different := difference(folder, seed.folder):
             raise StudyError(
                 f"its tokenizer is not the seed's: {different} there",

@@ -178,6 +178,25 @@ def test_a_target_of_another_trunk_is_refused_with_the_one_that_holds_it(
         check_trunk(family(seed), family(target))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rms_norm_eps": 1e-3}, "its rms_norm_eps is 0.001, and the seed's 1e-06"),
+        ({"rope_parameters": {"rope_theta": 5e5}}, "its rope_theta is 500000.0, and the seed's"),
+        ({"sliding_window": 8}, "its sliding_window is 8, and the seed's None"),
+    ],
+)
+def test_a_source_that_computes_otherwise_than_the_seed_is_refused(
+    keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    seed, same, other = (make("mistral", tmp_path / name) for name in ("seed", "same", "other"))
+    edit(other, **keys)
+    sources = {"same": same, "other": other}
+    with pytest.raises(StudyError, match=message) as refused:
+        plan(Request("branch-train-mix", seed, sources, experts=2))
+    assert refused.value.where == "sources.other"
+
+
 def test_the_receipt_says_what_a_format_is_not_read_by(tmp_path: Path) -> None:
     seed = make("olmo2", tmp_path)
     assert "llama.cpp does not read flex-olmo" in plan(Request("sparse", seed)).receipt.notes

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
+from mixopt.models.families.checkpoint import open_checkpoint
 from mixopt.models.upcycling.folders import Request, plan, write
 from tests.mixopt.models.families.made import logits, make, some_ids
 
@@ -91,8 +94,6 @@ def test_what_a_config_leaves_out_means_the_same_in_the_copy(tmp_path: Path) -> 
 
 def with_tiny_states(folder: Path) -> None:
     """Make the embedding so small that a norm's epsilon counts."""
-    from safetensors.torch import load_file, save_file
-
     file = folder / "model.safetensors"
     tensors = load_file(file)
     tensors["model.embed_tokens.weight"] *= 0.02
@@ -102,6 +103,24 @@ def with_tiny_states(folder: Path) -> None:
 def test_a_window_that_llama_does_not_heed_is_not_given_to_mixtral(tmp_path: Path) -> None:
     seed = edited(make("llama", tmp_path / "seed"), sliding_window=4)
     assert gap(upcycled(seed, tmp_path / "moe"), seed) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_tied_head_is_written_for_readers_that_tie_none(kind: str, tmp_path: Path) -> None:
+    seed = make(kind, tmp_path / "seed", tie_word_embeddings=True)
+    made = plan(Request("sparse", seed, experts=4))
+    write(made, tmp_path / "moe")
+    tensors = load_file(tmp_path / "moe" / "model.safetensors")
+    assert torch.equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "moe", output_loading_info=True
+    )
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert not any(report.values())
+    assert made.params == sum(parameter.numel() for parameter in model.parameters())
+    assert open_checkpoint(tmp_path / "moe").parts == tuple(
+        part for part in made.family.parts(made.shape) if part != "head"
+    )
 
 
 def test_shards_are_read_and_written(tmp_path: Path) -> None:
