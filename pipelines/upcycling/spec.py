@@ -16,6 +16,8 @@ from mixopt.study.named import Registered
 from mixopt.study.sections import Section
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mixopt.models.upcycling.folders import Request
 
 EXPERTS = 8  # where no source says how many
@@ -50,6 +52,9 @@ class Spec(Section):
     """What the routers start from."""
     router_settings: dict[str, Any] = Field(default={})
     """Settings of it."""
+    samples: dict[str, str] = Field(default={})
+    """Domain → file of sample text, or of token ids (`.npy`, a row per sequence), for the receipt
+    and for what looks at text: needs transformers."""
 
     @property
     def expert_count(self) -> int:
@@ -92,7 +97,24 @@ class SpecFile:
             merge_settings=spec.merge_settings,
             router=spec.router,
             router_settings=spec.router_settings,
+            samples={name: self._sample(name, path) for name, path in spec.samples.items()},
         )
+
+    def _sample(self, name: str, path: str) -> str | np.ndarray:
+        file = self.folder / path
+        try:
+            if file.suffix == ".npy":
+                import numpy as np
+
+                ids: np.ndarray = np.load(file, allow_pickle=False)
+                return ids
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{file} cannot be read: {error}",
+                where=f"samples.{name}",
+                hint="Name a file of UTF-8 text, or token ids as numpy saves them",
+            ) from error
 
     def located(self, error: StudyError) -> StudyError:
         """`error` with file and line, if it is about a key of this SPEC; else `error` as it is."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -115,3 +117,35 @@ def test_settings_and_dtype_of_the_spec_are_used(folder: Path, run: Run) -> None
     assert 2 < moe["model.layers.0.block_sparse_moe.gate.weight"].float().std() < 4
     config = json.loads((folder / "moe" / "config.json").read_text())
     assert (config["num_experts_per_tok"], config["dtype"]) == (1, "bfloat16")
+
+
+def test_samples_of_text_and_of_token_ids_start_the_routers_and_are_in_the_receipt(
+    folder: Path, run: Run
+) -> None:
+    (folder / "code.txt").write_text("thequickbrownfox" * 20)
+    np.save(folder / "law.npy", np.arange(12).reshape(2, 6))
+    text = MIX + "router: ridge\nsamples: {code: code.txt, law: law.npy}\n"
+    result = run("upcycle", spec(folder, text), folder / "moe", "--json")
+    assert result.code == 0, result.err
+    receipt = json.loads(result.out)
+    assert receipt["router"] == "ridge"
+    assert receipt["loads"].keys() == {"code", "law"}
+    assert receipt["logit_difference"] > 0
+    assert json.loads((folder / "moe" / "upcycling.json").read_text()) == receipt
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ("{law: law.txt}", r"spec.yaml:4: samples.*law.txt cannot be read"),
+        ("{law: seed/config.npy}", r"spec.yaml:4: samples.*config.npy cannot be read"),
+    ],
+)
+def test_a_sample_that_cannot_be_read_is_refused_by_its_line(
+    folder: Path, run: Run, samples: str, message: str
+) -> None:
+    (folder / "seed" / "config.npy").write_bytes(b"\x80\x04")  # a pickle's beginning
+    result = run("upcycle", spec(folder, SPARSE + f"samples: {samples}\n"), folder / "moe")
+    assert result.code == 1
+    assert re.search(message, result.err.replace("\n", " "))
+    assert not (folder / "moe").exists()
