@@ -72,7 +72,7 @@ class ForeignModel:
                 hint="pip install 'mixopt[hf]'",
             ) from error
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError) as error:
