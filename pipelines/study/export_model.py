@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import __version__
-from mixopt.core.errors import CheckpointError, StudyError
+from mixopt.core.errors import CheckpointError, MixoptError, StudyError
 from mixopt.corpus import hugging_face
 from mixopt.corpus.manifest import Manifest
 from mixopt.io import files, markers
@@ -118,6 +118,19 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> None:
             folder, source / TOKENIZER, tokenizer.end_of_text, tokenizer.end_of_text_id, positions
         )
         _write_weights(folder, source / WEIGHTS, config, positions, tokenizer.end_of_text_id)
+
+
+def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
+    """What the registry keeps of a promoted model: its Hugging Face folder, written to `out`.
+
+    Where that cannot be written, such as of a router that the format has no home for, it is the
+    model's folder in our own format.
+    """
+    try:
+        write_model(study, promotion, out)
+    except MixoptError:
+        return study.home / "promotion" / promotion.model
+    return out
 
 
 def chosen(study: Study, promotion: Promotion) -> str:

@@ -24,7 +24,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from mixopt.core.objective import Objective
@@ -38,6 +38,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study import measured
 from mixopt.pipelines.study.checks import check, kept_domains
 from mixopt.pipelines.study.cohorts import Cohort, Packing
+from mixopt.pipelines.study.export_model import registry_folder
 from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
@@ -245,7 +246,8 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
         lock_settings(study, corpus)
         owner = claim(study.home, study.binding(corpus))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
-        tracker = Tracker.open(study, owner, on_warning=display.warn)
+        artifact = partial(registry_folder, study)
+        tracker = Tracker.open(study, owner, on_warning=display.warn, artifact=artifact)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
             yield Session(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mixopt
 from mixopt.io.markers import TOKENIZER as TOKENIZER_FILE
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.study.champion import CHALLENGER, CHAMPION, ChampionDecision, Standing
-from mixopt.study.records import read_settings
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from mixopt.study.settings import Study
 
 PROMOTION, STUDY, TOKENIZER = "mixopt.promotion", "mixopt.study", "mixopt.tokenizer"
+# Given a promotion and a folder that is not there: writes its model there, and returns where it
+# lies, which is elsewhere if the model stays in our own format.
+Artifact = Callable[["Promotion", Path], Path]
 LOGGED = "models:/"  # with a logged model's id: the source of a version on a server
 DECISION = "mixopt.decision"  # key of the decision that a version's alias follows from
 
@@ -48,7 +50,13 @@ def registered_name(study: Study) -> str:
 
 
 def register(
-    store: RunStore, study: Study, result: Promotion, folder: Path, run: str, digest: str
+    store: RunStore,
+    study: Study,
+    result: Promotion,
+    folder: Path,
+    run: str,
+    digest: str,
+    artifact: Artifact,
 ) -> None:
     """Register the exported model of a promotion; `apply` gives it an alias.
 
@@ -63,6 +71,7 @@ def register(
         folder: the study's `promotion` folder, which the exported model lies below.
         run: id of the promotion's run.
         digest: identity of the result; a version that carries it is not made again.
+        artifact: writes the model as others load it.
     """
     path = folder / result.model
     if not path.is_dir():
@@ -73,7 +82,8 @@ def register(
             name, description=f"Mixture-of-experts model promoted by the mixopt study {study.name}."
         )
     if _version(store, name, digest) is None:
-        _new_version(store, study, result, path, run, digest)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".registered.") as place:
+            _new_version(store, study, result, artifact(result, Path(place) / "model"), run, digest)
 
 
 def registered(store: RunStore, study: Study, promotion: str) -> Registered | None:
@@ -186,12 +196,12 @@ def _tags(study: Study, result: Promotion, digest: str) -> dict[str, str]:
         PROMOTION: digest,
         STUDY: study.name,
         TOKENIZER: str(result.files.get(TOKENIZER_FILE, {}).get("sha256", "")),
-        "mixopt.corpus": str(read_settings(study.home).get("corpus hash", "")),
+        "mixopt.corpus": result.corpus_hash,
         "mixopt.method": result.method,
         "mixopt.candidate": result.mixture_name,
         "mixopt.mixture": json.dumps(result.mixture.as_dict())[:5000],
         "mixopt.receipt": json.dumps(result.receipt.to_json())[:5000],
-        "mixopt.version": mixopt.__version__,
+        "mixopt.version": result.mixopt,
     }
 
 

@@ -36,7 +36,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
     tracking_uri,
     ui_command,
 )
-from mixopt.pipelines.views.mlflow.registered_model import Registered
+from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
 from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
@@ -104,7 +104,14 @@ class Tracker:
     Every public method returns whether MLflow has it now.
     """
 
-    def __init__(self, study: Study, owner: Identity, on_warning: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        owner: Identity,
+        on_warning: Callable[[str], None],
+        artifact: Artifact | None = None,
+    ) -> None:
+        self._artifact = artifact or self._own_format
         self.study, self.enabled = study, study.mlflow.enabled
         self._id = owner.id  # two folders of one name may share a server
         # A copy on another machine keeps the id if it cannot see the original there. So what is
@@ -120,14 +127,23 @@ class Tracker:
         self._children: dict[int, _Child] = {}
 
     @classmethod
-    def open(cls, study: Study, owner: Identity, *, on_warning: Callable[[str], None]) -> Tracker:
+    def open(
+        cls,
+        study: Study,
+        owner: Identity,
+        *,
+        on_warning: Callable[[str], None],
+        artifact: Artifact | None = None,
+    ) -> Tracker:
         """Connect to the MLflow of `study`, create and migrate its database, find what it shows.
 
         Never raises: what is wrong with MLflow goes to `on_warning`, once. With
         `mlflow: {enabled: false}` nothing is done, now or later. Only runs that carry the id of
         `owner` are changed or removed.
+
+        `artifact` writes a promoted model for the registry; by default that gets our own format.
         """
-        tracker = cls(study, owner, on_warning)
+        tracker = cls(study, owner, on_warning, artifact)
         tracker._prepare()
         return tracker
 
@@ -224,6 +240,10 @@ class Tracker:
     def close(self) -> None:
         """Let go of MLflow."""
         self._store = None
+
+    def _own_format(self, result: Promotion, _: Path) -> Path:
+        """The folder of a promoted model in our own format."""
+        return self.study.home / "promotion" / result.model
 
     # -- the connection ------------------------------------------------------------------------
 
@@ -345,7 +365,7 @@ class Tracker:
         )
         for path in sorted(folder.glob("*.json")):
             store.client.log_artifact(name, str(path))
-        registered_model.register(store, self.study, result, folder, name, known)
+        registered_model.register(store, self.study, result, folder, name, known, self._artifact)
         store.end(name, "FINISHED", end)
 
     def _show_progress(self, store: RunStore, trials: Sequence[Trial]) -> None:

@@ -81,11 +81,14 @@ def made(tmp_path: Path, store: Path, text_corpus: Corpus, states: dict[str, Sta
         lock_settings(study, text_corpus)
         model = study.home / "promotion" / "model"
         save_state(model / "model.safetensors", states[state])
-        shape = ModelConfig(**MODEL, vocab_size=text_corpus.vocab_size)
+        asked = settings["promote"]["model"]  # type: ignore[index]
+        shape = ModelConfig(**asked, vocab_size=text_corpus.vocab_size)
         files.write_json(model / "model.json", dataclasses.asdict(shape))
         shutil.copy(text_corpus.tokenizer_path, model / "tokenizer.json")
         natural = text_corpus.natural
-        promotion = promotion_of(natural, id=name, files=markers.described(model))
+        promotion = promotion_of(
+            natural, id=name, files=markers.described(model), corpus_hash=text_corpus.hash
+        )
         files.write_json(study.home / "promotion" / "result.json", promotion.to_json())
         candidates = (Candidate("natural", natural), Candidate("found", natural))
         decision = Decision(
@@ -263,3 +266,19 @@ def test_the_champion_is_downloaded_by_its_alias(
         mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion", dst_path=str(tmp_path))
     )
     assert (folder / "model.safetensors").exists()
+
+
+def test_the_artifact_is_what_transformers_loads_and_a_champion_is_read_from_it(
+    made: Any, tmp_path: Path, text_corpus: Corpus, ray_here: None
+) -> None:
+    shape = {**MODEL, "experts_per_token": 2}  # gates that sum to 1: mixtral has a home for them
+    first = made("first", "fresh", model=shape)
+    sync(first)
+    version = client(first).get_model_version_by_alias(NAME, "champion")
+    folder = Path(version.source.removeprefix("file://"))
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "mixtral"
+    assert not list(folder.parent.parent.glob("**/.registered*"))
+    later = made("later", "fresh", model=shape)
+    sync(later)
+    assert decision_of(later)["difference"] == pytest.approx(0, abs=1e-6)
+    assert aliases(later) == {"champion": "first", "challenger": "later"}
