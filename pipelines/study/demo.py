@@ -1,4 +1,4 @@
-"""`mixopt demo`: the main job, end to end, on text that every machine with mixopt has.
+"""`mixopt demo`: the main job, from text that every machine with mixopt has to a model to load.
 
 Package descriptions are the target; Python, docstrings, C headers, licences, web files and
 generated arithmetic are what a mixture can be made of. Which mixture is best for the target is not
@@ -14,6 +14,7 @@ from mixopt.core.errors import CorpusError
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.pipelines.corpus import from_environment
+from mixopt.pipelines.study.export_model import export_model
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.views.console import make_console, styled
 
@@ -22,7 +23,7 @@ VOCABULARY = 2048
 
 
 def run_demo(folder: Path) -> None:
-    """Gather the corpus, write the study file, run the study; what is done stays done.
+    """Gather the corpus, write the study file, run the study, export; what is done stays done.
 
     Raises:
         MixoptError: whatever stops the study.
@@ -47,3 +48,8 @@ def run_demo(folder: Path) -> None:
         )
         files.write_bytes(study, template)
     run_study(study)
+    model = folder / "model"
+    if model.exists():
+        console.print(f"{model} is there already: an export of before", soft_wrap=True)
+    else:
+        export_model(study, model)

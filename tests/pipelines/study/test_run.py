@@ -12,11 +12,14 @@ import mlflow
 import pytest
 import torch
 from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixopt.core.errors import FileError
 from mixopt.core.trials import Role, State
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
+from mixopt.models.config import ModelConfig
+from mixopt.models.transformer import Transformer
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.mlflow.tracking import tracking_uri, ui_command
@@ -59,7 +62,11 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The study `tiny`, run with the documented module; no test changes it."""
-    file = write_study(tmp_path_factory.mktemp("study") / "tiny.yaml", text_corpus.path)
+    file = write_study(
+        tmp_path_factory.mktemp("study") / "tiny.yaml",
+        text_corpus.path,
+        promote={"model": {**MODEL, "experts_per_token": 2}},  # gates sum to 1: mixtral holds it
+    )
     for name in NOT_OURS:
         (file.parent / name).mkdir()
         (file.parent / name / "__init__.py").write_text("raise SystemError('not for mixopt')")
@@ -418,3 +425,24 @@ def test_a_changed_promotion_begins_beside_the_old_one(ran: Ran, copy: Path, run
     result = json.loads((home / "promotion" / "result.json").read_text())
     experts = [stage["tokens"] for stage in result["stages"] if stage["kind"] == "expert"]
     assert experts == [1536, 1536]
+
+
+def test_the_demo_ends_with_a_folder_that_transformers_loads(
+    ran: Ran, copy: Path, text_corpus: Corpus, run: Run
+) -> None:
+    folder = copy.parent
+    copy.rename(folder / "study.yaml")
+    (folder / "corpus").symlink_to(text_corpus.path)
+    code, shown, _ = run("demo", folder)  # the study is done: the demo has its corpus and file
+    assert code == 0
+    assert "README.md" in shown
+    theirs = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    ids = tokenizer("the court of the", return_tensors="pt")["input_ids"]
+    (weights,) = ran.home.glob("promotion/*/model/model.safetensors")
+    ours = Transformer(ModelConfig(**json.loads(weights.with_name(markers.SHAPE).read_text())))
+    ours.load_proxy_state(load_state(weights)[0])
+    with torch.no_grad():
+        gap = (theirs(ids).logits - ours.eval().logits(ids[None])[0]).abs().max()
+    assert gap < 1e-5
+    assert run("demo", folder).code == 0  # again: the export is left as it is
