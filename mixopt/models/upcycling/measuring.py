@@ -147,7 +147,7 @@ def _load(folder: Path, samples: Mapping[str, np.ndarray]) -> Any:
     try:
         with _without_bars():
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
