@@ -217,7 +217,7 @@ def fit(
         str, typer.Option(help="What to fit; auto: the best on held-out runs.")
     ] = "auto",
     model_params: Annotated[
-        str | None, typer.Option(help="Model size to predict for, such as 60M; else the largest.")
+        str | None, typer.Option(help="Model size, such as 60M; else that of the costliest runs.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -342,7 +342,7 @@ def replay(
         bool, typer.Option("--until-best", help="End a search once it trained the best mixture.")
     ] = False,
     model_params: Annotated[
-        str | None, typer.Option(help="Model size of the target, such as 60M; else the largest.")
+        str | None, typer.Option(help="Model size, such as 60M; else that of the costliest runs.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens of the target.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,

@@ -72,6 +72,10 @@ SPREAD = re.compile(
 )
 """Endings of columns that hold the spread of another column."""
 RATIO, METRIC, AVERAGE = "ratio_", "metric_", "metric_avg"
+PUBLISHED = frozenset({"model", "train_time"})
+"""Columns that ADMIRE's tables have beside `RATIO`, `METRIC` and `AVERAGE` ones. All are asked for:
+whoever gives losses such prefixes, as an error here advises, must not have them maximised."""
+READ_AS = "Read as "  # the note on the layout begins with it
 EXPORTED = "mixture."  # before a domain in the table of trials that a study exports
 RECORDS = frozenset(
     {
@@ -107,7 +111,8 @@ class Layout:
     """How a pair of tables is laid out.
 
     Attributes:
-        name: `olmix`, `regmix`, `admire`, `tracker`, or `mixopt` for a study's table of trials.
+        name: `olmix`, `regmix`, `admire`, `prefixed`, `tracker`, or `mixopt` for a study's table of
+            trials.
         domains: columns of the ratios that are weights.
         metrics: columns of the metrics that were measured.
         ids: the column that names the run in the ratios and in the metrics; None where the two are
@@ -206,7 +211,7 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
     notes: list[str] = []
     domains = _prefixed(ratios, EXPORTED) if exported(ratios) else _prefixed(ratios, RATIO)
     if domains:
-        name = "mixopt" if exported(ratios) else "admire"
+        name = "mixopt" if exported(ratios) else _prefixed_layout(ratios)
     elif one and (tracked := _tracked(ratios)):
         settings = [column for column in ratios.columns if tracked[0].match(column)]
         domains, name = _weights(ratios, settings, notes), "tracker"
@@ -231,7 +236,8 @@ def detect(ratios: Sheet, metrics: Sheet) -> Layout:
         raise RunsError(
             "one table for ratios and metrics, and no prefixes that distinguish them",
             where=f"{ratios.path}:1",
-            hint="Call the columns ratio_<domain> and metric_<name>, or give two files",
+            hint="Give two tables, weights and metrics, each with the column `run`, or call the "
+            "columns ratio_<domain> and metric_<name>",
         )
     for found, sheet, what in ((domains, ratios, "domain"), (measured, metrics, "metric")):
         if not found:
@@ -266,6 +272,11 @@ def row_count(count: int) -> str:
 
 def _prefixed(sheet: Sheet, prefix: str) -> list[str]:
     return [column for column in sheet.columns if column.startswith(prefix)]
+
+
+def _prefixed_layout(sheet: Sheet) -> str:
+    """`admire` for a table as ADMIRE publishes it, whose metrics are scores; else `prefixed`."""
+    return "admire" if set(sheet.columns) >= PUBLISHED and _prefixed(sheet, AVERAGE) else "prefixed"
 
 
 def _numeric(sheet: Sheet, what: str, notes: list[str]) -> list[str]:
@@ -396,19 +407,21 @@ def _layout_note(name: str, ids: tuple[str, str] | None) -> str:
     kinds = {
         "olmix": "a column per domain, a column per metric",
         "regmix": "train_<domain> columns of weights",
-        "admire": "ratio_<domain> and metric_<name> columns",
+        "admire": "ratio_<domain> columns, and scores in metric_<name> columns",
+        "prefixed": "ratio_<domain> columns, and what was measured in the others",
         "tracker": "a column per setting, a column per result",
         "mixopt": "mixture.<domain> columns beside a column per metric",
     }
     how = "one row per run in one file" if ids is None else f"joined on {ids[0]!r}"
-    title = {
-        "olmix": "olmix",
-        "regmix": "RegMix",
-        "admire": "ADMIRE",
-        "mixopt": "mixopt",
-        "tracker": "a tracker",
+    whose = {
+        "olmix": "olmix's",
+        "regmix": "RegMix's",
+        "admire": "ADMIRE's",
+        "prefixed": "the prefixed",
+        "mixopt": "mixopt's",
+        "tracker": "a tracker's",
     }[name]
-    return f"Read as {title}'s layout: {kinds[name]}, {how}."
+    return f"{READ_AS}{whose} layout: {kinds[name]}, {how}."
 
 
 def params_of(model: str) -> float | None:

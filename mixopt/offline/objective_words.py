@@ -96,33 +96,48 @@ def objective_of(
     """
     high = [metric for metric in metrics if higher_is_better(metric, layout)]
     if not asked:
-        weights = {metric: -1.0 if metric in high else 1.0 for metric in metrics}
-        notes = [
-            "The objective is the mean of all metrics, lower is better; --objective metric=weight "
-            "changes it."
+        return _mean(metrics, high), [
+            f"The objective is the mean of all metrics. {_directions(metrics, high)} "
+            "--objective metric=weight changes it."
         ]
-        if len(high) == len(metrics):
-            notes = [
-                "The objective is minus the mean of all metrics, because they are scores of which "
-                "higher is better; --objective metric=weight changes it."
-            ]
-        elif high:
-            notes.append(f"Higher is better, by their names (weight negative): {listed(high)}.")
-        return Objective(weights, prefix=""), notes
-    weights = {}
+    weights: dict[str, float] = {}
     for text in asked:
         name, sign, weight = text.rpartition("=")
         metric = find_name(name if sign else text, metrics, "metric", "--objective")
         if metric in weights:
             raise StudyError(f"metric {metric!r} is named twice", where=f"--objective {text}")
         weights[metric] = _weight(weight, text) if sign else 1.0
-    notes = [
+    maximised = [metric for metric in weights if weights[metric] < 0]
+    notes = [_directions(list(weights), maximised, "as asked")]
+    notes += [
         f"{metric} is minimised as asked, though its name says that higher is better; a negative "
         "weight maximises it."
         for metric in weights
         if metric in high and weights[metric] > 0
     ]
     return Objective(weights, prefix=""), notes
+
+
+def _mean(metrics: Sequence[str], high: Sequence[str]) -> Objective:
+    return Objective({m: -1.0 if m in high else 1.0 for m in metrics}, prefix="")
+
+
+def _directions(metrics: Sequence[str], maximised: Sequence[str], why: str = "") -> str:
+    """Which of `metrics` count with which sign, and `why`: one sentence or two.
+
+    >>> _directions(["loss", "qa_acc"], ["qa_acc"])
+    'Minimised: loss. Maximised (scores, by their names or the layout): qa_acc.'
+    """
+    minimised = [metric for metric in metrics if metric not in maximised]
+    parts = (
+        ("Minimised", minimised, why),
+        ("Maximised", maximised, why or "scores, by their names or the layout"),
+    )
+    return " ".join(
+        f"{verb}{f' ({reason})' if reason else ''}: {listed(names)}."
+        for verb, names, reason in parts
+        if names
+    )
 
 
 def _weight(weight: str, text: str) -> float:

@@ -43,7 +43,7 @@ class Runs:
             are 1 where the files do not give them; rows that share a run are its curve.
         names: (n,) name of the run of each row.
         cost: (n,) cost of each row, in the unit of the file; None if the files give none.
-        layout: `olmix`, `regmix`, `admire`, `tracker` or `mixopt`.
+        layout: `olmix`, `regmix`, `admire`, `prefixed`, `tracker` or `mixopt`.
         notes: what was detected, renormalised, left out, merged or filled in, a sentence each.
     """
 
@@ -52,6 +52,11 @@ class Runs:
     cost: np.ndarray | None
     layout: str
     notes: tuple[str, ...]
+
+    def notes_with(self, objective: Sequence[str]) -> list[str]:
+        """The notes, with those on the `objective` and its directions right after the layout's."""
+        layout = next(k for k, note in enumerate(self.notes) if note.startswith(layouts.READ_AS))
+        return [*self.notes[: layout + 1], *objective, *self.notes[layout + 1 :]]
 
 
 class Mixtures(NamedTuple):

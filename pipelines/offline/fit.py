@@ -67,7 +67,8 @@ def fit_runs(
         priors: YAML with the natural mixture and constraints (see `mixopt.offline.priors`).
         objective: `metric=weight` each; the mean of all metrics if there is none.
         surrogate: registry name, or `package.module:Name`.
-        params: model size to predict for, such as `60M`; None for that of the largest runs.
+        params: model size to predict for, such as `60M`; None for that of the most
+            expensive runs (parameters times tokens).
         tokens: its training tokens; None for those of the longest runs of that size.
         seed: random seed.
         as_json: print one JSON object and nothing else.
@@ -119,7 +120,6 @@ def model_runs(
     find_target: Callable[[TrialTable], tuple[Fidelity, list[str]]],
 ) -> tuple[Fitted, Choice | None]:
     """The fit, and the comparison that the surrogate was chosen by; None where it was asked for."""
-    notes = list(runs.notes)
     table = runs.table
     kinds = len(np.unique(table.weights, axis=0))
     if kinds < FEWEST_TRIALS:
@@ -138,7 +138,7 @@ def model_runs(
     if not asked:
         refuse_mixed_scales(table.metrics, table.final.values)
     objective, objective_notes = objective_of(asked, table.metrics, runs.layout)
-    notes += objective_notes
+    notes = runs.notes_with(objective_notes)
     target, target_notes = find_target(table)
     notes += target_notes
     made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)

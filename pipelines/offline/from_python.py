@@ -198,14 +198,23 @@ def fit(
     """A surrogate of finished runs, and what it recommends: `mixopt fit` from Python.
 
     Args:
-        ratios: mixtures of the runs, a row each: the path of a CSV file, or a polars frame.
-        metrics: what they measured, likewise; None where the first table holds both.
+        ratios: mixtures of the runs, a row each: the path of a CSV file, or a polars frame. A
+            column `run`, and a column of weights per domain.
+        metrics: what they measured, likewise: a column `run`, and a column per metric. None where
+            the first table holds both: a study's `.trials`, or a table whose columns are called
+            `ratio_<domain>` and `metric_<name>` or are laid out as docs/finished-runs.md lists.
+            One frame without such names makes two: `fit(frame.select("run", "web", "code"),
+            frame.select("run", "prose"))`.
         priors: YAML file with the natural mixture and constraints (docs/finished-runs.md).
-        objective: metric → weight; the mean of all metrics if None. Lower is better.
+        objective: metric → weight, negative for a metric to maximise. If None, the mean of all
+            metrics; those that are scores by their names (`acc`, `f1`) are maximised. The first
+            `notes` of the fit tell which are.
         surrogate: registry name, `auto`, or `package.module:Name`.
-        params: model size to predict for, such as `60M`, and
-        tokens: its training tokens; those of the largest runs if None.
-        seed: of all that is drawn.
+        params: model size to predict for, such as `60M`; None for that of the most expensive runs
+            (parameters times tokens).
+        tokens: training tokens to predict for, such as `1B`; None for those of the most expensive
+            runs, of size `params` if that is given.
+        seed: of all random numbers, at least 0.
 
     Example:
         runs = mixopt.fit("ratios.csv", "metrics.csv", objective={"prose": 1.0})

@@ -88,7 +88,8 @@ def show_replay(
         seeds: searches per proposer.
         objective: `metric=weight` each; the mean of all metrics if there is none.
         surrogate: registry name; see `default_surrogate`.
-        params: model size of the target fidelity, such as `60M`; None for the largest.
+        params: model size of the target fidelity, such as `60M`; None for that of the most
+            expensive runs (parameters times tokens).
         tokens: its training tokens; None for the most of that size.
         seed: the first one.
         jobs: processes.
@@ -152,7 +153,7 @@ def _pool(
     asked, notes = objective_of(objective, runs.table.metrics, runs.layout)
     target, _ = target_fidelity(runs.table, params, tokens)
     pool = Pool.of(runs.table, asked, target, runs.cost, runs.names)
-    return pool, [*runs.notes, *notes, *(f"{note}." for note in pool.notes)]
+    return pool, [*runs.notes_with(notes), *(f"{note}." for note in pool.notes)]
 
 
 def _run(searches: Sequence[Search], jobs: int) -> Iterator[Replay]:

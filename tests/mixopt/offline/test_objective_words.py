@@ -32,22 +32,23 @@ def test_without_being_asked_the_objective_is_the_mean_under_the_names_of_the_fi
 def test_scores_count_negatively_and_it_is_said() -> None:
     objective, notes = objective_of((), ("loss", "qa_acc"))
     assert objective.weights == {"loss": 0.5, "qa_acc": -0.5}
-    assert "qa_acc" in notes[1]
+    assert "Minimised: loss. Maximised (scores, by their names or the layout): qa_acc." in notes[0]
     objective, notes = objective_of((), ("metric_bbh", "metric_drop"), layout="admire")
     assert set(objective.weights.values()) == {-0.5}
-    assert "minus the mean" in notes[0]
+    assert "Minimised" not in notes[0]
+    assert "Maximised (scores, by their names or the layout): metric_bbh, metric_drop" in notes[0]
 
 
 def test_weights_are_taken_as_asked() -> None:
     objective, notes = objective_of(("arxiv_loss=3", "bpb"), LOSSES)
     assert objective.weights == {"metric/arxiv_loss": 0.75, "bpb": 0.25}
-    assert notes == []
+    assert notes == ["Minimised (as asked): metric/arxiv_loss, bpb."]
 
 
 def test_a_score_that_is_to_be_small_is_taken_as_asked_but_remarked() -> None:
     objective, notes = objective_of(("qa_acc=1",), ("qa_acc",))
     assert objective.weights == {"qa_acc": 1.0}
-    assert "negative weight" in notes[0]
+    assert "negative weight" in notes[1]
 
 
 def test_a_name_may_hold_an_equals_sign() -> None:

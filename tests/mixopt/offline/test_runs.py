@@ -15,6 +15,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
+from mixopt.offline.objective_words import objective_of
 from mixopt.offline.runs import Runs, read_mixtures, read_runs
 from mixopt.study.frames import trials_frame
 
@@ -324,6 +325,17 @@ def test_admire_like_tables_give_sizes_scores_and_costs(tmp_path: Path) -> None:
     assert any("metric_avg_id" in note for note in runs.notes)
 
 
+def test_prefixes_alone_do_not_make_scores_of_metrics(tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    file.write_text(
+        "model,train_time,ratio_web,ratio_code,metric_prose\n60M,3,0.5,0.5,3\n60M,3,0,1,2\n"
+    )
+    runs = read_runs(file, file)
+    assert runs.layout == "prefixed"
+    assert runs.notes[0].startswith("Read as the prefixed layout")
+    assert objective_of((), runs.table.metrics, runs.layout)[0].weights == {"metric_prose": 1.0}
+
+
 def test_the_published_regmix_table_is_read_whole() -> None:
     runs = read_runs(*published("regmix/test_mixture_60m.csv", "regmix/test_pile_loss_60m.csv"))
     assert runs.layout == "regmix"
@@ -337,6 +349,9 @@ def test_the_published_admire_table_is_read_whole() -> None:
     [file] = published("admire_ift/runs_0.5b_3b.csv")
     runs = read_runs(file, file)
     assert (len(runs.table), len(runs.table.domains), len(runs.table.metrics)) == (384, 19, 17)
+    assert runs.layout == "admire"
+    weights = objective_of((), runs.table.metrics, runs.layout)[0].weights
+    assert all(weight < 0 for weight in weights.values())
     assert [f.params for f in runs.table.fidelities] == [500_000_000, 3_000_000_000]
 
 

@@ -110,3 +110,20 @@ def test_a_studys_trials_are_finished_runs_too(tmp_path: Path) -> None:
 
 def test_domains_are_those_of_the_tables(runs: OpenFit) -> None:
     assert runs.space.domains == DOMAINS
+
+
+def test_the_advice_for_one_plain_table_leads_to_the_same_optimum(
+    folder: Path, runs: OpenFit
+) -> None:
+    ratios, metrics = (pl.read_csv(folder / name) for name in ("R.csv", "M.csv"))
+    table = ratios.join(metrics, on="run")
+    with pytest.raises(RunsError, match=r"two tables.*or call the columns ratio_<domain>"):
+        mixopt.fit(table)
+    prefixed = table.rename({d: f"ratio_{d}" for d in DOMAINS})
+    prefixed = prefixed.rename({m: f"metric_{m}" for m in metrics.columns if m != "run"})
+    found = mixopt.fit(prefixed, surrogate="linear")
+    weights = found.optimum().mixture.weights
+    assert weights == pytest.approx(runs.optimum().mixture.weights, abs=1e-6)
+    assert "Minimised: metric_" in found.notes[1]
+    apart = mixopt.fit(table.select("run", *DOMAINS), metrics, surrogate="linear")
+    assert apart.optimum().mixture == runs.optimum().mixture
