@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -19,6 +20,9 @@ class Mixture:
 
     Build one with `of`, `natural`, `uniform` or `from_array`; the constructor trusts nothing and
     validates, but does not renormalise.
+
+    Mixtures are equal if their domains, in order, and weights are: they serve as keys. `same_as`
+    and `distance` go by the names of the domains, as all methods of `MixtureSpace` do.
 
     >>> mixture = Mixture.of({"web": 3, "code": 1})
     >>> mixture["web"]
@@ -36,8 +40,7 @@ class Mixture:
         if len(set(self.domains)) != len(self.domains):
             raise MixtureError(f"a domain is named twice in {list(self.domains)}")
         for name, weight in zip(self.domains, self.weights, strict=True):
-            if not (math.isfinite(weight) and weight >= 0):
-                raise MixtureError(f"weight {weight} is not a number of at least 0", where=name)
+            _check(name, weight)
         total = math.fsum(self.weights)
         if abs(total - 1) > SUM_TOLERANCE:
             raise MixtureError(
@@ -49,10 +52,12 @@ class Mixture:
         """The mixture proportional to `weights`, which need not sum to 1.
 
         Raises:
-            MixtureError: a weight is negative or not finite, or all are 0.
+            MixtureError: a weight is no number, negative or not finite, or all are 0.
         """
+        for name, weight in _items(weights):
+            _check(name, weight)
         total = math.fsum(weights.values())
-        if not (math.isfinite(total) and total > 0):
+        if not 0 < total < math.inf:
             raise MixtureError(
                 f"weights sum to {total}", hint="Give at least one domain some weight"
             )
@@ -61,6 +66,8 @@ class Mixture:
     @classmethod
     def exact(cls, weights: Mapping[str, float]) -> Mixture:
         """The mixture with exactly these weights: what `as_dict` gave, bit for bit."""
+        for name, weight in _items(weights):
+            _check(name, weight)
         return cls(tuple(weights), tuple(float(w) for w in weights.values()))
 
     @classmethod
@@ -89,11 +96,20 @@ class Mixture:
         return np.array(self.weights)
 
     def __getitem__(self, domain: str) -> float:
+        if domain not in self.domains:
+            raise MixtureError(
+                f"there is no domain {domain!r}", hint=f"Choose from {', '.join(self.domains)}"
+            )
         return self.weights[self.domains.index(domain)]
 
     def same_as(self, other: Mixture) -> bool:
-        """Whether the two differ by rounding alone, as a mixture and its projection do."""
-        return self.domains == other.domains and rounded(self.weights) == rounded(other.weights)
+        """Whether the two differ by rounding alone, as a mixture and its projection do.
+
+        Domains are compared by name; their order does not matter.
+        """
+        if set(self.domains) != set(other.domains):
+            return False
+        return rounded(self.weights) == rounded([other[name] for name in self.domains])
 
     def distance(self, other: Mixture) -> float:
         """Hellinger distance to `other`, in [0, 1]; domains that one lacks count as weight 0."""
@@ -101,6 +117,21 @@ class Mixture:
         names = mine.keys() | theirs.keys()
         inner = sum(math.sqrt(mine.get(n, 0.0) * theirs.get(n, 0.0)) for n in names)
         return math.sqrt(max(0.0, 1.0 - inner))
+
+
+def _items(weights: Mapping[str, float]) -> Iterable[tuple[str, float]]:
+    if not isinstance(weights, Mapping):
+        raise MixtureError(
+            f"{weights!r} is no mapping of domains to weights",
+            hint='Write Mixture.of({"web": 3, "code": 1})',
+        )
+    return weights.items()
+
+
+def _check(name: str, weight: float) -> None:
+    """Refuse a weight that is no number of at least 0."""
+    if not (isinstance(weight, Real) and math.isfinite(weight) and weight >= 0):
+        raise MixtureError(f"weight {weight!r} is not a number of at least 0", where=str(name))
 
 
 def rounded(weights: Sequence[float]) -> tuple[float, ...]:

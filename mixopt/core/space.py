@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 
@@ -38,18 +39,20 @@ class MixtureSpace:
 
     A domain's weight lies between `lower` (default 0) and `upper` (default 1); where token
     availability is given, also below max_epochs x available / budget, so that the promoted run
-    repeats no domain more often than allowed.
+    repeats no domain more often than allowed. Mixtures that methods take may have their domains in
+    any order: domains go by name, and one that a mixture lacks has weight 0.
 
     >>> natural = Mixture.of({"web": 3, "code": 1})
     >>> space = MixtureSpace(("web", "code"), natural, upper={"code": 0.2})
-    >>> space.contains(natural)
-    False
+    >>> space.contains(natural), space.contains(Mixture.of({"code": 1, "web": 9}))
+    (False, True)
 
     Attributes:
         domains: m names.
-        natural: the mixture proportional to token counts; it need not lie in the space.
-        lower: least weight by domain.
-        upper: greatest weight by domain.
+        natural: the mixture proportional to token counts, kept in the order of `domains`; it need
+            not lie in the space.
+        lower: least weight by domain, 0 to 1.
+        upper: greatest weight by domain, 0 to 1.
         available_tokens: training tokens by domain.
         max_epochs: how often the promoted run may repeat a domain.
         budget_tokens: training tokens of the promoted run.
@@ -59,7 +62,7 @@ class MixtureSpace:
 
     Raises:
         MixtureError: no mixture satisfies the constraints (naming what clashes), or one of them
-            names an unknown domain.
+            names an unknown domain or is no number from 0 to 1.
     """
 
     domains: tuple[str, ...]
@@ -73,11 +76,12 @@ class MixtureSpace:
     kl_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.natural.domains != self.domains:
+        if isinstance(self.domains, str):
             raise MixtureError(
-                f"the natural mixture is over {list(self.natural.domains)}, "
-                f"the space over {list(self.domains)}"
+                f"{self.domains!r} is one name", where="domains", hint="Give a tuple of names"
             )
+        object.__setattr__(self, "domains", tuple(self.domains))  # a list is as good
+        object.__setattr__(self, "natural", self._reordered(self.natural))
         named = {
             "lower": self.lower,
             "upper": self.upper,
@@ -92,6 +96,9 @@ class MixtureSpace:
                         where=where,
                         hint=f"Choose from {', '.join(self.domains)}",
                     )
+        for side, bounds in (("lower", self.lower), ("upper", self.upper)):
+            for name, bound in bounds.items():
+                _check_bound(bound, f"{side}.{name}")
         if not (np.isfinite(self.kl_penalty) and self.kl_penalty >= 0):
             raise MixtureError(
                 f"{self.kl_penalty} is not a number of at least 0", where="kl_penalty"
@@ -148,10 +155,15 @@ class MixtureSpace:
         return self.kl_penalty * self.kl(weights)
 
     def contains(self, mixture: Mixture, tolerance: float = 1e-6) -> bool:
-        """Whether `mixture` breaks no constraint by more than `tolerance`."""
-        if mixture.domains != self.domains:
+        """Whether `mixture` breaks no constraint by more than `tolerance`.
+
+        One that uses a domain of which the space knows nothing is not in it.
+        """
+        weights = _weights(mixture)
+        if any(weight > tolerance for name, weight in weights.items() if name not in self.domains):
             return False
-        return bool(self.polytope.excess(mixture.array[None])[0] <= tolerance)
+        row = np.array([[weights.get(name, 0.0) for name in self.domains]])
+        return bool(self.polytope.excess(row)[0] <= tolerance)
 
     def mixture(self, weights: np.ndarray) -> Mixture:
         """The mixture of this space nearest to `weights` (m,)."""
@@ -184,7 +196,7 @@ class MixtureSpace:
             strength: sum of alpha, one number or (n,); small ones give sparse mixtures.
             temperature: below 1 it lifts the rare domains of `center`.
         """
-        base = (center or self.natural).array ** temperature
+        base = self._row(center or self.natural) ** temperature
         alpha = np.multiply.outer(np.broadcast_to(strength, (n,)), base / base.sum())
         alpha = np.maximum(alpha, 1e-9)
         # log G(a) = log G(a + 1) + log(U) / a: plain gamma draws all underflow to 0 for small a
@@ -245,11 +257,15 @@ class MixtureSpace:
     def held_by(
         self, mixture: Mixture, tolerance: float = ON_BOUND
     ) -> list[tuple[str, MixtureSpace]]:
-        """The constraints that hold `mixture`: a sentence, and the space without that one."""
+        """The constraints that hold `mixture`: a sentence, and the space without that one.
+
+        Raises:
+            MixtureError: `mixture` uses a domain that the space does not have.
+        """
         held = []
-        box = self.polytope
+        box, weights = self.polytope, self._row(mixture)
         for j, name in enumerate(self.domains):
-            weight = mixture[name]
+            weight = weights[j]
             if box.lower[j] > 0 and weight <= box.lower[j] + tolerance:
                 why = f"{name}: at its lower bound {box.lower[j]:.2f}"
                 held.append((why, replace(self, lower=_without(self.lower, name))))
@@ -257,10 +273,38 @@ class MixtureSpace:
                 why = f"{name}: at its upper bound {box.upper[j]:.2f}{self._why_upper(name)}"
                 held.append((why, self._without_upper(name)))
         for i, (constraint, row) in enumerate(zip(self.linear, box.matrix, strict=True)):
-            if row @ mixture.array >= constraint.at_most - tolerance:
+            if row @ weights >= constraint.at_most - tolerance:
                 rest = [*self.linear[:i], *self.linear[i + 1 :]]
                 held.append((f"{constraint}: reached", replace(self, linear=rest)))
         return held
+
+    def _row(self, mixture: Mixture) -> np.ndarray:
+        """(m,) weights of `mixture` in the order of the domains; 0 for one that it lacks."""
+        weights = _weights(mixture)
+        unknown = [name for name in weights if weights[name] > 0 and name not in self.domains]
+        if unknown:
+            raise MixtureError(
+                f"there is no domain {unknown[0]!r}", hint=f"Choose from {', '.join(self.domains)}"
+            )
+        return np.array([weights.get(name, 0.0) for name in self.domains])
+
+    def _reordered(self, natural: Mixture) -> Mixture:
+        """`natural` over `domains`, in their order."""
+        weights = _weights(natural)
+        for names, others, what in (
+            (self.domains, natural.domains, "has no weight for the domain"),
+            (natural.domains, self.domains, "names a domain that the space does not have:"),
+        ):
+            other = [name for name in names if name not in others]
+            if other:
+                raise MixtureError(
+                    f"the natural mixture {what} {other[0]!r}",
+                    where="natural",
+                    hint="Give it the domains of the space, with weight 0 where there is no text",
+                )
+        if natural.domains == self.domains:
+            return natural
+        return Mixture(self.domains, tuple(weights[name] for name in self.domains))
 
     def _without_upper(self, name: str) -> MixtureSpace:
         """The space without what bounds `name` from above: its upper bound, or scarce data."""
@@ -303,7 +347,8 @@ class MixtureSpace:
             raise MixtureError(
                 f"the upper bounds sum to {box.upper.sum():.4g}, less than 1: {bounds}",
                 where="bounds" if self._bounds_too_low() else "max_epochs",
-                hint="Raise some of them, allow more epochs or shrink the promoted run's budget",
+                hint="Raise some of them"
+                + bool(self.caps) * ", allow more epochs or shrink the promoted run's budget",
             )
         if self.linear and box.minimum(np.zeros(len(self.domains))) is None:
             raise self._clash()
@@ -326,6 +371,21 @@ class MixtureSpace:
             f"no mixture within the bounds satisfies {clash}",
             where="linear",
             hint="Loosen one of these constraints or the bounds of their domains",
+        )
+
+
+def _weights(mixture: Mixture) -> dict[str, float]:
+    if not isinstance(mixture, Mixture):
+        raise MixtureError(
+            f"{mixture!r} is not a Mixture", hint="Make one with Mixture.of({domain: weight, …})"
+        )
+    return mixture.as_dict()
+
+
+def _check_bound(bound: float, where: str) -> None:
+    if not (isinstance(bound, Real) and 0 <= bound <= 1 + FEASIBLE):
+        raise MixtureError(
+            f"{bound!r} is not a number from 0 to 1", where=where, hint="Write 0.2 for 20 %"
         )
 
 

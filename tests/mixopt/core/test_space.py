@@ -159,7 +159,57 @@ def test_a_space_contains_its_own_and_nothing_else() -> None:
     space = availability()
     assert space.contains(Mixture.of({"code": 0.3, "docstrings": 0.2, "web": 0.5}))
     assert not space.contains(Mixture.of({"code": 0.2, "docstrings": 0.6, "web": 0.2}))
-    assert not space.contains(Mixture.of({"web": 0.5, "code": 0.3, "docstrings": 0.2}))
+    assert not space.contains(Mixture.of({"code": 0.3, "docstrings": 0.2, "web": 0.4, "x": 0.1}))
+
+
+def test_a_space_takes_mixtures_by_the_names_of_their_domains() -> None:
+    space = availability()
+    inside = Mixture.of({"web": 0.5, "docstrings": 0.2, "code": 0.3})
+    assert space.contains(inside)
+    assert space.contains(Mixture.of({"web": 0.7, "code": 0.3}))
+    assert not space.contains(Mixture.of({"docstrings": 0.6, "web": 0.2, "code": 0.2}))
+    assert inside != Mixture.of({"code": 0.3, "docstrings": 0.2, "web": 0.5})
+    assert inside.same_as(Mixture.of({"code": 0.3, "docstrings": 0.2, "web": 0.5}))
+    turned = Mixture(inside.domains, (0.5, 0.2, 0.3))
+    other = Mixture.of({d: turned[d] for d in space.domains})
+    assert space.binding(turned) == space.binding(other)
+    draws = [
+        space.sample_dirichlet(4, np.random.default_rng(0), center, 50.0)
+        for center in (turned, other)
+    ]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_a_linear_constraint_binds_whatever_the_order_of_the_domains() -> None:
+    natural = Mixture.of({"a": 1, "b": 2, "c": 7})
+    space = MixtureSpace(
+        ["c", "b", "a"],  # type: ignore[arg-type]
+        natural,
+        linear=[LinearConstraint({"a": 1, "b": 1}, 0.3)],
+    )
+    assert space.natural == Mixture.of({"c": 7, "b": 2, "a": 1})
+    assert space.binding(natural) == ["a + b ≤ 0.3: reached"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"web": 3, "code": -1}, "code: weight -1 is not a number of at least 0"),
+        ({"web": "3"}, "web: weight '3' is not a number"),
+        ({"web": None}, "web: weight None is not a number"),
+        ({"web": float("nan")}, "web: weight nan is not a number"),
+        (["web"], r"is no mapping of domains to weights\. Write Mixture\.of"),
+        ({}, "weights sum to 0"),
+    ],
+)
+def test_weights_that_are_none_are_named_as_they_were_given(weights: object, message: str) -> None:
+    with pytest.raises(MixtureError, match=message):
+        Mixture.of(weights)  # type: ignore[arg-type]
+
+
+def test_a_domain_that_a_mixture_lacks_is_an_error_with_the_names() -> None:
+    with pytest.raises(MixtureError, match=r"no domain 'x'\. Choose from web, code"):
+        Mixture.of({"web": 1, "code": 1})["x"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +219,17 @@ def test_a_space_contains_its_own_and_nothing_else() -> None:
         ({"upper": dict.fromkeys(named(3), 0.2)}, "upper bounds sum to 0.6"),
         ({"lower": {"d0": 0.6}, "upper": {"d0": 0.5}}, "d0: its lower bound 0.6 lies above"),
         ({"upper": {"d9": 0.5}}, "no domain is called 'd9'"),
+        ({"upper": {"d0": 20}}, r"upper\.d0: 20 is not a number from 0 to 1\. Write 0\.2 for 20 %"),
+        ({"upper": {"d0": -0.2}}, r"upper\.d0: -0\.2 is not a number from 0 to 1"),
+        ({"lower": {"d0": "20%"}}, r"lower\.d0: '20%' is not a number from 0 to 1"),
+        ({"upper": dict.fromkeys(named(3), 0.2)}, r"Raise some of them\.$"),
+        (
+            {"natural": Mixture.uniform(named(4))},
+            "names a domain that the space does not have: 'd3'",
+        ),
+        ({"natural": Mixture.uniform(named(2))}, "natural: .* has no weight for the domain 'd2'"),
+        ({"natural": {"d0": 1.0}}, "is not a Mixture. Make one with Mixture.of"),
+        ({"domains": "web"}, "domains: 'web' is one name"),
         ({"max_epochs": 4.0}, "needs the available tokens"),
         (
             {
@@ -192,7 +253,7 @@ def test_a_space_contains_its_own_and_nothing_else() -> None:
 )
 def test_an_impossible_space_names_what_clashes(limits: dict[str, object], message: str) -> None:
     with pytest.raises(MixtureError, match=message):
-        MixtureSpace(named(3), Mixture.uniform(named(3)), **limits)  # type: ignore[arg-type]
+        MixtureSpace(**{"domains": named(3), "natural": Mixture.uniform(named(3)), **limits})  # type: ignore[arg-type]
 
 
 def test_mixtures_import_with_numpy_alone() -> None:
