@@ -71,8 +71,9 @@ class Opened(ABC):
         """What one run of each mixture will measure.
 
         Args:
-            mixtures: one or several, as `Mixture`, as weights by domain, or as a frame with a
-                column per domain (such as `.trials`).
+            mixtures: one or several, as `Mixture` or as weights by domain, of which those left out
+                are 0; or a frame with a column for every domain (such as `.trials`), whose other
+                columns are ignored. Weights that sum to .98 … 1.02 are renormalised.
 
         Returns:
             A row per mixture: `<metric>_mean` and `<metric>_std` of each metric that is modelled,

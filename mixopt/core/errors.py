@@ -11,7 +11,7 @@ class MixoptError(Exception):
     Args:
         what: what was wrong, one sentence without a final full stop.
         where: the file, `file:line` or key it was found at; empty if there is no such place.
-        hint: what to do about it, one sentence without a final full stop.
+        hint: what to do about it, one sentence without a final full stop; a question has its mark.
     """
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
@@ -21,7 +21,9 @@ class MixoptError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head}. {self.hint}." if self.hint else f"{head}."
+        if not self.hint:
+            return f"{head}."
+        return f"{head}. {self.hint}{'' if self.hint.endswith('?') else '.'}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling; errors cross process borders.

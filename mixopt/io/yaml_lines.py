@@ -156,6 +156,10 @@ class Document:
                 what = f"{ours.where}: {what}"
         elif isinstance(ours, ValueError):
             what = str(ours).rstrip(".")
+        elif found["type"] in ("model_type", "dict_type"):
+            known = _keys_at(model, loc)
+            what = f"keys with values belong here, it is {found['input']!r}"
+            hint = f"Write {{{known[0]}: …}}; keys are {', '.join(known)}" if known else ""
         else:
             message = str(found["msg"])
             what = message[:1].lower() + message[1:].rstrip(".")
@@ -164,8 +168,8 @@ class Document:
             if found["type"] == "finite_number" and found["input"] == math.inf:
                 hint = "For no limit, write null where the key allows it"
         if others:
-            what += f" (and {others} more problem{'s' * (others > 1)} below)"
-        return self._error(what, where=self.where(place), hint=hint.rstrip("?."))
+            what += f" (and {others} more problem{'s' * (others > 1)})"
+        return self._error(what, where=self.where(place), hint=hint)
 
 
 class Values(Document):

@@ -36,17 +36,14 @@ def find_name(name: str, names: Sequence[str], kind: str, where: str = "") -> st
             raise StudyError(
                 f"{name!r} could be {listed(found)}", where=where, hint="Give more of the name"
             )
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or list(names)
-    raise StudyError(
-        f"no {kind} is called {name!r}", where=where, hint=f"Choose from {listed(near)}"
-    )
+    raise StudyError(f"no {kind} is called {name!r}", where=where, hint=suggestion(name, names))
 
 
 def suggestion(name: str, names: Sequence[str], most: int = 5) -> str:
     """The fix for an unknown name: the nearest of `names`, else the first `most` of them.
 
     >>> suggestion("book", ["books", "web"]), suggestion("x", ["books", "web"])
-    ('Did you mean books', 'Choose from books, web')
+    ('Did you mean books?', 'Choose from books, web')
     """
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}" if near else f"Choose from {listed(names, most)}"
+    return f"Did you mean {' or '.join(near)}?" if near else f"Choose from {listed(names, most)}"

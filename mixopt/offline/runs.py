@@ -285,7 +285,7 @@ def _remarks(table: TrialTable) -> list[str]:
         runs = int(count[count > 1].sum())
         notes.append(
             f"{repeated} mixture{'s' * (repeated > 1)} run more than once ({runs} runs): kept as "
-            "repeats, to measure the noise."
+            "repeats."
         )
     if len(final) < len(table):
         notes.append(f"{len(final)} runs have learning curves: {len(table)} rows.")

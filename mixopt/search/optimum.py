@@ -41,8 +41,8 @@ class Recommendation:
     Attributes:
         mixture: the best mixture of the space.
         mean: predicted objective.
-        std: its standard deviation (of the noise-free mean).
-        interval: the central 90 % of what the objective may be there.
+        std: its standard deviation: of the noise-free mean, or of a run (see `of_run`).
+        interval: the central 90 % of what the objective may be there, by `std`.
         unconstrained: the best mixture were there no bounds, availability or linear constraints,
             and no KL penalty.
         unconstrained_mean: predicted objective of it.
@@ -51,6 +51,8 @@ class Recommendation:
             KL penalty) could be without that one constraint; empty where there are too many.
         kl: KL(mixture || natural) in nats.
         kl_penalty: what a nat of it was made to cost.
+        of_run: whether `std` and `interval` are of one run, because the surrogate cannot separate
+            a run's noise from its own error (`linear`, `quadratic`, `lightgbm`, …).
     """
 
     mixture: Mixture
@@ -63,6 +65,7 @@ class Recommendation:
     prices: dict[str, float] = field(default_factory=dict)
     kl: float = 0.0
     kl_penalty: float = 0.0
+    of_run: bool = False
 
 
 def recommend(
@@ -92,7 +95,8 @@ def recommend(
         prices = _prices(score, mixture, held)
         if held or space.kl_penalty > 0:
             free = minimise(score, space.unconstrained, seed, also=mixture.array[None])
-        mean, std = surrogate.predict(np.stack([mixture.array, free.array])).compose(objective)
+        prediction = surrogate.predict(np.stack([mixture.array, free.array]))
+        mean, std = prediction.compose(objective)
     return Recommendation(
         mixture=mixture,
         mean=float(mean[0]),
@@ -104,6 +108,7 @@ def recommend(
         prices=prices,
         kl=float(space.kl(mixture.array[None])[0]),
         kl_penalty=space.kl_penalty,
+        of_run=prediction.holds_noise(objective),
     )
 
 

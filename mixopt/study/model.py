@@ -129,10 +129,11 @@ class StudyModel:
             name: of the surrogate.
             metrics: those of the objective if none is named.
         """
-        if not surrogates.find(name).uses_known_noise:
+        kind = surrogates.find(name)
+        if not kind.uses_known_noise:
             return {}
         names = tuple(metrics) or self.settings.objective.metrics
-        return dict(noise.measure(TrialTable.of(self.trials, names)).std)
+        return noise.known(kind, TrialTable.of(self.trials, names))
 
     def fresh(self, name: str, metrics: Sequence[str] = ()) -> Surrogate:
         """The surrogate `name` with the study's settings, not fitted."""

@@ -40,9 +40,9 @@ class Prediction:
         metrics: q names, the columns of `mean` and `std`.
         mean: (n, q) expected metrics, in their own unit (bits per byte).
         std: (n, q) standard deviation of the noise-free mean: what is not known about the
-            mixture, not the scatter of one more run of it.
+            mixture, not the scatter of one more run of it. Where `noise` is NaN: of one run.
         noise: (q,) standard deviation of one run around that mean (seeds, evaluation); NaN where
-            the surrogate cannot tell it from its own error.
+            the surrogate cannot separate it from its own error, so that `std` holds both.
         correlation: (q, q) correlation of the metrics' errors; None if taken as independent.
     """
 
@@ -55,6 +55,11 @@ class Prediction:
     def compose(self, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (n,) of `objective`."""
         return objective.compose(self.mean, self.std, self.metrics, self.correlation)
+
+    def holds_noise(self, objective: Objective) -> bool:
+        """Whether the deviation of `compose` is of one run, at least in part, not of the mean."""
+        columns = [self.metrics.index(metric) for metric in objective.metrics]
+        return bool((np.isnan(self.noise[columns]) & (self.std[:, columns] > 0).any(axis=0)).any())
 
 
 class Surrogate(ABC):

@@ -21,6 +21,7 @@ from mixopt.core.mixture import rounded
 from mixopt.core.objective import Objective
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity, Role, Trial
+from mixopt.surrogates.base import Surrogate
 
 FEWEST = 2  # degrees of freedom under which no deviation is reported
 SURE = 2.0  # standard errors that the slope must be away from 0 to be believed
@@ -99,6 +100,14 @@ def measure(table: TrialTable) -> Noise:
     slope, error = _slope(raw, centre, spread, pieces)
     believed = slope if abs(slope) > SURE * error else 0.0
     return Noise(std, raw, freedom, believed, error, centre, spread)
+
+
+def known(kind: type[Surrogate], table: TrialTable) -> dict[str, float]:
+    """By metric, the deviation of a run as the repeats of `table` show it.
+
+    Empty without repeats, and for a `kind` that is better off with a noise of its own.
+    """
+    return dict(measure(table).std) if kind.uses_known_noise else {}
 
 
 def squeeze(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:

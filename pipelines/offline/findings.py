@@ -57,7 +57,7 @@ class Findings:
         mixtures: the natural, the best observed (if a run was measured at the predicted
             fidelity), the proposed and the unconstrained one.
         means: predicted metrics and objective by mixture, a row each in the order of `mixtures`.
-        stds: their standard deviations, of the mean over runs.
+        stds: their standard deviations: of the mean over runs, or of a run (`best.of_run`).
         difference: of the objective, proposed - natural.
         effects: of the domains at the natural mixture.
         scatter: seed standard deviation of the objective at the predicted fidelity; None without
@@ -77,6 +77,11 @@ class Findings:
     effects: Effects
     scatter: SeedScatter | None
     notes: tuple[str, ...]
+
+    @property
+    def interval_of(self) -> str:
+        """What the intervals of `stds` are intervals of: `a run` or `the mean over runs`."""
+        return "a run" if self.best.of_run else "the mean over runs"
 
     @property
     def constrained(self) -> bool:
@@ -101,7 +106,12 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         mixtures |= {PROPOSED: best.mixture, UNCONSTRAINED: best.unconstrained}
         notes += _far_away(fitted, best.mixture)
         scatter = _seed_scatter(fitted)
-        notes += _shared_seed(fitted, scatter)
+        notes += _shared_seed(fitted, scatter) or _repeats(scatter)
+        if fitted.known_noise:
+            notes.append(
+                f"{fitted.surrogate_name} takes the noise of a run from the repeats, of "
+                f"{len(fitted.known_noise)} of {len(fitted.metrics)} metrics."
+            )
         weights = np.stack([mixture.array for mixture in mixtures.values()])
         prediction = surrogate.predict(weights)
         columns = [prediction.metrics.index(metric) for metric in fitted.metrics]
@@ -138,7 +148,9 @@ def _hold_out(
     # mixtures are learned from.
     table, at = (fitted.table, fitted.target) if several else (fitted.table.select(rows), None)
     try:
-        found = out_of_fold(table, fitted.objective, fitted.make_surrogate, seed=fitted.seed, at=at)
+        found = out_of_fold(
+            table, fitted.objective, fitted.make_without_noise, seed=fitted.seed, at=at
+        )
     except SurrogateError as problem:
         of = f"{problem.where}: " if problem.where else ""
         notes.append(f"The predictions could not be tested on held-out runs: {of}{problem.what}.")
@@ -206,6 +218,15 @@ def _shared_seed(fitted: Fitted, scatter: SeedScatter | None) -> list[str]:
     return [
         "The runs may share one seed. Then predictions are for that seed, and their ± excludes the "
         f"seed's error: {size}. Differences between similar mixtures are not affected."
+    ]
+
+
+def _repeats(scatter: SeedScatter | None) -> list[str]:
+    if scatter is None:
+        return []
+    return [
+        f"The objective's seed standard deviation is {scatter.std:.4f}, from {scatter.runs} "
+        "repeated runs."
     ]
 
 
@@ -287,7 +308,7 @@ def mixture_frame(found: Findings) -> pl.DataFrame:
 
 
 def mixture_values(found: Findings) -> dict[str, Any]:
-    """The mixtures with their predictions, as JSON-able values."""
+    """The mixtures with their predictions, as JSON-able values; `intervals_of`: of what."""
     names = [*found.fitted.metrics, OBJECTIVE]
     predictions = {
         mixture: {name: interval(m, s) for name, m, s in zip(names, means, stds, strict=True)}
@@ -298,6 +319,7 @@ def mixture_values(found: Findings) -> dict[str, Any]:
     return {
         "mixtures": {name: mixture.as_dict() for name, mixture in found.mixtures.items()},
         "predictions": predictions,
+        "intervals_of": found.interval_of,
         "difference": {
             "mean": found.difference.mean,
             "std": found.difference.std,

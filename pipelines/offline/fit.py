@@ -36,6 +36,7 @@ from mixopt.pipelines.offline.fitted import RECORD, TABLE, Fitted, begin, record
 from mixopt.pipelines.offline.outputs import FOLDER, writable
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.plots.fit import short
+from mixopt.surrogates import noise
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
@@ -146,7 +147,8 @@ def model_runs(
     space, space_notes = read_space(priors, table)
     notes += space_notes
     choice: Choice | None = None
-    made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
+    known = noise.known(type(made), table)
+    made = surrogates.make(surrogate, seed=seed, fidelity=target, noise=known, objective=objective)
     with reproducible(seed):
         made.fit(table)
     name = surrogate
@@ -168,7 +170,8 @@ def model_runs(
         layout=runs.layout,
         notes=tuple(notes),
     )
-    fitted.surrogate = made  # equal to make_surrogate().fit(table), already computed
+    if fitted.known_noise == known:  # else `auto` chose one that takes the repeats' noise
+        fitted.surrogate = made  # equal to make_surrogate().fit(table), already computed
     return fitted, choice
 
 
@@ -299,7 +302,7 @@ def _mixture_table(found: Findings) -> Table:
     metrics = list(found.fitted.metrics)
     if max(map(len, metrics)) > NARROW:
         metrics = short(metrics)
-    table.add_row("predicted mean ± half its 90 % interval", style="dim")
+    table.add_row(f"predicted ± half the 90 % interval of {found.interval_of}", style="dim")
     labels = [*metrics, OBJECTIVE]
     for j in [len(labels) - 1, *range(min(len(labels) - 1, MOST_ROWS))]:
         cells = [

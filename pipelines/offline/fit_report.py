@@ -35,7 +35,7 @@ def headline(found: Findings) -> str:
     return (
         f"Predicted objective {plus_minus(abs(gap), spread)} {'lower' if gap <= 0 else 'higher'} "
         f"at the proposed mixture than at the natural one: {plus_minus(means[1], stds[1])} against "
-        f"{plus_minus(means[0], stds[0])} (± half the 90 % interval of the mean over runs; "
+        f"{plus_minus(means[0], stds[0])} (± half the 90 % interval of {found.interval_of}; "
         f"probability that it is lower {_percent(found.difference.probability_lower)})."
     )
 
@@ -151,7 +151,7 @@ def _epochs(found: Findings, name: str, domain: int) -> str:
 
 def _table_note(found: Findings) -> str:
     note = (
-        "Predictions ± half the 90 % interval of the mean over runs; lower objectives are better."
+        f"Predictions ± half the 90 % interval of {found.interval_of}; lower objectives are better."
     )
     budget = found.fitted.space.budget_tokens
     if budget and found.fitted.space.available_tokens:

@@ -25,6 +25,7 @@ from mixopt.core.space import LinearConstraint, MixtureSpace
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity
 from mixopt.io import files
+from mixopt.surrogates import noise
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
 
@@ -79,10 +80,26 @@ class Fitted:
         """The natural mixture, from the priors or the mean of the runs."""
         return self.space.natural
 
+    @cached_property
+    def known_noise(self) -> dict[str, float]:
+        """By metric, the noise of a run that the surrogate is given; see `noise.known`."""
+        return noise.known(surrogates.find(self.surrogate_name), self.table)
+
     def make_surrogate(self) -> Surrogate:
-        """A fresh surrogate of the fit's kind and settings, not fitted."""
+        """A fresh surrogate of the fit's kind and settings, with measured noise, not fitted."""
+        return self._make(self.known_noise)
+
+    def make_without_noise(self) -> Surrogate:
+        """The same without measured noise, for folds: some of the repeats are held out."""
+        return self._make({})
+
+    def _make(self, known: Mapping[str, float]) -> Surrogate:
         return surrogates.make(
-            self.surrogate_name, seed=self.seed, fidelity=self.target, objective=self.objective
+            self.surrogate_name,
+            seed=self.seed,
+            fidelity=self.target,
+            noise=known,
+            objective=self.objective,
         )
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -20,7 +20,8 @@ from mixopt.core.space import MixtureSpace
 from mixopt.io.csv_files import csv_bytes
 from mixopt.offline.fidelity_words import target_fidelity
 from mixopt.offline.runs import read_runs
-from mixopt.pipelines.offline import findings
+from mixopt.pipelines.offline import arguments, findings
+from mixopt.pipelines.offline.arguments import in_python
 from mixopt.pipelines.offline.findings import Findings
 from mixopt.pipelines.offline.fit import model_runs
 from mixopt.pipelines.offline.fitted import Fitted
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
 
 Table = str | Path | pl.DataFrame
 
-_ARGUMENTS = {  # of `fit`, by option of the command line
-    "metrics": "metrics",
-    "model-params": "params",
-    "objective": "objective",
-    "priors": "priors",
-    "ratios": "ratios",
-    "seed": "seed",
-    "surrogate": "surrogate",
-    "tokens": "tokens",
-}
-
 
 class OpenFit(Opened):
     """Finished runs and the surrogate that was fitted to them. Made by `mixopt.fit`."""
@@ -54,7 +44,11 @@ class OpenFit(Opened):
         self._choice = choice
 
     def __repr__(self) -> str:
-        return f"<fit of {self.fitted.surrogate_name} to {len(self.fitted.table.final)} runs>"
+        final = self.fitted.table.final
+        learned = (
+            final if self._model().multi_fidelity else final.select(final.at(self.fitted.target))
+        )
+        return f"<fit of {self.fitted.surrogate_name} to {len(learned)} runs>"
 
     @property
     def objective(self) -> Objective:
@@ -68,9 +62,11 @@ class OpenFit(Opened):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was detected, renormalised, dropped or filled in, and other remarks, each a line."""
-        notes = self.found.notes if "found" in vars(self) else self.fitted.notes
-        return tuple(map(_in_python, notes))
+        """What was detected, renormalised, dropped or filled in, and other remarks, each a line.
+
+        Remarks on the optimum and on the held-out runs are among them: the first access makes both.
+        """
+        return self.found.notes
 
     @cached_property
     def trials(self) -> pl.DataFrame:
@@ -104,7 +100,8 @@ class OpenFit(Opened):
     @cached_property
     def found(self) -> Findings:
         """All that `mixopt fit` tells: mixtures, predictions, effects of domains, scores."""
-        return findings.find(self.fitted, self._choice)
+        found = findings.find(self.fitted, self._choice)
+        return dataclasses.replace(found, notes=tuple(map(in_python, found.notes)))
 
     @property
     def verdict(self) -> None:
@@ -191,8 +188,8 @@ def fit(
     priors: str | Path | None = None,
     objective: Mapping[str, float] | None = None,
     surrogate: str = "auto",
-    params: str | None = None,
-    tokens: str | None = None,
+    params: str | float | None = None,
+    tokens: str | float | None = None,
     seed: int = 0,
 ) -> OpenFit:
     """A surrogate of finished runs, and what it recommends: `mixopt fit` from Python.
@@ -225,7 +222,12 @@ def fit(
         MixoptError: the tables, the priors or the settings cannot be used; of a frame the message
             names `ratios` or `metrics` with the line that the row has below its header.
     """
-    asked = [f"{name}={weight!r}" for name, weight in (objective or {}).items()]
+    arguments.check(priors, surrogate, seed)
+    arguments.check_table(ratios, "ratios")
+    if metrics is not None:
+        arguments.check_table(metrics, "metrics")
+    asked = arguments.objective_words(objective)
+    size, length = arguments.count_words(params, "params"), arguments.count_words(tokens, "tokens")
     with _as_files(ratios, metrics) as (left, right):
         fitted, choice = model_runs(
             read_runs(left, right),
@@ -235,7 +237,7 @@ def fit(
             asked,
             surrogate,
             seed,
-            lambda table: target_fidelity(table, params, tokens),
+            lambda table: target_fidelity(table, size, length),
         )
     return OpenFit(fitted, choice)
 
@@ -258,11 +260,5 @@ def _as_files(ratios: Table, metrics: Table | None) -> Iterator[tuple[Path, Path
             yield paths[0], paths[1]
         except MixoptError as error:
             where = error.where.removeprefix(f"{folder}/")
-            what, where, hint = map(_in_python, (error.what, where, error.hint))
+            what, where, hint = map(in_python, (error.what, where, error.hint))
             raise type(error)(what, where=where, hint=hint) from None
-
-
-def _in_python(text: str) -> str:
-    """`text` with the arguments of `fit` where it names options of the command line."""
-    text = re.sub(r"--objective '?([^'=\s]+)=([^'\s]+)'?", r'objective={"\1": \2}', text)
-    return re.sub("--([a-z]+(?:-[a-z]+)*)", lambda m: _ARGUMENTS.get(m[1], m[0]), text)

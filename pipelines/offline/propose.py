@@ -338,6 +338,7 @@ def _values(
             "objective_mean": optimum.mean,
             "objective_std": proposed.optimum_std,
             "interval": list(optimum.interval),
+            "interval_of": "a run" if optimum.of_run else "the mean over runs",
             "binding": list(optimum.binding),
             "prices": dict(optimum.prices),
             "kl": optimum.kl,
@@ -384,8 +385,8 @@ def _show(
         f"{best} has the best prediction; {_binding(proposed.best_binding)}", highlight=False
     )
     console.print(
-        f"Optimum of the space: {with_error(optimum.mean, proposed.optimum_std)} at "
-        f"{_largest_weights(optimum.mixture)}; {_binding(optimum.binding)}"
+        f"Optimum of the space: {with_error(optimum.mean, proposed.optimum_std)} "
+        f"(± as above) at {_largest_weights(optimum.mixture)}; {_binding(optimum.binding)}"
     )
     if optimum.binding:
         console.print(

@@ -46,7 +46,9 @@ def _open(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Ledger, list[Tri
     owner = identity.read(study.home)
     if owner is None:
         raise LedgerError(
-            f"{study.name} has not begun", where=str(study.home), hint=command("run", path)
+            f"{study.name} has not begun",
+            where=str(study.home),
+            hint=f"Run `{command('run', path)}` first",
         )
     refuse_lost(study.ledger_url, owner)
     objective = study.mixture_objective()

@@ -12,10 +12,12 @@ import yaml
 from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.study import settings as study_file
+from mixopt.study.locked import require_begun
 
 if TYPE_CHECKING:
     from mixopt.api.study import OpenStudy
 
+STEPS = ("search", "select", "promote", "run")
 CALLED = "mixopt.Study"  # what errors begin with
 HEAD = "# Written by mixopt.Study: change it there, or remove this line to keep it as it is.\n"
 
@@ -94,8 +96,15 @@ class Study:
             The study as it stands then.
 
         Raises:
-            MixoptError: whatever stops it; everything finished until then is kept.
+            MixoptError: whatever stops it; everything finished until then is kept. There is no such
+                step: nothing is written.
         """
+        if step not in STEPS:
+            raise StudyError(
+                f"there is no step {step!r}",
+                where=f"{CALLED}.run",
+                hint=f"Choose from {', '.join(STEPS)}",
+            )
         from mixopt.pipelines.study.run import run_study  # imports Ray and MLflow
 
         run_study(self.save(), step)
@@ -122,6 +131,7 @@ class Study:
         """
         from mixopt.api.study import open_study
 
+        require_begun(self.settings, first="study.run()")
         return open_study(self.path)
 
     def _is_saved(self) -> bool:

@@ -65,7 +65,7 @@ def test_scientific_numbers_are_numbers_and_no_is_a_name(tmp_path):
     [
         (
             "name: x\nplaces:\n  home:\n    budgt: 3\n    budget: 3\n",
-            "study.yaml:4: places.home.budgt: there is no such key. Did you mean 'budget'.",
+            "study.yaml:4: places.home.budgt: there is no such key. Did you mean 'budget'?",
         ),
         (
             "name: x\nzzz: 3\n",
@@ -84,7 +84,12 @@ def test_scientific_numbers_are_numbers_and_no_is_a_name(tmp_path):
         ),
         ("name: [\n", "study.yaml:2: is not YAML"),
         ("name: x\n\tplaces: 3\n", "study.yaml:2: is not YAML"),
-        ("- a\n- b\n", "study.yaml:1: input should be"),
+        ("- a\n- b\n", "study.yaml:1: keys with values belong here, it is ['a', 'b']. Write {name"),
+        (
+            "places:\n  home: text/a.txt\n",
+            "study.yaml:2: places.home: keys with values belong here, it is 'text/a.txt'. "
+            "Write {budget: …}; keys are budget, noise.",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_line_key_and_mend(tmp_path, text, expected):
@@ -94,7 +99,7 @@ def test_a_wrong_file_is_refused_with_line_key_and_mend(tmp_path, text, expected
 def test_the_first_of_several_problems_is_told_and_the_rest_counted(tmp_path):
     text = refusal(tmp_path, "places:\n  a: {budget: x}\n  b: {budget: y}\n  c: {}\n")
     assert text.startswith("study.yaml:2: places.a.budget")
-    assert "and 2 more problems" in text
+    assert "(and 2 more problems)" in text
 
 
 def test_lines_inside_lists_and_unions_are_found(tmp_path):

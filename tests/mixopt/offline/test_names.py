@@ -20,7 +20,8 @@ def test_any_part_that_only_one_name_has_will_do_and_a_whole_name_comes_first(
     ("name", "message"),
     [
         ("we", "--bounds we=1: 'we' could be web, web-news. Give more of the name"),
-        ("cod3", "--bounds we=1: no domain is called 'cod3'. Choose from code"),
+        ("cod3", "--bounds we=1: no domain is called 'cod3'. Did you mean code?"),
+        ("zzz", "'zzz'. Choose from web, code, web-news, 5mix, train_the_pile_arxiv and 1 more."),
         ("", "no domain is called ''"),
     ],
 )

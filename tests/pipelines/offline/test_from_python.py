@@ -10,7 +10,9 @@ import pytest
 
 import mixopt
 from mixopt.core.errors import MixoptError, RunsError
+from mixopt.pipelines.offline.fit_report import headline
 from mixopt.pipelines.offline.from_python import OpenFit
+from mixopt.surrogates.noise import measure
 from tests.pipelines.finished_study import finished_study
 from tests.pipelines.made_runs import DOMAINS, Run, tables
 from tests.pipelines.made_runs import fit as fit_by_command
@@ -127,3 +129,133 @@ def test_the_advice_for_one_plain_table_leads_to_the_same_optimum(
     assert "Minimised: metric_" in found.notes[1]
     apart = mixopt.fit(table.select("run", *DOMAINS), metrics, surrogate="linear")
     assert apart.optimum().mixture == runs.optimum().mixture
+
+
+def test_notes_are_the_same_before_and_after_the_optimum(folder: Path) -> None:
+    found = mixopt.fit(folder / "R.csv", folder / "M.csv", surrogate="linear")
+    before = found.notes
+    found.optimum()
+    assert before == found.notes == found.found.notes
+    assert any("selection bias" in note for note in before)
+
+
+def test_it_says_how_many_runs_it_learned_from(tmp_path: Path) -> None:
+    sizes = ["60M"] * 20 + ["1B"] * 12
+    tables(tmp_path, model_params=sizes)
+    found = mixopt.fit(tmp_path / "R.csv", tmp_path / "M.csv", surrogate="linear")
+    assert repr(found) == "<fit of linear to 12 runs>"
+    smaller = mixopt.fit(tmp_path / "R.csv", tmp_path / "M.csv", surrogate="linear", params=6e7)
+    assert repr(smaller) == "<fit of linear to 20 runs>"
+
+
+def test_sizes_and_weights_may_be_numbers_of_any_kind(folder: Path, tmp_path: Path) -> None:
+    tables(tmp_path, model_params=["60M"] * 32)
+    for params in ("60M", 60_000_000, 6e7, np.int64(60_000_000)):
+        found = mixopt.fit(
+            tmp_path / "R.csv",
+            tmp_path / "M.csv",
+            objective={"prose": np.float64(2)},
+            params=params,
+            surrogate="linear",
+        )
+        assert (found.fitted.target.params, found.objective.weights) == (60_000_000, {"prose": 1.0})
+
+
+def test_a_deviation_of_a_run_is_called_one(folder: Path, runs: OpenFit) -> None:
+    best = runs.optimum()
+    assert best.of_run
+    assert best.std == pytest.approx(runs.predict(best.mixture)["objective_std"][0])
+    assert "half the 90 % interval of a run;" in headline(runs.found)
+    process = mixopt.fit(folder / "R.csv", folder / "M.csv", surrogate="gp")
+    best = process.optimum()
+    assert not best.of_run
+    assert best.std < process.predict(best.mixture)["objective_std"][0]
+    assert "half the 90 % interval of the mean over runs;" in headline(process.found)
+
+
+def test_repeats_are_the_noise_that_a_gaussian_process_knows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = np.repeat(rng.dirichlet(np.ones(3), 12), 2, axis=0)
+    ratios = pl.DataFrame(
+        {"run": [f"r{i}" for i in range(24)]} | {d: weights[:, j] for j, d in enumerate("abc")}
+    )
+    loss = 3 - weights[:, 0] + 0.05 * rng.standard_normal(24)
+    metrics = pl.DataFrame({"run": ratios["run"], "loss": loss})
+    expected = measure(mixopt.fit(ratios, metrics, surrogate="linear").fitted.table).std["loss"]
+    for surrogate, known in (("gp", expected), ("linear", np.nan)):
+        found = mixopt.fit(ratios, metrics, surrogate=surrogate)
+        noise = found.surrogate().predict(found.space.natural.array[None]).noise
+        np.testing.assert_allclose(noise, known)
+        notes = [note for note in found.notes if "the noise of a run from the repeats" in note]
+        assert len(notes) == (surrogate == "gp")
+        assert any("seed standard deviation is" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": {"prose": "a"}}, r"objective: prose: 'a' is not a weight\. Give a number"),
+        ({"objective": {"prose": np.nan}}, "objective: prose: nan is not a weight"),
+        ({"objective": "prose"}, r"objective: 'prose' is no mapping.*objective=\{\"metric\": 1"),
+        ({"objective": ["prose"]}, "objective: .* is no mapping"),
+        ({"objective": {"prosa": 1}}, r"no metric is called 'prosa'\. Did you mean prose\?$"),
+        ({"objective": {"x": 1}}, r"no metric is called 'x'\. Choose from prose, code<b>\.$"),
+        ({"surrogate": None}, "surrogate: None cannot be used.*'auto'"),
+        ({"priors": {"bounds": {}}}, "priors: .* cannot be used. Write them to a YAML file"),
+        ({"seed": "x"}, "seed: 'x' cannot be used"),
+        ({"seed": -1}, "seed: -1 cannot be used"),
+        ({"params": 0.5}, "params: 0.5 is not a count"),
+        ({"params": [1]}, r"params: \[1\] is not a count"),
+        ({"ratios": [1, 2]}, "ratios: a list is no table"),
+        ({"metrics": pl.LazyFrame({"run": ["a"]})}, r"metrics: a LazyFrame .* \.collect\(\) first"),
+        ({"ratios": pl.DataFrame({"run": ["a"], "web": [[0.5]]})}, "ratios: web: the column holds"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(
+    folder: Path, arguments: dict[str, object], message: str
+) -> None:
+    given = {"ratios": folder / "R.csv", "metrics": folder / "M.csv", **arguments}
+    with pytest.raises(MixoptError, match=message) as refused:
+        mixopt.fit(**given)  # type: ignore[arg-type]
+    assert "--" not in str(refused.value)
+
+
+def test_the_hint_for_metrics_of_two_scales_is_python(folder: Path) -> None:
+    metrics = pl.read_csv(folder / "M.csv").with_columns(
+        perplexity=1e4 * pl.col("prose"), more=pl.col("prose") + 1
+    )
+    with pytest.raises(
+        MixoptError, match=r'such as objective=\{"prose": 1, "code<b>": 1, "more": 1\}'
+    ):
+        mixopt.fit(folder / "R.csv", metrics)
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "message"),
+    [
+        (np.ones(4) / 4, "a float64 is no mixture"),
+        ([0.5, 0.5], "mixture 1: a float is no mixture. Give weights by domain"),
+        (0.5, "a float is no mixture"),
+        ("web", "a str is no mixture"),
+        ({"web": "1"}, "web: weight '1' is not a number"),
+        ({"web": float("nan")}, "web: weight nan is not a number"),
+        ([{"web": 1.0}, {"x": 1.0}], "mixture 2: there is no domain 'x'"),
+        ({"web": 0.5}, r"sum to 0\.5, not 1"),
+        (pl.DataFrame({d: [1.0, None] for d in DOMAINS}), "mixture 1: weights sum to 4"),
+        (
+            pl.DataFrame({d: [0.25, None] for d in DOMAINS}),
+            "mixture 2: web: weight None is not a number",
+        ),
+        (pl.DataFrame({d: ["a"] for d in DOMAINS}), "web: weight 'a' is not a number"),
+        (pl.LazyFrame({d: [0.25] for d in DOMAINS}), "a LazyFrame is no mixture"),
+    ],
+)
+def test_mixtures_that_are_none_are_named(runs: OpenFit, mixtures: object, message: str) -> None:
+    with pytest.raises(MixoptError, match=message):
+        runs.predict(mixtures)  # type: ignore[arg-type]
+
+
+def test_mixtures_of_few_digits_are_renormalised_as_finished_runs_are(runs: OpenFit) -> None:
+    few = runs.predict({"web": 0.33, "code": 0.33, "books": 0.33})
+    exact = runs.predict({"web": 1 / 3, "code": 1 / 3, "books": 1 / 3})
+    np.testing.assert_allclose(few.to_numpy(), exact.to_numpy(), rtol=1e-9)

@@ -81,4 +81,5 @@ def test_a_study_that_has_not_begun_has_no_trial_to_decide_on(
 ) -> None:
     file = write_study(tmp_path / "study.yaml", text_corpus.path)
     result = run("fail", file, "0")
-    assert (result.code, "has not begun" in result.err) == (1, True)
+    assert result.code == 1
+    assert f"has not begun. Run `mixopt run {file}` first." in " ".join(result.err.split())

@@ -27,7 +27,7 @@ WHOLE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"searches": {}}, "mixopt.Study: searches: there is no such key. Did you mean 'search'."),
+        ({"searches": {}}, "mixopt.Study: searches: there is no such key. Did you mean 'search'?"),
         (
             {"search": {"trials": 2}},
             "mixopt.Study: search.trials: input should be greater than or equal to 3, it is 2.",
@@ -94,6 +94,14 @@ def test_a_file_of_its_own_is_replaced_and_a_persons_is_not(tmp_path: Path) -> N
 
 def test_a_study_that_was_not_run_has_nothing_to_open(tmp_path: Path) -> None:
     study = mixopt.Study(**WHOLE, directory=tmp_path)
-    study.save()
-    with pytest.raises(StudyError, match="has not begun"):
-        study.open()
+    for _ in range(2):
+        with pytest.raises(StudyError, match=r"has not begun.*Run `study\.run\(\)` first"):
+            study.open()
+        study.save()
+
+
+def test_an_unknown_step_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    study = mixopt.Study(**WHOLE, directory=tmp_path)
+    with pytest.raises(StudyError, match=r"no step 'selct'\. Choose from search, select"):
+        study.run("selct")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
