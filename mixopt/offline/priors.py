@@ -118,6 +118,13 @@ def read_space(path: Path | None, table: TrialTable) -> tuple[MixtureSpace, list
     if epochs is None and available and priors.budget:
         epochs = SAFE_EPOCHS
         notes.append(f"No domain may be seen more than {epochs:g} times (max_epochs).")
+    if (priors.budget is None) != (available is None):
+        given, missing = (
+            ("available_tokens", "budget")
+            if priors.budget is None
+            else ("budget", "available_tokens")
+        )
+        notes.append(f"{given} of the priors bounds no domain without {missing}.")
     try:
         space = MixtureSpace(
             domains,

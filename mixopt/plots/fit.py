@@ -50,7 +50,7 @@ def score_line(score: Score) -> str:
     """A held-out score in one line."""
     return (
         f"{score.n} runs: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}, "
-        f"{score.coverage:.0%} within 90 %"
+        f"{score.coverage:.0%} within the 90 % interval of a run"
     )
 
 

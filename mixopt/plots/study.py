@@ -93,7 +93,7 @@ def predicted_against_measured(
         x=x,
         y=y,
         mode="markers",
-        name="trials, with 90 % intervals",
+        name="with the 90 % interval of a run",
         marker={"size": 8, "color": style.BLUE},
         error_y={"array": spread, "color": style.SKY, "thickness": 1.2, "width": 2},
         text=names,

@@ -113,7 +113,7 @@ def count_words(value: object, name: str) -> str | None:
     """
     if value is None or isinstance(value, str):
         return value
-    if not (isinstance(value, Real) and math.isfinite(value) and value >= 1):
+    if not (isinstance(value, Real) and math.isfinite(value) and float(value) >= 1):
         raise StudyError(f"{value!r} is not a count", where=name, hint="Give 6e7 or '60M'")
     return f"{float(value):.0f}"
 

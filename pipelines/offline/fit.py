@@ -317,7 +317,7 @@ def _mixture_table(found: Findings) -> Table:
 def _score_table(title: str, scores: dict[str, Score]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold", max_width=48)
-    for head in ("rank corr.", "R²", "mean error", "in 90 %", "runs"):
+    for head in ("rank corr.", "R²", "mean error", "in 90 % interval", "runs"):
         table.add_column(head, justify="right", no_wrap=True)
     last = [(name, scores[name]) for name in scores if name == OBJECTIVE]
     rows = last + [(name, score) for name, score in scores.items() if name != OBJECTIVE]

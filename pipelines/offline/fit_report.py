@@ -101,7 +101,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if found.held_out is not None:
         score = found.held_out.scores[OBJECTIVE]
         facts.append(("held-out rank correlation", f"{score.spearman:.3f}"))
-        facts.append(("held-out within 90 %", f"{score.coverage:.0%}"))
+        facts.append(("held-out within 90 % interval", f"{score.coverage:.0%}"))
     return facts
 
 
@@ -237,7 +237,7 @@ def aligned(values: Sequence[float]) -> list[str]:
 
 
 def _tables(found: Findings) -> list[Table]:
-    heads = ("rank correlation", "R²", "mean error", "within 90 %", "runs")
+    heads = ("rank correlation", "R²", "mean error", "within the 90 % interval of a run", "runs")
     tables = []
     for title, scores in (
         ("", found.held_out.scores if found.held_out is not None else {}),

@@ -78,7 +78,7 @@ ray:
   address: null           # null: RAY_ADDRESS or a cluster on this machine; local: start one here
   cpus_per_trial: 1
   gpus_per_trial: 0
-  cohort: auto            # trials trained as one: so many at most, or what is measured fastest
+  cohort: auto            # how many trials train as one: a number at most, or auto, which measures
 """
 
 
@@ -90,7 +90,9 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         CorpusError: there is no corpus at `corpus_path`.
     """
     if file.exists() and not force:
-        raise StudyError("the file is there already", where=str(file), hint="Add --force")
+        raise StudyError(
+            "the file is there already", where=str(file), hint="Add --force to replace it"
+        )
     corpus = Corpus.open(corpus_path)
     targets = corpus.targets or corpus.validation_domains
     model, recipe = ModelConfig(), Recipe()

@@ -211,7 +211,9 @@ def promotion_advice(study: Study, corpus: Corpus) -> list[str]:
 
 def _evaluation(study: Study) -> str:
     share = study.proxy.recipe.evaluation_share
-    return "it has no limit" if share is None else f"of proxies about {share:.0%} more"
+    if share is None:
+        return "has no limit (evaluation_share: null)"
+    return f"adds up to about {share:.0%} to the FLOPs of a proxy"
 
 
 def show_plan(path: Path, slots: int) -> None:
@@ -269,7 +271,7 @@ def show_plan(path: Path, slots: int) -> None:
     console.print(table)
     console.print(
         f"Times are for {_cores(study)} of this machine ({PROBE_STEPS} steps measured just now; "
-        f"evaluation not counted: {_evaluation(study)}).",
+        f"evaluation is not counted; it {_evaluation(study)}).",
         style="dim",
     )
     if study.search.pruner is not None:

@@ -322,7 +322,14 @@ def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
             )
             for metric, score in quality.scores.items()
         ]
-        heads = ("", "rank correlation", "R²", "mean error", "within 90 %", "trials")
+        heads = (
+            "",
+            "rank correlation",
+            "R²",
+            "mean error",
+            "within the 90 % interval of a run",
+            "trials",
+        )
         tables.append(Table(heads, rows))
     compared = snapshot.verdict.surrogate_scores if snapshot.verdict is not None else {}
     names = [score.name for score in dataclasses.fields(Score)]

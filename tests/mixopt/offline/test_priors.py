@@ -76,6 +76,25 @@ def test_bounds_availability_and_linear_constraints_all_hold(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("budget: 10T\n", "budget of the priors bounds no domain without available_tokens."),
+        (
+            "available_tokens: {web: 1B}\n",
+            "available_tokens of the priors bounds no domain without budget.",
+        ),
+    ],
+)
+def test_a_bound_that_lacks_its_other_half_is_remarked(
+    tmp_path: Path, text: str, note: str
+) -> None:
+    (tmp_path / "P.yaml").write_text(text)
+    space, notes = read_space(tmp_path / "P.yaml", TABLE)
+    assert note in notes
+    assert space.caps == {}
+
+
+@pytest.mark.parametrize(
     ("text", "where", "what"),
     [
         ("natural:\n  web: 1\n  cod: 1\n", "P.yaml:3: natural.cod", "Did you mean code"),
