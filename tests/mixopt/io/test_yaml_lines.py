@@ -88,7 +88,7 @@ def test_scientific_numbers_are_numbers_and_no_is_a_name(tmp_path):
         (
             "places:\n  home: text/a.txt\n",
             "study.yaml:2: places.home: keys with values belong here, it is 'text/a.txt'. "
-            "Write {budget: …}; keys are budget, noise.",
+            "Write {budget: …}; keys are budget, kind, noise.",
         ),
     ],
 )
