@@ -105,6 +105,7 @@ class Constraints:
             )
         except MixtureError as error:
             key, _, domain = error.where.partition(".")
+            key = "bounds" if key in ("lower", "upper") else key
             where = f"--{key.replace('_', '-')} {domain}".rstrip()
             raise MixtureError(error.what, where=where, hint=error.hint) from error
         return changed, notes
