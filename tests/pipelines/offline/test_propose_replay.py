@@ -211,7 +211,7 @@ def test_pending_mixtures_are_not_proposed_again(fit: Path, run: Run, tmp_path: 
             ["--linear", "web <= 0.1", "--linear", "web >= 0.4"],
             "satisfies (web ≤ 0.1)",
         ),
-        (["--bounds", "wed=0.1:"], "Choose from web"),
+        (["--bounds", "wed=0.1:"], "Did you mean web?"),
         (["--max-epochs", "2"], "max_epochs needs the available tokens"),
         (["--proposer", "bayse"], "Choose one of bayes"),
         (["-n", "0"], "Ask for at least 1"),
