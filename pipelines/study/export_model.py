@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt import __version__
-from mixopt.core.errors import CheckpointError, MixoptError, StudyError
+from mixopt.core.errors import CheckpointError, CorpusError, StudyError
 from mixopt.corpus import hugging_face
 from mixopt.corpus.manifest import Manifest
 from mixopt.io import files, markers
@@ -123,12 +123,16 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> None:
 def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
     """What the registry keeps of a promoted model: its Hugging Face folder, written to `out`.
 
-    Where that cannot be written, such as of a router that the format has no home for, it is the
-    model's folder in our own format.
+    Where the format has no home for the model, or the corpus that it was trained on is gone, it is
+    the model's folder in our own format.
+
+    Raises:
+        CheckpointError: the promoted model is not as it was written.
+        FileError: `out` cannot be written.
     """
     try:
         write_model(study, promotion, out)
-    except MixoptError:
+    except (StudyError, CorpusError):
         return study.home / "promotion" / promotion.model
     return out
 

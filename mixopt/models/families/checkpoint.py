@@ -5,6 +5,7 @@ Tensors are read when they are asked for; files are mapped into memory, not copi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -86,15 +87,8 @@ class Checkpoint:
         fused = self._fused(part)
         name = self._name(part) if fused is None else fused[0]
         path = self.files[name]
-        try:
-            with _opened(path) as file:
-                tensor: Tensor = file.get_tensor(name) if fused is None else fused[1](file, name)
-        except Exception as error:
-            raise CheckpointError(
-                f"{name} cannot be read: {error}",
-                where=str(path),
-                hint="Fetch this file again",
-            ) from error
+        with _opened(path, f"{name} ") as file:
+            tensor: Tensor = file.get_tensor(name) if fused is None else fused[1](file, name)
         # NaN and infinities show in the extremes; `isfinite` needs a copy of the tensor
         if not all(map(torch.isfinite, torch.aminmax(tensor))):
             raise CheckpointError(
@@ -214,14 +208,9 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         )
     found: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for path in paths:
-        try:
-            with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118
-                    found[name] = path, tuple(file.get_slice(name).get_shape())
-        except Exception as error:
-            raise CheckpointError(
-                f"cannot be read: {error}", where=str(path), hint="Fetch this file again"
-            ) from error
+        with _opened(path) as file:
+            for name in file.keys():  # noqa: SIM118
+                found[name] = path, tuple(file.get_slice(name).get_shape())
     return found
 
 
@@ -240,15 +229,23 @@ def refuse_pickled(folder: str, names: Iterable[str]) -> None:
         )
 
 
-def _opened(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path, what: str = "") -> Iterator[Any]:
+    """A safetensors file to read from; whatever fails names it, and `what` was read."""
     try:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise CheckpointError(
             "checkpoints need safetensors, which is not installed",
             hint="pip install safetensors",
         ) from error
-    return safe_open(path, framework="pt")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{what}cannot be read: {error}", where=str(path), hint="Fetch this file again"
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
