@@ -22,20 +22,24 @@ from mixopt.models.families.checkpoint import (
     SINGLE,
     refuse_pickled,
 )
+from mixopt.models.families.gguf import ENDING, convert
 
-WANTED = (CONFIG, INDEX, *CARRIED_FILES, "*.safetensors")
+WANTED = (CONFIG, INDEX, *CARRIED_FILES, "*.safetensors", f"*{ENDING}")
 STATES = "fetched.json"  # in a cached folder: name → state of the file that was fetched
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(@[\w./-]+)?")
 OnFile = Callable[[str], None]
 
 
 def located(name: str, base: Path, cache: Path, on_file: OnFile = lambda _: None) -> Path:
-    """The folder of the checkpoint `name` on this disk; it is fetched first if it is elsewhere.
+    """The folder of the checkpoint `name` on this disk.
+
+    It is fetched first if it is elsewhere, and written out first if it is a GGUF file.
 
     Args:
-        name: a folder, an fsspec URL, or a hub name, `owner/model` or `owner/model@revision`.
+        name: a folder or GGUF file, an fsspec URL of one, or a hub name, `owner/model` or
+            `owner/model@revision`.
         base: folder that relative paths start from.
-        cache: folder for what is fetched from URLs; the hub has a cache of its own.
+        cache: folder for what is fetched from URLs, or is written out; the hub has its own.
         on_file: is given the name of each file before it is fetched.
 
     Raises:
@@ -43,12 +47,25 @@ def located(name: str, base: Path, cache: Path, on_file: OnFile = lambda _: None
         FileError: the cache cannot be written.
     """
     if "://" in name:
-        return _from_url(name.rstrip("/"), cache, on_file)
+        url = name.rstrip("/")
+        folder = _from_url(url, cache, on_file)
+        is_gguf = PurePosixPath(url).suffix == ENDING
+        return _written_out(folder / PurePosixPath(url).name, cache) if is_gguf else folder
     folder = base / Path(name).expanduser()
+    if folder.is_file() and folder.suffix == ENDING:
+        return _written_out(folder, cache)
     if folder.exists() or not HUB_NAME.fullmatch(name):
         return folder
     on_file(name)
     return _from_hub(name, folder)
+
+
+def _written_out(path: Path, cache: Path) -> Path:
+    """A GGUF file as a folder in the cache; once for each state of the file."""
+    status = path.stat()
+    state = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    folder = cache / f"{path.stem}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+    return folder if folder.exists() else convert(path, folder)
 
 
 def _from_url(url: str, cache: Path, on_file: OnFile) -> Path:
@@ -57,7 +74,7 @@ def _from_url(url: str, cache: Path, on_file: OnFile) -> Path:
         system, found = _listed(url)
     except Exception as error:  # each protocol has errors of its own
         raise _unfetched(url, error) from error
-    if SINGLE not in found and INDEX not in found:
+    if not any(name.endswith((SINGLE, INDEX, ENDING)) for name in found):
         refuse_pickled(url, found)
     states = _states(folder)
     for name, path in found.items():
@@ -137,7 +154,7 @@ def _from_hub(name: str, folder: Path) -> Path:
     repository, _, revision = name.partition("@")
     try:
         found = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(WANTED)
+            repository, revision=revision or None, allow_patterns=list(WANTED[:-1])
         )
     except Exception as error:  # of the hub, of its HTTP library, of the network
         raise CheckpointError(

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from tests.mixopt.models.dense_checkpoints import WEIGHTS, split, write_dense
+from tests.mixopt.models.families.gguf_files import write as write_gguf
 from tests.pipelines.made_runs import Run
 
 URL = "memory://models/seed"
@@ -104,6 +105,19 @@ def test_a_url_that_gives_nothing_is_one_message(url: str, folder: Path, run: Ru
     assert result.err.startswith(f"error {url}: cannot be fetched: ")
     assert len(result.err.splitlines()) == 1
     assert [path.name for path in folder.iterdir()] == ["spec.yaml"]
+
+
+def test_a_gguf_file_is_read_from_disk_and_from_a_url(folder: Path, remote: str, run: Run) -> None:
+    made = write_gguf(folder / "it.gguf")
+    with fsspec.open(f"{remote}/it.gguf", "wb") as file:
+        file.write((folder / "it.gguf").read_bytes())
+    for number, seed in enumerate(("it.gguf", f"{remote}/it.gguf")):
+        result = run("upcycle", sparse(folder, seed), f"moe{number}")
+        assert result.code == 0, result.err
+        moe = load_file(folder / f"moe{number}" / WEIGHTS)
+        q = "model.layers.0.self_attn.q_proj.weight"
+        assert moe[q].equal(made.state_dict()[q])
+        assert (folder / f"moe{number}" / "tokenizer.json").is_file()
 
 
 @pytest.fixture
