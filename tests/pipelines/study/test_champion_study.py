@@ -33,7 +33,8 @@ from mixopt.study.settings import Study, load_study
 from tests.pipelines.finished_study import promotion_of, verdict_of
 from tests.pipelines.whole_study import MODEL, RECIPE, SMALL
 
-pytestmark = pytest.mark.xdist_group("ray")
+# two promotions, a registry and a person: three minutes; `test_champion.py` holds the rule
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 NAME = "shared-model"
 
 
