@@ -34,7 +34,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nstopped; run the same command to continue", file=sys.stderr)
+        print("\nstopped; run the same command again", file=sys.stderr)
         sys.exit(EXIT_CODE + (received or [signal.SIGINT])[0])
     finally:
         for number, handler in before.items():

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.io import files
 from mixopt.io.trial_files import read_object
 from mixopt.study.settings import digest
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FILE = "champion.json"  # in a study's `promotion` folder
-# One-sided 95 %: of models that are equally good, one in twenty would take the place.
-STANDARD_ERRORS = 1.645
 
 
 @dataclass(frozen=True)
@@ -136,13 +135,14 @@ def decided_by_difference(
 ) -> ChampionDecision:
     """The decision by a measured `mixopt.proxies.paired.Difference`, given as a dictionary."""
     mean, error = float(measured["mean"]), float(measured["standard_error"])
-    noise = STANDARD_ERRORS * error
+    # one-sided 95 %: of models that are equally good, one in twenty would take the place
+    noise = NORMAL_90 * error
     better = math.isfinite(noise) and mean < -noise
     reason = (
         f"on this study's validation text it has {measured['first']:.4f} bits per byte and the "
         f"champion {_named(standing)} {measured['second']:.4f}: a difference of {mean:+.4f}, "
         + ("beyond" if better else "not below")
-        + f" the noise of {noise:.4f} ({STANDARD_ERRORS} standard errors over "
+        + f" the noise of {noise:.4f} ({NORMAL_90:.3f} standard errors over "
         f"{measured['windows']} windows of text)"
     )
     decision = _decision(promotion, CHAMPION if better else CHALLENGER, reason, standing)

@@ -10,7 +10,7 @@ from mixopt.study.sections import Promote
 
 
 @dataclass(frozen=True)
-class DenseModels:
+class DenseTrainings:
     """A dense seed model, and the experts branched from it.
 
     Attributes:
@@ -23,7 +23,7 @@ class DenseModels:
     domains: tuple[str, ...]
 
 
-def dense_models(promote: Promote, model: ModelConfig, order: Sequence[str]) -> DenseModels:
+def dense_models(promote: Promote, model: ModelConfig, order: Sequence[str]) -> DenseTrainings:
     """What `promote` upcycles into a model of the shape `model`.
 
     Args:
@@ -41,4 +41,4 @@ def dense_models(promote: Promote, model: ModelConfig, order: Sequence[str]) -> 
     upcycler, names = make_upcycler(promote.upcycler, promote.upcycler_settings), tuple(order)
     names = names[: model.experts]
     taken = set(upcycler.sources(names, model.experts))
-    return DenseModels(dense_config(upcycler, model), tuple(n for n in names if n in taken))
+    return DenseTrainings(dense_config(upcycler, model), tuple(n for n in names if n in taken))

@@ -94,9 +94,9 @@ def _verdict_or_refuse(session: Session) -> Verdict:
 def _views(session: Session) -> None:
     """Bring MLflow up to date with the ledger, and write the report."""
     session.tracker.sync(session.ledger.trials())
-    champion.decide_champion(session)
     report = write_report(session.study)
     session.tracker.artifacts(report)
+    champion.decide_champion(session)  # last: it trains nothing, but runs on a worker that may fail
 
 
 def sync_study(path: Path) -> None:
@@ -116,6 +116,6 @@ def sync_study(path: Path) -> None:
         if not (tracker.study_started() and tracker.sync(trials)):
             assert tracker.error is not None  # it is enabled
             raise problem(session.study, tracker.error)
-        champion.decide_champion(session)
         tracker.artifacts(write_report(session.study))
+        champion.decide_champion(session)
         session.display.say(f"MLflow shows all {len(trials)} trials of {session.study.name}")

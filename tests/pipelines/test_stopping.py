@@ -28,7 +28,7 @@ from tests.pipelines.whole_study import (
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-STOPPED = "stopped; run the same command to continue"
+STOPPED = "stopped; run the same command again"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -79,7 +79,6 @@ class Family:
         model_type: `model_type` of its config.
         architecture: the class in transformers.
         tensors: part name → name on disk, both with `{layer}` and `{expert}`.
-        optional: parts that a checkpoint may lack.
         keys: field of `Shape` → key of the config.
         constants: keys of the config that are always written, with their values.
         defaults: keys that a config may leave out, with what transformers takes then, where the
@@ -99,7 +98,6 @@ class Family:
     architecture: str
     tensors: Mapping[str, str]
     keys: Mapping[str, str]
-    optional: frozenset[str] = frozenset()
     constants: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)

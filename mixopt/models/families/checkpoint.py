@@ -132,7 +132,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         StudyError: the family is not described, or its config lacks a key or asks for what the
             family, as mixopt knows it, does not hold.
     """
-    config, where = _json(folder / CONFIG), str(folder / CONFIG)
+    config, where = read_object(folder / CONFIG), str(folder / CONFIG)
     family = family_of(config, where)
     check_held(family, config, where)
     config = family.completed(config)
@@ -155,7 +155,7 @@ def _check(checkpoint: Checkpoint, sizes: Mapping[str, tuple[int, ...]]) -> None
             name, wanted = stacked[0], _stacked(wanted, part, shape)
         known.add(name)
         if name not in sizes:
-            if part in family.optional or (part == "head" and shape.tie_embeddings):
+            if part == "head" and shape.tie_embeddings:
                 continue
             raise CheckpointError(
                 f"{name} is missing", where=folder, hint="Fetch all files of the checkpoint"
@@ -186,7 +186,7 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     """Name on disk → file and shape, of all tensors in `folder`."""
     index, single = folder / INDEX, folder / SINGLE
     if index.is_file():
-        mapped = _json(index).get("weight_map")
+        mapped = read_object(index).get("weight_map")
         if not isinstance(mapped, dict):
             raise CheckpointError("has no weight_map", where=str(index), hint="Fetch it again")
         names = sorted({str(name) for name in mapped.values()})
@@ -248,7 +248,12 @@ def _opened(path: Path, what: str = "") -> Iterator[Any]:
         ) from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a checkpoint's file.
+
+    Raises:
+        CheckpointError: it cannot be read, is cut, or is something else.
+    """
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixopt.core.errors import CheckpointError
+from mixopt.models.families.checkpoint import read_object
 
 FAST, PIECES, VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.json"
 
@@ -27,7 +26,7 @@ def difference(one: Path, other: Path) -> str:
 
 
 def _fast(one: Path, other: Path) -> str:
-    mine, others = _json(one), _json(other)
+    mine, others = read_object(one), read_object(other)
     if found := _ids_differ(_token_ids(mine), _token_ids(others)):
         return found
     if _merges(mine) != _merges(others):
@@ -36,7 +35,7 @@ def _fast(one: Path, other: Path) -> str:
 
 
 def _vocabularies(one: Path, other: Path) -> str:
-    return _ids_differ(_json(one), _json(other))
+    return _ids_differ(read_object(one), read_object(other))
 
 
 def _bytes(one: Path, other: Path) -> str:
@@ -65,15 +64,3 @@ def _merges(tokenizer: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The merges of BPE in order; tokenizers 0.20 writes pairs, older ones `left right`."""
     merges = (tokenizer.get("model") or {}).get("merges") or ()
     return [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in merges]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(
-            f"is cut or no JSON: {error}", where=str(path), hint="Fetch it again"
-        ) from error
-    if not isinstance(values, dict):
-        raise CheckpointError("is no JSON object", where=str(path), hint="Fetch it again")
-    return values

@@ -21,6 +21,7 @@ from mixopt.models.families.base import PROJECTIONS, Shape, split_part
 from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
 from mixopt.models.upcycling.hidden_states import HiddenStates
 from mixopt.models.upcycling.merges import Merge
+from mixopt.models.upcycling.receipt import Receipt
 from mixopt.models.upcycling.router_starts import RouterStart
 
 MERGED_AT_ONCE = 2**20  # values: 4 MB in fp32; the embedding of a 1B model takes 1 GB
@@ -109,6 +110,28 @@ class Conversion:
                     where=name,
                     hint="Give experts that were branched from this seed",
                 )
+
+    def receipt(self, method: str, merge: str, router: str, notes: Iterable[str] = ()) -> Receipt:
+        """What is known of the conversion before anything is measured.
+
+        Args:
+            method: registry name of the upcycler.
+            merge: registry name of the merge.
+            router: registry name of the router start.
+            notes: what a reader should know, a line each.
+        """
+        shape = self.shape
+        return Receipt(
+            method=method,
+            experts=self.origins,
+            channels_kept=self.method.channels_kept,
+            preserves_function=self.method.preserves_function(
+                shape.renormalize, shape.experts, shape.experts_per_token
+            ),
+            merge=merge if self.method.merges else "",
+            router=router,
+            notes=tuple(notes),
+        )
 
     def tensors(self, parts: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The mixture's tensors in the order of `parts`; what is computed, is computed in fp32.

@@ -181,7 +181,9 @@ def plan(request: Request) -> Plan:
     conversion.check()
     _check_sources_are_used(method, conversion)
     _check_samples(request, conversion)
-    receipt = _receipt(request, conversion, seed, target)
+    notes = [f"config key {key} is not carried over" for key in not_carried(target, seed.config)]
+    notes += [target.warning] if target.warning else []
+    receipt = conversion.receipt(request.method, request.merge, request.router, notes)
     return Plan(request, seed, target, shape, dtype, conversion, receipt)
 
 
@@ -300,22 +302,6 @@ def _check_sources_are_used(method: Upcycler, conversion: Conversion) -> None:
             where="sources",
             hint="Leave sources out, or choose a method that takes domain experts",
         )
-
-
-def _receipt(request: Request, conversion: Conversion, seed: Checkpoint, target: Family) -> Receipt:
-    method, shape = conversion.method, conversion.shape
-    notes = [f"config key {key} is not carried over" for key in not_carried(target, seed.config)]
-    return Receipt(
-        method=request.method,
-        experts=conversion.origins,
-        channels_kept=method.channels_kept,
-        preserves_function=method.preserves_function(
-            shape.renormalize, shape.experts, shape.experts_per_token
-        ),
-        merge=request.merge if method.merges else "",
-        router=request.router,
-        notes=(*notes, *filter(None, [target.warning])),
-    )
 
 
 def _dtype(request: Request, seed: Checkpoint) -> torch.dtype:

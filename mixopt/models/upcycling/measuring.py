@@ -116,6 +116,12 @@ def measure_folder(receipt: Receipt, seed: Path, moe: Path, samples: Samples) ->
 
 def _seen(dense: Any, mixture: Any, ids: np.ndarray) -> Seen:
     routers = [m for m in mixture.modules() if type(m).__name__.endswith("TopKRouter")]
+    if not routers:
+        raise CheckpointError(
+            "no router is found in it as transformers runs it, so that loads cannot be measured",
+            where=str(mixture.config.name_or_path),
+            hint="Leave samples out",
+        )
     counts: list[list[float]] = [[0.0] * router.num_experts for router in routers]
     entropies, difference = [0.0] * len(routers), 0.0
     routed: list[tuple[Tensor, Tensor]] = []

@@ -97,21 +97,11 @@ def upcycle_states(
             )
         conversion = dataclasses.replace(conversion, states=hidden_states(models, text))
     state = state_of(conversion.tensors(parts_of(config, fresh)), config)
-    for name, drawn in fresh.items():
-        state.setdefault(name, drawn)
+    for name, parameter in fresh.items():
+        state.setdefault(name, parameter)
     state = {name: state[name] for name in fresh}
     start_routers(state, conversion, starts_as_new(method))
-    shape = conversion.shape
-    receipt = Receipt(
-        method=method.upcycler,
-        experts=conversion.origins,
-        channels_kept=upcycler.channels_kept,
-        preserves_function=upcycler.preserves_function(
-            shape.renormalize, shape.experts, shape.experts_per_token
-        ),
-        merge=method.merge if upcycler.merges else "",
-        router=method.router_start,
-    )
+    receipt = conversion.receipt(method.upcycler, method.merge, method.router_start)
     return state, measured(receipt, state, models, config, samples) if samples else receipt
 
 
