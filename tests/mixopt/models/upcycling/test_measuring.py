@@ -180,3 +180,10 @@ def test_what_transformers_cannot_load_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
         measuring.hidden_states(tmp_path, SAMPLES)
+
+
+def test_a_folder_without_routers_cannot_be_measured_as_a_mixture(tmp_path: Path) -> None:
+    seed = make("llama", tmp_path / "seed")
+    samples = {"web": np.arange(24).reshape(2, 12)}
+    with pytest.raises(CheckpointError, match="no router is found"):
+        measuring.measure_folder(Receipt("sparse", ("seed",), 1.0), seed, seed, samples)
