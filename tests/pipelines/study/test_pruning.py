@@ -188,7 +188,8 @@ class Stops(Display):
             raise Interruption
 
 
-@pytest.mark.parametrize("cohort", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("cohort", [1, 3])
 def test_a_driver_that_stops_in_the_midst_goes_on_to_the_same(
     searched: Study, text_corpus: Corpus, tmp_path: Path, cohort: int
 ) -> None:

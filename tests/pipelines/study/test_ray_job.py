@@ -28,7 +28,7 @@ from tests.pipelines.whole_study import (
     write_study,
 )
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 BIN = Path(sys.executable).parent
 
