@@ -20,11 +20,9 @@ from mixopt.core.errors import StudyError
 from mixopt.models.families.base import PROJECTIONS, Shape, split_part
 from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
 from mixopt.models.upcycling.hidden_states import HiddenStates
-from mixopt.models.upcycling.merges import Merge
+from mixopt.models.upcycling.merges import VALUES_AT_ONCE, Merge
 from mixopt.models.upcycling.receipt import Receipt
 from mixopt.models.upcycling.router_starts import RouterStart
-
-MERGED_AT_ONCE = 2**20  # values: 4 MB in fp32; the embedding of a 1B model takes 1 GB
 
 
 class Weights(Protocol):
@@ -180,10 +178,11 @@ class Conversion:
         models = [weights[part] for weights in self.sources.values()]
         if SEED in self.origins:
             models.append(self.seed[part])
-        random = generator(self.random_seed, part, 0)
-        if not self.merge.by_rows:
-            return self.merge.merge(self.seed[part], models, random)
-        return merge_by_rows(self.merge, self.seed[part], models, random, self.dtype)
+        seed, random = self.seed[part], generator(self.random_seed, part, 0)
+        merge = self.merge.for_tensor(seed, models)
+        if not merge.by_rows:
+            return merge.merge(seed, models, random)
+        return merge_by_rows(merge, seed, models, random, self.dtype)
 
 
 def _first_difference(shape: Shape, seed: Shape) -> str:
@@ -201,9 +200,9 @@ def merge_by_rows(
     random: torch.Generator,
     dtype: torch.dtype,
 ) -> Tensor:
-    """What `merge` gives, in `dtype`; fp32 copies are of `MERGED_AT_ONCE` values, not of all."""
+    """What `merge` gives, in `dtype`; fp32 copies are of `VALUES_AT_ONCE` values, not of all."""
     merged = torch.empty(seed.shape, dtype=dtype)
-    rows = max(1, MERGED_AT_ONCE * len(seed) // seed.numel())
+    rows = max(1, VALUES_AT_ONCE * len(seed) // seed.numel())
     for at in range(0, len(seed), rows):
         some = slice(at, at + rows)
         merged[some] = merge.merge(seed[some], [model[some] for model in models], random)

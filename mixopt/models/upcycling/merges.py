@@ -17,6 +17,8 @@ from mixopt.core.part_settings import build_settings
 from mixopt.core.registry import resolve
 from mixopt.models.upcycling import MERGES
 
+VALUES_AT_ONCE = 2**20  # 4 MB in fp32; the embedding of a 1B model takes 1 GB
+
 
 @dataclass(frozen=True)
 class Merge(ABC):
@@ -26,6 +28,15 @@ class Merge(ABC):
     def by_rows(self) -> bool:
         """Whether each row can be merged without the others, which saves memory."""
         return False
+
+    def for_tensor(self, seed: Tensor, models: Sequence[Tensor]) -> Merge:
+        """The merge of this one tensor: what hangs on all of its values is settled here.
+
+        Args:
+            seed: as `merge` takes it.
+            models: as `merge` takes them.
+        """
+        return self
 
     @abstractmethod
     def merge(self, seed: Tensor, models: Sequence[Tensor], random: torch.Generator) -> Tensor:

@@ -74,8 +74,8 @@ def write(path: Path, kind: str = "Llama", store: Any = np.float32, **fields: An
         if kind == "Llama" and ("q_proj" in key or "k_proj" in key):
             values = head_pairs(values, HEADS if "q_proj" in key else KV_HEADS)
         stored = f"{names.get_name(key.removesuffix('.weight'))}.weight"
-        if store == "Q8_0" and values.ndim == 2:
-            kept = gguf.GGMLQuantizationType.Q8_0
+        if isinstance(store, str) and values.ndim == 2:
+            kept = gguf.GGMLQuantizationType[store]
             writer.add_tensor(stored, gguf.quantize(values, kept), raw_dtype=kept)
         else:
             writer.add_tensor(stored, values.astype(np.float32 if values.ndim == 1 else store))

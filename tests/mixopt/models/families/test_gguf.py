@@ -39,7 +39,7 @@ def test_the_checkpoint_computes_what_was_put_into_the_file(kind: str, tmp_path:
     assert (config["model_type"], config["dtype"]) == (kind.lower(), "float32")
 
 
-@pytest.mark.parametrize("store", [np.float16, "Q8_0"], ids=["F16", "Q8_0"])
+@pytest.mark.parametrize("store", [np.float16, "Q8_0", "Q4_1"], ids=["F16", "Q8_0", "Q4_1"])
 def test_it_holds_what_transformers_reads_from_the_file(store: Any, tmp_path: Path) -> None:
     made = write(tmp_path / "it.gguf", "Llama", store)
     convert(tmp_path / "it.gguf", tmp_path / "folder")
@@ -49,7 +49,7 @@ def test_it_holds_what_transformers_reads_from_the_file(store: Any, tmp_path: Pa
     for name, theirs in read["tensors"].items():
         assert torch.equal(ours[name], theirs.to(ours[name].dtype)), name
     config = json.loads((tmp_path / "folder" / "config.json").read_text())
-    assert config["dtype"] == ("float32" if store == "Q8_0" else "float16")
+    assert config["dtype"] == ("float16" if store == np.float16 else "float32")
     for key in ("hidden_size", "head_dim", "num_key_value_heads", "rms_norm_eps", "vocab_size"):
         assert config[key] == pytest.approx(read["config"][key]), key
 

@@ -8,7 +8,8 @@ import torch
 
 from mixopt.core.errors import StudyError
 from mixopt.models.upcycling import MERGES
-from mixopt.models.upcycling.merges import make_merge
+from mixopt.models.upcycling.convert import merge_by_rows
+from mixopt.models.upcycling.merges import VALUES_AT_ONCE, make_merge
 
 SEED = torch.tensor([1.0, 1.0, 1.0, 1.0])
 
@@ -62,6 +63,19 @@ def test_ties_is_the_naive_one(density: float, models: int) -> None:
     )
     expected = naive_ties(seed, rest, density, 0.7).reshape(8, 5)
     assert np.allclose(merged.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.2, 0.9, 1.0])
+def test_ties_in_slices_keeps_the_largest_of_the_whole_tensor(density: float) -> None:
+    """More values than are merged at once; a quarter of the changes are equal, as often in bf16."""
+    random = torch.Generator().manual_seed(0)
+    seed, model = (torch.randn(VALUES_AT_ONCE // 512 + 3, 700, generator=random) for _ in range(2))
+    model[: len(model) // 4] = seed[: len(model) // 4] + 0.5
+    change = model - seed
+    least = change.abs().flatten().kthvalue(change.numel() - round(density * change.numel()) + 1)
+    merge = make_merge("ties", {"density": density}).for_tensor(seed, [model])
+    merged = merge_by_rows(merge, seed, [model], random, torch.float32)
+    assert torch.equal(merged, torch.where(change.abs() >= least.values, seed + change, seed))
 
 
 def test_dare_without_drops_is_the_average() -> None:
