@@ -44,6 +44,7 @@ class Failure(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # retried with half the micro-batch
     WORKER_LOST = "worker_lost"  # retried elsewhere
     BAD_DATA = "bad_data"  # stops the study, naming file and line
+    BROKEN_CONTRACT = "broken_contract"  # a trainer's files are wrong: stops the study, naming them
     GIVEN_UP = "given_up"  # final by a person's decision: `mixopt fail`
     CRASHED = "crashed"  # our bug or theirs: stops the study with the traceback
 

@@ -1,0 +1,450 @@
+"""One attempt at a training: the trainer started, followed, pruned, ended; its outcome.
+
+    job.json ──► supervisor ──► command ──► progress.jsonl ──► curve.jsonl, limits, reports
+                                        └─► result.json ──► outcome
+
+The folder holds besides:
+
+    output-1.log      what the command wrote to its outputs, a file per attempt
+    attempts.json     how many attempts there were, and what they spent
+    trainer.lock      held as long as a process of an attempt lives
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mixopt
+from mixopt.core.errors import CheckpointError
+from mixopt.core.trials import Cost, CurvePoint, Failure, Limits, Outcome, TrialResult
+from mixopt.io import files, locks
+from mixopt.trainers import result as results
+from mixopt.trainers.base import Trainer
+from mixopt.trainers.command import JOB_VARIABLE
+from mixopt.trainers.failures import TrainerError, broken, ending, failure_of, last_lines
+from mixopt.trainers.job import PROGRESS, RESULT, TrainingJob
+from mixopt.trainers.progress import Curve, Follower, Report
+from mixopt.trainers.supervisor import LOCK, MARGIN_SECONDS
+
+ATTEMPTS = "attempts.json"
+LOOK_SECONDS = 0.1  # between looks at progress.jsonl
+PATIENCE_SECONDS = 120.0  # for the last process of an earlier attempt to go
+END_SECONDS = 60.0  # that ending all processes may take beyond the grace: disks that hang
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        tokens: trained so far.
+        tokens_per_second: since the report before.
+        phase: `training` or `evaluation`.
+        note: what whoever runs the study should know; nearly always empty.
+    """
+
+    tokens: int
+    tokens_per_second: float
+    phase: str
+    note: str = ""
+
+
+def run_training(
+    trainer: Trainer,
+    job: TrainingJob,
+    *,
+    limits: Limits | None = None,
+    timeout: float | None = None,
+    heartbeat: float | None = None,
+    grace: float = 10.0,
+    report: Callable[[Progress], None] | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> Outcome:
+    """Run one attempt at `job`; its result, or that it diverged or was pruned.
+
+    Called again on the same folder it tells the trainer to resume. Whoever calls holds the folder:
+    two attempts at once would write the same files. When this returns or raises, no process of the
+    attempt is left. `resume`, `attempt` and `memory_failures` of the job are filled in here.
+
+    Args:
+        trainer: what trains.
+        job: what is trained, and where.
+        limits: beyond which it is pruned; its steps are numbers of tokens.
+        timeout: seconds that the attempt may take.
+        heartbeat: seconds that it may be silent: no line of progress, no output.
+        grace: seconds between SIGTERM and SIGKILL.
+        report: called for each line of progress; what it raises ends the training (resumable).
+        patience: seconds to wait until an earlier attempt is gone.
+
+    Raises:
+        TrainerError: the attempt failed, for another reason than that the training diverged.
+        LedgerError: processes of an earlier attempt do not end.
+        CheckpointError: the folder holds another training.
+        StudyError: a file of the trainer is not there.
+    """
+    folder = Path(job.folder)
+    if job.trainer and job.trainer != trainer.digest():
+        raise TrainerError(
+            Failure.CRASHED,
+            "the trainer's files are not those with which the study began",
+            where=str(trainer.folder),
+            hint="Put them back; or give the study another name, for other files are other trainings",
+        )
+    with locks.hold(folder / LOCK, f"training {job.trial}", patience=patience):
+        record = _Record.read(folder, job.identity)
+        curve = Curve.open(folder, job.metrics)
+        _remove(folder / PROGRESS, folder / RESULT)
+        curve.write()
+    attempt = _Attempt(trainer, job, limits, curve, record, report)
+    if (outcome := attempt.pruned()) is not None:
+        return outcome
+    return attempt.run(timeout, heartbeat, grace)
+
+
+@dataclass
+class _Record:
+    """What is kept of a folder's attempts in `attempts.json`."""
+
+    path: Path
+    identity: str
+    attempts: int = 0
+    memory_failures: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, folder: Path, identity: str) -> _Record:
+        """What earlier attempts left in `folder`.
+
+        Raises:
+            CheckpointError: they were at another training.
+        """
+        path = folder / ATTEMPTS
+        if not path.exists():
+            return cls(path, identity)
+        hint = "Delete the folder, and this training begins anew; or give it a folder of its own"
+        kept = files.read_json(path, lambda values: cls(path, **values), hint=hint)
+        if kept.identity != identity:
+            raise CheckpointError(
+                "belongs to other work (its trainer, settings, data, mixture or seed differ)",
+                where=str(path),
+                hint=hint,
+            )
+        return kept
+
+    def write(self) -> None:
+        """Write it."""
+        values = dataclasses.asdict(self)
+        del values["path"]
+        files.write_json(self.path, values)
+
+
+class _Attempt:
+    """A training from the start of its command to its outcome."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        job: TrainingJob,
+        limits: Limits | None,
+        curve: Curve,
+        record: _Record,
+        report: Callable[[Progress], None] | None,
+    ) -> None:
+        self.trainer, self.limits, self.curve, self.record = trainer, limits, curve, record
+        self.report = report
+        self.folder = Path(job.folder)
+        self.seconds_before = max(record.seconds, curve.seconds)
+        self.job = dataclasses.replace(
+            job,
+            resume=record.attempts > 0,
+            attempt=record.attempts + 1,
+            memory_failures=record.memory_failures,
+        )
+        self.output = self.folder / f"output-{self.job.attempt}.log"
+        self.follower = Follower(self.folder / PROGRESS, job.metrics)
+        self.started = self.heard = self.spoke = time.monotonic()
+        self.tokens = curve.points[-1].tokens if curve.points else 0  # at the last report
+        self.written = 0  # bytes of output when it was last heard
+        self.outcome: Outcome | None = None  # where it is known before the end
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, earlier attempts included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def pruned(self) -> Outcome | None:
+        """The outcome, if an evaluation of an earlier attempt was beyond the limits."""
+        found = (self._pruned_at(point) for point in self.curve.points)
+        return next((outcome for outcome in found if outcome is not None), None)
+
+    def _pruned_at(self, point: CurvePoint) -> Outcome | None:
+        why = None if self.limits is None else self.limits.hopeless(point)
+        if self.limits is None or why is None:
+            return None
+        points = [p for p in self.curve.points if p.tokens <= point.tokens]
+        result = self._result(points, point.tokens, point.seconds)
+        result = dataclasses.replace(result, expected=self.limits.expected(point))
+        return Outcome(result, message=why, pruned=True)
+
+    def run(self, timeout: float | None, heartbeat: float | None, grace: float) -> Outcome:
+        """Start the command, follow it, end it."""
+        self.record.attempts += 1
+        self.record.write()
+        job_file = self.job.write()
+        try:
+            with self._supervised(job_file, grace) as told:
+                for _ in told.looks():
+                    self._look(told, timeout, heartbeat)
+                    if self.outcome is not None:
+                        return self.outcome
+            return self._ended(told.last)
+        except TrainerError as error:
+            self.record.memory_failures += error.failure is Failure.OUT_OF_MEMORY
+            raise
+        finally:
+            self.record.seconds = self.seconds
+            self.record.write()
+
+    @contextlib.contextmanager
+    def _supervised(self, job_file: Path, grace: float) -> Iterator[_Supervisor]:
+        """The command running; none of its processes is left when the block ends."""
+        # -P: a file of the study's folder cannot stand in for a module of mixopt or of Python
+        supervisor = [sys.executable, "-P", "-m", "mixopt.trainers.supervisor"]
+        options = ["--folder", str(self.folder), "--grace", str(grace), "--patience", "10"]
+        with self.output.open("wb") as output:
+            process = subprocess.Popen(
+                [*supervisor, *options, "--", *self.trainer.argv(job_file)],
+                cwd=self.trainer.folder,
+                env=self._environment(job_file),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the driver, which then ends this
+            )
+        told = _Supervisor(process, grace)
+        try:
+            yield told
+        finally:
+            told.end()
+
+    def _environment(self, job_file: Path) -> dict[str, str]:
+        defaults = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.job.threads)}
+        return {**defaults, **os.environ, JOB_VARIABLE: str(job_file)}
+
+    def _look(self, told: _Supervisor, timeout: float | None, heartbeat: float | None) -> None:
+        """Take up what there is to read; know the outcome, or raise, where the training ends."""
+        now = time.monotonic()
+        if told.starting:
+            self.started = self.heard = self.spoke = now
+            return
+        for report in self.follower.new():
+            self._take(report)
+            if self.outcome is not None:
+                return
+        written = self.output.stat().st_size
+        if written != self.written:
+            self.written, self.heard = written, now
+        if timeout is not None and now - self.started > timeout:
+            raise self._too_long(f"it took longer than {timeout:g} seconds")
+        if heartbeat is not None and now - self.heard > heartbeat:
+            raise self._too_long(f"no line of progress and no output for {heartbeat:g} seconds")
+
+    def _too_long(self, what: str) -> TrainerError:
+        return TrainerError(
+            Failure.WORKER_LOST,
+            f"{what}, and was ended",
+            where=str(self.output),
+            hint="Its last output is there",
+        )
+
+    def _take(self, report: Report) -> None:
+        """Take up a line of progress."""
+        now = self.heard = time.monotonic()
+        if report.diverged:
+            names = ", ".join(report.diverged)
+            message = f"{names} was not finite at {report.tokens:,} tokens"
+            self.outcome = Outcome(None, Failure.DIVERGED, message)
+            return
+        point = self.curve.add(report, self.seconds)
+        speed = (report.tokens - self.tokens) / max(now - self.spoke, 1e-9)
+        self.tokens, self.spoke = report.tokens, now
+        if self.report is not None:
+            phase = "training" if point is None else "evaluation"
+            self.report(Progress(report.tokens, speed, phase, report.note))
+        if point is not None:
+            self.outcome = self._pruned_at(point)
+
+    def _ended(self, last: dict[str, Any]) -> Outcome:
+        """The outcome of a command that ended by itself."""
+        if "held" in last:
+            raise TrainerError(Failure.WORKER_LOST, last["held"])
+        if "cannot_start" in last:
+            raise TrainerError(
+                Failure.CRASHED,
+                f"the command cannot be started: {last['cannot_start']}",
+                where="trainer.command",
+                hint="Install it on every node, or correct the study file",
+            )
+        if "code" not in last:
+            lines = last_lines(self.output)
+            raise TrainerError(
+                Failure.WORKER_LOST, f"its supervisor was killed\n{lines}", where=str(self.output)
+            )
+        code = int(last["code"])
+        if last.get("left") and self.report is not None:
+            note = f"the command of {self.job.trial} left {last['left']} processes; they were ended"
+            self.report(Progress(self.follower.tokens, 0.0, "training", note))
+        for report in self.follower.new(ended=code == 0):
+            self._take(report)
+            if self.outcome is not None:
+                return self.outcome
+        return self._judged(code)
+
+    def _judged(self, code: int) -> Outcome:
+        """The outcome by exit code and `result.json`."""
+        try:
+            values = results.read(self.job)
+        except TrainerError:
+            if code == 0:
+                raise
+            values = None  # it crashed while it wrote
+        told = None if values is None else results.told_failure(values, self.job)
+        if told is not None:
+            failure, message = told
+            if failure is Failure.DIVERGED:
+                return Outcome(None, failure, message)
+            raise TrainerError(failure, message, where=str(self.output))
+        if code != 0:
+            lines = last_lines(self.output)
+            raise TrainerError(
+                failure_of(code, lines),
+                f"{ending(code)}. The last lines of its output:\n{lines}",
+                where=str(self.output),
+            )
+        if values is None:
+            raise broken(
+                "is not there, and the command ended with exit code 0",
+                str(self.folder / RESULT),
+                "Write it before the end, or end with another exit code",
+            )
+        return self._measured(results.check(values, self.job))
+
+    def _measured(self, checked: results.Checked) -> Outcome:
+        if self.follower.tokens > results.most_tokens(checked.values, self.job):
+            raise broken(
+                f"tells {self.follower.tokens:,} tokens; the job has {self.job.tokens:,}",
+                str(self.follower.path),
+                "Train on `tokens` of job.json; whole batches may differ: say `batch_tokens`",
+            )
+        if checked.diverged:
+            names = ", ".join(checked.diverged)
+            return Outcome(None, Failure.DIVERGED, f"{names} was not finite at the end")
+        points = self.curve.points
+        tokens = max([checked.tokens, *(point.tokens for point in points)])
+        on_the_way = points[-1].metrics if points and points[-1].tokens == tokens else {}
+        if on_the_way == checked.metrics:
+            on_the_way = {}
+        self.curve.end(CurvePoint(tokens, tokens, checked.metrics, self.seconds, on_the_way))
+        result = self._result(self.curve.points, tokens, self.seconds)
+        flops, device_seconds = checked.number("flops"), checked.number("device_seconds")
+        cost = result.cost
+        environment = result.environment | {"verified": ", ".join(checked.verified)}
+        if checked.values.get("checkpoint"):
+            environment["checkpoint"] = checked.values["checkpoint"]
+        result = dataclasses.replace(
+            result,
+            cost=Cost(
+                tokens,
+                cost.device_seconds if device_seconds is None else device_seconds,
+                cost.flops if flops is None else flops,
+            ),
+            environment={**(checked.values.get("environment") or {}), **environment},
+            loads={n: tuple(v) for n, v in (checked.values.get("loads") or {}).items()},
+            entropies=checked.by_domain("entropies"),
+            dropped=checked.by_domain("dropped"),
+        )
+        return Outcome(result)
+
+    def _result(self, points: list[CurvePoint], tokens: int, seconds: float) -> TrialResult:
+        """The result that ends with the last of `points`, its cost as far as mixopt knows it."""
+        flops = 6.0 * self.job.fidelity.params * tokens  # forward and backward (2001.08361)
+        return TrialResult(
+            metrics=dict(points[-1].metrics),
+            curve=tuple(points),
+            cost=Cost(tokens, seconds * max(1.0, self.job.gpus), flops),
+            environment={
+                "mixopt": mixopt.__version__,
+                "trainer": self.trainer.digest(),
+                "threads": str(self.job.threads),
+            },
+        )
+
+
+class _Supervisor:
+    """The process that runs the command, and what it says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], grace: float) -> None:
+        self.process, self.grace = process, grace
+        self.said = b""
+        self.gone = False
+
+    @property
+    def starting(self) -> bool:
+        """Whether the command has not begun."""
+        return not self.said
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """How it ended."""
+        lines = self.said.splitlines()
+        values: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        return values
+
+    def looks(self) -> Iterator[None]:
+        """Every `LOOK_SECONDS`, until all processes are gone."""
+        while not self._hear(LOOK_SECONDS):
+            yield
+
+    def _hear(self, seconds: float) -> bool:
+        """Listen for `seconds` at most; whether all processes are gone."""
+        assert self.process.stdout is not None
+        if select.select([self.process.stdout], [], [], seconds)[0]:
+            heard = os.read(self.process.stdout.fileno(), 65536)
+            self.said += heard
+            self.gone = not heard  # both supervisors have ended, and they are the last to go
+        return self.gone
+
+    def end(self) -> None:
+        """End all processes, if they are not gone.
+
+        Raises:
+            TrainerError: one cannot be killed; the lock is held until it goes.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if not self.gone:
+            self.process.terminate()
+            until = time.monotonic() + self.grace + MARGIN_SECONDS + END_SECONDS
+            while not self._hear(LOOK_SECONDS) and time.monotonic() < until:
+                pass
+        self.process.stdin.close()
+        self.process.stdout.close()
+        if not self.gone:
+            raise TrainerError(Failure.WORKER_LOST, "a process of the training cannot be killed")
+        self.process.wait()
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
