@@ -3,8 +3,8 @@
     trainer: mixopt.proxies.trainer:train
     trainer: {command: "python -m mixopt.proxies.trainer {job}"}
 
-It trains one proxy as a study does by itself (`ray.cohort: 1`), to the last digit. `settings` of the
-job are those of a `mixopt.proxies.job.Job`:
+It trains one proxy as a study does by itself (`ray.cohort: 1`), to the last digit. `settings` of
+the job are those of a `mixopt.proxies.job.Job`:
 
     model          shape, the keys of `proxy.model`
     recipe         the keys of `proxy.recipe`

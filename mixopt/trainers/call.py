@@ -1,4 +1,6 @@
-"""Runs a Python function as a trainer: `python -m mixopt.trainers.call package.module:name job.json`.
+"""Runs a Python function as a trainer.
+
+    python -m mixopt.trainers.call package.module:function job.json
 
 In a process of its own, so that a function ends like any program: with what it forked, and alone.
 """

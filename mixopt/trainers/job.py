@@ -140,7 +140,7 @@ class TrainingJob:
         """
         values: dict[str, Any] = {"tokens": tokens, **more}
         if metrics is not None:
-            values["metrics"] = dict(metrics)
+            values["metrics"] = _plain(metrics)
         with (Path(self.folder) / PROGRESS).open("a") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -189,4 +189,13 @@ class TrainingResult:
     def to_json(self) -> dict[str, Any]:
         """What it says, as JSON-able values."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Python's numbers and lists for numpy's and torch's."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value

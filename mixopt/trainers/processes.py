@@ -70,7 +70,7 @@ def _told_by_psutil(of: int) -> list[int]:
 
 
 def reap() -> dict[int, int]:
-    """Take notice of the children that ended: process id → exit code, of a signal minus its number."""
+    """Process id → exit code of the children that ended; of a signal, minus its number."""
     ended = {}
     with contextlib.suppress(ChildProcessError):
         while True:

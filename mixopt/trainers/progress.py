@@ -163,7 +163,7 @@ class Curve:
 
     @classmethod
     def open(cls, folder: Path, needed: Collection[str] = ()) -> Curve:
-        """The curve that earlier attempts left in `folder`, `progress.jsonl` of the last included."""
+        """The curve that earlier attempts left in `folder`, with their last `progress.jsonl`."""
         curve = cls(folder / CURVE)
         for line in _lines(curve.path):
             try:

@@ -158,11 +158,11 @@ def _check_mixture(values: Mapping[str, Any], job: TrainingJob, where: str) -> N
     if values.get("mixture") is None:
         return
     trained = numbers(values["mixture"], "mixture", where)
-    for domain in job.mixture.keys() | trained.keys():
+    for domain in {**job.mixture, **trained}:
         asked, got = job.mixture.get(domain, 0.0), trained.get(domain, 0.0)
         if not abs(asked - got) <= MIXTURE_TOLERANCE:
             raise broken(
-                f"`mixture.{domain}` is {got:g}: another mixture was trained; the job has {asked:g}",
+                f"`mixture.{domain}` is {got:g}; the job has {asked:g}: not what was asked",
                 where,
                 "Train on `mixture` of job.json, by domain name; what data is left for rounding "
                 "belongs into `environment`",

@@ -99,7 +99,7 @@ def run_training(
             Failure.CRASHED,
             "the trainer's files are not those with which the study began",
             where=str(trainer.folder),
-            hint="Put them back; or give the study another name, for other files are other trainings",
+            hint="Put them back, or give the study another name: other files are other trainings",
         )
     with locks.hold(folder / LOCK, f"training {job.trial}", patience=patience):
         record = _Record.read(folder, job.identity)

@@ -1,4 +1,4 @@
-"""Nothing of a training outlives it: children, daemons, what ignores SIGTERM, a killed supervisor."""
+"""Nothing of a training outlives it: children, daemons, what ignores SIGTERM."""
 
 from __future__ import annotations
 
