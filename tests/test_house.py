@@ -84,6 +84,9 @@ def test_sdist_and_wheel_hold_one_package(tmp_path: Path) -> None:
         "__init__.pyi",
         "study.schema.json",
         "upcycle.schema.json",
+        "trainers/job.schema.json",
+        "trainers/progress.schema.json",
+        "trainers/result.schema.json",
         "pipelines/study/demo_study.yaml",
     }
     assert {f"mixopt/{name}" for name in data} <= files
