@@ -68,7 +68,7 @@ def evaluate():
 
 
 def report(tokens, metrics):
-    """A line of progress.jsonl: mixopt draws the curve, and prunes by it."""
+    """A line of progress.jsonl: a point of the curve, by which trials are pruned."""
     with (folder / "progress.jsonl").open("a") as file:
         file.write(json.dumps({"tokens": tokens, "metrics": metrics}) + "\n")
 

@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 8 titan.py --config titan.toml --job {job}
 
-What mixopt asks for is put into the trainer's own config (`from_job`) and read out of it at the end
-(`Trainer.finish`); all between knows nothing of mixopt.
+`from_job` puts the job into the trainer's own config, and `main` writes progress and result: what
+is between them knows nothing of jobs.
 """
 
 import argparse

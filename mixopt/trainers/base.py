@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,10 +57,11 @@ class Trainer(ABC):
             StudyError: a file of it is not there.
         """
         named = [path for name in self.files for path in _expand(self.folder, name)]
-        paths = sorted({*named, *self.own_files()})
+        paths = {_shown(path, self.folder): path for path in self.own_files()}
+        paths |= {os.path.relpath(path, self.folder): path for path in named}
         return {
             **self.program(),
-            "files": {_shown(path, self.folder): _sha256(path) for path in paths},
+            "files": {name: _sha256(path) for name, path in sorted(paths.items())},
             "version": self.version,
             "settings": dict(self.settings),
         }
@@ -81,7 +83,7 @@ def make_trainer(values: str | Mapping[str, Any], folder: Path) -> Trainer:
     Raises:
         StudyError: a key is missing, unknown or of another type; or a class does not import.
     """
-    keys = {"function": values} if isinstance(values, str) else dict(values)
+    keys: dict[str, Any] = {"function": values} if isinstance(values, str) else dict(values)
     kind = keys.pop("kind", None)
     if kind is None:
         named = [name for name in TRAINERS if name in keys]
@@ -123,6 +125,7 @@ def module_file(name: str, folder: Path) -> Path | None:
     Raises:
         StudyError: there is no such module.
     """
+    importlib.invalidate_caches()  # it may have been written a moment ago
     with importing_from(folder):
         try:
             found = importlib.util.find_spec(name)
@@ -176,7 +179,7 @@ def _ignored(part: str) -> bool:
 
 
 def _shown(path: Path, folder: Path) -> str:
-    """A name that stays when the study's folder moves."""
+    """A name that stays when the study's folder moves, and on another machine."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixopt.core.trials import CurvePoint, Failure
+from mixopt.core.trials import CurvePoint
 from mixopt.io import files
 from mixopt.io.trial_files import CURVE
 from mixopt.trainers.failures import TrainerError, broken
@@ -113,10 +115,15 @@ class Follower:
             ended: whether a last line without its end counts.
 
         Raises:
-            TrainerError: (broken contract) a line is none, or tokens went backwards.
+            TrainerError: (broken contract) a line is none, tokens went backwards, or the file was
+                written anew.
         """
         try:
             with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self.offset:
+                    raise broken(
+                        "is shorter than it was", str(self.path), "Append to it: open it with `a`"
+                    )
                 file.seek(self.offset)
                 data = file.read()
         except FileNotFoundError:
@@ -171,13 +178,10 @@ class Curve:
             except (ValueError, TypeError):
                 break  # torn by a crash
         follower = Follower(folder / PROGRESS, needed)
-        seconds = curve.seconds
-        try:
+        with contextlib.suppress(TrainerError):  # that attempt failed by it, or was killed before
             for report in follower.new():
-                curve.add(report, seconds)
-        except TrainerError as error:
-            if error.failure is not Failure.BROKEN_CONTRACT:
-                raise
+                if not curve.points or report.tokens > curve.points[-1].tokens:
+                    curve.add(report, curve.seconds)  # written just before this process was killed
         curve.own, curve.began = 0, False
         return curve
 

@@ -223,15 +223,23 @@ class _Attempt:
         supervisor = [sys.executable, "-P", "-m", "mixopt.trainers.supervisor"]
         options = ["--folder", str(self.folder), "--grace", str(grace), "--patience", "10"]
         with self.output.open("wb") as output:
-            process = subprocess.Popen(
-                [*supervisor, *options, "--", *self.trainer.argv(job_file)],
-                cwd=self.trainer.folder,
-                env=self._environment(job_file),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for the driver, which then ends this
-            )
+            try:
+                process = subprocess.Popen(
+                    [*supervisor, *options, "--", *self.trainer.argv(job_file)],
+                    cwd=self.trainer.folder,
+                    env=self._environment(job_file),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C is for the driver, which then ends this
+                )
+            except OSError as error:
+                raise TrainerError(
+                    Failure.CRASHED,
+                    f"nothing can be started there: {error.strerror}",
+                    where=str(self.trainer.folder),
+                    hint="The study file's folder must be there on every node",
+                ) from error
         told = _Supervisor(process, grace)
         try:
             yield told
@@ -255,6 +263,8 @@ class _Attempt:
         written = self.output.stat().st_size
         if written != self.written:
             self.written, self.heard = written, now
+        if told.ended:  # what it left is being ended
+            return
         if timeout is not None and now - self.started > timeout:
             raise self._too_long(f"it took longer than {timeout:g} seconds")
         if heartbeat is not None and now - self.heard > heartbeat:
@@ -359,7 +369,7 @@ class _Attempt:
         result = self._result(self.curve.points, tokens, self.seconds)
         flops, device_seconds = checked.number("flops"), checked.number("device_seconds")
         cost = result.cost
-        environment = result.environment | {"verified": ", ".join(checked.verified)}
+        environment = {**result.environment, "verified": ", ".join(checked.verified)}
         if checked.values.get("checkpoint"):
             environment["checkpoint"] = checked.values["checkpoint"]
         result = dataclasses.replace(
@@ -378,7 +388,8 @@ class _Attempt:
 
     def _result(self, points: list[CurvePoint], tokens: int, seconds: float) -> TrialResult:
         """The result that ends with the last of `points`, its cost as far as mixopt knows it."""
-        flops = 6.0 * self.job.fidelity.params * tokens  # forward and backward (2001.08361)
+        params = self.job.fidelity.params
+        flops = 6.0 * params * tokens if params > 1 else 0.0  # forward and backward (2001.08361)
         return TrialResult(
             metrics=dict(points[-1].metrics),
             curve=tuple(points),
@@ -405,6 +416,11 @@ class _Supervisor:
         return not self.said
 
     @property
+    def ended(self) -> bool:
+        """Whether the command has ended, by itself or not."""
+        return "code" in self.last
+
+    @property
     def last(self) -> dict[str, Any]:
         """How it ended."""
         lines = self.said.splitlines()
@@ -419,7 +435,9 @@ class _Supervisor:
     def _hear(self, seconds: float) -> bool:
         """Listen for `seconds` at most; whether all processes are gone."""
         assert self.process.stdout is not None
-        if select.select([self.process.stdout], [], [], seconds)[0]:
+        waiting = select.poll()  # select() takes no file numbers above 1,023
+        waiting.register(self.process.stdout, select.POLLIN)
+        if waiting.poll(1000 * seconds):
             heard = os.read(self.process.stdout.fileno(), 65536)
             self.said += heard
             self.gone = not heard  # both supervisors have ended, and they are the last to go

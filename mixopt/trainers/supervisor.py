@@ -9,7 +9,7 @@ a worker that it cancels. Both hold the lock in the folder: an attempt elsewhere
 last process is gone.
 
 Output of the command goes to standard error. On standard output are lines of JSON: `{"started": …}`
-with its process id, and at the end `{"code": …}` with the number of processes that were `left`; or
+with its process id, and `{"code": …}` once it has ended, with the number of processes it `left`; or
 `{"held": …}` if the lock did not come free; or `{"cannot_start": …}`. Standard input ends with the
 process that asked.
 """
@@ -102,11 +102,13 @@ def _inner(command: list[str], grace: float, outer: int, before: _Watch) -> None
         return
     _say({"started": process.pid})
     code = watch.code(process.pid)
-    left = 0 if code is None else len(_settled())
-    ended = processes.end_descendants(grace, process.pid)
-    code = ended.get(process.pid, 0) if code is None else code
-    process.returncode = code  # it was reaped here
-    _say({"code": code, "left": left})
+    if code is None:
+        process.returncode = processes.end_descendants(grace, process.pid).get(process.pid, 0)
+        _say({"code": process.returncode, "left": 0})
+        return
+    process.returncode = code  # it was reaped here, not by Popen
+    _say({"code": code, "left": len(_settled())})
+    processes.end_descendants(grace, process.pid)
 
 
 def _settled() -> list[int]:
@@ -143,16 +145,16 @@ def _say(values: dict[str, object]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Do what the module says."""
+    mark = arguments.index("--")
     parser = argparse.ArgumentParser(prog="mixopt.trainers.supervisor")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--grace", type=float, required=True)
     parser.add_argument("--patience", type=float, required=True)
-    parser.add_argument("command", nargs="+")
-    given = parser.parse_args(arguments)
+    given, command = parser.parse_args(arguments[:mark]), arguments[mark + 1 :]
     parent = os.getppid()
     try:
         with locks.hold(given.folder / LOCK, "this training", patience=given.patience):
-            _outer(given.command, given.grace, parent)
+            _outer(command, given.grace, parent)
     except MixoptError as error:
         _say({"held": str(error)})
 

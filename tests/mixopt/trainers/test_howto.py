@@ -1,4 +1,4 @@
-"""The scripts of docs/trainers.md train, report, are killed and go on to the same digits."""
+"""The scripts of docs/trainers.md train, report, are killed and go on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_texts(folder: Path) -> dict[str, Domain]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_of_the_page_goes_on_to_the_same_digits(tmp_path: Path, name: str) -> None:
+def test_a_script_of_the_page_is_killed_and_goes_on_to_its_end(tmp_path: Path, name: str) -> None:
     suite = TrainerConformance()
     suite.trainer, suite.folder = SCRIPTS[name], DOCS
     domains = write_texts(tmp_path / "texts")

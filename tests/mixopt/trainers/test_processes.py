@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from mixopt.core.errors import LedgerError
-from mixopt.core.trials import Failure
 from mixopt.io import locks
 from mixopt.trainers import processes
-from mixopt.trainers.failures import TrainerError
 from mixopt.trainers.run import Progress
 from mixopt.trainers.supervisor import LOCK
 from tests.mixopt.trainers.scripts import alive, make_job, make_script, train
@@ -82,20 +80,29 @@ def test_what_a_script_leaves_is_ended_with_it(tmp_path: Path) -> None:
     assert notes == ["the command of 7 left 3 processes; they were ended"]
 
 
-def test_a_timeout_ends_the_whole_tree(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="it took longer"):
-        train(tmp_path, FORKS + "time.sleep(60)", timeout=1.5)
+def test_a_child_that_will_not_go_costs_no_result(tmp_path: Path) -> None:
+    body = FORKS + 'finish(metrics={"loss": 1})'
+    assert train(tmp_path, body, grace=5.0, heartbeat=4.0).result is not None
+
+
+def interrupted(tmp_path: Path, body: str, **options: float) -> None:
+    """Run the script `body`, which reports and waits, and end it when it has reported."""
+
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, body + "\nreport(1, loss=2.0)\ntime.sleep(600)", report=stop, **options)
+
+
+def test_an_interruption_ends_the_whole_tree(tmp_path: Path) -> None:
+    interrupted(tmp_path, FORKS)
     assert [alive(pid) for pid in pids(tmp_path / "home")] == [False] * 4
 
 
 def test_a_script_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
-    body = (
-        "signal.signal(signal.SIGTERM, lambda *_: (folder / 'asked').write_text('yes'))\n"
-        "report(1, loss=2.0)\nwhile True:\n    time.sleep(0.01)"
-    )
-    with pytest.raises(TrainerError) as caught:
-        train(tmp_path, body, heartbeat=0.5, grace=0.5)
-    assert caught.value.failure is Failure.WORKER_LOST
+    body = "signal.signal(signal.SIGTERM, lambda *_: (folder / 'asked').write_text('yes'))"
+    interrupted(tmp_path, body, grace=1.0)
     assert (tmp_path / "home" / "asked").read_text() == "yes"
 
 
@@ -106,11 +113,8 @@ def save(*_):
     (folder / "saved").write_text("yes")
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
-report(1, loss=2.0)
-time.sleep(60)
 """
-    with pytest.raises(TrainerError):
-        train(tmp_path, body, heartbeat=0.5, grace=30.0)
+    interrupted(tmp_path, body, grace=60.0)
     assert (tmp_path / "home" / "saved").exists()
 
 

@@ -146,6 +146,11 @@ BROKEN = {
         '(folder / "progress.jsonl").write_text("{}\\n")\ntime.sleep(30)',
         "progress.jsonl:1: `tokens` must be a whole number, is None",
     ),
+    "anew": (
+        "report(500, loss=2.0)\ntime.sleep(0.5)\n"
+        '(folder / "progress.jsonl").write_text("{}\\n")\ntime.sleep(30)',
+        "progress.jsonl: is shorter than it was",
+    ),
     "half_line": (
         'report(500, loss=2.0)\n(folder / "progress.jsonl").open("a").write(\'{"tok\')\n'
         'finish(metrics={"loss": 1})',
@@ -208,6 +213,13 @@ def test_a_command_that_there_is_not_is_named(tmp_path: Path) -> None:
     assert caught.value.failure is Failure.CRASHED
 
 
+def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
+    trainer = dataclasses.replace(make_script(tmp_path, ""), folder=tmp_path / "elsewhere")
+    with pytest.raises(TrainerError, match="must be there on every node") as caught:
+        run_training(trainer, make_job(tmp_path / "home"))
+    assert caught.value.where == str(tmp_path / "elsewhere")
+
+
 def test_a_training_that_takes_too_long_is_a_lost_worker(tmp_path: Path) -> None:
     body = "while True:\n    report(1, loss=2.0)\n    time.sleep(0.05)"
     error = fails(tmp_path, body, timeout=0.5, heartbeat=20.0)
@@ -222,8 +234,8 @@ def test_a_silent_training_is_a_lost_worker(tmp_path: Path) -> None:
 
 
 def test_output_is_a_sign_of_life(tmp_path: Path) -> None:
-    body = 'for _ in range(10):\n    print(".")\n    time.sleep(0.1)\nfinish(metrics={"loss": 1})'
-    assert train(tmp_path, body, heartbeat=0.9).result is not None
+    body = 'for _ in range(25):\n    print(".")\n    time.sleep(0.2)\nfinish(metrics={"loss": 1})'
+    assert train(tmp_path, body, heartbeat=4.0).result is not None
 
 
 LIMITS = Limits(

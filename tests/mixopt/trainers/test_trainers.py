@@ -171,6 +171,15 @@ def test_a_changed_file_version_setting_or_command_is_another_trainer(tmp_path: 
     assert first.digest() == before
 
 
+def test_files_of_one_name_outside_the_folder_all_count(tmp_path: Path) -> None:
+    for folder in ("study", "one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.py").write_text(folder)
+    values = {"command": "a", "files": ["../one/model.py", "../two"]}
+    trainer = make_trainer(values, tmp_path / "study")
+    assert set(trainer.identity()["files"]) == {"../one/model.py", "../two/model.py"}
+
+
 def test_an_identity_stays_when_the_folder_moves(tmp_path: Path) -> None:
     digests = []
     for name in ("a", "b"):
