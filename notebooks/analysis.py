@@ -84,7 +84,7 @@ study.plots.surrogate()
 # %% [markdown]
 # ## Was it luck?
 #
-# The finalists were trained again with fresh seeds, the natural and the uniform mixture beside
+# The finalists were trained again with fresh seeds, the baseline and the uniform mixture beside
 # them. The search's own best value is not shown here: it was chosen for being low.
 
 # %%

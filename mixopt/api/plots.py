@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint
 from mixopt.plots import study as plots
 from mixopt.study.snapshot import Snapshot
@@ -41,10 +40,9 @@ class StudyPlots:
         return plots.best_so_far(self._snapshot.trials, self._snapshot.objective, against)
 
     def curves(self) -> go.Figure:
-        """Learning curves of the search's trials, the best and the natural one highlighted."""
+        """Learning curves of the search's trials, the best and the baselines highlighted."""
         shown = self._snapshot
-        natural = Mixture.natural(shown.available) if shown.available else None
-        return plots.search_curves(shown.trials, self._points(), shown.objective, natural)
+        return plots.search_curves(shown.trials, self._points(), shown.objective, shown.baselines)
 
     def weights(self) -> go.Figure:
         """The objective against each domain's weight, a panel per domain."""
@@ -71,13 +69,13 @@ class StudyPlots:
         return plots.candidates(verdict.candidates if verdict else (), self._snapshot.objective)
 
     def mixtures(self) -> go.Figure:
-        """Weights of the candidates side by side; before a selection, the natural mixture."""
+        """Weights of the candidates side by side; before a selection, of the baselines."""
         snapshot = self._snapshot
         candidates = snapshot.verdict.candidates if snapshot.verdict else ()
         shown = {candidate.name: candidate.mixture for candidate in candidates}
-        if not shown and snapshot.available:
-            shown = {"natural": Mixture.natural(snapshot.available)}
-        return plots.mixture_bars(shown, available=snapshot.available, budget=snapshot.study.budget)
+        return plots.mixture_bars(
+            shown or snapshot.baselines, available=snapshot.available, budget=snapshot.study.budget
+        )
 
     def promotion(self) -> go.Figure:
         """Each domain's bits per byte: dense seed, upcycled, trained, and a proxy as predicted."""

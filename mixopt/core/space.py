@@ -17,6 +17,9 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.polytope import FEASIBLE, Polytope, project_box
 
 ON_BOUND = 1e-4  # a weight this close to a bound counts as held by it
+# of an even share: what a domain that a given baseline leaves out has in the centre of the draws.
+# Without it a production mixture would keep every new domain out of the design for good.
+LEFT_OUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class MixtureSpace:
         max_epochs: how often the promoted run may repeat a domain.
         budget_tokens: training tokens of the promoted run.
         linear: further constraints.
-        kl_penalty: what a proposer adds to the objective per nat of KL(mixture || natural), in the
-            objective's unit: a leash to what is abundant (olmix), where a bound is a wall.
+        kl_penalty: what a proposer adds to the objective per nat of KL(mixture || reference), in
+            the objective's unit: a leash to what is known (olmix), where a bound is a wall.
+        baseline: what others are compared with, if that is not the natural mixture; kept in the
+            order of `domains`, and need not lie in the space either.
 
     Raises:
         MixtureError: no mixture satisfies the constraints (naming what clashes), or one of them
-            names an unknown domain or is no number from 0 to 1.
+            names an unknown domain or is no number from 0 to 1; or `kl_penalty` would be infinite,
+            for `baseline` leaves a domain out.
     """
 
     domains: tuple[str, ...]
@@ -74,6 +80,7 @@ class MixtureSpace:
     budget_tokens: int | None = None
     linear: Sequence[LinearConstraint] = ()
     kl_penalty: float = 0.0
+    baseline: Mixture | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.domains, str):
@@ -81,7 +88,9 @@ class MixtureSpace:
                 f"{self.domains!r} is one name", where="domains", hint="Give a tuple of names"
             )
         object.__setattr__(self, "domains", tuple(self.domains))  # a list is as good
-        object.__setattr__(self, "natural", self._reordered(self.natural))
+        object.__setattr__(self, "natural", self._reordered(self.natural, "natural"))
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", self._reordered(self.baseline, "baseline"))
         named = {
             "lower": self.lower,
             "upper": self.upper,
@@ -108,7 +117,13 @@ class MixtureSpace:
                 "max_epochs needs the available tokens and the promoted run's budget",
                 where="max_epochs",
             )
+        self._check_finite_penalty()
         self._check_feasible()
+
+    @property
+    def reference(self) -> Mixture:
+        """The baseline, or else natural: what designs lie around and KL is measured from."""
+        return self.natural if self.baseline is None else self.baseline
 
     @cached_property
     def caps(self) -> Mapping[str, float]:
@@ -134,22 +149,22 @@ class MixtureSpace:
     @property
     def unconstrained(self) -> MixtureSpace:
         """The whole simplex over the same domains."""
-        return MixtureSpace(self.domains, self.natural)
+        return MixtureSpace(self.domains, self.natural, baseline=self.baseline)
 
     def kl(self, weights: np.ndarray) -> np.ndarray:
-        """(n,) KL(mixture || natural) of `weights` (n, m), in nats.
+        """(n,) KL(mixture || reference) of `weights` (n, m), in nats.
 
-        Infinite where a mixture uses a domain that natural has nothing of.
+        Infinite where a mixture uses a domain that the reference has nothing of.
         """
         used = weights > 0
         with np.errstate(divide="ignore"):
             ratio = np.log(np.where(used, weights, 1.0)) - np.where(
-                used, np.log(self.natural.array), 0.0
+                used, np.log(self.reference.array), 0.0
             )
         return np.asarray((weights * ratio).sum(axis=1))
 
     def penalty(self, weights: np.ndarray) -> np.ndarray:
-        """(n,) kl_penalty x KL to natural: what `weights` (n, m) cost beyond their objective."""
+        """(n,) kl_penalty x KL: what `weights` (n, m) cost beyond their objective."""
         if self.kl_penalty == 0:
             return np.zeros(len(weights))
         return self.kl_penalty * self.kl(weights)
@@ -192,11 +207,12 @@ class MixtureSpace:
         Args:
             n: how many.
             rng: where the randomness comes from.
-            center: mean of the draws; the natural mixture by default.
+            center: mean of the draws; `reference` by default, with a little of each domain that a
+                given baseline leaves out.
             strength: sum of alpha, one number or (n,); small ones give sparse mixtures.
             temperature: below 1 it lifts the rare domains of `center`.
         """
-        base = self._row(center or self.natural) ** temperature
+        base = self._row(center or self._drawn_around) ** temperature
         alpha = np.multiply.outer(np.broadcast_to(strength, (n,)), base / base.sum())
         alpha = np.maximum(alpha, 1e-9)
         # log G(a) = log G(a + 1) + log(U) / a: plain gamma draws all underflow to 0 for small a
@@ -288,22 +304,43 @@ class MixtureSpace:
             )
         return np.array([weights.get(name, 0.0) for name in self.domains])
 
-    def _reordered(self, natural: Mixture) -> Mixture:
-        """`natural` over `domains`, in their order."""
-        weights = _weights(natural)
+    @cached_property
+    def _drawn_around(self) -> Mixture:
+        """`reference`, with a share of `LEFT_OUT` for what a given baseline leaves out."""
+        if self.baseline is None or min(self.baseline.weights) > 0:
+            return self.reference
+        weights = self.baseline.array
+        least = LEFT_OUT / len(weights)
+        return Mixture.from_array(self.domains, np.where(weights > 0, weights, least))
+
+    def _check_finite_penalty(self) -> None:
+        if self.baseline is None or self.kl_penalty == 0:
+            return
+        absent = [d for d, w in self.baseline.as_dict().items() if w == 0]
+        if absent:
+            raise MixtureError(
+                f"the baseline has nothing of {', '.join(absent)}, so the penalty of every "
+                "mixture with some of it is infinite",
+                where="kl_penalty",
+                hint="Set it to 0, or give the baseline a little of each domain",
+            )
+
+    def _reordered(self, mixture: Mixture, kind: str) -> Mixture:
+        """`mixture` over `domains`, in their order; `kind` is what an error calls it."""
+        weights = _weights(mixture)
         for names, others, what in (
-            (self.domains, natural.domains, "has no weight for the domain"),
-            (natural.domains, self.domains, "names a domain that the space does not have:"),
+            (self.domains, mixture.domains, "has no weight for the domain"),
+            (mixture.domains, self.domains, "names a domain that the space does not have:"),
         ):
             other = [name for name in names if name not in others]
             if other:
                 raise MixtureError(
-                    f"the natural mixture {what} {other[0]!r}",
-                    where="natural",
+                    f"the {kind} mixture {what} {other[0]!r}",
+                    where=kind,
                     hint="Give it the domains of the space, with weight 0 where there is no text",
                 )
-        if natural.domains == self.domains:
-            return natural
+        if mixture.domains == self.domains:
+            return mixture
         return Mixture(self.domains, tuple(weights[name] for name in self.domains))
 
     def _without_upper(self, name: str) -> MixtureSpace:

@@ -23,7 +23,7 @@ class Role(StrEnum):
 
     DESIGN = "design"  # the initial design
     SEARCH = "search"  # asked for by a proposer
-    REPEAT = "repeat"  # the natural mixture again with another seed, to measure noise
+    REPEAT = "repeat"  # the baseline again with another seed, to measure noise
     SELECT = "select"  # a finalist or a baseline with a fresh seed
 
 

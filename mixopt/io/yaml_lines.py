@@ -49,6 +49,21 @@ def load(path: str | Path, model: type[M], error: type[MixoptError] = StudyError
     return Document(path, error).validate(model)
 
 
+def place_in(path: Path, key: str) -> str:
+    """`file.yaml:line: key` of a dotted key; without a line where there is no such file.
+
+    For what is found wrong after the file was read.
+    """
+    if not path.exists():
+        return f"{path}: {key}"
+    document = Document(path)
+    place: Place = ()
+    for part in key.split("."):
+        numbered = (*place, int(part)) if part.isdigit() else ()
+        place = numbered if numbered in document._lines and numbered else (*place, part)
+    return document.where(place)
+
+
 class Document:
     """A YAML file with the line of every key: for checks that come after `validate`.
 

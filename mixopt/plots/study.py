@@ -152,26 +152,27 @@ def search_curves(
     trials: Sequence[Trial],
     points: Mapping[int, Sequence[CurvePoint]],
     objective: Objective,
-    natural: Mixture | None = None,
+    baselines: Mapping[str, Mixture] | None = None,
 ) -> go.Figure:
     """Learning curves of the search's complete and pruned trials.
 
-    The trial with the least objective and the first one on `natural` are highlighted.
+    The trial with the least objective and the first one on each baseline are highlighted.
 
     Args:
         trials: of one study; selection's and those without a result are left out.
         points: number of a trial → its evaluations.
         objective: lower is better.
-        natural: the natural mixture, if it is known.
+        baselines: by name, if they are known.
     """
     shown = [trial for trial in search_trials(trials) if trial.result is not None]
     highlight = {}
     if (best := best_trial(shown, objective)) is not None:
         highlight[f"trial {best.number}"] = "best observed"
-    for trial in shown:
-        if natural is not None and trial.complete and trial.spec.mixture.same_as(natural):
-            highlight.setdefault(f"trial {trial.number}", "natural")
-            break
+    complete = [trial for trial in shown if trial.complete]
+    for name, mixture in (baselines or {}).items():
+        same = [trial for trial in complete if trial.spec.mixture.same_as(mixture)]
+        if same:
+            highlight.setdefault(f"trial {same[0].number}", name)
     curves = {f"trial {trial.number}": points.get(trial.number, ()) for trial in shown}
     return learning_curves(curves, objective, highlight=highlight)
 

@@ -15,10 +15,10 @@ from mixopt.core.space import MixtureSpace
 from mixopt.search.exchange import d_optimal
 
 SMALLEST_WEIGHT = 2e-4  # RegMix (2407.01492): below it a proxy sees too few tokens to tell
-# Sum of alpha, log-spaced from sparse to near-natural. RegMix begins at .1, where a draw is all but
-# one domain alone: with 512 trials that is a corner known, with 16 it is a trial lost.
+# Sum of alpha, log-spaced from sparse to near the baseline. RegMix begins at .1, where a draw is
+# all but one domain alone: with 512 trials that is a corner known, with 16 it is a trial lost.
 STRENGTHS = (0.5, 5.0)
-TEMPERATURE = 0.5  # RegMix: lifts rare domains, which the natural mixture would hardly vary
+TEMPERATURE = 0.5  # RegMix: lifts rare domains, which the baseline would hardly vary
 MOST_PRODUCTS = 30  # domains; the 820 products of 40 made a design of 120 take 13 s
 CANDIDATES = 2048  # that a D-optimal design chooses from
 APART = 0.02  # Hellinger distance under which two mixtures teach the same
@@ -27,9 +27,10 @@ APART = 0.02  # Hellinger distance under which two mixtures teach the same
 def design(space: MixtureSpace, n: int, seed: int, kind: str = "dirichlet") -> list[Mixture]:
     """The first `n` mixtures to train, all in `space`, no two nearly equal.
 
-    The natural and the uniform mixture come first (or the nearest feasible ones), then those of
-    the design. The same arguments give the same list, and a longer list of the same `dirichlet`
-    or `d-optimal` design does not begin with a shorter one: these are spread over all of `n`.
+    The space's reference (its baseline, or natural) and the uniform mixture come first (or the
+    nearest feasible ones), then those of the design. The same arguments give the same list, and a
+    longer list of the same `dirichlet` or `d-optimal` design does not begin with a shorter one:
+    these are spread over all of `n`.
 
     Args:
         space: where mixtures may lie.
@@ -41,7 +42,7 @@ def design(space: MixtureSpace, n: int, seed: int, kind: str = "dirichlet") -> l
         StudyError: there is no such design.
         MixtureError: the space is too small to hold `n` distinct mixtures.
     """
-    baselines = [space.natural.array, np.full(len(space.domains), 1 / len(space.domains))]
+    baselines = [space.reference.array, np.full(len(space.domains), 1 / len(space.domains))]
     return _spaced(space, n, seed, kind, np.empty((0, len(space.domains))), baselines)
 
 
@@ -143,7 +144,7 @@ def features(weights: np.ndarray, total: int = 0) -> np.ndarray:
 def _dirichlet(
     space: MixtureSpace, n: int, seed: int, taken: np.ndarray, first: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """Around the natural mixture, from sparse to dense (RegMix, 2407.01492)."""
+    """Around the baseline, from sparse to dense (RegMix, 2407.01492)."""
     rng = np.random.default_rng([seed, len(taken)] if len(taken) else seed)
     for _ in range(16):  # further rounds replace draws that were too close to others
         strengths = rng.permutation(np.geomspace(*STRENGTHS, n))
@@ -163,12 +164,12 @@ def _vertices(
     """Most of each domain in turn, then centroids, then Dirichlet draws.
 
     The simplex-centroid design (Scheffe 1963) of the space's vertices, with the axial points of
-    Cornell (1975) between its first and its last kind: vertices, nearest to natural first; the
+    Cornell (1975) between its first and its last kind: vertices, nearest to the baseline first; the
     centroid of all; half way from it to each vertex; half way between two vertices, in an order
     that mixes the domains.
     """
     corners = space.vertices()
-    near = np.sqrt(corners) @ np.sqrt(space.natural.array)
+    near = np.sqrt(corners) @ np.sqrt(space.reference.array)
     corners = corners[np.argsort(-near, kind="stable")]
     middle = corners.mean(axis=0)
     yield from corners

@@ -49,7 +49,7 @@ class Recommendation:
         binding: the constraints that hold `mixture`, a sentence each.
         prices: by sentence of `binding`, how much lower the score (mean + risk x deviation, and
             KL penalty) could be without that one constraint; empty where there are too many.
-        kl: KL(mixture || natural) in nats.
+        kl: KL(mixture || the space's reference) in nats.
         kl_penalty: what a nat of it was made to cost.
         of_run: whether `std` and `interval` are of one run, because the surrogate cannot separate
             a run's noise from its own error (`linear`, `quadratic`, `lightgbm`, …).
@@ -155,9 +155,9 @@ def minimise(
         return np.asarray(score(weights) + space.penalty(weights))
 
     strengths = np.geomspace(STRENGTHS[0], 10 * STRENGTHS[1], CANDIDATES)
-    natural, uniform = space.natural.array, np.full(len(space.domains), 1 / len(space.domains))
+    known, uniform = space.reference.array, np.full(len(space.domains), 1 / len(space.domains))
     pool = [
-        space.project(np.stack([natural, uniform])),
+        space.project(np.stack([known, uniform])),
         space.vertices(),
         space.sample_dirichlet(CANDIDATES, rng, strength=strengths, temperature=0.5),
     ]

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
 
-NATURAL = "natural"  # the baseline: the candidate that every other must beat
-PROJECTED = "projected natural"  # promoted in natural's stead where the study forbids natural
+NATURAL = "natural"  # the baseline of a study that names no other
+UNIFORM = "uniform"
+PROPOSED = ("recommended", "best observed")  # by the search
 SAME = 0.02  # Hellinger distance under which two candidates are one
-REFERENCES = (NATURAL, PROJECTED, "uniform", "projected uniform")  # not proposed by the search
+
+
+def projected(name: str) -> str:
+    """What the projection of the mixture `name` onto the space is called."""
+    return f"projected {name}"
 
 
 def finalists(
-    recommended: Mixture, observed: Mixture | None, space: MixtureSpace
+    recommended: Mixture,
+    observed: Mixture | None,
+    space: MixtureSpace,
+    baselines: Mapping[str, Mixture] | None = None,
 ) -> dict[str, Mixture]:
-    """The candidates: natural, recommended, best observed and uniform, in this order.
+    """The candidates: the baselines, recommended, best observed and uniform, in this order.
 
-    All but natural lie in `space`. Where natural does not, it is still the baseline, and its
-    projection is a candidate too: it is promoted if no other beats natural. Of two candidates
-    closer than `SAME` the first stays.
+    All but the baselines lie in `space`. Where the first baseline does not, the others are still
+    compared with it, and its projection is a candidate too: it is promoted if none beats the
+    baseline. Further baselines outside are compared, and never promoted. Of two candidates closer
+    than `SAME` the first stays.
 
     Args:
         recommended: of the search; in the space.
         observed: best mixture of the search; left out where it is outside the space.
-        space: with the natural mixture.
+        space: where what is promoted lies.
+        baselines: by name, the one to beat first, over the domains of `space` in their order;
+            natural if not given.
     """
-    natural = space.natural
-    kept = {NATURAL: natural}
-    rivals: dict[str, Mixture] = {"recommended": recommended}
-    if not space.contains(natural):
-        kept[PROJECTED] = space.mixture(natural.array)
+    given = dict(baselines or {NATURAL: space.natural})
+    first = next(iter(given))
+    outside = {name for name, mixture in given.items() if not space.contains(mixture)}
+    kept = {first: given[first]}
+    rivals: dict[str, Mixture] = {}
+    if first in outside:
+        rivals[projected(first)] = space.mixture(given[first].array)
+    rivals |= {name: mixture for name, mixture in given.items() if name != first}
+    rivals["recommended"] = recommended
     if observed is not None and space.contains(observed):
         rivals["best observed"] = observed
-    uniform = Mixture.uniform(natural.domains)
+    uniform = Mixture.uniform(space.domains)
     if space.contains(uniform):
-        rivals["uniform"] = uniform
+        rivals.setdefault(UNIFORM, uniform)
     else:
-        rivals["projected uniform"] = space.mixture(uniform.array)
+        rivals.setdefault(projected(UNIFORM), space.mixture(uniform.array))
     for name, mixture in rivals.items():
-        others = (m for n, m in kept.items() if n != NATURAL or PROJECTED not in kept)
+        # a mixture outside is never promoted: it does not stand for one that may be
+        others = (m for n, m in kept.items() if n not in outside or name in outside)
         if all(mixture.distance(other) >= SAME for other in others):
             kept[name] = mixture
     return kept

@@ -8,7 +8,7 @@ Equal seeds share initialization and data order, so that mixtures are compared s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +18,7 @@ from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
-from mixopt.selection.candidates import NATURAL, PROJECTED
+from mixopt.selection.candidates import NATURAL, projected
 from mixopt.selection.comparison import compare, seeds_to_pass
 from mixopt.selection.looks import Look
 from mixopt.selection.paired import MOST_SEEDS, gaps, half_interval, one_sided_p, seeds_needed
@@ -44,7 +44,7 @@ class Selection:
     asks for what the uninterrupted one would have.
 
     Attributes:
-        candidates: mixture by name; must hold `natural`.
+        candidates: mixture by name; must hold `baseline`.
         fidelity: at which they are run.
         objective: lower is better.
         seeds: fresh ones, used in this order by every candidate; none that the search has used.
@@ -52,14 +52,17 @@ class Selection:
         budget: runs in all for `successive-rejects`; None gives every candidate every seed.
         rule: `repeat` runs every candidate with every seed. `successive-rejects` (best-arm
             identification with a fixed budget, optimal up to constants by 1605.09004) drops the
-            worst candidate after each phase and spends its runs on the others; natural is never
-            dropped, the gate needs it.
+            worst candidate after each phase and spends its runs on the others; the baseline is
+            never dropped, the gate needs it.
         round: of the specs.
         look: which of the study's looks the verdict is: the adjusted p-value of what is promoted
             is at most its level. None is the only look, with level 1 - confidence.
+        baseline: name of the candidate that the others must beat.
+        barred: names of candidates that are compared and never promoted: further baselines that
+            the study's space does not hold.
 
     Raises:
-        StudyError: there is no natural candidate, a seed is named twice, or there are too few.
+        StudyError: the baseline is no candidate, a seed is named twice, or there are too few.
     """
 
     candidates: Mapping[str, Mixture]
@@ -71,13 +74,16 @@ class Selection:
     rule: Rule = "repeat"
     round: int = 0
     look: Look | None = None
+    baseline: str = NATURAL
+    barred: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if NATURAL not in self.candidates:
+        if self.baseline not in self.candidates:
             raise StudyError(
-                "the natural mixture is not among the candidates, so nothing can be beaten",
+                f"the {self.baseline} mixture is not among the candidates, so nothing can be "
+                "beaten",
                 where="selection.candidates",
-                hint="Add it under the name 'natural'",
+                hint=f"Add it under the name {self.baseline!r}",
             )
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
             raise StudyError(
@@ -108,7 +114,7 @@ class Selection:
             math.ceil(max(0, self.budget - k) / (log_bar * (k + 1 - phase)))
             for phase in range(1, k)
         ]
-        # two pulls at least: one gives no deviation, and natural is paired with all
+        # two pulls at least: one gives no deviation, and the baseline is paired with all
         return [min(max(2, n), len(self.seeds)) for n in pulls]
 
     def next_pulls(self, trials: Sequence[Trial]) -> list[TrialSpec]:
@@ -150,16 +156,17 @@ class Selection:
     def verdict(self, trials: Sequence[Trial]) -> Decision:
         """Promote the best of the candidates that pass the gate; `fallback` if none does.
 
-        A candidate passes whose difference to natural is below 0 at an adjusted p-value of at most
-        `level`.
+        A candidate passes whose difference to the baseline is below 0 at an adjusted p-value of at
+        most `level`.
 
         Raises:
             StudyError: a run that was asked for has not ended or was lost to the infrastructure,
-                or every run of natural or of its projection failed.
+                or every run of the baseline or of its projection failed.
         """
         self.check_complete(trials)
         reports = self.reports(trials)
-        rest = [name for name in self.live(trials) if name != NATURAL]
+        never = (self.baseline, *self.barred)
+        rest = [name for name in self.live(trials) if name not in never]
         differences = {
             name: difference
             for name in rest
@@ -172,7 +179,7 @@ class Selection:
         else:
             reason = self._refusal(rest, trials)
         return Decision(
-            baseline=NATURAL,
+            baseline=self.baseline,
             promoted=promoted,
             improved=bool(differences),
             reason=reason,
@@ -188,7 +195,7 @@ class Selection:
         reports, end = self.reports(trials), f"so {self.fallback} is promoted"
         tested = {name: p for name in candidates if (p := reports[name].p) is not None}
         if not tested:
-            return f"no candidate shares two finished seeds with natural, {end}"
+            return f"no candidate shares two finished seeds with {self.baseline}, {end}"
         best = min(tested, key=tested.__getitem__)
         facts = self._facts(best, trials)
         if self.look is not None and self.level == 0:
@@ -231,16 +238,16 @@ class Selection:
         if layout is not None:
             row = self._rows.index(name)
             return seeds_to_pass(layout, row, self.level, MOST_SEEDS)
-        differences = gaps(values[name], values[NATURAL])
+        differences = gaps(values[name], values[self.baseline])
         return seeds_needed(differences, self.level / (len(self.candidates) - 1))
 
     @property
     def _rows(self) -> list[str]:
-        """The candidates, natural first."""
-        return [NATURAL, *(name for name in self.candidates if name != NATURAL)]
+        """The candidates, the baseline first."""
+        return [self.baseline, *(name for name in self.candidates if name != self.baseline)]
 
     def _layout(self, values: Mapping[str, Mapping[int, float]]) -> np.ndarray | None:
-        """Objective (candidates, seeds), natural's first; None where a run is missing."""
+        """Objective (candidates, seeds), the baseline's first; None where a run is missing."""
         runs = [values[name] for name in self._rows]
         if len(runs) < 2 or any(len(row) < len(self.seeds) for row in runs):
             return None
@@ -248,8 +255,9 @@ class Selection:
 
     @property
     def fallback(self) -> str:
-        """The candidate that is promoted if none beats natural: natural, or its projection."""
-        return PROJECTED if PROJECTED in self.candidates else NATURAL
+        """The candidate that is promoted if none beats the baseline: that, or its projection."""
+        stand_in = projected(self.baseline)
+        return stand_in if stand_in in self.candidates else self.baseline
 
     def _passes(self, report: Candidate) -> bool:
         if report.difference is None or report.adjusted_p is None:
@@ -257,14 +265,15 @@ class Selection:
         return report.difference < 0 and report.adjusted_p <= self.level and self.level > 0
 
     def _facts(self, name: str, trials: Sequence[Trial]) -> str:
-        """What the paired runs of a candidate and natural show, in words."""
+        """What the paired runs of a candidate and the baseline show, in words."""
         report, values = self.reports(trials)[name], self.values(trials)
-        pairs, rivals = len(values[name].keys() & values[NATURAL].keys()), len(self.candidates) - 1
+        pairs = len(values[name].keys() & values[self.baseline].keys())
+        rivals = len(self.candidates) - 1
         shown = (report.difference, report.difference_low, report.difference_high)
         difference, low, high = (math.nan if value is None else value for value in shown)
         p = math.nan if report.adjusted_p is None else report.adjusted_p
         return (
-            f"{name} differs from natural by {difference:+.4f} "
+            f"{name} differs from {self.baseline} by {difference:+.4f} "
             f"(90 % interval {low:+.4f} to {high:+.4f}) over {pairs} shared seeds, "
             f"adjusted p-value {p:.{self.digits(report.adjusted_p)}g}"
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
@@ -274,7 +283,7 @@ class Selection:
         """Refuse to judge before every run that was asked for has an answer.
 
         Raises:
-            StudyError: a run has not ended or was lost, or natural has no value.
+            StudyError: a run has not ended or was lost, or the baseline has no value.
         """
         lost = self.lost(trials)
         if lost:
@@ -295,7 +304,9 @@ class Selection:
                 hint="Run `mixopt select` until they have",
             )
         values = self.values(trials)
-        silent = [name for name in dict.fromkeys((NATURAL, self.fallback)) if not values[name]]
+        silent = [
+            name for name in dict.fromkeys((self.baseline, self.fallback)) if not values[name]
+        ]
         if silent:
             raise StudyError(
                 f"no verdict: every run of the {silent[0]} mixture diverged, "
@@ -305,7 +316,7 @@ class Selection:
             )
 
     def reports(self, trials: Sequence[Trial]) -> dict[str, Candidate]:
-        """What the runs so far show of each candidate, by name, natural first."""
+        """What the runs so far show of each candidate, by name, the baseline first."""
         values, pulls = self.values(trials), self.pulls(trials)
         found = {name: self._report(name, values, pulls) for name in self._rows}
         layout = self._layout(values)
@@ -353,8 +364,8 @@ class Selection:
             ended = {(t.spec.candidate, t.spec.seed) for t in own if _answers(t)}
             if not wanted <= ended or phase == len(self.schedule) - 1:
                 return live, target
-            rejectable = [name for name in live if name not in (NATURAL, PROJECTED)]
-            if len(rejectable) < 2:  # the last challenger meets natural in every phase left
+            rejectable = [name for name in live if name not in (self.baseline, self.fallback)]
+            if len(rejectable) < 2:  # the last challenger meets the baseline in every phase left
                 continue
             used = self.seeds[:target]
             live.remove(max(rejectable, key=lambda name: _mean(values[name], used)))
@@ -367,10 +378,10 @@ class Selection:
             values[name],
             [t.result.cost for t in pulls if t.spec.candidate == name and t.result is not None],
         )
-        runs, differences = np.array(list(mine.values())), gaps(mine, values[NATURAL])
+        runs, differences = np.array(list(mine.values())), gaps(mine, values[self.baseline])
         difference = float(differences.mean()) if len(differences) else math.nan
-        p = one_sided_p(differences) if name != NATURAL else math.nan
-        half = half_interval(differences) if name != NATURAL else math.nan
+        p = one_sided_p(differences) if name != self.baseline else math.nan
+        half = half_interval(differences) if name != self.baseline else math.nan
         return Candidate(
             name=name,
             mixture=self.candidates[name],

@@ -1,4 +1,4 @@
-"""Which mixtures beat the natural one: a thresholding bandit over fresh seeds.
+"""Which mixtures beat the baseline: a thresholding bandit over fresh seeds.
 
 Selection asks for the best candidate, this for the set of candidates beyond a threshold: runs go to
 the mixtures of which it is hardest to say. Not a rule of the gate: the clear winner, which the gate
@@ -40,12 +40,12 @@ def apt_index(
 
 @dataclass(frozen=True)
 class Beating:
-    """Which mixtures beat the natural one.
+    """Which mixtures beat the baseline.
 
     Attributes:
-        beating: names of the candidates whose mean difference to natural is at most -margin, best
-            first.
-        candidates: what the runs say of each candidate, natural among them.
+        beating: names of the candidates whose mean difference to the baseline is at most -margin,
+            best first.
+        candidates: what the runs say of each candidate, the baseline among them.
     """
 
     beating: tuple[str, ...]
@@ -54,29 +54,30 @@ class Beating:
 
 @dataclass(frozen=True)
 class Thresholding:
-    """Runs the mixtures of which it is hardest to say whether they beat natural, then says.
+    """Runs the mixtures of which it is hardest to say whether they beat the baseline, then says.
 
     Anytime Parameter-free Thresholding (1605.08671). A candidate is an arm, and a pull its
-    difference to natural on one seed: it costs one run, and another one of natural where its seed
-    is new. Like `Selection` it has no state: everything follows from the trials in the ledger. The
-    candidate that is decided most clearly is run least, and means of candidates that were run by
-    their own results are a little too far from natural: for a promotion use `Selection`, with
-    other seeds.
+    difference to the baseline on one seed: it costs one run, and another one of the baseline where
+    its seed is new. Like `Selection` it has no state: everything follows from the trials in the
+    ledger. The candidate that is decided most clearly is run least, and means of candidates that
+    were run by their own results are a little too far from the baseline: for a promotion use
+    `Selection`, with other seeds.
 
     Attributes:
-        candidates: mixture by name; must hold `natural`.
+        candidates: mixture by name; must hold `baseline`.
         fidelity: at which they are run.
         objective: lower is better.
         seeds: fresh ones, used in this order by every candidate.
-        budget: runs in all, natural's included.
-        margin: by how much a candidate must be better to count as beating natural.
+        budget: runs in all, the baseline's included.
+        margin: by how much a candidate must be better to count as beating the baseline.
         epsilon: half the width around the margin in which either answer is right.
         batch: pulls decided at a time, to be run side by side; 1 is APT itself.
         round: of the specs.
+        baseline: name of the candidate that the others are compared with.
 
     Raises:
-        StudyError: there is no natural candidate or no other, too few seeds, or a budget that does
-            not run every candidate twice.
+        StudyError: the baseline is no candidate or there is no other, too few seeds, or a budget
+            that does not run every candidate twice.
     """
 
     candidates: Mapping[str, Mixture]
@@ -88,11 +89,14 @@ class Thresholding:
     epsilon: float = 0.0
     batch: int = 1
     round: int = 0
+    baseline: str = NATURAL
 
     def __post_init__(self) -> None:
         least = FIRST * len(self._runs.candidates)
         if len(self.candidates) < 2:
-            raise StudyError("there is nothing to compare natural with", where="candidates")
+            raise StudyError(
+                f"there is nothing to compare {self.baseline} with", where="candidates"
+            )
         if self.budget < least:
             raise StudyError(
                 f"{self.budget} runs do not run each of {len(self.candidates)} mixtures "
@@ -108,14 +112,14 @@ class Thresholding:
 
         Args:
             trials: of the ledger; those of other roles or candidates are ignored. A failed run
-                counts as pulled; a candidate all of whose runs failed does not beat natural and is
-                left alone.
+                counts as pulled; a candidate all of whose runs failed does not beat the baseline
+                and is left alone.
         """
         known = self._runs.pulls(trials)
         asked = {(t.spec.candidate, t.spec.seed) for t in known}
         ended = {(t.spec.candidate, t.spec.seed) for t in known if t.ended}
         values = self._runs.values(trials)
-        names = [name for name in self.candidates if name != NATURAL]
+        names = [name for name in self.candidates if name != self.baseline]
         counts = np.zeros(len(names), dtype=int)
         means = np.zeros(len(names))
         planned: set[tuple[str, int]] = set()
@@ -132,9 +136,9 @@ class Thresholding:
             for i, name in enumerate(names):
                 counts[i] = sum((name, seed) in planned for seed in self.seeds)
                 gaps = [
-                    values[name][seed] - values[NATURAL][seed]
+                    values[name][seed] - values[self.baseline][seed]
                     for seed in self.seeds[: counts[i]]
-                    if seed in values[name] and seed in values[NATURAL]
+                    if seed in values[name] and seed in values[self.baseline]
                 ]
                 means[i] = np.mean(gaps) if gaps else np.inf
         return []
@@ -144,12 +148,12 @@ class Thresholding:
         return all(t.ended for t in self._runs.pulls(trials)) and not self.next_pulls(trials)
 
     def verdict(self, trials: Sequence[Trial]) -> Beating:
-        """The candidates that beat natural by `margin`, by the runs so far."""
+        """The candidates that beat the baseline by `margin`, by the runs so far."""
         candidates = self._runs.reports(trials)
         better = {
             name: candidate.difference
             for name, candidate in candidates.items()
-            if name != NATURAL
+            if name != self.baseline
             and candidate.difference is not None
             and candidate.difference <= -self.margin
         }
@@ -165,8 +169,8 @@ class Thresholding:
         def pull(i: int) -> bool:
             seed = self.seeds[counts[i]]
             runs = [(names[i], seed)]
-            if (NATURAL, seed) not in planned and (NATURAL, seed) not in batch:
-                runs.insert(0, (NATURAL, seed))
+            if (self.baseline, seed) not in {*planned, *batch}:
+                runs.insert(0, (self.baseline, seed))
             if len(planned) + len(batch) + len(runs) > self.budget:
                 return False
             batch.extend(runs)
@@ -188,5 +192,10 @@ class Thresholding:
     @cached_property
     def _runs(self) -> Selection:
         return Selection(
-            self.candidates, self.fidelity, self.objective, self.seeds, round=self.round
+            self.candidates,
+            self.fidelity,
+            self.objective,
+            self.seeds,
+            round=self.round,
+            baseline=self.baseline,
         )

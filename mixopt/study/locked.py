@@ -6,19 +6,24 @@ compare. `may_change` says which settings are not locked.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
 
 from mixopt.core.errors import StudyError
+from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import HARMLESS
+from mixopt.core.space import MixtureSpace
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
+from mixopt.selection.candidates import NATURAL
 from mixopt.study.settings import Study
 
 LOCKED = "study.json"  # in a study folder
 METRICS = "metrics"  # key there: the objective's metrics, where trainings depend on them
+DESIGNED = "baseline"  # key there: the mixture that the design lies around; absent where natural
 
 # What may change between two runs of one study, because no training depends on it: where it runs
 # and is shown, how the next round is proposed, how finalists are judged, and what is promoted (the
@@ -26,7 +31,14 @@ METRICS = "metrics"  # key there: the objective's metrics, where trainings depen
 # change (see `lock_settings`).
 FREE = (
     *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "select"),
-    *("search.rounds", "search.batch", "search.proposer", "search.surrogate", "space.budget"),
+    *(
+        "baseline",
+        "search.rounds",
+        "search.batch",
+        "search.proposer",
+        "search.surrogate",
+        "space.budget",
+    ),
     *(f"proxy.recipe.{name}" for name in HARMLESS),
 )
 
@@ -74,11 +86,11 @@ def lock_settings(study: Study, corpus: Corpus) -> None:
     path = study.home / LOCKED
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, settings)
+        files.write_json(path, settings | _designed(study, corpus))
         return
     locked = _read_locked(path)
     _refuse_other_metrics(study, settings, locked)
-    compared = (settings.keys() | locked.keys()) - {METRICS}
+    compared = (settings.keys() | locked.keys()) - {METRICS, DESIGNED}
     changed = [key for key in compared if settings.get(key) != locked.get(key)]
     if changed:
         lines = "".join(
@@ -101,6 +113,26 @@ def _settings_to_lock(study: Study, corpus: Corpus) -> dict[str, Any]:
     if study.proxy.recipe.evaluation_share is not None:
         settings[METRICS] = sorted(study.mixture_objective().metrics)
     return settings
+
+
+def _designed(study: Study, corpus: Corpus) -> dict[str, Any]:
+    """The baseline that the study is begun with, if that is not natural."""
+    name, mixture = next(iter(study.baselines(corpus).items()))
+    return {} if name == NATURAL else {DESIGNED: mixture.as_dict()}
+
+
+def design_space(study: Study, space: MixtureSpace) -> MixtureSpace:
+    """`space` with the baseline that the study was begun with: its design and repeats are kept.
+
+    Raises:
+        FileError: the folder's settings cannot be read.
+    """
+    path = study.home / LOCKED
+    if not path.exists():
+        return space
+    weights = _read_locked(path).get(DESIGNED)
+    baseline = None if weights is None else Mixture.exact(weights)
+    return dataclasses.replace(space, baseline=baseline)
 
 
 def _flat(values: Any, at: str = "") -> dict[str, Any]:

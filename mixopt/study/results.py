@@ -42,7 +42,7 @@ class Verdict(Decision):
         unconstrained_mean: predicted objective there.
         binding: the constraints that hold `recommended`, a sentence each.
         prices: by sentence of `binding`, how much lower the optimum is without that constraint.
-        kl: KL(recommended || natural) in nats; None if infinite.
+        kl: KL(recommended || baseline) in nats; None if infinite.
         kl_penalty: what a nat of it was made to cost.
         surrogate: registry name of the one that was used.
         surrogate_scores: held-out scores of the surrogates that were compared, by name.

@@ -87,7 +87,7 @@ class Space(Section):
     linear: list[Linear] = []
     """Further constraints, such as: web and code together at most .7."""
     kl_penalty: float = Field(default=0.0, ge=0)
-    """Bits per byte that a nat of KL(mixture || natural) costs a proposal and the optimum."""
+    """Bits per byte that a nat of KL(mixture || baseline) costs a proposal and the optimum."""
 
 
 class Proxy(Section):
@@ -110,7 +110,7 @@ class Pruner(Section):
     """Stops trials that will hardly beat the best one so far, by their learning curves.
 
     Limits follow from the trials before a trial's round. The first `startup_trials` of the design,
-    the natural mixture, its repeats and selection's runs are never pruned. What a pruned trial cost
+    the baseline, its repeats and selection's runs are never pruned. What a pruned trial cost
     is counted, and proposers do not ask for its mixture again. The surrogates `gp` and
     `effective-data` learn from what it would have come to, the less the less sure that is; `auto`
     chooses between these two, and any other leaves it out.
@@ -128,10 +128,10 @@ class Search(Section):
     """How the swarm is chosen."""
 
     design: Annotated[str, Registered("design", designs.DESIGNS, own=False)] = "dirichlet"
-    """Initial design: `dirichlet` is around the natural mixture (2407.01492), `sobol` even over the
-    space, `d-optimal` the most informative, `vertices` the extremes."""
+    """Initial design: `dirichlet` is around the baseline (2407.01492), `sobol` even over the space,
+    `d-optimal` the most informative, `vertices` the extremes."""
     trials: int = Field(default=16, ge=3)
-    """Trials of the initial design, the natural and the uniform mixture among them."""
+    """Trials of the initial design, the baseline and the uniform mixture among them."""
     rounds: int = Field(default=2, ge=0)
     """Rounds of proposals after it. Raised later, the study goes on."""
     batch: int = Field(default=4, ge=1)
@@ -141,7 +141,7 @@ class Search(Section):
     surrogate: Annotated[str, Registered("surrogate", surrogates.KNOWN)] = "auto"
     """What models the metrics; `auto` takes the best in cross-validation."""
     repeats: int = Field(default=2, ge=0)
-    """Further seeds of the natural mixture, for noise; with 0, intervals are for one seed only."""
+    """Further seeds of the baseline, for noise; with 0, intervals are for one seed only."""
     pruner: Pruner | None = None
     """Stop trials that will hardly beat the best one so far; null trains all to their end."""
 

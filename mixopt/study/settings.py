@@ -30,6 +30,8 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io import yaml_lines
 from mixopt.models.config import ModelConfig
 from mixopt.search import designs, proposers
+from mixopt.selection.candidates import NATURAL
+from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselines
 from mixopt.study.sections import (
     Mlflow,
     Promote,
@@ -65,6 +67,8 @@ class Study(Section):
     """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better."""
     tasks: dict[str, Annotated[TaskFile, BeforeValidator(short_task)]] = Field(default={})
     """Questions that every trial is evaluated on: name → JSONL file (metric task/name)."""
+    baseline: Annotated[Baselines, BeforeValidator(checked_baselines)] = NATURAL
+    """What to beat: natural, uniform, {web: 0.6, code: 0.4}, a CSV or JSON file, or several."""
     space: Space = Space()
     proxy: Proxy = Proxy()
     search: Search = Search()
@@ -256,16 +260,41 @@ class Study(Section):
         with self.naming():
             return Objective(self.objective)
 
+    def baselines(self, corpus: Corpus) -> dict[str, Mixture]:
+        """The baselines by name, the one to beat first.
+
+        Raises:
+            StudyError: a file cannot be read, or one is no mixture of the corpus' domains.
+        """
+        with self.naming_line("baseline"):
+            return resolve_baselines(self.baseline, corpus.natural, self._path.parent)
+
+    @contextlib.contextmanager
+    def naming_line(self, key: str) -> Iterator[None]:
+        """As `naming`, with the line; an error that names a file already keeps it.
+
+        Raises:
+            StudyError: in place of a MixtureError or StudyError of the block.
+        """
+        try:
+            yield
+        except (MixtureError, StudyError) as error:
+            where, below = error.where, f"{key}.{error.where}".removesuffix(".")
+            if not where.startswith(str(self._path.parent)):
+                where = yaml_lines.place_in(self._path, below)
+            raise StudyError(error.what, where=where, hint=error.hint) from error
+
     def mixture_space(self, corpus: Corpus) -> MixtureSpace:
         """The space that the mixture may move in, given what the corpus holds.
 
         Raises:
             StudyError: no mixture satisfies the constraints.
         """
+        first, baseline = next(iter(self.baselines(corpus).items()))
         with self.naming("space"):
-            return self._mixture_space(corpus)
+            return self._mixture_space(corpus, None if first == NATURAL else baseline)
 
-    def _mixture_space(self, corpus: Corpus) -> MixtureSpace:
+    def _mixture_space(self, corpus: Corpus, baseline: Mixture | None) -> MixtureSpace:
         bounds = self.space.bounds
         return MixtureSpace(
             domains=corpus.domains,
@@ -277,6 +306,7 @@ class Study(Section):
             budget_tokens=self.budget,
             linear=tuple(LinearConstraint(c.weights, c.at_most) for c in self.space.linear),
             kl_penalty=self.space.kl_penalty,
+            baseline=baseline,
         )
 
     def proxy_model(self, corpus: Corpus) -> ModelConfig:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from mixopt.core.errors import CorpusError
+from mixopt.core.errors import CorpusError, StudyError
+from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Trial
 from mixopt.corpus.shards import Corpus
+from mixopt.selection.candidates import NATURAL
 from mixopt.study import identity, records
 from mixopt.study.ledger import Ledger
 from mixopt.study.results import Promotion, Verdict
@@ -30,6 +32,8 @@ class Snapshot:
         available: training tokens by domain; empty where the corpus is not at hand.
         rounds: of proposals, by number.
         judged: what each verdict followed from, by look.
+        baselines: by name, the one to beat first; empty where the corpus, or a file of theirs, is
+            not at hand.
     """
 
     study: Study
@@ -40,6 +44,14 @@ class Snapshot:
     available: dict[str, int]
     rounds: Sequence[Round] = ()
     judged: Sequence[Judged] = ()
+    baselines: Mapping[str, Mixture] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str:
+        """What the verdict compares with; before there is one, what the study asks for."""
+        if self.verdict is not None:
+            return self.verdict.baseline
+        return next(iter(self.baselines), NATURAL)
 
 
 def read_snapshot(study: Study) -> Snapshot:
@@ -63,8 +75,12 @@ def read_snapshot(study: Study) -> Snapshot:
         finally:
             ledger.close()
     available: dict[str, int] = {}
+    baselines: dict[str, Mixture] = {}
     with contextlib.suppress(CorpusError, OSError):
-        available = Corpus.open(study.corpus_path).tokens
+        corpus = Corpus.open(study.corpus_path)
+        available = corpus.tokens
+        with contextlib.suppress(StudyError):  # a file that is gone by now
+            baselines = study.baselines(corpus)
     return Snapshot(
         study,
         objective,
@@ -74,4 +90,5 @@ def read_snapshot(study: Study) -> Snapshot:
         available,
         rounds,
         judged,
+        baselines,
     )

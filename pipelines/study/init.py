@@ -33,6 +33,11 @@ objective:
 {objective}
 # tasks: {{exam: exam.jsonl}}  # questions to score too: metric task/exam (docs/tasks.md)
 
+# What is to be beaten: natural (proportional to tokens), uniform, a CSV or JSON file, or weights
+# {{{first}: 0.6, {second}: 0.4}}. Or several by name, the one to beat first:
+# {{production: mixture.csv, natural: natural}}
+baseline: natural
+
 space:
   max_epochs: 4           # how often the promoted run may see a domain (null: no limit)
   bounds: {{}}              # least and largest weight, such as  {{{first}: [0.05, 0.6]}}
@@ -48,7 +53,7 @@ experts_per_token: {k}, expert_width: {expert_width}}}
 search:
   design: dirichlet       # initial design: {designs}
   trials: 16              # trials in it
-  repeats: 2              # further seeds of the natural mixture, to measure the noise
+  repeats: 2              # further seeds of the baseline, to measure the noise
 {proposers}
   proposer: bayes
 {surrogates}

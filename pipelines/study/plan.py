@@ -24,6 +24,7 @@ from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.wording import duration
+from mixopt.selection.candidates import NATURAL, UNIFORM
 from mixopt.study.settings import Study, load_study
 
 PROBE_STEPS = 24
@@ -98,7 +99,9 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     proxy, search, select = study.proxy, study.search, study.select
     model = study.proxy_model(corpus)
     space = study.mixture_space(corpus)
-    finalists = 4 if space.contains(space.natural) else 5  # outside, its projection runs as well
+    compared = study.baselines(corpus)
+    # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
+    finalists = len({*compared, UNIFORM}) + 2 + (not space.contains(space.reference))
     swarm, selected = search.trials + search.repeats, finalists * select.seeds
 
     def trials(name: str, runs: int, at_once: int) -> Step:
@@ -109,7 +112,7 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
     plan = [
         trials("initial design", swarm, swarm),
         trials("rounds", search.rounds * search.batch, search.batch),
-        # Natural, uniform, the surrogate's optimum and the best observed; often two of them agree.
+        # at most: often two of the finalists agree
         dataclasses.replace(selection, command="select"),
     ]
     if study.promote is not None:
@@ -293,6 +296,10 @@ def show_plan(path: Path, slots: int) -> None:
         )
     if not capped:
         console.print("  No domain is too small for it: only the study's own bounds bind.")
-    natural = space.binding(space.natural)
-    for line in natural if not space.contains(space.natural) else []:
-        console.print(f"  The natural mixture is outside: {line}")
+    first, *others = study.baselines(corpus)
+    if first != NATURAL or others:
+        more = f"; compared with as well: {', '.join(others)}" if others else ""
+        console.print(f"  The mixture to beat is {first}{more}.")
+    bounds = space.binding(space.reference)
+    for line in bounds if not space.contains(space.reference) else []:
+        console.print(f"  The {first} mixture is outside: {line}")

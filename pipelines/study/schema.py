@@ -96,7 +96,8 @@ def study_schema() -> Schema:
         node.pop("gt", None)  # pydantic's own leftover of a bound behind a validator
         inner = (node, *node.get("anyOf", ()))
         whole = any("$ref" in n or n.get("type") == "object" for n in inner)
-        if whole and node.get("default", {}) is not None:
+        default = node.get("default", {})
+        if whole and default is not None and not isinstance(default, str):
             node.pop("default", None)  # a whole section; its keys have theirs
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -163,6 +164,9 @@ of each key whether it may change once a study has begun.
   where trials of before it was chosen did not keep that.
 - `select` may change. A verdict by other settings, another objective or surrogate, or of more
   trials is another look; `select.looks` is fixed by the first.
+- The baseline may change: selection, the KL penalty and the trials that are never pruned follow the
+  new one. The initial design and its repeats stay around the one that the study was begun with. A
+  verdict against another baseline is another look.
 - The corpus may move, as long as its contents stay.
 - The tokens of the run that the mixture is for may not change, be they `space.budget` or
   `promote.tokens`: they decide how often a domain repeats.

@@ -17,6 +17,7 @@ from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.search import proposers, pruning
+from mixopt.study.locked import design_space
 from mixopt.study.model import SurrogateFactory, study_model
 from mixopt.study.queries import search_trials
 from mixopt.study.rounds import Round
@@ -24,14 +25,17 @@ from mixopt.study.settings import Study
 
 
 def design_specs(study: Study, space: MixtureSpace, fidelity: Fidelity) -> list[TrialSpec]:
-    """The initial design at the study's seed, then the natural mixture's repeats."""
+    """The initial design at the study's seed, then the repeats of its baseline.
+
+    The baseline is that which the study was begun with, whatever its file compares with by now.
+    """
     specs = [
         TrialSpec(mixture, fidelity, study.seed, Role.DESIGN)
-        for mixture in study.initial_design(space)
+        for mixture in study.initial_design(design_space(study, space))
     ]
-    natural = specs[0].mixture
+    baseline = specs[0].mixture
     for repeat in range(1, study.search.repeats + 1):
-        specs.append(TrialSpec(natural, fidelity, study.seed + repeat, Role.REPEAT))
+        specs.append(TrialSpec(baseline, fidelity, study.seed + repeat, Role.REPEAT))
     return specs
 
 

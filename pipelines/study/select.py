@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
-from mixopt.selection.candidates import REFERENCES, finalists
+from mixopt.selection.candidates import NATURAL, PROPOSED, finalists
 from mixopt.selection.gate import Selection, best_observed
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
@@ -110,8 +111,15 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
             dict(session.objective.weights),
             study.space.model_dump(),
             [(t.number, t.state) for t in trials],
+            *_compared(session),
         ]
     )
+
+
+def _compared(session: Session) -> list[list[Any]]:
+    """The baselines as part of a basis; nothing for natural alone, as before there were others."""
+    found = session.baselines
+    return [] if list(found) == [NATURAL] else [[[n, m.as_dict()] for n, m in found.items()]]
 
 
 def _looks(session: Session) -> Looks:
@@ -154,7 +162,8 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
     settings, study = session.study.select, session.study
     allowed = [t for t in trials if session.space.contains(t.spec.mixture)]
     observed = best_observed(allowed, session.objective)
-    candidates = finalists(found.mixture, observed, session.space)
+    candidates = finalists(found.mixture, observed, session.space, session.baselines)
+    first, *others = session.baselines
     rejects = settings.rule == "successive-rejects"
     # Successive rejects spends on the last candidates what it saves on the first: up to twice the
     # seeds.
@@ -168,6 +177,8 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
         budget=settings.seeds * len(candidates) if rejects else None,
         rule=settings.rule,
         round=study.search.rounds + 1,
+        baseline=first,
+        barred=[n for n in others if not session.space.contains(session.baselines[n])],
     )
 
 
@@ -229,7 +240,7 @@ def _best_proposed(candidates: Sequence[Candidate], promoted: str | None) -> str
     differences = {
         candidate.name: candidate.difference
         for candidate in candidates
-        if candidate.name not in REFERENCES and candidate.difference is not None
+        if candidate.name in PROPOSED and candidate.difference is not None
     }
     if promoted in differences:
         return promoted

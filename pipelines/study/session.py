@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.core.space import MixtureSpace
@@ -89,6 +90,11 @@ class Session:
                     f"each machine reads the corpus ({self.corpus.stored_bytes / 1e9:,.0f} GB) "
                     "before its first training, to compare it with its checksums"
                 )
+
+    @cached_property
+    def baselines(self) -> dict[str, Mixture]:
+        """What candidates are compared with, by name; the one to beat first."""
+        return self.study.baselines(self.corpus)
 
     @cached_property
     def model(self) -> ModelConfig:

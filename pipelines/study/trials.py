@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.core.errors import TrainingError
-from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Failure, Limits, Outcome, Role, Trial, TrialSpec
 from mixopt.io.trial_files import trial_folder
@@ -51,10 +50,10 @@ def add_missing(
 def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
     """Whether everything is compared with the trial, so that it is trained to its end.
 
-    True of the natural mixture (or the nearest one in `space`), its repeats, and selection's runs.
+    True of the baseline (or the nearest mixture in `space`), its repeats, and selection's runs.
     """
-    natural = Mixture.from_array(space.domains, space.project(space.natural.array))
-    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.same_as(natural)
+    baseline = space.mixture(space.reference.array)
+    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.same_as(baseline)
 
 
 def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:

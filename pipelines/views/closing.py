@@ -64,7 +64,7 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
 def mixtures_table(
     verdict: Verdict, domains: Sequence[str], objective: Objective, tokens: int
 ) -> Table:
-    """Natural, uniform and the finalists of the search: weights, prediction, measurement, cost."""
+    """Baseline, uniform and the finalists of the search: weights, prediction, measurement, cost."""
     order = {verdict.baseline: 0, "uniform": 1}
     candidates = sorted(verdict.candidates, key=lambda it: order.get(it.name, 2))
     what = unit(objective) or "objective"
@@ -87,7 +87,7 @@ def mixtures_table(
     measured = (_spread(it.mean, it.std) for it in candidates)
     table.add_row(f"measured {what} {OVER_SEEDS}", *measured)
     table.add_row("seeds", *(str(it.n) for it in candidates))
-    for label, cells in gate_rows(candidates, 3):
+    for label, cells in gate_rows(candidates, 3, verdict.baseline):
         table.add_row(label, *cells)
     table.add_section()
     table.add_row("tokens", *(count(it.tokens) for it in candidates))

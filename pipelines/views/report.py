@@ -163,9 +163,7 @@ def _columns(snapshot: Snapshot) -> list[Column]:
             Column(it.name, it.mixture, it.name == promoted, it)
             for it in snapshot.verdict.candidates
         ]
-    columns = []
-    if snapshot.available:
-        columns.append(_column("natural", Mixture.natural(snapshot.available), snapshot))
+    columns = [_column(name, mixture, snapshot) for name, mixture in snapshot.baselines.items()]
     best = best_observed(search_trials(snapshot.trials), snapshot.objective)
     if best is not None:
         columns.append(_column("best observed", best, snapshot))
@@ -203,7 +201,7 @@ def _rows(snapshot: Snapshot, columns: Sequence[Column]) -> list[list[_Row]]:
     results = [
         _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(it) for it in shown]),
         _Row(interval_label(snapshot.verdict), [interval(it.predicted, 4) for it in shown]),
-        *(_Row(label, cells) for label, cells in gate_rows(shown, 4)),
+        *(_Row(label, cells) for label, cells in gate_rows(shown, 4, snapshot.baseline)),
     ]
     if snapshot.verdict is not None:
         results += [

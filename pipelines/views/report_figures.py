@@ -39,11 +39,10 @@ def search_figures(snapshot: Snapshot) -> list[go.Figure]:
     if not done:
         return []
     points = {t.number: trial_files.read_curve(snapshot.study.home, t) for t in snapshot.trials}
-    natural = Mixture.natural(snapshot.available) if snapshot.available else None
     return [
         plots.best_so_far(snapshot.trials, snapshot.objective, "tokens"),
         plots.best_so_far(snapshot.trials, snapshot.objective, "device_seconds"),
-        plots.search_curves(snapshot.trials, points, snapshot.objective, natural),
+        plots.search_curves(snapshot.trials, points, snapshot.objective, snapshot.baselines),
         plots.objective_by_weight(done, snapshot.objective),
     ]
 

@@ -15,8 +15,7 @@ from mixopt.study.queries import best_trial
 from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
 
-AGAINST = "against natural ± 90 %"  # names of rows: the mean difference on equal seeds, and
-ADJUSTED = "adjusted p-value"  # its one-sided p-value, adjusted for the number of candidates
+ADJUSTED = "adjusted p-value"  # of a row: one-sided, adjusted for the number of candidates
 OVER_SEEDS = "± sd over seeds"  # of a row of measured means
 PROXY_NOTE = (
     "Proxy: predicted for one run on this mixture with a fresh seed, ± half its 90 % interval. It "
@@ -50,18 +49,18 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | N
     """One sentence on where the study stands: the verdict, or the best trial so far."""
     if verdict is None:
         return _progress(trials, objective)
-    winner, natural = verdict.winner, verdict.candidate(verdict.baseline)
-    if not verdict.improved or natural is None or not (winner.mean and natural.mean):
+    winner, baseline = verdict.winner, verdict.candidate(verdict.baseline)
+    if not verdict.improved or baseline is None or not (winner.mean and baseline.mean):
         reason = verdict.reason.strip().rstrip(".")
         return f"The {verdict.promoted} mixture is promoted" + (f": {reason}." if reason else ".")
-    gain = natural.mean - winner.mean
-    evidence = _difference(winner)
+    gain = baseline.mean - winner.mean
+    evidence = _difference(winner, verdict.baseline)
     if winner.adjusted_p is not None:
         evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
         f"The {verdict.promoted} mixture is promoted: {_mean_sd(winner, unit(objective))} against "
-        f"{_mean_sd(natural)} for the natural mixture, at equal tokens over {winner.n} "
-        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(natural.mean):.1%}"
+        f"{_mean_sd(baseline)} for the {baseline.name} mixture, at equal tokens over {winner.n} "
+        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(baseline.mean):.1%}"
         + "".join(f"; {item}" for item in evidence)
         + ")."
     )
@@ -72,10 +71,10 @@ def _mean_sd(candidate: Candidate, unit: str = "") -> str:
     return mean if candidate.std is None else f"{mean} (sd over seeds {candidate.std:.4f})"
 
 
-def _difference(candidate: Candidate) -> list[str]:
+def _difference(candidate: Candidate, baseline: str) -> list[str]:
     """The measured difference to the baseline in a sentence; none for the baseline itself."""
     low, high = candidate.difference_low, candidate.difference_high
-    if candidate.difference is None or candidate.name == NATURAL:
+    if candidate.difference is None or candidate.name == baseline:
         return []
     sentence = f"difference {candidate.difference:.4f}"
     if low is not None and high is not None:
@@ -83,10 +82,15 @@ def _difference(candidate: Candidate) -> list[str]:
     return [sentence.replace("-", "−")]
 
 
-def difference_interval(candidate: Candidate, digits: int) -> str:
+def against(baseline: str) -> str:
+    """The name of a row: the mean difference to the baseline on equal seeds."""
+    return f"against {baseline} ± 90 %"
+
+
+def difference_interval(candidate: Candidate, digits: int, baseline: str = NATURAL) -> str:
     """The difference to the baseline ± half its 90 % interval; a dash for the baseline itself."""
     low, high = candidate.difference_low, candidate.difference_high
-    if candidate.difference is None or candidate.name == NATURAL:
+    if candidate.difference is None or candidate.name == baseline:
         return "–"
     difference = f"{candidate.difference:+.{digits}f}".replace("-", "−")
     if low is None or high is None:
@@ -94,10 +98,12 @@ def difference_interval(candidate: Candidate, digits: int) -> str:
     return f"{difference} ± {(high - low) / 2:.{digits}f}"
 
 
-def gate_rows(candidates: Sequence[Candidate], digits: int) -> list[tuple[str, list[str]]]:
+def gate_rows(
+    candidates: Sequence[Candidate], digits: int, baseline: str = NATURAL
+) -> list[tuple[str, list[str]]]:
     """The measures that the gate decides by: a label and a cell per candidate."""
     return [
-        (AGAINST, [difference_interval(candidate, digits) for candidate in candidates]),
+        (against(baseline), [difference_interval(it, digits, baseline) for it in candidates]),
         (ADJUSTED, [p_value(candidate) for candidate in candidates]),
     ]
 
@@ -173,7 +179,7 @@ def mixtures_note(verdict: Verdict) -> str:
     """What each ± of the table of mixtures is: the same words on every page."""
     note = (
         "Measured: mean ± standard deviation over seeds; lower is better. ± 90 % is half the width "
-        "of a 90 % interval: against natural, of the mean difference over equal seeds; "
+        f"of a 90 % interval: against {verdict.baseline}, of the mean difference over equal seeds; "
         "predicted, "
     )
     if verdict.seed_scatter:
@@ -266,7 +272,7 @@ def _table(verdict: Verdict) -> str:
     ]
     rows += [
         f"| {label} | " + " | ".join(cells) + " |"
-        for label, cells in gate_rows(candidates, 4)
+        for label, cells in gate_rows(candidates, 4, verdict.baseline)
         if any(cell != "–" for cell in cells)
     ]
     cells = " | ".join(interval(it.predicted, 4) for it in candidates)

@@ -144,12 +144,12 @@ def climb(
     after each gain, shorter after each loss; all are predicted in one call.
     """
     bound = _lower_bound(surrogate, surrogate.predict(starts[:1], fidelity), objective, hopes)
-    natural = np.maximum(space.natural.array, 1e-12)
+    reference = np.maximum(space.reference.array, 1e-12)
 
     def valued(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values, slopes = bound(weights)
         if space.kl_penalty > 0:
-            ratio = np.log(np.maximum(weights, 1e-12) / natural)
+            ratio = np.log(np.maximum(weights, 1e-12) / reference)
             values = values + space.kl_penalty * (weights * ratio).sum(axis=1)
             slopes = slopes + space.kl_penalty * (ratio + 1)
         return values, 2 * np.sqrt(weights) * slopes

@@ -34,7 +34,7 @@ class Design(Proposer):
 
 
 class Dirichlet(Design):
-    """Around the natural mixture, sparse to dense (RegMix, 2407.01492)."""
+    """Around the baseline, sparse to dense (RegMix, 2407.01492)."""
 
     name: ClassVar[str] = "dirichlet"
 

@@ -15,7 +15,7 @@ from mixopt.search.proposers.base import APART, Proposer, first_apart
 
 
 class Random(Proposer):
-    """Dirichlet draws around the natural mixture, sparse to dense, apart from all trials."""
+    """Dirichlet draws around the baseline, sparse to dense, apart from all trials."""
 
     name: ClassVar[str] = "random"
     informed: ClassVar[bool] = False

@@ -98,10 +98,10 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
     """The candidates' statistics and the promoted mixture of a verdict.
 
-    `difference_low` and `difference_high` are the 90 % interval of the mean difference to natural,
-    `adjusted_p` its one-sided p-value adjusted for the number of candidates. `predicted_low` and
-    `predicted_high` are the 90 % interval of the predicted mean over the candidate's fresh seeds;
-    `inside` is 1 where the measured mean lies between them.
+    `difference_low` and `difference_high` are the 90 % interval of the mean difference to the
+    baseline, `adjusted_p` its one-sided p-value adjusted for the number of candidates.
+    `predicted_low` and `predicted_high` are the 90 % interval of the predicted mean over the
+    candidate's fresh seeds; `inside` is 1 where the measured mean lies between them.
     """
     found: dict[str, float | None] = {}
     for candidate in verdict.candidates:

@@ -26,7 +26,7 @@ SIGNATURES = {
     "Mixture.uniform": "(domains)",
     "Mixture.from_array": "(domains, weights)",
     "MixtureSpace": "(domains, natural, lower, upper, available_tokens, max_epochs, "
-    "budget_tokens, linear, kl_penalty)",
+    "budget_tokens, linear, kl_penalty, baseline)",
     "MixoptError": "(what, *, where, hint)",
     "Study": "(directory, **settings)",
     "Study.save": "(self)",

@@ -301,3 +301,32 @@ def test_what_holds_a_mixture_can_be_lifted_one_by_one() -> None:
     for constraint, wider in held.items():
         assert constraint not in wider.binding(mixture)
         assert set(wider.binding(mixture)) == set(held) - {constraint}
+
+
+def test_the_baseline_is_what_kl_is_measured_from_and_draws_lie_around() -> None:
+    natural, ours = Mixture.of({"a": 6, "b": 3, "c": 1}), Mixture.of({"c": 8, "b": 1, "a": 1})
+    usual = MixtureSpace(("a", "b", "c"), natural)
+    space = MixtureSpace(("a", "b", "c"), natural, baseline=ours, kl_penalty=2.0)
+    assert (usual.reference, space.reference) == (natural, Mixture.of({"a": 1, "b": 1, "c": 8}))
+    assert space.unconstrained.reference == space.reference
+    weights = space.reference.array[None]
+    assert space.kl(weights)[0] == 0
+    ratio = np.log(space.reference.array / natural.array)
+    assert usual.kl(weights)[0] == pytest.approx(float(space.reference.array @ ratio))
+    expected = 2 * float(natural.array @ -ratio)
+    assert space.penalty(natural.array[None])[0] == pytest.approx(expected)
+    draws = space.sample_dirichlet(4000, np.random.default_rng(0), strength=20.0)
+    assert draws.mean(axis=0) == pytest.approx(space.reference.array, abs=0.01)
+
+
+def test_a_baseline_that_leaves_a_domain_out_has_a_little_of_it_drawn_and_no_penalty() -> None:
+    natural, ours = Mixture.of({"a": 6, "b": 3, "c": 1}), Mixture.of({"a": 1, "b": 1, "c": 0})
+    space = MixtureSpace(("a", "b", "c"), natural, baseline=ours)
+    draws = space.sample_dirichlet(4000, np.random.default_rng(0), strength=20.0)
+    tenth = 0.1 / 3
+    expected = np.array([0.5, 0.5, tenth]) / (1 + tenth)
+    assert draws.mean(axis=0) == pytest.approx(expected, abs=0.01)
+    with pytest.raises(MixtureError, match=r"kl_penalty: the baseline has nothing of c"):
+        MixtureSpace(("a", "b", "c"), natural, baseline=ours, kl_penalty=0.1)
+    with pytest.raises(MixtureError, match="the baseline mixture has no weight for the domain"):
+        MixtureSpace(("a", "b", "c"), natural, baseline=Mixture.of({"a": 1, "b": 1}))

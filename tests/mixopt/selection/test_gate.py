@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Cost, Failure, Fidelity, Role, State, Trial, TrialResult, TrialSpec
 from mixopt.selection.candidates import finalists
-from mixopt.selection.gate import Selection, best_observed
+from mixopt.selection.gate import Rule, Selection, best_observed
 from mixopt.selection.results import Candidate, Decision
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
@@ -375,3 +375,90 @@ def test_a_selection_that_cannot_decide_is_refused(wrong: dict[str, object], mes
     }
     with pytest.raises(StudyError, match=message):
         Selection(**{**right, **wrong})  # type: ignore[arg-type]
+
+
+OURS = Mixture.of({"a": 5, "b": 1, "c": 4})
+OLD = Mixture.of({"a": 1, "b": 5, "c": 10})  # beyond what `CAPPED` allows of c
+TEAM = {"production": OURS, "last year": OLD, "natural": Mixture.of({"a": 5, "b": 4, "c": 1})}
+
+
+def of_a_team(**settings: Any) -> Selection:
+    """A selection against a production mixture outside the space, with two further baselines."""
+    candidates = finalists(CANDIDATES["recommended"], CANDIDATES["best observed"], CAPPED, TEAM)
+    return Selection(
+        candidates,
+        FIDELITY,
+        OBJECTIVE,
+        SEEDS,
+        baseline="production",
+        barred=["last year"],
+        **settings,
+    )
+
+
+def test_a_teams_baselines_come_first_and_their_projection_may_stand_in() -> None:
+    candidates = of_a_team().candidates
+    assert list(candidates) == [
+        "production",
+        "projected production",
+        "last year",
+        "natural",
+        "recommended",
+        "best observed",
+        "projected uniform",
+    ]
+    assert [n for n, m in candidates.items() if not CAPPED.contains(m)] == [
+        "production",
+        "last year",
+    ]
+
+
+def test_candidates_are_compared_with_the_baseline_that_is_given() -> None:
+    truth = dict.fromkeys(of_a_team().candidates, 1.0) | {"natural": 0.9, "recommended": 0.95}
+    verdict = of_a_team().verdict(play(of_a_team(), truth))
+    assert (verdict.baseline, verdict.promoted, verdict.improved) == ("production", "natural", True)
+    assert verdict.reason.startswith("natural differs from production by -0.0993 ")
+    assert verdict.candidates[0].name == "production"
+    assert shown(verdict, "recommended").difference == pytest.approx(-0.05, abs=0.002)
+
+
+def test_a_further_baseline_outside_the_space_is_shown_and_never_promoted() -> None:
+    truth = dict.fromkeys(of_a_team().candidates, 1.0) | {"last year": 0.5}
+    verdict = of_a_team(confidence=0.999).verdict(play(of_a_team(), truth))
+    assert (verdict.promoted, verdict.improved) == ("projected production", False)
+    assert shown(verdict, "last year").difference == pytest.approx(-0.5, abs=0.002)
+
+
+@pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
+def test_a_given_baseline_that_nobody_beats_is_passed_no_oftener_than_allowed(rule: Rule) -> None:
+    candidates = finalists(CANDIDATES["recommended"], None, CAPPED, {"production": OURS})
+    selection = Selection(
+        candidates,
+        FIDELITY,
+        OBJECTIVE,
+        SEEDS,
+        confidence=0.8,
+        rule=rule,
+        budget=20,
+        baseline="production",
+    )
+    level = dict.fromkeys(candidates, 1.0)
+    wrong = [
+        selection.verdict(play(selection, level, noise=0.05, seed=seed)).improved
+        for seed in range(120)
+    ]
+    assert 0 < np.mean(wrong) < 0.2 + 2 * 0.037  # 120 games scatter by .037
+
+
+def test_a_baseline_that_is_no_candidate_is_refused() -> None:
+    with pytest.raises(StudyError, match="the production mixture is not among the candidates"):
+        make(baseline="production")
+
+
+def test_a_study_that_compares_with_uniform_runs_it_once() -> None:
+    space = MixtureSpace(("a", "b", "c"), CANDIDATES["natural"])
+    given = {"uniform": CANDIDATES["uniform"]}
+    assert list(finalists(CANDIDATES["recommended"], None, space, given)) == [
+        "uniform",
+        "recommended",
+    ]

@@ -28,6 +28,7 @@ def lock(folder: Path, corpus: Corpus, more: str = "", objective: str = "notes: 
     [
         "search:\n  rounds: 9\n",
         "select:\n  seeds: 9\n",
+        "baseline: uniform\n",
         "ray:\n  cpus_per_trial: 2\n",
         "mlflow:\n  experiment: other\n",
         "promote:\n  seed_tokens: 1k\n",

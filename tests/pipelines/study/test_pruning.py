@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,3 +303,6 @@ def test_the_natural_mixture_is_never_pruned_nor_what_differs_from_it_by_roundin
     other = Mixture.of({"a": 0.2, "b": 0.4, "c": 0.4})
     assert not never_pruned(TrialSpec(other, fidelity, 0), space)
     assert never_pruned(TrialSpec(other, fidelity, 1, Role.SELECT), space)
+    compared = dataclasses.replace(space, baseline=other)
+    assert not never_pruned(TrialSpec(first, fidelity, 0), compared)
+    assert never_pruned(TrialSpec(compared.mixture(other.array), fidelity, 0), compared)

@@ -1,3 +1,5 @@
+import dataclasses
+
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity
@@ -185,3 +187,17 @@ def test_the_headline_names_the_evidence_of_a_promotion() -> None:
     assert headline([], OBJECTIVE, verdict_of(DECISION)).endswith(
         "(−7.8%; difference −0.2868, 90 % between −0.3300 and −0.2436; adjusted p-value 0.004)."
     )
+
+
+def test_every_page_names_the_baseline_that_the_study_compares_with() -> None:
+    renamed = dataclasses.replace(DECISION.candidates[0], name="production")
+    found = verdict_of(
+        dataclasses.replace(
+            DECISION, baseline="production", candidates=(renamed, *DECISION.candidates[1:])
+        )
+    )
+    assert "(sd over seeds 0.0215) for the production mixture" in headline([], OBJECTIVE, found)
+    assert "against production, of the mean difference" in mixtures_note(found)
+    page = markdown("tiny", [], OBJECTIVE, found, None)
+    assert "| against production ± 90 % | – | −0.2868 ± 0.0432 |" in page
+    assert "natural" not in page
