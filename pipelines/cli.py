@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -162,6 +162,20 @@ def report(
 
 
 @app.command()
+def trials(
+    study: StudyFile,
+    format: Annotated[
+        Literal["csv", "json", "parquet"], typer.Option(help="Format of the table.")
+    ] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
+) -> None:
+    """Write the trials as a table, a row each; safe while it runs."""
+    from mixopt.pipelines.study.export_trials import export_trials
+
+    export_trials(study, format, out)
+
+
+@app.command()
 def export(
     study: StudyFile,
     mixture: Annotated[
@@ -240,28 +254,63 @@ def fit(
     )
 
 
+FitOrStudy = Annotated[
+    Path,
+    typer.Argument(help="Folder of `mixopt fit`, or a study file.", metavar="DIR|STUDY.yaml"),
+]
+
+
 @app.command()
 def predict(
-    folder: Annotated[Path, typer.Argument(help="Folder of `mixopt fit`.", metavar="DIR")],
-    ratios: Annotated[Path, typer.Option(help="Mixtures to predict, CSV.")],
-    out: Annotated[Path, typer.Option(help="CSV file for the predictions.")],
+    fit_or_study: FitOrStudy,
+    mixture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORDS",
+            help="web=40%, web=0.4,code=0.6, or a name (of a study). Repeatable.",
+        ),
+    ] = None,
+    ratios: Annotated[Path | None, typer.Option(help="Mixtures to predict, CSV.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file for the predictions; a fit needs one.")
+    ] = None,
     allow_plugin: Annotated[
         str | None,
         typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Predict the metrics of any mixtures; the 90 % interval of a run is mean ± 1.645 std."""
+    """Predict any mixtures: what if web is 40 %? Intervals are of 90 %: mean ± 1.645 std."""
+    if not fit_or_study.is_dir():
+        from mixopt.pipelines.study.what_if import predict_study
+
+        _refuse_plugin(allow_plugin)
+        predict_study(fit_or_study, mixture or (), ratios, out, as_json=as_json)
+        return
     from mixopt.pipelines.offline.predict import predict_runs
 
-    predict_runs(folder, ratios, out, plugin=allow_plugin, as_json=as_json)
+    if mixture:
+        raise typer.BadParameter("--mixture is for a study; give --ratios CSV for a fit")
+    if ratios is None or out is None:
+        raise typer.BadParameter("a fit needs --ratios and --out")
+    predict_runs(fit_or_study, ratios, out, plugin=allow_plugin, as_json=as_json)
+
+
+def _refuse_plugin(name: str | None) -> None:
+    if name is not None:
+        raise typer.BadParameter("--allow-plugin is for a fit; a study file names its own parts")
 
 
 @app.command()
 def propose(
-    folder: Annotated[Path, typer.Argument(help="Folder of `mixopt fit`.", metavar="DIR")],
-    out: Annotated[Path, typer.Option(help="CSV to write the mixtures to.")],
-    number: Annotated[int, typer.Option("-n", "--number", help="How many mixtures.")] = 16,
+    fit_or_study: FitOrStudy,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV to write the mixtures to; a fit needs one.")
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("-n", "--number", help="How many mixtures; 16, or a study's search.batch."),
+    ] = None,
     bounds: Annotated[
         list[str] | None,
         typer.Option(metavar="DOMAIN=LO:HI", help="Least and greatest weight. Repeatable."),
@@ -281,9 +330,11 @@ def propose(
         typer.Option(help='Such as "web + code <= 0.7". Repeatable.'),
     ] = None,
     kl: Annotated[
-        float | None, typer.Option(help="Price of a nat of divergence from the natural mixture.")
+        float | None, typer.Option(help="Price of a nat of divergence from the baseline.")
     ] = None,
-    proposer: Annotated[str, typer.Option(help="Name of the proposer.")] = "bayes",
+    proposer: Annotated[
+        str | None, typer.Option(help="Name of the proposer; bayes, or the study's.")
+    ] = None,
     pending: Annotated[
         Path | None, typer.Option(help="CSV of mixtures in training, without metrics yet.")
     ] = None,
@@ -294,22 +345,40 @@ def propose(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Propose the next mixtures to train, from a fit of finished runs."""
+    """Propose the next mixtures to train, from a fit of finished runs or for a study."""
     from mixopt.pipelines.offline.propose import Constraints, show_proposal
 
+    constraints = Constraints(
+        bounds=bounds or (),
+        budget=tokens,
+        max_epochs=max_epochs,
+        available=available or (),
+        linear=linear or (),
+        kl=kl,
+    )
+    if not fit_or_study.is_dir():
+        from mixopt.pipelines.study.what_next import propose_for_study
+
+        _refuse_plugin(allow_plugin)
+        propose_for_study(
+            fit_or_study,
+            number,
+            out,
+            constraints=constraints,
+            proposer=proposer,
+            pending=pending,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
+    if out is None:
+        raise typer.BadParameter("a fit needs --out")
     show_proposal(
-        folder,
-        number,
+        fit_or_study,
+        16 if number is None else number,
         out,
-        constraints=Constraints(
-            bounds=bounds or (),
-            budget=tokens,
-            max_epochs=max_epochs,
-            available=available or (),
-            linear=linear or (),
-            kl=kl,
-        ),
-        proposer=proposer,
+        constraints=constraints,
+        proposer=proposer or "bayes",
         pending=pending,
         seed=seed,
         plugin=allow_plugin,

@@ -24,6 +24,7 @@ class Role(StrEnum):
     DESIGN = "design"  # the initial design
     SEARCH = "search"  # asked for by a proposer
     REPEAT = "repeat"  # the baseline again with another seed, to measure noise
+    ENQUEUED = "enqueued"  # asked for by the study file (search.enqueue)
     SELECT = "select"  # a finalist or a baseline with a fresh seed
 
 
@@ -83,7 +84,8 @@ class TrialSpec:
         fidelity: at what size and for how many tokens.
         seed: seeds initialization and data order; equal seeds share both (common random numbers).
         role: why it is run.
-        round: 0 for the design, 1… for the proposer's rounds; selection goes on counting.
+        round: 0 for the design, 1… for the proposer's rounds; selection goes on counting. Of an
+            enqueued one, the last round that was asked for before it.
         candidate: in selection, the name of the mixture that this seed is a pull of; else empty.
     """
 

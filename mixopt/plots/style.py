@@ -23,7 +23,13 @@ NAMED = {
     "uniform": ORANGE,
     "best observed": GREEN,
 }
-ROLES = {Role.DESIGN: GREY, Role.REPEAT: YELLOW, Role.SEARCH: BLUE, Role.SELECT: GREEN}
+ROLES = {
+    Role.DESIGN: GREY,
+    Role.REPEAT: YELLOW,
+    Role.ENQUEUED: PINK,
+    Role.SEARCH: BLUE,
+    Role.SELECT: GREEN,
+}
 BITS = "bits per byte"
 
 _AXIS = {

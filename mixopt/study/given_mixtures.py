@@ -81,6 +81,54 @@ def mixture_of(weights: Mapping[str, Any], domains: Sequence[str]) -> Mixture:
     return Mixture.of(full) if abs(total - 1) > SUM_TOLERANCE else Mixture.exact(full)
 
 
+def mixture_or_file(value: Any) -> Any:
+    """`value`, if it is the path of a file or weights by domain.
+
+    Raises:
+        StudyError: it is neither.
+    """
+    if isinstance(value, str) or (isinstance(value, Mapping) and value):
+        return value
+    raise StudyError(
+        f"{value!r} is no mixture", hint="Write {web: 0.6, code: 0.4}, or a CSV or JSON file"
+    )
+
+
+def mixture_words(text: str, reference: Mixture) -> Mixture:
+    """The mixture that `text` describes, such as `web=40%` or `web=0.4,code=0.6`.
+
+    What the named domains leave of the tokens goes to the others, in the proportions that they
+    have in `reference` (evenly if it has nothing of them).
+
+    >>> mixture_words("web=40%", Mixture.of({"web": 2, "code": 1, "books": 1})).weights
+    (0.4, 0.3, 0.3)
+
+    Raises:
+        StudyError: it is no such text, or names a domain that `reference` has not.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, sign, value = part.rpartition("=")
+        share = weight(value)
+        if share is None:
+            with contextlib.suppress(ValueError):
+                share = weight(float(value))
+        if not (sign and name.strip()) or share is None or name.strip() in weights:
+            raise StudyError(
+                f"{part.strip()!r} is no weight of a domain",
+                where=text,
+                hint="Write web=40%, or all of them: web=0.4,code=0.6",
+            )
+        weights[name.strip()] = share
+    others = {d: w for d, w in reference.as_dict().items() if d not in weights}
+    rest, known = 1 - math.fsum(weights.values()), math.fsum(others.values())
+    if others and rest > SUM_TOLERANCE:
+        for domain, share in others.items():
+            weights[domain] = rest * (share / known if known > 0 else 1 / len(others))
+    with naming(text):
+        return mixture_of(weights, reference.domains)
+
+
 @contextlib.contextmanager
 def naming(where: str, separator: str = ": ") -> Iterator[None]:
     """Errors that the block raises name `where` first.

@@ -32,7 +32,7 @@ DESIGNED = "baseline"  # key there: the mixture that the design lies around; abs
 FREE = (
     *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "select"),
     *(
-        "baseline",
+        *("baseline", "search.enqueue"),
         "search.rounds",
         "search.batch",
         "search.proposer",

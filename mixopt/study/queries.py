@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Fidelity, Role, Trial
 
-SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.SEARCH)
+SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.ENQUEUED, Role.SEARCH)
 
 
 def search_trials(trials: Sequence[Trial]) -> list[Trial]:

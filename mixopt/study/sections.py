@@ -16,6 +16,7 @@ from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
 from mixopt.models.upcycling.method import Method
 from mixopt.search import designs, proposers
 from mixopt.search.pruning import FEWEST
+from mixopt.study.given_mixtures import mixture_or_file
 from mixopt.study.named import Registered
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -142,6 +143,8 @@ class Search(Section):
     """What models the metrics; `auto` takes the best in cross-validation."""
     repeats: int = Field(default=2, ge=0)
     """Further seeds of the baseline, for noise; with 0, intervals are for one seed only."""
+    enqueue: list[Annotated[str | dict[str, float | str], BeforeValidator(mixture_or_file)]] = []
+    """Mixtures to try in any case: {web: 0.6, code: 0.4}, or CSV and JSON files of them."""
     pruner: Pruner | None = None
     """Stop trials that will hardly beat the best one so far; null trains all to their end."""
 

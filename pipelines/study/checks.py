@@ -8,6 +8,7 @@ from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.search import proposers
+from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.locked import has_begun
 from mixopt.study.settings import Study
 
@@ -22,6 +23,7 @@ def check(study: Study, corpus: Corpus) -> None:
     """
     study.mixture_objective()
     space = study.mixture_space(corpus)
+    enqueued_mixtures(study, space)
     check_search(study)
     check_promotion(study, corpus)
     if not has_begun(study):

@@ -60,6 +60,7 @@ search:
   surrogate: auto         # auto: the best in cross-validation
   rounds: 2               # rounds of proposals; may be raised later
   batch: 4                # trials in each
+  enqueue: []             # mixtures to try in any case, such as  - {{{first}: 0.6, {second}: 0.4}}
 
 select:                   # candidates against the baseline, with fresh seeds
   rule: repeat            # every candidate with every seed, or successive-rejects

@@ -25,6 +25,7 @@ from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.wording import duration
 from mixopt.selection.candidates import NATURAL, UNIFORM
+from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study, load_study
 
 PROBE_STEPS = 24
@@ -108,9 +109,11 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
         tokens, recipe = proxy.tokens, proxy.recipe
         return Step(name, runs, tokens, model, recipe, at_once, proxies=True, command="search")
 
+    enqueued = len(enqueued_mixtures(study, space))
     selection = trials("selection (at most)", selected, selected)
     plan = [
         trials("initial design", swarm, swarm),
+        *([trials("enqueued mixtures", enqueued, enqueued)] if enqueued else []),
         trials("rounds", search.rounds * search.batch, search.batch),
         # at most: often two of the finalists agree
         dataclasses.replace(selection, command="select"),

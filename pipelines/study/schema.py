@@ -167,6 +167,9 @@ of each key whether it may change once a study has begun.
 - The baseline may change: selection, the KL penalty and the trials that are never pruned follow the
   new one. The initial design and its repeats stay around the one that the study was begun with. A
   verdict against another baseline is another look.
+- `search.enqueue` may grow at any time. What the ledger has no trial of runs at the next
+  `mixopt run`, before the next round. What ran stays. After a verdict it makes the next one another
+  look.
 - The corpus may move, as long as its contents stay.
 - The tokens of the run that the mixture is for may not change, be they `space.budget` or
   `promote.tokens`: they decide how often a domain repeats.

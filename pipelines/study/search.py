@@ -11,12 +11,14 @@ import numpy as np
 
 from mixopt.core.errors import StudyError
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Limits, Role, Trial, TrialSpec
+from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.io import token_losses
-from mixopt.io.trial_files import read_curve, trial_folder
+from mixopt.io.trial_files import trial_folder
+from mixopt.pipelines.study.enqueue import missing_enqueued, run_enqueued
+from mixopt.pipelines.study.pruned import pruning_limits
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
-from mixopt.search import proposers, pruning
+from mixopt.search import proposers
 from mixopt.study.locked import design_space
 from mixopt.study.model import SurrogateFactory, study_model
 from mixopt.study.queries import search_trials
@@ -51,6 +53,7 @@ def search(session: Session) -> list[Trial]:
     study = session.study
     check_kept(session)
     _run_initial_design(session)
+    run_enqueued(session)
     for number in range(1, study.search.rounds + 1):
         run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))
     return search_trials(session.ledger.trials())
@@ -60,7 +63,7 @@ def _batch(session: Session, number: int) -> list[Trial]:
     """The trials of round `number`, asked for if they are not in the ledger yet."""
     trials = search_trials(session.ledger.trials())
     before = [t for t in trials if t.spec.round < number]
-    batch = [t for t in trials if t.spec.round == number]
+    batch = [t for t in trials if t.spec.round == number and t.spec.role is Role.SEARCH]
     asked = session.ledger.rounds().get(number)
     if asked is None:
         session.display.say(f"round {number}: fitting {len(before)} trials, proposing …")
@@ -80,16 +83,18 @@ def require_complete(session: Session) -> None:
     """
     study = session.study
     trials = search_trials(session.ledger.trials())
-    ended = Counter(t.spec.round for t in trials if t.ended)
+    ended = Counter(t.spec.round for t in trials if t.ended and t.spec.role is not Role.ENQUEUED)
     rounds = session.ledger.rounds()
     asked = [len(design_specs(study, session.space, session.fidelity))]
     for number in range(1, study.search.rounds + 1):
         known = rounds.get(number)
         asked.append(len(known.specs) if known else study.search.batch)
     missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
-    if missing:
+    enqueued = missing_enqueued(session)
+    if missing + enqueued:
         raise StudyError(
-            f"the search is not complete: {missing} of its {sum(asked)} trials have not ended",
+            f"the search is not complete: {missing + enqueued} of its {sum(asked) + enqueued} "
+            "trials have not ended",
             where=str(study.path),
             hint=f"Run `mixopt search {study.path}` first",
         )
@@ -138,19 +143,6 @@ def _run_initial_design(session: Session) -> None:
     done = run_trials(session, "initial design, startup", startup)
     rest = add_missing(ledger, space, specs[first:], pruning_limits(session, done))
     run_trials(session, "initial design", rest)
-
-
-def pruning_limits(session: Session, before: Sequence[Trial]) -> Limits | None:
-    """Beyond what trials are to be pruned that are asked for once `before` have ended.
-
-    None where the study prunes nothing, or too few of them are complete to know.
-    """
-    pruner = session.study.search.pruner
-    if pruner is None:
-        return None
-    done = [t for t in before if t.complete and t.spec.fidelity == session.fidelity]
-    curves = [read_curve(session.home, trial) for trial in done]
-    return pruning.limits(curves, session.objective, pruner.chance, pruner.warmup)
 
 
 def propose(session: Session, before: Sequence[Trial], number: int) -> Round:

@@ -88,7 +88,7 @@ def mixtures_table(
     table.add_row(f"measured {what} {OVER_SEEDS}", *measured)
     table.add_row("seeds", *(str(it.n) for it in candidates))
     for label, cells in gate_rows(candidates, 3, verdict.baseline):
-        table.add_row(label, *cells)
+        table.add_row(label.replace("± 90 %", "±\u00a090\u00a0%"), *cells)  # folds before it
     table.add_section()
     table.add_row("tokens", *(count(it.tokens) for it in candidates))
     table.add_row("device time", *(duration(it.device_seconds) for it in candidates))

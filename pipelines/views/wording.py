@@ -131,7 +131,7 @@ def before_selection(predicted: Forecast, objective: Objective) -> str:
         return f"recommended: {mean}, 90 % {one_seed} for the search's seed only; {UNREPEATED}"
     return (
         f"recommended: {mean}, 90 % {_between(*predicted.within())} for the mean over seeds, "
-        f"{one_seed} for the search's own; {_scattered(predicted.scatter)}"
+        f"{one_seed} for the search's own; {scattered(predicted.scatter)}"
     )
 
 
@@ -158,7 +158,7 @@ def calibration(verdict: Verdict | None, objective: Objective) -> str:
     if judged:
         text += f" Of the other mixtures {sum(judged)} of {len(judged)} are inside."
     if verdict.seed_scatter:
-        text += f" {_scattered(verdict.seed_scatter).capitalize()}."
+        text += f" {scattered(verdict.seed_scatter).capitalize()}."
     return text
 
 
@@ -187,7 +187,8 @@ def mixtures_note(verdict: Verdict) -> str:
     return note + "for the search's own seed only."
 
 
-def _scattered(scatter: SeedScatter) -> str:
+def scattered(scatter: SeedScatter) -> str:
+    """How far one run lies from the mean over seeds, and what that is known from."""
     return (
         f"seed standard deviation of a run {scatter.std:.4f}, from {scatter.runs} repeated runs "
         f"({scatter.freedom:.3g} effective degree{'s' * (scatter.freedom != 1)} of freedom)"
@@ -251,7 +252,7 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     return (
         f"{text}; the best so far is trial {best.number} with "
         f"{_amount(objective.value(best.metrics), objective)}, of one seed: "
-        f"{UNREPEATED if scatter is None else _scattered(scatter)}. Nothing is selected yet."
+        f"{UNREPEATED if scatter is None else scattered(scatter)}. Nothing is selected yet."
     )
 
 
