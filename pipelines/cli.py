@@ -338,7 +338,9 @@ def propose(
     pending: Annotated[
         Path | None, typer.Option(help="CSV of mixtures in training, without metrics yet.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The fit's if not given.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The fit's or study's, if not given.")
+    ] = None,
     allow_plugin: Annotated[
         str | None,
         typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),

@@ -162,9 +162,9 @@ def _asked(
         notes += read.notes
         rows = zip(read.names, read.weights, strict=True)
         asked |= {name: Mixture.from_array(space.domains, row) for name, row in rows}
-    first = study.snapshot.baseline
-    if first in known:
-        asked = {first: known[first], **asked}
+    first = next(iter(study.snapshot.baselines.items()), None)
+    if first is not None:
+        asked = dict([first]) | asked
     return asked, notes
 
 
@@ -195,7 +195,7 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
     )
     scatter = found[0].forecast.scatter
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("mixture")
+    table.add_column("mixture", overflow="fold")
     for head in ("mean ± 90 %", "one run ± 90 %") if scatter else ("± 90 %, one seed only",):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("largest weights", no_wrap=True, overflow="ellipsis")

@@ -97,8 +97,14 @@ def propose_for_study(
     for note in notes:
         console.print(styled(("·", "yellow"), f" {note}"))
     if out is not None:
-        console.print(f"To try them: search.enqueue: [{out}]", soft_wrap=True, highlight=False)
+        file = _beside(out.absolute(), study.settings.path.parent)
+        console.print(f"To try them: search.enqueue: [{file}]", soft_wrap=True, highlight=False)
         print(out)
+
+
+def _beside(file: Path, folder: Path) -> Path:
+    """`file` as a study file in `folder` names it."""
+    return file.relative_to(folder) if file.is_relative_to(folder) else file
 
 
 def proposed(
