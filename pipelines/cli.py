@@ -134,6 +134,34 @@ def fail(study: StudyFile, trials: TrialNumbers) -> None:
 
 
 @app.command()
+def ask(
+    study: StudyFile,
+    most: Annotated[int, typer.Option("-n", min=1, help="How many trials at most.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .json file; else they are printed.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option(help="Those first that were handed out and not told.")
+    ] = False,
+) -> None:
+    """Hand out trials of a study whose trainer is elsewhere."""
+    from mixopt.pipelines.study.elsewhere import ask_trials
+
+    ask_trials(study, most, out, again=again)
+
+
+@app.command()
+def tell(
+    study: StudyFile,
+    results: Annotated[Path, typer.Argument(help="What `ask` wrote, with metrics.")],
+) -> None:
+    """Record results of trials that `ask` handed out."""
+    from mixopt.pipelines.study.elsewhere import tell_results
+
+    tell_results(study, results)
+
+
+@app.command()
 def approve(
     study: StudyFile,
     why: Annotated[str, typer.Option(help="Your reason, which is recorded.")],

@@ -75,8 +75,24 @@ class Job:
         """Optimizer steps."""
         return self.recipe.steps(self.tokens)
 
-    def differences(self, other: Job) -> list[str]:
+    @property
+    def micro_batches(self) -> int:
+        """In how many parts a step's batch is run."""
+        return self.recipe.micro_batches
+
+    def smaller(self, micro_batches: int) -> int:
+        """In how many parts after one in `micro_batches` ran out of memory; 0 if there are no more.
+
+        At least twice as many, of equally many sequences.
+        """
+        batch = self.recipe.batch_sequences
+        more = range(2 * micro_batches, batch + 1)
+        return next((parts for parts in more if batch % parts == 0), 0)
+
+    def differences(self, other: object) -> list[str]:
         """What a cohort must have in common and these do not; jobs without any `join`."""
+        if not isinstance(other, Job):
+            return ["trainer"]
         names = (field.name for field in dataclasses.fields(self))
         return [n for n in names if n not in PER_PROXY and getattr(self, n) != getattr(other, n)]
 

@@ -8,9 +8,7 @@ the job are those of a `mixopt.proxies.job.Job`:
 
     model          shape, the keys of `proxy.model`
     recipe         the keys of `proxy.recipe`
-    token_limits   domain → tokens that it is cut to; null cuts none
     tasks          name → file of prepared questions
-    weighed        domains and tasks that count most
     initial        weights to begin with
     keep_tokens    validation domains of which the loss of every token is kept
 
@@ -30,6 +28,7 @@ from mixopt.core.errors import TrainingError
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.core.trials import Outcome
+from mixopt.corpus.shards import Corpus
 from mixopt.io.token_losses import TOKENS
 from mixopt.io.trial_files import CURVE
 from mixopt.models.config import ModelConfig
@@ -38,7 +37,7 @@ from mixopt.trainers.call import run
 from mixopt.trainers.job import TrainingJob, TrainingResult
 
 FOLDER = "training"  # in the job's folder: `mixopt.proxies.training` keeps a curve of its own there
-KEYS = ("model", "recipe", "token_limits", "tasks", "weighed", "initial", "keep_tokens")
+KEYS = ("model", "recipe", "tasks", "initial", "keep_tokens")
 
 
 def train(job: TrainingJob, report: Callable[..., None]) -> TrainingResult:
@@ -77,6 +76,7 @@ def proxy_job(job: TrainingJob) -> Job:
 
     Raises:
         TrainingError: it has no corpus, or a key of its settings is unknown.
+        CorpusError: the corpus is absent or broken.
         StudyError: a value of model or recipe is out of range.
     """
     settings, where = job.settings, "settings of mixopt.proxies.trainer"
@@ -95,18 +95,25 @@ def proxy_job(job: TrainingJob) -> Job:
         model, recipe = ModelConfig(**settings["model"]), Recipe(**(settings.get("recipe") or {}))
     except TypeError as error:
         raise TrainingError(str(error), where=where) from error
+    corpus, tasks = Corpus.open(job.corpus), dict(settings.get("tasks") or {})
+    counted = {name.split("/", 1)[1] for name in job.metrics if "/" in name}
+    weighed = tuple(name for name in (*corpus.validation_domains, *tasks) if name in counted)
+    sets = len(corpus.validation_domains) + len(tasks)
+    recipe = recipe.affordable(job.tokens, sets, len(weighed))
+    limits = {name: domain.limit or domain.tokens for name, domain in job.domains.items()}
+    cut = any(domain.limit is not None for domain in job.domains.values())
     return Job(
-        model=model,
+        model=dataclasses.replace(model, vocab_size=model.vocab_size or corpus.vocab_size),
         recipe=_split(recipe, job.memory_failures),
         corpus=job.corpus,
         mixtures=(Mixture.exact(job.mixture),),
         seeds=(job.seed,),
         tokens=job.tokens,
-        token_limits=settings.get("token_limits"),
+        token_limits=limits if cut else None,
         initial=settings.get("initial"),
         identity=job.identity,
-        tasks=dict(settings.get("tasks") or {}),
-        weighed=tuple(settings.get("weighed") or ()),
+        tasks=tasks,
+        weighed=weighed,
     )
 
 

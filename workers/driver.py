@@ -10,6 +10,7 @@ It records nothing itself. One Ray task per piece of work, one retry policy per 
     worker lost     again, wherever there is room; final after `attempts` losses on living nodes.
                     A loss with its node counts for nothing; while no node is left, the driver waits
     bad data        raised at once, naming file and line; what runs is left to its checkpoints
+    broken contract raised at once, naming the file of the study's own trainer that is wrong
     crashed         raised at once, with the worker's traceback
 """
 
@@ -102,7 +103,7 @@ class _Attempt:
     @classmethod
     def at(cls, work: Work) -> _Attempt:
         """Before the first attempt at `work`."""
-        return cls(work, micro_batches=work.job.recipe.micro_batches)
+        return cls(work, micro_batches=work.job.micro_batches)
 
 
 def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
@@ -216,6 +217,12 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
     work = attempt.work
     if failure is Failure.BAD_DATA:
         raise CorpusError(message.rstrip("."), where=work.key)
+    if failure is Failure.BROKEN_CONTRACT:
+        raise TrainingError(
+            message.rstrip("."),
+            where=f"{work.key} in {work.folder}",
+            hint="Correct the trainer (docs/trainers.md), and run the same command again",
+        )
     if failure is Failure.CRASHED:
         raise TrainingError(
             f"the worker crashed:\n{message}",
@@ -230,9 +237,6 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
     attempt.failures += 1
     final = attempt.failures >= resources.attempts
     if failure is Failure.OUT_OF_MEMORY:
-        batch = work.job.recipe.batch_sequences
-        attempt.micro_batches = next(
-            (n for n in range(2 * attempt.micro_batches, batch + 1) if batch % n == 0), 0
-        )
+        attempt.micro_batches = work.job.smaller(attempt.micro_batches)
         final = final or attempt.micro_batches == 0
     return Failed(work.key, failure, message, final)

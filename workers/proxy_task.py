@@ -28,6 +28,9 @@ from mixopt.io import files, locks, markers
 from mixopt.io.token_losses import TOKENS
 from mixopt.io.trial_files import CHECKPOINT, CURVE
 from mixopt.proxies.job import Job
+from mixopt.trainers import run as trainers
+from mixopt.trainers.failures import TrainerError
+from mixopt.workers.own_job import OwnJob
 
 ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_REPORTS = 1.0
@@ -67,7 +70,7 @@ class Work:
 
     Attributes:
         key: names it in events: `12`, `expert law`, `4-7` for trials 4 to 7 in one cohort.
-        job: what is trained.
+        job: what is trained, by our proxies or by the study's own trainer.
         folder: absolute path that every node sees: of lock and checkpoint.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
@@ -79,7 +82,7 @@ class Work:
     """
 
     key: str
-    job: Job
+    job: Job | OwnJob
     folder: str
     identity: str
     keep_weights: bool = False
@@ -110,7 +113,7 @@ def join(works: Sequence[Work], folder: Path) -> Work:
     return dataclasses.replace(
         first,
         key=f"{first.key}-{works[-1].key}",
-        job=Job.join([work.job for work in works]),
+        job=Job.join([work.job for work in works if isinstance(work.job, Job)]),
         folder=str(folder),
         identity="+".join(work.identity for work in works),
         members=tuple(home for work in works for home in work.homes),
@@ -139,6 +142,8 @@ def perform(
         try:
             outcomes = _train(work, attempt, micro_batches, threads, device, box)
             box.put({"kind": "done", "outcomes": [o.to_json() for o in outcomes]})
+        except TrainerError as error:
+            box.put(_failed(error.failure, str(error)))
         except CorpusError as error:
             box.put(_failed(Failure.BAD_DATA, str(error)))
         except FileError as error:  # a disk that is full needs no traceback
@@ -184,25 +189,28 @@ def _train(
         if before is not None:
             return before
         job = work.job
-        if micro_batches > job.recipe.micro_batches:
-            recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
-            job = dataclasses.replace(job, recipe=recipe)
-        if work.verified:
+        if work.verified and job.corpus:
             verify_once(Corpus.open(job.corpus), Path(work.verified))
         _note(work, {"attempt": attempt, "started": time.time()})
 
-        def report(progress: Progress) -> None:
+        def report(progress: Progress | trainers.Progress) -> None:
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
 
-        outcomes = train(
-            job,
-            folder,
-            report,
-            threads=threads,
-            keep_weights=work.keep_weights,
-            keep_tokens=work.keep_tokens,
-            device=device,
-        )
+        if isinstance(job, OwnJob):
+            outcomes = job.train(report, threads)
+        else:
+            if micro_batches > job.recipe.micro_batches:
+                recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
+                job = dataclasses.replace(job, recipe=recipe)
+            outcomes = train(
+                job,
+                folder,
+                report,
+                threads=threads,
+                keep_weights=work.keep_weights,
+                keep_tokens=work.keep_tokens,
+                device=device,
+            )
         outcomes = _hand_out(work, outcomes, attempt)
         (folder / CHECKPOINT).unlink(missing_ok=True)  # the markers are what counts from now on
         return outcomes

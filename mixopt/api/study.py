@@ -14,7 +14,6 @@ from mixopt.core.errors import SurrogateError
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import CurvePoint
-from mixopt.corpus.shards import Corpus
 from mixopt.io import trial_files
 from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
@@ -60,7 +59,7 @@ class OpenStudy(Opened):
         Raises:
             CorpusError: the corpus is not there.
         """
-        return self.settings.mixture_space(Corpus.open(self.settings.corpus_path))
+        return self.settings.mixture_space(self.settings.training_data())
 
     @cached_property
     def trials(self) -> pl.DataFrame:

@@ -61,13 +61,18 @@ class Fidelity:
 
     Attributes:
         model: name of the proxy shape in the study file; not compared.
-        params: active parameters of that shape, embeddings not counted.
+        params: active parameters of that shape, embeddings not counted; 1 where they are not known.
         tokens: training tokens.
     """
 
     model: str = field(compare=False)
     params: int
     tokens: int
+
+    @property
+    def params_known(self) -> bool:
+        """Whether the size is known."""
+        return self.params > 1
 
     @classmethod
     def of(cls, params: float, tokens: float) -> Fidelity:

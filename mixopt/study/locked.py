@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
 from mixopt.selection.candidates import NATURAL
+from mixopt.study import own_trainer
+from mixopt.study.data import TrainingData
 from mixopt.study.settings import Study
 
 LOCKED = "study.json"  # in a study folder
@@ -30,7 +33,7 @@ DESIGNED = "baseline"  # key there: the mixture that the design lies around; abs
 # name of a promotion's folder is a hash of its settings). Of the objective only the weights may
 # change (see `lock_settings`).
 FREE = (
-    *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "select"),
+    *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "metrics", "select"),
     *(
         *("baseline", "search.enqueue"),
         "search.rounds",
@@ -40,7 +43,12 @@ FREE = (
         "space.budget",
     ),
     *(f"proxy.recipe.{name}" for name in HARMLESS),
+    *(f"trainer.{name}" for name in own_trainer.HARMLESS),
 )
+
+
+# Keys that came later: a study that does not set them has the same `study.json` as before.
+LATER = ("tasks", "domains", "trainer", "proxy.params")
 
 
 def may_change(key: str) -> bool:
@@ -49,7 +57,8 @@ def may_change(key: str) -> bool:
     >>> may_change("search.batch"), may_change("search.trials")
     (True, False)
     """
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+    moved = key.startswith("domains.") and key.endswith(".path")
+    return moved or any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def has_begun(study: Study) -> bool:
@@ -75,18 +84,18 @@ def require_begun(study: Study, first: str = "") -> None:
         )
 
 
-def lock_settings(study: Study, corpus: Corpus) -> None:
+def lock_settings(study: Study, data: TrainingData) -> None:
     """Write the settings that trainings depend on to the study's folder, or compare them with it.
 
     Raises:
         StudyError: a locked setting differs; the message shows both values.
         FileError: the folder's settings cannot be read.
     """
-    settings = _settings_to_lock(study, corpus)
+    settings = _settings_to_lock(study, data)
     path = study.home / LOCKED
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, settings | _designed(study, corpus))
+        files.write_json(path, settings | _designed(study, data))
         return
     locked = _read_locked(path)
     _refuse_other_metrics(study, settings, locked)
@@ -104,20 +113,26 @@ def lock_settings(study: Study, corpus: Corpus) -> None:
         )
 
 
-def _settings_to_lock(study: Study, corpus: Corpus) -> dict[str, Any]:
-    """Settings by dotted key, with hashes of the corpus and the tasks that they name."""
-    values = _flat(study.model_dump(mode="json", exclude=None if study.tasks else {"tasks"}))
-    settings = {key: value for key, value in values.items() if not may_change(key)}
-    settings |= {"budget": study.budget, "corpus hash": corpus.hash}
-    settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(corpus).items()}
+def _settings_to_lock(study: Study, data: TrainingData) -> dict[str, Any]:
+    """Settings by dotted key, with hashes of the data, the tasks and the files that they name."""
+    settings = {
+        key: value
+        for key, value in _flat(study.model_dump(mode="json")).items()
+        if not may_change(key) and not (key in LATER and not value)
+    }
+    settings |= {"budget": study.budget, "corpus hash": data.hash}
+    if isinstance(data, Corpus):
+        settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(data).items()}
+    if study.trainer is not None:
+        return settings | _trainer_files(study.trainer.identity(study.path.parent))
     if study.proxy.recipe.evaluation_share is not None:
         settings[METRICS] = sorted(study.mixture_objective().metrics)
     return settings
 
 
-def _designed(study: Study, corpus: Corpus) -> dict[str, Any]:
+def _designed(study: Study, data: TrainingData) -> dict[str, Any]:
     """The baseline that the study is begun with, if that is not natural."""
-    name, mixture = next(iter(study.baselines(corpus).items()))
+    name, mixture = next(iter(study.baselines(data).items()))
     return {} if name == NATURAL else {DESIGNED: mixture.as_dict()}
 
 
@@ -133,6 +148,11 @@ def design_space(study: Study, space: MixtureSpace) -> MixtureSpace:
     weights = _read_locked(path).get(DESIGNED)
     baseline = None if weights is None else Mixture.exact(weights)
     return dataclasses.replace(space, baseline=baseline)
+
+
+def _trainer_files(identity: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a trainer depends on, with the hash of each."""
+    return {f"trainer.files {name}": key for name, key in identity.get("files", {}).items()}
 
 
 def _flat(values: Any, at: str = "") -> dict[str, Any]:

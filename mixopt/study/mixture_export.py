@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
+from mixopt.study.data import DeclaredDomains, TrainingData
 from mixopt.study.locked import require_begun
 from mixopt.study.mixture_formats.base import Blend, DomainShare, mixture_format, tokens_by_domain
 from mixopt.study.results import Verdict
@@ -20,9 +22,10 @@ def blend_of(
     """The mixture that `verdict` promotes, at the budget of `study`.
 
     Args:
-        study: whose corpus tells how many tokens each domain has.
+        study: which knows how many tokens each domain has.
         verdict: the study's; None if there is none yet.
-        paths: domain → where the trainer finds it.
+        paths: domain → where the trainer finds it; of a study without a corpus those that its file
+            names are known.
 
     Raises:
         StudyError: there is no verdict, or `paths` names a domain that the mixture has not.
@@ -35,19 +38,20 @@ def blend_of(
             where=str(study.path),
             hint=f"Run `{shlex.join(['mixopt', 'select', str(study.path)])}` first",
         )
-    corpus, mixture, given = Corpus.open(study.corpus_path), verdict.mixture, dict(paths or {})
+    data, mixture, given = study.training_data(), verdict.mixture, dict(paths or {})
     for name in given:
         _check_domain(name, mixture.domains)
+    if isinstance(data, DeclaredDomains):
+        given = {**data.paths, **given}
     tokens = tokens_by_domain(mixture, study.budget)
     domains = tuple(
         DomainShare(
             name=name,
             weight=mixture[name],
             tokens=tokens[name],
-            available=corpus.tokens[name],
-            documents=corpus.manifest.domains[name].train.documents,
-            shard=str(corpus.path / corpus.manifest.domains[name].train.path),
+            available=data.tokens[name],
             path=given.get(name),
+            **_in_corpus(data, name),
         )
         for name in mixture.domains
     )
@@ -56,8 +60,8 @@ def blend_of(
         candidate=verdict.promoted,
         budget=study.budget,
         seed=study.seed,
-        corpus=corpus.hash,
-        dtype=corpus.manifest.dtype,
+        corpus=data.hash,
+        dtype=data.manifest.dtype if isinstance(data, Corpus) else "",
         domains=domains,
     )
 
@@ -72,6 +76,14 @@ def export_text(
         CorpusError: the corpus is absent or broken.
     """
     return mixture_format(format).text(blend_of(study, verdict, paths))
+
+
+def _in_corpus(data: TrainingData, name: str) -> dict[str, Any]:
+    """What a corpus knows of its domain `name`; nothing without one."""
+    if not isinstance(data, Corpus):
+        return {}
+    record = data.manifest.domains[name].train
+    return {"documents": record.documents, "shard": str(data.path / record.path)}
 
 
 def _check_domain(name: str, domains: tuple[str, ...]) -> None:

@@ -100,6 +100,8 @@ class Proxy(Section):
     """Training tokens of one proxy."""
     simulate_repetition: bool = True
     """Cut each domain so that a proxy repeats it as often as the promoted run would."""
+    params: Tokens | None = None
+    """Of a `trainer` of your own: parameters that one token uses, if they are known."""
 
     @property
     def tokens_each(self) -> int:

@@ -13,9 +13,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mixopt import surrogates
 from mixopt.core import urls
@@ -32,6 +39,8 @@ from mixopt.models.config import ModelConfig
 from mixopt.search import designs, proposers
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselines
+from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
+from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.sections import (
     Mlflow,
     Promote,
@@ -55,8 +64,17 @@ class Study(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the folder and the MLflow runs."""
-    corpus: str
+    corpus: str | None = None
     """Folder made by `mixopt corpus build`, relative to this file."""
+    domains: Annotated[
+        dict[str, Annotated[DomainTokens, BeforeValidator(short_domain)]] | None,
+        Field(min_length=2, validate_default=True),
+    ] = None
+    """In place of a corpus, where the trainer is your own: domain → tokens that there are."""
+    trainer: Annotated[
+        Trainer | None, BeforeValidator(short_trainer), Field(validate_default=True)
+    ] = None
+    """What trains: null is our proxies; or a command or function of yours (docs/trainers.md)."""
     folder: str | None = None
     """Where everything durable lives; null is a folder of the study's name beside this file."""
     ledger: str | None = None
@@ -65,6 +83,8 @@ class Study(Section):
     """Seeds the design, the proposals and the trainings."""
     objective: dict[str, float] = Field(min_length=1)
     """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better."""
+    metrics: dict[str, Literal["lower", "higher"]] = Field(default={})
+    """Metric → which of its values are better; lower for those left out."""
     tasks: dict[str, Annotated[TaskFile, BeforeValidator(short_task)]] = Field(default={})
     """Questions that every trial is evaluated on: name → JSONL file (metric task/name)."""
     baseline: Annotated[Baselines, BeforeValidator(checked_baselines)] = NATURAL
@@ -80,6 +100,32 @@ class Study(Section):
     _path: Path = PrivateAttr(default=Path("study.yaml"))
     _ledger_without_spaces = field_validator("ledger")(without_spaces)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _promoted_only_if_asked(cls, values: Any) -> Any:
+        """A trainer of the user's is not followed by a promotion of ours unasked."""
+        if isinstance(values, dict) and values.get("trainer") is not None:
+            return {"promote": None, **values}
+        return values
+
+    @field_validator("domains")
+    @classmethod
+    def _corpus_or_domains(
+        cls, domains: dict[str, DomainTokens] | None, info: ValidationInfo
+    ) -> dict[str, DomainTokens] | None:
+        if "corpus" in info.data and (domains is None) == (info.data["corpus"] is None):
+            raise ValueError(
+                "name a corpus or the domains' tokens" + (", not both" if domains else "")
+            )
+        return domains
+
+    @field_validator("trainer")
+    @classmethod
+    def _reads_the_domains(cls, trainer: Trainer | None, info: ValidationInfo) -> Trainer | None:
+        if trainer is None and info.data.get("domains") is not None:
+            raise ValueError("domains without a corpus need a trainer of your own that reads them")
+        return trainer
+
     @field_validator("objective")
     @classmethod
     def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -87,10 +133,42 @@ class Study(Section):
             raise ValueError("every weight is 0, so nothing would be optimized")
         return weights
 
+    @field_validator("metrics")
+    @classmethod
+    def _weights_count_what_is_better(
+        cls, metrics: dict[str, Literal["lower", "higher"]], info: ValidationInfo
+    ) -> dict[str, Literal["lower", "higher"]]:
+        for name, weight in info.data.get("objective", {}).items():
+            if metrics.get(name) == "higher" and weight < 0:
+                raise ValueError(f"{name!r} is better higher, so its weight is not to be negative")
+        return metrics
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_of_our_proxies(
+        cls, tasks: dict[str, TaskFile], info: ValidationInfo
+    ) -> dict[str, TaskFile]:
+        if tasks and info.data.get("trainer") is not None:
+            raise ValueError("only our proxies answer them; let your trainer give the metrics")
+        return tasks
+
+    @field_validator("proxy")
+    @classmethod
+    def _shape_of_our_proxies(cls, proxy: Proxy, info: ValidationInfo) -> Proxy:
+        if info.data.get("trainer") is not None:
+            for key in ("model", "recipe"):
+                if key in proxy.model_fields_set:
+                    raise ValueError(f"{key}: your trainer has its own; give it trainer.settings")
+        elif proxy.params is not None:
+            raise ValueError("params: our proxies have those of proxy.model")
+        return proxy
+
     @field_validator("search")
     @classmethod
     def _evaluated_on_the_way(cls, search: Search, info: ValidationInfo) -> Search:
         proxy = info.data.get("proxy")  # absent where it is not valid itself
+        if info.data.get("trainer") is not None:
+            return search  # it reports its evaluations as it likes
         if search.pruner is not None and proxy is not None:
             evaluations = proxy.recipe.evaluations
             last = (evaluations - 1) / evaluations
@@ -136,7 +214,17 @@ class Study(Section):
 
     @property
     def corpus_path(self) -> Path:
-        """The corpus folder, absolute."""
+        """The corpus folder, absolute.
+
+        Raises:
+            StudyError: the study has none.
+        """
+        if self.corpus is None:
+            raise StudyError(
+                "the study has no corpus, and this needs one",
+                where=str(self.path),
+                hint="Its trainer reads the domains; mixopt knows only their tokens",
+            )
         return (self._path.parent / self.corpus).absolute()
 
     @property
@@ -151,14 +239,44 @@ class Study(Section):
             return self.space.budget
         return self.promote.tokens if self.promote is not None else self.proxy.tokens
 
-    def open_corpus(self) -> Corpus:
-        """The corpus of this study, opened for reading, with the objective checked against it.
+    def training_data(self) -> TrainingData:
+        """The corpus of this study, opened for reading; or the domains that its file declares.
 
         Raises:
             CorpusError: it is absent or broken.
-            StudyError: the objective or the space names a domain that it lacks.
         """
-        corpus = Corpus.open(self.corpus_path)
+        if self.domains is None:
+            return Corpus.open(self.corpus_path)
+        paths = {name: d.path for name, d in self.domains.items() if d.path is not None}
+        return DeclaredDomains({name: d.tokens for name, d in self.domains.items()}, paths)
+
+    def open_data(self) -> TrainingData:
+        """As `training_data`, with the objective and the space checked against it.
+
+        Raises:
+            CorpusError: it is absent or broken.
+            StudyError: the objective names a metric that our proxies have not, or the space a
+                domain that is not there.
+        """
+        data = self.training_data()
+        if self.trainer is None and isinstance(data, Corpus):
+            self._check_objective(data)
+        named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
+        for name in named:
+            if name not in data.domains:
+                raise StudyError(
+                    f"there is no training domain {name!r}",
+                    where=f"{self.path}: space",
+                    hint=f"Choose from {', '.join(data.domains)}",
+                )
+        return data
+
+    def _check_objective(self, corpus: Corpus) -> None:
+        """Refuse an objective over what our proxies do not measure.
+
+        Raises:
+            StudyError: it names no domain of `corpus`, and no task.
+        """
         domains = corpus.validation_domains
         scores = [f"{kind}/{name}" for name in self.tasks for kind in ("task", "accuracy")]
         for name in self.objective:
@@ -168,15 +286,6 @@ class Study(Section):
                     where=f"{self.path}: objective",
                     hint=f"Choose from {', '.join([*domains, *scores])}",
                 )
-        named = [*self.space.bounds, *(d for c in self.space.linear for d in c.weights)]
-        for name in named:
-            if name not in corpus.domains:
-                raise StudyError(
-                    f"the corpus has no training domain {name!r}",
-                    where=f"{self.path}: space",
-                    hint=f"Choose from {', '.join(corpus.domains)}",
-                )
-        return corpus
 
     def weighed(self, corpus: Corpus) -> tuple[str, ...]:
         """Validation domains and tasks that the objective weighs."""
@@ -252,22 +361,29 @@ class Study(Section):
         return [Task(name, here / t.path, t.limit) for name, t in self.tasks.items()]
 
     def mixture_objective(self) -> Objective:
-        """The objective over metrics.
+        """The objective over metrics: lower is better, so weights of those better higher turn.
+
+        Metrics have the names that the trainer gives them: only of our proxies does `law` mean
+        `bpb/law`.
 
         Raises:
             StudyError: the weights are no objective.
         """
+        turned = {
+            name: -weight if self.metrics.get(name) == "higher" else weight
+            for name, weight in self.objective.items()
+        }
         with self.naming():
-            return Objective(self.objective)
+            return Objective(turned) if self.trainer is None else Objective(turned, prefix="")
 
-    def baselines(self, corpus: Corpus) -> dict[str, Mixture]:
+    def baselines(self, data: TrainingData) -> dict[str, Mixture]:
         """The baselines by name, the one to beat first.
 
         Raises:
-            StudyError: a file cannot be read, or one is no mixture of the corpus' domains.
+            StudyError: a file cannot be read, or one is no mixture of the study's domains.
         """
         with self.naming_line("baseline"):
-            return resolve_baselines(self.baseline, corpus.natural, self._path.parent)
+            return resolve_baselines(self.baseline, data.natural, self._path.parent)
 
     @contextlib.contextmanager
     def naming_line(self, key: str) -> Iterator[None]:
@@ -284,24 +400,24 @@ class Study(Section):
                 where = yaml_lines.place_in(self._path, below)
             raise StudyError(error.what, where=where, hint=error.hint) from error
 
-    def mixture_space(self, corpus: Corpus) -> MixtureSpace:
-        """The space that the mixture may move in, given what the corpus holds.
+    def mixture_space(self, data: TrainingData) -> MixtureSpace:
+        """The space that the mixture may move in, given how much there is of each domain.
 
         Raises:
             StudyError: no mixture satisfies the constraints.
         """
-        first, baseline = next(iter(self.baselines(corpus).items()))
+        first, baseline = next(iter(self.baselines(data).items()))
         with self.naming("space"):
-            return self._mixture_space(corpus, None if first == NATURAL else baseline)
+            return self._mixture_space(data, None if first == NATURAL else baseline)
 
-    def _mixture_space(self, corpus: Corpus, baseline: Mixture | None) -> MixtureSpace:
+    def _mixture_space(self, data: TrainingData, baseline: Mixture | None) -> MixtureSpace:
         bounds = self.space.bounds
         return MixtureSpace(
-            domains=corpus.domains,
-            natural=corpus.natural,
+            domains=data.domains,
+            natural=data.natural,
             lower={name: low for name, (low, _) in bounds.items()},
             upper={name: high for name, (_, high) in bounds.items()},
-            available_tokens=corpus.tokens,
+            available_tokens=data.tokens,
             max_epochs=self.space.max_epochs,
             budget_tokens=self.budget,
             linear=tuple(LinearConstraint(c.weights, c.at_most) for c in self.space.linear),
@@ -313,12 +429,14 @@ class Study(Section):
         """The proxies' shape with the vocabulary of the corpus."""
         return dataclasses.replace(self.proxy.model, vocab_size=corpus.vocab_size)
 
-    def proxy_fidelity(self, corpus: Corpus) -> Fidelity:
-        """Size and tokens of this study's proxies."""
-        shape = self.proxy_model(corpus)
-        return Fidelity("proxy", shape.active_params(), self.proxy.tokens)
+    def proxy_fidelity(self, data: TrainingData) -> Fidelity:
+        """Size and tokens of this study's proxies; of a trainer that tells no size, 1 parameter."""
+        if self.trainer is not None:
+            return Fidelity("proxy", self.proxy.params or 1, self.proxy.tokens)
+        assert isinstance(data, Corpus)  # our proxies read one
+        return Fidelity("proxy", self.proxy_model(data).active_params(), self.proxy.tokens)
 
-    def token_limits(self, corpus: Corpus) -> dict[str, int] | None:
+    def token_limits(self, data: TrainingData) -> dict[str, int] | None:
         """Tokens of each domain that a proxy may see, so that it repeats as the promoted run would.
 
         None where the whole domain may be seen: the proxies are as long as the promoted run.
@@ -326,8 +444,8 @@ class Study(Section):
         share = self.proxy.tokens / self.budget
         if not self.proxy.simulate_repetition or share >= 1:
             return None
-        least = self.proxy.recipe.sequence_length
-        return {name: max(least, int(n * share)) for name, n in corpus.tokens.items()}
+        least = self.proxy.recipe.sequence_length if self.trainer is None else 1
+        return {name: max(least, int(n * share)) for name, n in data.tokens.items()}
 
     def initial_design(self, space: MixtureSpace) -> list[Mixture]:
         """The mixtures of the design, before repeats.
@@ -338,20 +456,30 @@ class Study(Section):
         with self.naming():
             return designs.design(space, self.search.trials, self.seed, self.search.design)
 
-    def training_hash(self, corpus: Corpus) -> str:
-        """Identity of all that a result depends on but mixture, fidelity and seed."""
+    def training_hash(self, data: TrainingData) -> str:
+        """Identity of all that a result depends on but mixture, fidelity and seed.
+
+        Raises:
+            StudyError: a file that the trainer depends on cannot be read.
+        """
+        limits = self.token_limits(data)
+        if self.trainer is not None:
+            with self.naming():
+                identity = self.trainer.identity(self.path.parent)
+            return digest({"trainer": identity, "limits": limits})
+        assert isinstance(data, Corpus)  # our proxies read one
         settings = {
-            "model": dataclasses.asdict(self.proxy_model(corpus)),
+            "model": dataclasses.asdict(self.proxy_model(data)),
             "recipe": dataclasses.asdict(self.proxy.recipe.canonical()),
-            "limits": self.token_limits(corpus),
+            "limits": limits,
         }
         if self.tasks:
-            settings["tasks"] = self.task_keys(corpus)
+            settings["tasks"] = self.task_keys(data)
         return digest(settings)
 
-    def binding(self, corpus: Corpus) -> str:
-        """What the study folder and its ledger are bound to: the corpus and `training_hash`."""
-        return digest([corpus.hash, self.training_hash(corpus)])
+    def binding(self, data: TrainingData) -> str:
+        """What the study folder and its ledger are bound to: the data and `training_hash`."""
+        return digest([data.hash, self.training_hash(data)])
 
 
 def digest(settings: Any) -> str:

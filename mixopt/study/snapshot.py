@@ -10,7 +10,6 @@ from mixopt.core.errors import CorpusError, StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Trial
-from mixopt.corpus.shards import Corpus
 from mixopt.selection.candidates import NATURAL
 from mixopt.study import identity, records
 from mixopt.study.ledger import Ledger
@@ -77,10 +76,10 @@ def read_snapshot(study: Study) -> Snapshot:
     available: dict[str, int] = {}
     baselines: dict[str, Mixture] = {}
     with contextlib.suppress(CorpusError, OSError):
-        corpus = Corpus.open(study.corpus_path)
-        available = corpus.tokens
+        data = study.training_data()
+        available = dict(data.tokens)
         with contextlib.suppress(StudyError):  # a file that is gone by now
-            baselines = study.baselines(corpus)
+            baselines = study.baselines(data)
     return Snapshot(
         study,
         objective,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ class Command(Trainer):
     ['python', 'train.py', '/studies/demo/trials/0000/job.json']
 
     Attributes:
-        command: with `{job}` for the path of `job.json` and `{folder}` for its folder; the
-            first is in the environment as MIXOPT_JOB too.
+        command: with `{job}` for the path of `job.json`, `{folder}` for its folder and `{python}`
+            for the Python that mixopt runs by; the first is in the environment as MIXOPT_JOB too.
     """
 
     command: str
@@ -53,7 +54,11 @@ class Command(Trainer):
 
     def argv(self, job_file: Path) -> list[str]:
         """See `Trainer.argv`. Other braces than the two names' stay as they are."""
-        values = {"{job}": str(job_file), "{folder}": str(job_file.parent)}
+        values = {
+            "{job}": str(job_file),
+            "{folder}": str(job_file.parent),
+            "{python}": sys.executable,
+        }
         return [_filled(word, values) for word in self.words]
 
     def program(self) -> dict[str, Any]:

@@ -34,10 +34,13 @@ class Domain:
     Attributes:
         tokens: that it has for training.
         path: where they are; None where the study does not know.
+        limit: of them the first so many are to be used, so that a short training repeats them as
+            often as the full run would; None uses all.
     """
 
     tokens: int
     path: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.search import proposers
+from mixopt.study.data import TrainingData
 from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.locked import has_begun
 from mixopt.study.settings import Study
 
 
-def check(study: Study, corpus: Corpus) -> None:
+def check(study: Study, data: TrainingData) -> None:
     """Refuse a study that could not be run to its end.
 
     The design is made only before the study begins: it depends on nothing that may change later.
@@ -22,10 +23,12 @@ def check(study: Study, corpus: Corpus) -> None:
         StudyError: naming the study file and the key.
     """
     study.mixture_objective()
-    space = study.mixture_space(corpus)
+    space = study.mixture_space(data)
     enqueued_mixtures(study, space)
     check_search(study)
-    check_promotion(study, corpus)
+    if study.trainer is None:
+        assert isinstance(data, Corpus)  # our proxies read one
+        check_promotion(study, data)
     if not has_begun(study):
         study.initial_design(space)
 

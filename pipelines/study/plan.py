@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
 from rich.table import Table
 
 from mixopt.core.formatting import count
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
+from mixopt.core.space import MixtureSpace
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
@@ -21,11 +23,12 @@ from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.dense_models import dense_models
+from mixopt.pipelines.study.plan_trials import ROUNDS, SELECTION, show_own_plan, trial_counts
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.wording import duration
-from mixopt.selection.candidates import NATURAL, UNIFORM
-from mixopt.study.enqueued import enqueued_mixtures
+from mixopt.selection.candidates import NATURAL
+from mixopt.study.data import TrainingData
 from mixopt.study.settings import Study, load_study
 
 PROBE_STEPS = 24
@@ -97,26 +100,15 @@ class Room:
 
 def steps(study: Study, corpus: Corpus) -> list[Step]:
     """The study's steps with their trainings, as the study file asks for them."""
-    proxy, search, select = study.proxy, study.search, study.select
-    model = study.proxy_model(corpus)
-    space = study.mixture_space(corpus)
-    compared = study.baselines(corpus)
-    # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
-    finalists = len({*compared, UNIFORM}) + 2 + (not space.contains(space.reference))
-    swarm, selected = search.trials + search.repeats, finalists * select.seeds
-
-    def trials(name: str, runs: int, at_once: int) -> Step:
-        tokens, recipe = proxy.tokens, proxy.recipe
-        return Step(name, runs, tokens, model, recipe, at_once, proxies=True, command="search")
-
-    enqueued = len(enqueued_mixtures(study, space))
-    selection = trials("selection (at most)", selected, selected)
+    proxy, model = study.proxy, study.proxy_model(corpus)
     plan = [
-        trials("initial design", swarm, swarm),
-        *([trials("enqueued mixtures", enqueued, enqueued)] if enqueued else []),
-        trials("rounds", search.rounds * search.batch, search.batch),
-        # at most: often two of the finalists agree
-        dataclasses.replace(selection, command="select"),
+        Step(
+            *(name, runs, proxy.tokens, model, proxy.recipe),
+            at_once=study.search.batch if name == ROUNDS else runs,
+            proxies=True,
+            command="select" if name == SELECTION else "search",
+        )
+        for name, runs in trial_counts(study, corpus).items()
     ]
     if study.promote is not None:
         promote = study.promote
@@ -231,10 +223,19 @@ def show_plan(path: Path, slots: int) -> None:
     """
     study = load_study(path)
     study.import_own_parts()
-    corpus = study.open_corpus()
-    check(study, corpus)
-    space = study.mixture_space(corpus)
-    console = make_console()
+    data = study.open_data()
+    check(study, data)
+    space, console = study.mixture_space(data), make_console()
+    if study.trainer is not None:
+        show_own_plan(study, data, console)
+        _show_space(study, space, data, console)
+        return
+    assert isinstance(data, Corpus)  # our proxies read one
+    _show_proxies_plan(study, data, slots, console)
+    _show_space(study, space, data, console)
+
+
+def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Console) -> None:
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
     for column in ("step", "trainings", "tokens each", "tokens", "FLOPs", "device time", "wall"):
@@ -291,15 +292,19 @@ def show_plan(path: Path, slots: int) -> None:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
     for line in (*rate_advice(plan), *promotion_advice(study, corpus)):
         console.print(line, style="dim")
+
+
+def _show_space(study: Study, space: MixtureSpace, data: TrainingData, console: Console) -> None:
+    """Print which domains are too small for the run that the mixture is for."""
     console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
     capped = [name for name, cap in space.caps.items() if cap < 1]
     for name in capped:
         console.print(
-            f"  {name}: at most {space.caps[name]:.1%} ({count(corpus.tokens[name])} tokens)"
+            f"  {name}: at most {space.caps[name]:.1%} ({count(data.tokens[name])} tokens)"
         )
     if not capped:
         console.print("  No domain is too small for it: only the study's own bounds bind.")
-    first, *others = study.baselines(corpus)
+    first, *others = study.baselines(data)
     if first != NATURAL or others:
         more = f"; compared with as well: {', '.join(others)}" if others else ""
         console.print(f"  The mixture to beat is {first}{more}.")

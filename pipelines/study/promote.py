@@ -219,6 +219,7 @@ class StageTraining(Training):
 
     def __init__(self, session: Session, work: Work) -> None:
         job = work.job
+        assert isinstance(job, Job)  # stages are ours
         flops = session.flops(job.model, job.tokens)
         super().__init__(work, work.key, tokens=job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._display = flops, session.display

@@ -12,7 +12,9 @@ from typing import Literal
 from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.pipelines.study import champion, plan, promote, search, select
+from mixopt.pipelines.study.plan_trials import planned_trials
 from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
 from mixopt.pipelines.views.console import Display, make_console
 from mixopt.pipelines.views.mlflow.tracking import problem
@@ -46,16 +48,26 @@ def run_study(path: Path, step: Step = "run") -> None:
     display = Display(console, whole=WHOLE[step])
     with open_session(path, display) as session:
         study = session.study
-        display.total = plan.planned_flops(study, session.corpus, step)
+        display.total = _planned_flops(session, step)
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:
             _steps(session, step)
+        except TrialsWait:
+            _views(session)
+            raise
         except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
             session.tracker.study_ended(failed=True)
             raise
         _views(session)
-        print_closing(study, session.ledger, session.corpus.domains, console)
+        print_closing(study, session.ledger, session.space.domains, console)
+
+
+def _planned_flops(session: Session, step: Step) -> float:
+    """What the bar of the whole command counts to."""
+    if session.study.trainer is None:
+        return plan.planned_flops(session.study, session.corpus, step)
+    return session.trial_flops * planned_trials(session.study, session.data, step)
 
 
 def _require_trials(path: Path, first: str = "") -> Study:

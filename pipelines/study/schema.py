@@ -42,6 +42,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Linear": ("A linear constraint", "space.linear"),
+    "DomainTokens": ("A domain", "domains"),
     "TaskFile": ("A task", "tasks"),
     "Pruner": ("A pruner", "search.pruner"),
 }
@@ -133,8 +134,9 @@ PAGE_HEAD = """\
 # The study file
 
 One YAML file says what is searched, with what, and what is promoted. `mixopt init study.yaml
---corpus corpus` writes a commented one. `name`, `corpus` and `objective` must be there; everything
-else has a default. An unknown key is an error that names its line.
+--corpus corpus` writes a commented one. `name`, `objective` and `corpus` (or, with a `trainer` of
+your own, `domains`) must be there; everything else has a default. An unknown key is an error that
+names its line.
 
 ```yaml
 # yaml-language-server: $schema=mixopt/study.schema.json

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
@@ -43,13 +44,17 @@ from mixopt.pipelines.study.export_model import registry_folder
 from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
+from mixopt.study.data import TrainingData, job_domains
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
 from mixopt.study.sections import Promote, Proxy
 from mixopt.study.settings import Study, digest, load_study
+from mixopt.trainers.base import Trainer
+from mixopt.trainers.job import TrainingJob
 from mixopt.workers.cluster import Resources, connect
 from mixopt.workers.cluster import slots as cluster_slots
+from mixopt.workers.own_job import OwnJob
 from mixopt.workers.proxy_task import Work
 
 VERIFIED = "verified"
@@ -67,7 +72,7 @@ class Session:
     """An open study. Made by `open_session`, which holds the study's lock as long as it lives."""
 
     study: Study
-    corpus: Corpus
+    data: TrainingData
     space: MixtureSpace
     objective: Objective
     ledger: Ledger
@@ -85,16 +90,32 @@ class Session:
         if not self._where:
             self._where = self._stack.enter_context(connect(self.study.ray.address))
             self.display.say(styled((self.study.name, "bold"), f": {self._where}"))
-            if self.corpus.stored_bytes > LARGE_CORPUS and not Path(self.verified).exists():
+            stored = self.data.stored_bytes if isinstance(self.data, Corpus) else 0
+            if stored > LARGE_CORPUS and not Path(self.verified).exists():
                 self.display.say(
-                    f"each machine reads the corpus ({self.corpus.stored_bytes / 1e9:,.0f} GB) "
-                    "before its first training, to compare it with its checksums"
+                    f"each machine reads the corpus ({stored / 1e9:,.0f} GB) before its first "
+                    "training, to compare it with its checksums"
                 )
+
+    @property
+    def corpus(self) -> Corpus:
+        """What our proxies and promotions read.
+
+        Raises:
+            StudyError: the study has domains that only its own trainer reads.
+        """
+        if not isinstance(self.data, Corpus):
+            raise StudyError(
+                "the study has no corpus, and this needs one",
+                where=str(self.study.path),
+                hint="Its trainer reads the domains; mixopt knows only their tokens",
+            )
+        return self.data
 
     @cached_property
     def baselines(self) -> dict[str, Mixture]:
         """What candidates are compared with, by name; the one to beat first."""
-        return self.study.baselines(self.corpus)
+        return self.study.baselines(self.data)
 
     @cached_property
     def model(self) -> ModelConfig:
@@ -104,7 +125,7 @@ class Session:
     @cached_property
     def fidelity(self) -> Fidelity:
         """Size and tokens of the proxies."""
-        return self.study.proxy_fidelity(self.corpus)
+        return self.study.proxy_fidelity(self.data)
 
     @cached_property
     def resources(self) -> Resources:
@@ -149,7 +170,7 @@ class Session:
 
         New ones are packed for the connected cluster.
         """
-        asked = self.study.ray.cohort
+        asked = 1 if self.study.trainer is not None else self.study.ray.cohort
         packed, fresh = self.packing.packed(trials, None if asked == "auto" else asked)
         if not fresh:
             return packed
@@ -172,7 +193,7 @@ class Session:
 
     @cached_property
     def weighed(self) -> tuple[str, ...]:
-        """Validation domains and tasks that the objective weighs."""
+        """Validation domains and tasks that the objective weighs; of our proxies."""
         return self.study.weighed(self.corpus)
 
     @property
@@ -190,18 +211,72 @@ class Session:
         length = self.study.proxy.recipe.sequence_length
         return TRAINING_PER_FORWARD * model.flops_per_token(length) * tokens
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether trials are trained by other means: asked for and told."""
+        return self.study.trainer is not None and self.study.trainer.elsewhere
+
+    @cached_property
+    def trial_flops(self) -> float:
+        """Training FLOPs of a trial; in its trainer's tokens where no size is known."""
+        if self.study.trainer is None:
+            return self.flops(self.model, self.fidelity.tokens)
+        return 2.0 * TRAINING_PER_FORWARD * self.fidelity.params * self.fidelity.tokens
+
     @cached_property
     def training(self) -> str:
         """Identity of all that a trial depends on but mixture, fidelity and seed."""
-        return self.study.training_hash(self.corpus)
+        return self.study.training_hash(self.data)
+
+    def _own_work(self, trial: Trial, folder: Path, identity: str) -> Work:
+        """The training that `trial` asks of the study's own trainer."""
+        study, spec = self.study, trial.spec
+        assert study.trainer is not None
+        job = TrainingJob(
+            study=study.name,
+            trial=str(trial.number),
+            mixture=spec.mixture.as_dict(),
+            tokens=spec.fidelity.tokens,
+            seed=spec.seed,
+            fidelity=dataclasses.replace(
+                spec.fidelity, params=spec.fidelity.params if spec.fidelity.params_known else 0
+            ),
+            folder=str(folder),
+            metrics=self.objective.metrics,
+            domains=job_domains(self.data, study.token_limits(self.data)),
+            corpus=str(self.data.path) if isinstance(self.data, Corpus) else None,
+            settings=study.trainer.settings,
+            gpus=self.resources.gpus,
+            identity=identity,
+            trainer=self.trainer.digest(),
+        )
+        own = OwnJob(
+            self.trainer,
+            job,
+            trial.limits,
+            study.trainer.timeout,
+            study.trainer.heartbeat,
+            study.trainer.grace,
+        )
+        return Work(str(trial.number), own, str(folder), identity, verified=self.verified)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The study's own trainer."""
+        assert self.study.trainer is not None
+        return self.study.trainer.made(self.study.path.parent)
+
+    def identity(self, trial: Trial) -> str:
+        """What the completion marker of `trial` carries."""
+        alone = trial.spec.training_hash(self.data.hash, self.training)
+        return alone if trial.limits is None else digest([alone, trial.limits.to_json()])
 
     def work(self, trial: Trial) -> Work:
         """The training that `trial` asks for, alone."""
         spec, limits = trial.spec, trial.limits
-        folder = trial_folder(self.home, trial.number)
-        identity = spec.training_hash(self.corpus.hash, self.training)
-        if limits is not None:
-            identity = digest([identity, limits.to_json()])
+        folder, identity = trial_folder(self.home, trial.number), self.identity(trial)
+        if self.study.trainer is not None:
+            return self._own_work(trial, folder, identity)
         job = Job(
             model=self.model,
             recipe=self.recipe("proxy"),
@@ -209,7 +284,7 @@ class Session:
             mixtures=(spec.mixture,),
             seeds=(spec.seed,),
             tokens=spec.fidelity.tokens,
-            token_limits=self.study.token_limits(self.corpus),
+            token_limits=self.study.token_limits(self.data),
             identity=identity,
             tasks=self.tasks,
             weighed=self.weighed,
@@ -240,22 +315,24 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     """
     study = load_study(path)
     study.import_own_parts()
-    corpus = study.open_corpus()
-    check(study, corpus)
-    objective, space = study.mixture_objective(), study.mixture_space(corpus)
+    data = study.open_data()
+    check(study, data)
+    objective, space = study.mixture_objective(), study.mixture_space(data)
     display = display or Display(make_console())
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
-        prepared = study.prepare_tasks(corpus, study.home / "tasks")
-        tasks = {name: str(path) for name, path in prepared.items()}
+        tasks: dict[str, str] = {}
+        if isinstance(data, Corpus):
+            prepared = study.prepare_tasks(data, study.home / "tasks")
+            tasks = {name: str(path) for name, path in prepared.items()}
         if not (study.home / LOCKED).exists():  # deleted, of trials with other settings?
-            claim(study.home, study.binding(corpus))
-        lock_settings(study, corpus)
-        owner = claim(study.home, study.binding(corpus))
+            claim(study.home, study.binding(data))
+        lock_settings(study, data)
+        owner = claim(study.home, study.binding(data))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
         artifact = partial(registry_folder, study)
         tracker = Tracker.open(study, owner, on_warning=display.warn, artifact=artifact)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
             yield Session(
-                study, corpus, space, objective, ledger, tracker, display, stack, tasks=tasks
+                study, data, space, objective, ledger, tracker, display, stack, tasks=tasks
             )

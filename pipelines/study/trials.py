@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.core.errors import TrainingError
+from mixopt.core.errors import StudyError, TrainingError
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Failure, Limits, Outcome, Role, Trial, TrialSpec
+from mixopt.core.trials import Failure, Limits, Outcome, Role, State, Trial, TrialSpec
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.cohorts import Cohort
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.pipelines.views.wording import command
 from mixopt.study.ledger import Ledger
+from mixopt.workers.proxy_task import Home
 
 if TYPE_CHECKING:
     from mixopt.workers import driver
@@ -69,12 +70,14 @@ def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Tr
         TrainingError: a worker crashed, or was lost too often.
     """
     todo = [trial for trial in trials if not trial.ended]
-    flops = session.flops(session.model, session.fidelity.tokens)
+    flops = session.trial_flops
     if not todo:
         session.display.skip(flops * len(trials))
         return list(trials)
     if held := [trial for trial in todo if trial.held]:
         raise held_error(session, [trial.number for trial in held], held[0].message)
+    if session.elsewhere:
+        return _told(session, label, trials)
     session.connect()
     cohorts = session.cohorts(todo)
     ended = {str(trial.number): flops for trial in trials if trial.ended}
@@ -84,6 +87,55 @@ def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Tr
             train(trainings, session.resources, session.display)
             cohorts = [half for training in trainings for half in training.halves]
     return [session.ledger.trial(trial.number) for trial in trials]
+
+
+class TrialsWait(StudyError):
+    """Trials are trained elsewhere, and their results are not told yet.
+
+    Attributes:
+        label: of the step.
+        trials: those that have not ended.
+    """
+
+    def __init__(self, label: str, trials: Sequence[Trial], study: Path) -> None:
+        self.label, self.trials = label, list(trials)
+        handed_out = sum(trial.state is State.RUNNING for trial in trials)
+        super().__init__(
+            f"{label}: {len(trials)} trials are not told yet, {handed_out} of them handed out",
+            where=str(study),
+            hint=f"`{command('ask', study)}` hands trials out, `mixopt tell` takes their results",
+        )
+
+
+def _told(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, all ended: those that a lost ledger forgot are taken up from their folders.
+
+    Raises:
+        TrialsWait: some are not told yet.
+    """
+    for trial in trials:
+        home = Home(str(trial_folder(session.home, trial.number)), session.identity(trial))
+        if not trial.ended and (outcome := home.outcome()) is not None:
+            record_outcome(session, trial.number, outcome)
+    now = [session.ledger.trial(trial.number) for trial in trials]
+    if waiting := [trial for trial in now if not trial.ended]:
+        raise TrialsWait(label, waiting, session.study.path)
+    return now
+
+
+def record_outcome(session: Session, number: int, outcome: Outcome) -> None:
+    """Record what became of trial `number` in the ledger, and show it in MLflow."""
+    ledger, tracker, display = session.ledger, session.tracker, session.display
+    result = outcome.result
+    if result is None:
+        why = outcome.failure or Failure.CRASHED
+        tracker.trial(ledger.fail(number, why, outcome.message))
+        display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
+    elif outcome.pruned:
+        tracker.trial(ledger.prune(number, result, outcome.message))
+        display.say(f"trial {number} is pruned: {outcome.message}")
+    else:
+        tracker.trial(ledger.complete(number, result))
 
 
 class CohortTraining(Training):
@@ -117,7 +169,7 @@ class CohortTraining(Training):
         """Record each trial that had not ended."""
         for trial, outcome in zip(self._cohort.trials, outcomes, strict=True):
             if not trial.ended:
-                self._record(trial.number, outcome)
+                record_outcome(self._session, trial.number, outcome)
 
     def failed(self, event: driver.Failed) -> None:
         """Note the attempt, halve the cohort, or record or hold its trials.
@@ -142,19 +194,6 @@ class CohortTraining(Training):
             for number in pending:
                 self._fail(number, event.failure, event.message)
                 display.warn(f"trial {number} failed: {event.failure}")
-
-    def _record(self, number: int, outcome: Outcome) -> None:
-        ledger, tracker = self._session.ledger, self._session.tracker
-        display, result = self._session.display, outcome.result
-        if result is None:
-            why = outcome.failure or Failure.CRASHED
-            self._fail(number, why, outcome.message)
-            display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
-        elif outcome.pruned:
-            tracker.trial(ledger.prune(number, result, outcome.message))
-            display.say(f"trial {number} is pruned: {outcome.message}")
-        else:
-            tracker.trial(ledger.complete(number, result))
 
     def _fail(self, number: int, failure: Failure, message: str) -> None:
         self._session.tracker.trial(self._session.ledger.fail(number, failure, message))

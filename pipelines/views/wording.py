@@ -40,9 +40,16 @@ def duration(seconds: float) -> str:
 
 
 def unit(objective: Objective) -> str:
-    """The unit of the objective: bits per byte, or none if it weighs other metrics."""
-    plain = all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items())
-    return "bits per byte" if plain else ""
+    """The unit of the objective: bits per byte, or the name of the only metric that it weighs.
+
+    None if it weighs several others. Lower is better, so that of an accuracy it is `−accuracy`.
+    """
+    if all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items()):
+        return "bits per byte"
+    if len(objective.weights) > 1:
+        return ""
+    ((name, weight),) = objective.weights.items()
+    return name if weight > 0 else f"−{name}"
 
 
 def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | None) -> str:

@@ -69,7 +69,7 @@ def owner_of(study: Study) -> Identity:
 
 
 def open_ledger(study: Study) -> Ledger:
-    owner = claim(study.home, study.binding(study.open_corpus()))
+    owner = claim(study.home, study.binding(study.open_data()))
     return Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
 
 

@@ -20,7 +20,7 @@ from mixopt.proxies import training
 from mixopt.proxies.job import Job
 from mixopt.proxies.trainer import proxy_job, train
 from mixopt.trainers.base import make_trainer
-from mixopt.trainers.job import TrainingJob
+from mixopt.trainers.job import Domain, TrainingJob
 from mixopt.trainers.run import Progress, run_training
 
 MODEL = ModelConfig(width=16, heads=2, experts=2, experts_per_token=1, expert_width=16)
@@ -61,7 +61,6 @@ def make_job(corpus: Corpus, folder: Path, **changes: Any) -> TrainingJob:
     settings = {
         "model": dataclasses.asdict(MODEL),
         "recipe": dataclasses.asdict(RECIPE),
-        "token_limits": {"d0": 500},
     }
     job = TrainingJob(
         "demo",
@@ -72,6 +71,10 @@ def make_job(corpus: Corpus, folder: Path, **changes: Any) -> TrainingJob:
         Fidelity("proxy", 0, TOKENS),
         str(folder),
         metrics=("bpb/d0", "bpb/d1"),
+        domains={
+            name: Domain(tokens, limit=500 if name == "d0" else None)
+            for name, tokens in corpus.tokens.items()
+        },
         corpus=str(corpus.path),
         settings=settings,
     )

@@ -25,9 +25,10 @@ class DomainShare:
         name: of the domain.
         weight: share of the tokens, in [0, 1].
         tokens: of the budget.
-        available: training tokens that the corpus has.
-        documents: that these are in.
-        shard: file of the corpus with the training tokens: uint16 or uint32, no header.
+        available: training tokens that there are.
+        documents: that these are in; None if the study has no corpus.
+        shard: file of the corpus with the training tokens: uint16 or uint32, no header; None if
+            the study has no corpus.
         path: where the trainer finds the domain; None if that was not given.
     """
 
@@ -35,8 +36,8 @@ class DomainShare:
     weight: float
     tokens: int
     available: int
-    documents: int
-    shard: str
+    documents: int | None = None
+    shard: str | None = None
     path: str | None = None
 
     @property
@@ -59,8 +60,8 @@ class Blend:
         candidate: what the verdict calls the mixture: found, natural, …
         budget: tokens of the run.
         seed: of the study.
-        corpus: hash of the corpus.
-        dtype: of the corpus' token files.
+        corpus: hash of the corpus, or of the domains that the study file declares.
+        dtype: of the corpus' token files; empty if the study has none.
         domains: in the order of the corpus.
     """
 

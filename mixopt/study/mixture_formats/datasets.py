@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from mixopt.study.mixture_formats.base import Blend, MixtureFormat
 
@@ -16,7 +17,8 @@ class InterleaveDatasets(MixtureFormat):
 
     A row is drawn, not a token. Where rows have one length (tokenized and packed), probabilities
     of rows are the weights. Where a row is a document, a domain of long documents has to be drawn
-    less often: `probabilities_of_documents` are weights over tokens per document.
+    less often: `probabilities_of_documents` are weights over tokens per document, where a corpus
+    knows its documents.
     """
 
     path_is = "what load_dataset reads the domain from"
@@ -24,7 +26,7 @@ class InterleaveDatasets(MixtureFormat):
     def text(self, blend: Blend) -> str:
         """The object, indented."""
         used = blend.used
-        values = {
+        values: dict[str, Any] = {
             "study": blend.study,
             "candidate": blend.candidate,
             "budget_tokens": blend.budget,
@@ -38,10 +40,10 @@ class InterleaveDatasets(MixtureFormat):
                 # else the run would end with the first domain that was read once
                 "stopping_strategy": "all_exhausted",
             },
-            "probabilities_of_documents": _normalised(
-                [d.weight * d.documents / d.available for d in used]
-            ),
         }
+        drawn = [d.weight * d.documents / d.available for d in used if d.documents is not None]
+        if len(drawn) == len(used):
+            values["probabilities_of_documents"] = _normalised(drawn)
         return json.dumps(values, indent=2) + "\n"
 
 

@@ -66,7 +66,7 @@ def trial_params(trial: Trial) -> dict[str, Any]:
     return {
         **weights(spec.mixture.as_dict()),
         "model": fidelity.model,
-        "active_params": fidelity.params,
+        **({"active_params": fidelity.params} if fidelity.params_known else {}),
         "tokens": fidelity.tokens,
         "seed": spec.seed,
         "round": spec.round,

@@ -136,7 +136,7 @@ def test_tasks_are_found_beside_the_study_file(tmp_path: Path, text_corpus: Corp
     write_task(tmp_path, " holds", " applies")
     tasks = "exam: exam.jsonl, one: {path: exam.jsonl, limit: 1}"
     study = study_with_tasks(tmp_path, text_corpus, "task/exam: 1", tasks)
-    study.open_corpus()
+    study.open_data()
     found = study.prepare_tasks(text_corpus, tmp_path / "tasks")
     assert {name: len(Questions.read(path)) for name, path in found.items()} == {
         "exam": 2,
@@ -150,7 +150,7 @@ def test_an_objective_may_weigh_only_metrics_that_there_are(
     write_task(tmp_path, " holds")
     unknown = study_with_tasks(tmp_path, text_corpus, "task/exams: 1", "exam: exam.jsonl")
     with pytest.raises(StudyError, match=r"no task's metric 'task/exams'.*task/exam"):
-        unknown.open_corpus()
+        unknown.open_data()
     accuracy = study_with_tasks(tmp_path, text_corpus, "accuracy/exam: -1", "exam: exam.jsonl")
     with pytest.raises(StudyError, match=r"task 'exam' has no choices"):
         accuracy.prepare_tasks(text_corpus, tmp_path / "tasks")

@@ -66,7 +66,7 @@ def test_init_writes_a_valid_study_of_the_corpus(begun: Path, text_corpus: Corpu
     study = load_study(begun)
     assert study.name == "mine"
     assert study.objective == dict.fromkeys(text_corpus.targets, 1.0)
-    assert study.open_corpus().hash == text_corpus.hash
+    assert study.open_data().hash == text_corpus.hash
 
 
 def test_every_value_that_init_shows_is_the_default(begun: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_keys_that_init_only_mentions_are_valid_too(begun: Path) -> None:
     )
     study = load_study(begun)
     assert study.budget == 300_000
-    assert study.mixture_space(study.open_corpus()).domains == ("law", "code", "prose")
+    assert study.mixture_space(study.open_data()).domains == ("law", "code", "prose")
 
 
 def test_init_replaces_no_file_unless_told_to(begun: Path, text_corpus: Corpus) -> None:

@@ -160,7 +160,7 @@ def test_a_trial_is_shown_while_it_runs_and_when_it_ends(database: str, tmp_path
     study = write_study(tmp_path, "running")
     tracker, ledger = tracker_of(study), open_ledger(study)
     mixture = Mixture.uniform(["arithmetic", "docstrings", "headers", "licences", "python", "web"])
-    number = ledger.add(TrialSpec(mixture, study.proxy_fidelity(study.open_corpus()), 0)).number
+    number = ledger.add(TrialSpec(mixture, study.proxy_fidelity(study.open_data()), 0)).number
 
     def status() -> str:
         [run] = runs_of(study, "trial")

@@ -1,0 +1,56 @@
+"""How many trials a study asks for; `mixopt plan` where the trainer is the user's own."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from mixopt.core.formatting import count
+from mixopt.selection.candidates import UNIFORM
+from mixopt.study.data import TrainingData
+from mixopt.study.enqueued import enqueued_mixtures
+from mixopt.study.settings import Study
+
+ROUNDS = "rounds"
+SELECTION = "selection (at most)"  # often two of the finalists agree
+
+
+def trial_counts(study: Study, data: TrainingData) -> dict[str, int]:
+    """Step → how many trials it runs, at most; steps without any are left out."""
+    search, space = study.search, study.mixture_space(data)
+    compared = study.baselines(data)
+    # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
+    finalists = len({*compared, UNIFORM}) + 2 + (not space.contains(space.reference))
+    counts = {
+        "initial design": search.trials + search.repeats,
+        "enqueued mixtures": len(enqueued_mixtures(study, space)),
+        ROUNDS: search.rounds * search.batch,
+        SELECTION: finalists * study.select.seeds,
+    }
+    return {name: runs for name, runs in counts.items() if runs}
+
+
+def planned_trials(study: Study, data: TrainingData, command: str) -> int:
+    """How many trials `mixopt search`, `select`, `promote` or `run` trains at most."""
+    counts = trial_counts(study, data)
+    selection = counts.pop(SELECTION)
+    search = sum(counts.values())
+    return {"search": search, "select": selection, "run": search + selection}.get(command, 0)
+
+
+def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
+    """Print how many trainings the study asks its own trainer for, and of how many tokens."""
+    table = Table(title=f"Plan of {study.name}", title_justify="left")
+    for column in ("step", "trainings", "tokens each", "tokens"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    counts, each = trial_counts(study, data), study.proxy.tokens
+    for name, runs in counts.items():
+        table.add_row(name, str(runs), count(each), count(runs * each))
+    table.add_section()
+    runs = sum(counts.values())
+    table.add_row("in all", str(runs), "", count(runs * each))
+    console.print(table)
+    console.print(
+        "Times are not known: the trainer is yours. One training shows what it takes.",
+        style="dim",
+    )

@@ -1,0 +1,214 @@
+"""Trials that are trained elsewhere: asked for, told, and judged as any others, without Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mixopt.core.errors import StudyError
+from mixopt.core.trials import Failure, Role, State
+from mixopt.pipelines.study.elsewhere import ask_trials, tell_results
+from mixopt.pipelines.study.run import run_study
+from mixopt.pipelines.study.trials import TrialsWait
+from mixopt.study.records import read_verdict
+from mixopt.study.settings import load_study
+from tests.pipelines.whole_study import ledger_trials
+
+FILE = """\
+name: ift
+domains: {web: 1.2T, code: 300B, maths: 50B}
+trainer: elsewhere
+objective: {accuracy: 1}
+metrics: {accuracy: higher}
+proxy: {tokens: 1B}
+space: {budget: 100B}
+search: {trials: 4, repeats: 1, rounds: 1, batch: 2, surrogate: linear}
+select: {seeds: 2}
+mlflow: {enabled: false}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "ift.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A study whose design is handed out, and rows that would be its results; told by nobody."""
+    path = tmp_path_factory.mktemp("handed_out") / "ift.yaml"
+    path.write_text(FILE)
+    return path, trained(asked(path))
+
+
+def accuracy(row: dict[str, Any]) -> float:
+    noise = (row["trial"] * 7 % 5 - 2) / 1000
+    return 0.5 + 0.2 * row["mixture.maths"] + 0.1 * row["mixture.code"] + noise
+
+
+def asked(file: Path, most: int = 100, **options: Any) -> pl.DataFrame:
+    """What `ask` writes; empty if it hands nothing out."""
+    table = file.parent / "asked.csv"
+    table.unlink(missing_ok=True)
+    ask_trials(file, most, table, **options)
+    return pl.read_csv(table) if table.exists() else pl.DataFrame()
+
+
+def told(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Tell `rows`."""
+    table = file.parent / "told.json"
+    table.write_text(json.dumps(rows))
+    tell_results(file, table)
+
+
+def trained(
+    frame: pl.DataFrame, measure: Callable[[dict[str, Any]], float] = accuracy
+) -> list[dict[str, Any]]:
+    """The rows with what a trainer measured."""
+    return [{**row, "accuracy": measure(row)} for row in frame.to_dicts()]
+
+
+def test_a_study_goes_from_design_to_verdict(file: Path) -> None:
+    roles = []
+    while len(frame := asked(file)):
+        roles.append(frame["role"].unique().sort().to_list())
+        told(file, trained(frame))
+    assert roles == [["design", "repeat"], ["search"], ["select"]]
+    study = load_study(file)
+    verdict = read_verdict(study.home)
+    assert verdict is not None
+    assert verdict.improved
+    assert verdict.mixture["maths"] > study.training_data().natural["maths"]
+    assert (study.home / "report.html").exists()
+    run_study(file)  # everything is told: it shows the end, and waits for nothing
+
+
+def test_the_next_round_waits_for_all_of_this_one(file: Path) -> None:
+    frame = asked(file, most=3)
+    assert frame["trial"].to_list() == [0, 1, 2]
+    told(file, trained(frame)[:2])
+    assert asked(file)["trial"].to_list() == [3, 4]
+    assert asked(file).is_empty()
+    assert asked(file, again=True)["trial"].to_list() == [2, 3, 4]
+    with pytest.raises(TrialsWait, match="3 trials are not told yet, 3 of them handed out"):
+        run_study(file)
+
+
+def test_a_result_is_recorded_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = trained(asked(file))
+    told(file, rows)
+    told(file, rows)
+    assert "0 results recorded, 5 told before" in capsys.readouterr().out
+    with pytest.raises(StudyError, match="told before with other values: accuracy"):
+        told(file, [{**rows[0], "accuracy": 0.9}])
+    results = [trial.metrics["accuracy"] for trial in ledger_trials(load_study(file))]
+    assert results == [row["accuracy"] for row in rows]
+
+
+def test_failures_are_no_scores(file: Path) -> None:
+    rows = asked(file).to_dicts()
+    told(
+        file,
+        [
+            {"trial": 0, "accuracy": 0.5},
+            {"trial": 1, "failure": "diverged", "message": "loss of NaN"},
+            {"trial": 2, "accuracy": float("nan")},
+            {"trial": 3},
+        ],
+    )
+    trials = ledger_trials(load_study(file))
+    assert [trial.state for trial in trials[:4]] == [
+        State.COMPLETE,
+        State.FAILED,
+        State.FAILED,
+        State.RUNNING,
+    ]
+    assert trials[1].message == "loss of NaN"
+    assert trials[2].failure is Failure.DIVERGED
+    assert len(rows) == 5
+
+
+def test_a_lost_ledger_takes_up_what_was_told(file: Path) -> None:
+    told(file, trained(asked(file)))
+    before = ledger_trials(load_study(file))
+    (load_study(file).home / "ledger.db").unlink()
+    asked(file)
+    after = ledger_trials(load_study(file))
+    assert [t.metrics for t in after[:5]] == [t.metrics for t in before]
+
+
+def test_selection_hands_out_fresh_seeds(file: Path) -> None:
+    for _ in range(2):
+        told(file, trained(asked(file)))
+    frame = asked(file)
+    assert set(frame["candidate"]) >= {"natural", "uniform"}
+    assert frame.group_by("candidate").len()["len"].to_list() == [2] * frame["candidate"].n_unique()
+    assert all(t.spec.role is Role.SELECT for t in ledger_trials(load_study(file))[7:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trial": 9}, "the study has no trial 9"),
+        ({"trial": 0.5}, "is no number of a trial"),
+        ({"seed": 4}, "trial 0 was asked for with 0"),
+        ({"tokens": 5}, "was asked for with 1e"),
+        ({"mixture.web": 0.1}, "trial 0 was asked for with 0.77"),
+        ({"mixture.law": 0.1}, "there is no domain 'law'"),
+        ({"accuracy": "good"}, "'good' is no number"),
+        ({"accuracy": None, "loss": 1.0}, "metric 'accuracy' of the objective is missing"),
+        ({"failure": "tired", "accuracy": None}, "'tired' is no failure"),
+        ({"failure": "diverged"}, "has both a failure and metrics"),
+        ({"trial": None}, "has no `trial`"),
+        ({"trial": 1, "mixture.web": None}, "trial 1 is there twice"),
+    ],
+)
+def test_a_row_that_is_no_result_of_the_trial_is_refused_and_none_is_recorded(
+    handed_out: tuple[Path, list[dict[str, Any]]], change: dict[str, Any], message: str
+) -> None:
+    file, rows = handed_out
+    with pytest.raises(StudyError, match=message) as refused:
+        told(file, [rows[1], {**rows[0], **change}])
+    assert "told.json: [1]" in str(refused.value)
+    assert not any(trial.ended for trial in ledger_trials(load_study(file)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trial,accuracy\n0,0.5,1\n", r"told.csv:2: has 3 cells, and the header 2"),
+        ("trial,accuracy,accuracy\n0,0.5,1\n", r"told.csv:1: column 'accuracy' is there twice"),
+        ("accuracy\n0.5\n", r"told.csv:2: has no `trial`"),
+        ("trial,accuracy\n0,0.5\n0,0.6\n", r"told.csv:3: trial 0 is there twice"),
+    ],
+)
+def test_a_csv_names_the_line(
+    handed_out: tuple[Path, list[dict[str, Any]]], text: str, message: str
+) -> None:
+    file, _ = handed_out
+    table = file.parent / "told.csv"
+    table.write_text(text)
+    with pytest.raises(StudyError, match=message):
+        tell_results(file, table)
+
+
+def test_a_table_of_results_is_not_written_over(file: Path) -> None:
+    table = file.parent / "next.csv"
+    table.write_text("mine")
+    with pytest.raises(StudyError, match="the file is there already"):
+        ask_trials(file, 1, table)
+    assert table.read_text() == "mine"
+
+
+def test_a_study_with_a_trainer_is_not_asked(file: Path) -> None:
+    (file.parent / "train.py").write_text("")
+    file.write_text(FILE.replace("elsewhere", "{command: 'python train.py {job}'}"))
+    with pytest.raises(StudyError, match="the study has a trainer, which `mixopt run` starts"):
+        ask_trials(file, 1)
