@@ -18,7 +18,7 @@ from mixopt.core.errors import CorpusError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.models.routers.base import Routing, gate_entropies, reaches_none
-from mixopt.models.transformer import Transformer
+from mixopt.proxies.foreign import LanguageModel
 
 WINDOWS_PER_BATCH = 32
 
@@ -46,7 +46,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: Transformer,
+    model: LanguageModel,
     corpus: Corpus,
     domains: Sequence[str],
     tokens: int | Mapping[str, int],
@@ -162,7 +162,7 @@ class _Windows:
 
 
 def _evaluate_domains(
-    model: Transformer,
+    model: LanguageModel,
     corpus: Corpus,
     tokens: Mapping[str, int],
     length: int,
@@ -199,7 +199,7 @@ def _evaluate_domains(
     return scores
 
 
-def _run_windows(model: Transformer, ids_WT: np.ndarray, kept_W: np.ndarray) -> _Windows:
+def _run_windows(model: LanguageModel, ids_WT: np.ndarray, kept_W: np.ndarray) -> _Windows:
     """What the windows give, and of those in `kept_W` every token."""
     device = model.device
     nats: list[Tensor] = []
@@ -238,7 +238,7 @@ def _by_window(routing: Routing, windows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _evaluate_task(
-    model: Transformer, name: str, questions: Questions, tokens: int, length: int
+    model: LanguageModel, name: str, questions: Questions, tokens: int, length: int
 ) -> Iterator[tuple[str, Tensor]]:
     """Metric → its values (K,).
 
@@ -269,7 +269,9 @@ def _evaluate_task(
 
 
 @torch.no_grad()
-def answer_nats(model: Transformer, questions: Questions, rows: np.ndarray, length: int) -> Tensor:
+def answer_nats(
+    model: LanguageModel, questions: Questions, rows: np.ndarray, length: int
+) -> Tensor:
     """Nats of the answers of these rows, (K, R) float64.
 
     Contexts that do not fit into `length` tokens are cut on the left. Rows of like length are

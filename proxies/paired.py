@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.corpus.shards import Corpus
-from mixopt.models.transformer import Transformer
 from mixopt.proxies.evaluation import evaluate, validation_windows
+from mixopt.proxies.foreign import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Difference:
 
 
 def difference(
-    first: Transformer,
-    second: Transformer,
+    first: LanguageModel,
+    second: LanguageModel,
     corpus: Corpus,
     weights: Mapping[str, float],
     tokens: Mapping[str, int],
@@ -47,7 +47,7 @@ def difference(
 
     Args:
         first: a cohort of one.
-        second: a cohort of one, of any shape with the same vocabulary.
+        second: a cohort of one, of any shape whose vocabulary has all tokens of the corpus.
         corpus: both models' tokenizer is its own.
         weights: validation domain → weight of its bits per byte.
         tokens: validation domain → tokens to read at most.
@@ -89,7 +89,7 @@ def ratio(above_W: np.ndarray, below_W: np.ndarray) -> tuple[float, float]:
 
 
 def _nats_by_window(
-    model: Transformer,
+    model: LanguageModel,
     corpus: Corpus,
     domains: tuple[str, ...],
     tokens: Mapping[str, int],

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixopt.core.errors import MixoptError
 from mixopt.core.registry import is_own
-from mixopt.io import files
-from mixopt.io.markers import SHAPE, WEIGHTS
 from mixopt.workers.cluster import Resources
 from mixopt.workers.once import call
-
-if TYPE_CHECKING:
-    import torch
-
-    from mixopt.models.config import ModelConfig
-    from mixopt.models.transformer import State, Transformer
 
 
 @dataclass(frozen=True)
@@ -74,18 +66,18 @@ def challenge(ask: Challenge, threads: int, device: str = "cpu") -> dict[str, An
     from mixopt.corpus.verified import verify_once
     from mixopt.models.team import at_work
     from mixopt.proxies.paired import difference
+    from mixopt.proxies.stored_models import load_stored
 
     torch.set_num_threads(threads)
     corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
     verify_once(corpus, Path(ask.verified))
     place = torch.device(device)
-    new = _load(Path(ask.new), recipe.precision, place)
+    new = load_stored(Path(ask.new), recipe.precision, place)
     try:
-        shape = _shape(Path(ask.standing))
-        reason = _incomparable(shape, new.config)
+        reason = _incomparable(Path(ask.standing), Path(ask.new), corpus.vocab_size)
         if reason:
             return {"unreadable": reason}
-        standing = _load(Path(ask.standing), recipe.precision, place)
+        standing = load_stored(Path(ask.standing), recipe.precision, place)
     except MixoptError as error:
         return {"unreadable": f"its model cannot be loaded: {error.what}"}
     tokens = {name: recipe.final_tokens(name, ask.weighed) for name in ask.weights}
@@ -94,55 +86,22 @@ def challenge(ask: Challenge, threads: int, device: str = "cpu") -> dict[str, An
     return asdict(found)
 
 
-def _incomparable(standing: ModelConfig, new: ModelConfig) -> str:
-    """Why the champion of that shape is not run on the new model's text; empty if it may be."""
-    if standing.vocab_size != new.vocab_size:
-        return f"its vocabulary has {standing.vocab_size:,} tokens, not {new.vocab_size:,}"
-    if is_own(standing.router) and standing.router != new.router:  # a file asks for an import
-        return f"its router {standing.router!r} is no part of mixopt, nor the new model's"
+def _incomparable(standing: Path, new: Path, tokens: int) -> str:
+    """Why the champion in `standing` is not run on the text of the model `new`; empty if it may be.
+
+    Their tokenizers, of so many `tokens`, are equal; a model may have rows to spare.
+
+    Raises:
+        MixoptError: it cannot be read.
+    """
+    from mixopt.proxies.stored_models import is_checkpoint, own_shape, vocabulary
+
+    if (size := vocabulary(standing)) < tokens:
+        return f"its vocabulary has {size:,} tokens, not {tokens:,}"
+    if is_checkpoint(standing):
+        return ""
+    router = own_shape(standing).router
+    others = is_checkpoint(new) or own_shape(new).router != router
+    if is_own(router) and others:  # a file asks for an import
+        return f"its router {router!r} is no part of mixopt, nor the new model's"
     return ""
-
-
-def _shape(folder: Path) -> ModelConfig:
-    """The shape of the model in `folder`, which is of our own format or a mixtral of Hugging Face.
-
-    Raises:
-        MixoptError: it cannot be read, or our transformer computes something else.
-    """
-    from mixopt.models.config import ModelConfig
-    from mixopt.models.families.checkpoint import CONFIG, open_checkpoint
-    from mixopt.models.families.returned import returned_config
-
-    if (folder / CONFIG).exists():
-        return returned_config(open_checkpoint(folder))
-    return files.read_json(folder / SHAPE, lambda values: ModelConfig(**values), hint="")
-
-
-def _state(folder: Path, shape: ModelConfig) -> State:
-    """The weights of the model in `folder`.
-
-    Raises:
-        MixoptError: they cannot be read.
-    """
-    from mixopt.models.families.checkpoint import CONFIG, open_checkpoint
-    from mixopt.models.families.returned import returned_state
-    from mixopt.proxies.checkpoint import load_state
-
-    if (folder / CONFIG).exists():
-        return returned_state(open_checkpoint(folder), shape)
-    return load_state(folder / WEIGHTS)[0]
-
-
-def _load(folder: Path, precision: str, device: torch.device) -> Transformer:
-    """The model in `folder`.
-
-    Raises:
-        MixoptError: there is none, or it is broken.
-    """
-    from mixopt.models.transformer import Transformer
-    from mixopt.proxies.precision import DTYPES
-
-    shape = _shape(folder)
-    model = Transformer(shape, compute_dtype=DTYPES[precision])
-    model.load_proxy_state(_state(folder, shape))
-    return model.to(device)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from mixopt.core.errors import FileError
 from mixopt.core.recipe import Recipe
@@ -16,7 +21,9 @@ from mixopt.io import files
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.checkpoint import save_state
+from mixopt.proxies.evaluation import validation_windows
 from mixopt.workers.champion_job import Challenge, challenge
+from tests.mixopt.models.families.made import logits, make
 from tests.mixopt.models.families.test_export import export
 
 SHAPE = ModelConfig(width=16, layers=1, heads=2, expert_width=16, experts=2, experts_per_token=2)
@@ -34,13 +41,19 @@ def own(model: Transformer, folder: Path) -> Path:
     return folder
 
 
-def compared(corpus: Corpus, tmp_path: Path, standing: Path, seed: int = 0) -> dict[str, Any]:
+def compared(
+    corpus: Corpus,
+    tmp_path: Path,
+    standing: Path,
+    seed: int = 0,
+    weights: Mapping[str, float] = MappingProxyType({"law": 0.5, "notes": 0.5}),
+) -> dict[str, Any]:
     ask = Challenge(
         new=str(own(model(corpus, seed), tmp_path / "new")),
         standing=str(standing),
         corpus=str(corpus.path),
         recipe=dataclasses.asdict(RECIPE),
-        weights={"law": 0.5, "notes": 0.5},
+        weights=dict(weights),
         weighed=(),
         verified=str(tmp_path / "verified"),
     )
@@ -81,6 +94,22 @@ def test_another_vocabulary_is_not_compared(text_corpus: Corpus, tmp_path: Path)
     other = own(Transformer(shape, (0,)), tmp_path / "other")
     found = compared(text_corpus, tmp_path, other)
     assert found == {"unreadable": f"its vocabulary has 77 tokens, not {text_corpus.vocab_size:,}"}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_a_champion_that_is_not_ours_is_run_by_transformers(
+    kind: str, text_corpus: Corpus, tmp_path: Path
+) -> None:
+    spare = text_corpus.vocab_size + 8  # rows that no token has
+    standing = make(kind, tmp_path / "standing", vocab_size=spare)
+    found = compared(text_corpus, tmp_path, standing, weights={"law": 1.0})
+    windows = validation_windows(text_corpus.validation("law"), 512, 16, "law")
+    ids = torch.from_numpy(windows)
+    nats = F.cross_entropy(
+        logits(standing, ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+    )
+    law = float(nats) / math.log(2) / float(text_corpus.token_bytes[windows[:, 1:]].sum())
+    assert found["second"] == pytest.approx(law, rel=1e-5)
 
 
 def test_a_champions_file_imports_nothing(text_corpus: Corpus, tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ Shapes: B sequences of T tokens, E experts, k of them per token, L layers.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mixopt.core.errors import CheckpointError, StudyError
+from mixopt.models.families.loaded import INSTALL, is_installed, load_model, routers_of
 from mixopt.models.upcycling.hidden_states import BATCH, HiddenStates, gather
 from mixopt.models.upcycling.receipt import Receipt, Seen
 
@@ -33,11 +32,11 @@ def check_installed() -> None:
     Raises:
         StudyError: it is not installed.
     """
-    if importlib.util.find_spec("transformers") is None:
+    if not is_installed():
         raise StudyError(
             "samples need transformers, which is not installed",
             where="samples",
-            hint="pip install 'mixopt[hf]', or leave samples out",
+            hint=f"{INSTALL}, or leave samples out",
         )
 
 
@@ -115,14 +114,14 @@ def measure_folder(receipt: Receipt, seed: Path, moe: Path, samples: Samples) ->
 
 
 def _seen(dense: Any, mixture: Any, ids: np.ndarray) -> Seen:
-    routers = [m for m in mixture.modules() if type(m).__name__.endswith("TopKRouter")]
+    routers = routers_of(mixture)
     if not routers:
         raise CheckpointError(
             "no router is found in it as transformers runs it, so that loads cannot be measured",
             where=str(mixture.config.name_or_path),
             hint="Leave samples out",
         )
-    counts: list[list[float]] = [[0.0] * router.num_experts for router in routers]
+    counts: list[list[float]] = [[0.0] * int(router.num_experts) for router in routers]
     entropies, difference = [0.0] * len(routers), 0.0
     routed: list[tuple[Tensor, Tensor]] = []
 
@@ -148,19 +147,11 @@ def _seen(dense: Any, mixture: Any, ids: np.ndarray) -> Seen:
 def _load(folder: Path, samples: Mapping[str, np.ndarray]) -> Any:
     """The model in `folder`, in fp32, for evaluation."""
     check_installed()
-    import transformers
-
-    try:
-        with _without_bars():
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"transformers cannot load it: {error}",
-            where=str(folder),
-            hint="Leave samples out, or give a checkpoint of a family that transformers has",
-        ) from error
+    model = load_model(
+        folder,
+        torch.float32,
+        hint="Leave samples out, or give a checkpoint of a family that transformers has",
+    )
     for name, ids in samples.items():
         if ids.min() < 0 or ids.max() >= model.config.vocab_size:
             raise StudyError(
@@ -168,20 +159,7 @@ def _load(folder: Path, samples: Mapping[str, np.ndarray]) -> Any:
                 where=f"samples.{name}",
                 hint="Give ids of the seed's own tokenizer",
             )
-    return model.eval()
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    return model
 
 
 def _encoded(folder: Path, text: str) -> np.ndarray:
