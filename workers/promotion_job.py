@@ -14,15 +14,12 @@ from mixopt.workers.once import call
 from mixopt.workers.proxy_task import LOCK_PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from mixopt.core.recipe import Recipe
     from mixopt.corpus.shards import Corpus
     from mixopt.models.config import ModelConfig
     from mixopt.models.transformer import State
-
-SAMPLE_SEQUENCES = 16  # per validation domain, for the receipt
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,9 @@ class Upcycling:
         folder: where the MoE's weights go.
         seed: draws the routers.
         verified: folder that remembers on which machines the corpus was compared.
+        tasks: name → file of its prepared questions.
+        weighed: names of the domains and tasks that the objective weighs.
+        score_seed: whether the seed model is evaluated too; one that was trained here has been.
     """
 
     method: Method
@@ -54,12 +54,15 @@ class Upcycling:
     verified: str
     tasks: Mapping[str, str] = field(default_factory=dict)
     weighed: tuple[str, ...] = ()
+    score_seed: bool = False
 
 
 def upcycle_on_cluster(
     ask: Upcycling, resources: Resources, warn: Callable[[str], None]
 ) -> dict[str, Any]:
     """Upcycle on a worker; a dictionary of `metrics` before training, and the `receipt`.
+
+    And `seed`, the metrics of the seed model, where they are asked for.
 
     Raises:
         MixoptError: it fails, or is lost too often; see `mixopt.workers.once.call`, also for
@@ -87,7 +90,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
     from mixopt.models.config import ModelConfig
     from mixopt.models.upcycling.states import DenseModels, upcycle_states
     from mixopt.proxies.checkpoint import load_state, save_state
-    from mixopt.proxies.evaluation import validation_windows
+    from mixopt.proxies.samples import held_out_samples, training_samples
 
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
@@ -99,26 +102,22 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
         verify_once(corpus, Path(ask.verified))
         dense, shape = ModelConfig(**ask.dense), ModelConfig(**ask.model)
         length = recipe.sequence_length
-
-        def windows(stream: np.ndarray, name: str) -> np.ndarray:
-            return validation_windows(stream, SAMPLE_SEQUENCES * length, length, name)[:, :-1]
-
-        held_out = {n: windows(corpus.validation(n), n) for n in corpus.validation_domains}
-        read = {
-            name: windows(stream, name)
-            for name in corpus.domains
-            if len(stream := corpus.train(name)) > length
-        }
         models = DenseModels(
             load_state(Path(ask.seed_model))[0],
             {name: load_state(Path(path))[0] for name, path in ask.expert_models.items()},
             dense,
         )
-        state, receipt = upcycle_states(ask.method, models, shape, ask.seed, held_out, read)
-        metrics = _scores(ask, state, shape, recipe, corpus, torch.device(device))
+        text = held_out_samples(corpus, length), training_samples(corpus, length)
+        state, receipt = upcycle_states(ask.method, models, shape, ask.seed, *text)
+        place = torch.device(device)
+        record: dict[str, Any] = {
+            "metrics": _scores(ask, state, shape, recipe, corpus, place),
+            "receipt": receipt.to_json(),
+        }
+        if ask.score_seed:
+            record["seed"] = _scores(ask, models.seed, dense, recipe, corpus, place)
         save_state(folder / "model.safetensors", state)
         files.write_json(folder / "model.json", asdict(shape))
-        record = {"metrics": metrics, "receipt": receipt.to_json()}
         markers.write(folder, record)
         return record
 

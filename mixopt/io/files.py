@@ -90,7 +90,11 @@ def write_json(path: Path, values: Any) -> None:
 
 def keep_json(path: Path, values: Any) -> None:
     """Have `values` at `path`: written where the file is absent, broken or says something else."""
-    data = _as_json(values)
+    keep_bytes(path, _as_json(values))
+
+
+def keep_bytes(path: Path, data: bytes) -> None:
+    """Have `data` at `path`: written where the file is absent or holds something else."""
     try:
         same = path.read_bytes() == data
     except OSError:

@@ -47,6 +47,11 @@ def described(folder: Path) -> dict[str, Any]:
     return {name: _described(folder / name) for name in VOUCHED if (folder / name).exists()}
 
 
+def all_described(folder: Path) -> dict[str, Any]:
+    """The same of all files right in `folder`."""
+    return {path.name: _described(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
 def whole(folder: Path, kept: Any) -> bool:
     """Whether all files that `kept`, once given by `described`, names are in `folder` unchanged.
 

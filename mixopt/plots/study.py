@@ -393,11 +393,11 @@ def before_and_after(promotion: Promotion | None, *, proxy: str = "proxy, predic
     figure = style.figure("Promoted model by validation domain", style.BITS, "")
     if promotion is None:
         return figure
-    after = {k: v for k, v in promotion.after.items() if k.startswith("bpb/")}
-    order = sorted(after, key=after.__getitem__)
-    before = promotion.before
+    shown = {k: v for k, v in promotion.metrics.items() if k.startswith("bpb/")}
+    order = sorted(shown, key=shown.__getitem__)
+    before, after = promotion.before, promotion.after
     for name in order:
-        if name in before:
+        if name in before and name in after:
             figure.add_scatter(
                 x=[before[name], after[name]],
                 y=[_metric_label(name)] * 2,

@@ -102,7 +102,12 @@ def keep_decision(home: Path, decision: ChampionDecision) -> None:
 
 
 def decided_without_comparison(
-    promotion: str, improved: bool, standing: Standing | None, tokenizer: str
+    promotion: str,
+    improved: bool,
+    standing: Standing | None,
+    tokenizer: str,
+    *,
+    trained: bool = True,
 ) -> ChampionDecision | None:
     """The decision where models need not or cannot be compared; None if they have to be.
 
@@ -111,12 +116,16 @@ def decided_without_comparison(
         improved: whether the gate passed; else the baseline was promoted.
         standing: the champion before it.
         tokenizer: hash of the new model's tokenizer file.
+        trained: whether the new model was; else it needs a champion that it is better than.
     """
     if standing is not None and standing.promotion == promotion:
         return _decision(promotion, CHAMPION, "it is the champion already", standing)
     if not improved:
         reason = "the gate did not pass, and the baseline was promoted"
         return _decision(promotion, CHALLENGER, reason, standing)
+    if standing is None and not trained:
+        reason = "it is upcycled, not trained, and there is no champion to compare it with"
+        return _decision(promotion, CHALLENGER, reason, None)
     if standing is None:
         return _decision(promotion, CHAMPION, "there was no champion before it", None)
     if standing.tokenizer != tokenizer:

@@ -188,13 +188,15 @@ class Promotion:
         sequence_length: tokens of a training sequence.
         method: the upcycler.
         mixture_name: the candidate that was promoted.
-        mixture: what the upcycled model was trained on.
+        mixture: what the upcycled model was trained on, or is to be.
+        imported: `seed` and domains → existing models in the place of trainings, as the study file
+            named them.
         tokens: training tokens of all stages.
         device_seconds: device time of all stages.
         stages: in order.
         seed: metrics of the dense seed model.
         before: metrics of the upcycled model before its training.
-        after: metrics at the end.
+        after: metrics at the end; empty where it was not trained.
         predicted: by metric, what is predicted of one run of a proxy on the mixture with a fresh
             seed: not a prediction of the promoted run.
         predicted_of: that proxy's size and tokens.
@@ -204,7 +206,7 @@ class Promotion:
         expert_names: domain that each expert was branched for.
         receipt: the upcycler's account of what it did.
         curve: evaluations of the last stage.
-        files: by name, size and checksum of the exported files.
+        files: by name, size and checksum of the model's files.
         model: folder of the exported model, relative to the study's `promotion` folder.
         model_params: parameters of the promoted model.
         active_params: of them, those that one token uses.
@@ -218,6 +220,7 @@ class Promotion:
     method: str
     mixture_name: str
     mixture: Mixture
+    imported: Mapping[str, str]
     tokens: int
     device_seconds: float
     stages: tuple[Stage, ...]
@@ -238,6 +241,21 @@ class Promotion:
     active_params: int
 
     @property
+    def trained(self) -> bool:
+        """Whether the upcycled model was trained; imported checkpoints are not yet."""
+        return bool(self.after)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the promoted model as it is."""
+        return self.after or self.before
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether `files` has the model's weights."""
+        return any(name.endswith(".safetensors") for name in self.files)
+
+    @property
     def key(self) -> str:
         """Identity of the record: what MLflow's version of the model is found by."""
         return digest(self.to_json())[:16]
@@ -254,6 +272,7 @@ class Promotion:
             "method": self.method,
             "mixture_name": self.mixture_name,
             "mixture": self.mixture.as_dict(),
+            "imported": dict(self.imported),
             "tokens": self.tokens,
             "device_seconds": self.device_seconds,
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
@@ -292,6 +311,7 @@ class Promotion:
             method=str(values["method"]),
             mixture_name=str(values["mixture_name"]),
             mixture=Mixture.exact(values["mixture"]),
+            imported={name: str(model) for name, model in values["imported"].items()},
             tokens=int(values["tokens"]),
             device_seconds=float(values["device_seconds"]),
             stages=tuple(Stage.from_json(stage) for stage in values["stages"]),

@@ -6,13 +6,21 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
+from mixopt.models.upcycling import MERGES, ROUTER_STARTS, SEED, UPCYCLERS
 from mixopt.models.upcycling.method import Method
 from mixopt.search import designs, proposers
 from mixopt.search.pruning import FEWEST
@@ -193,6 +201,11 @@ class Promote(Section):
     model: Shape = ModelConfig()
     """Shape of the promoted model; its experts become the branched domain models."""
     recipe: Training = Recipe()
+    seed_model: str | None = None
+    """A dense model in the place of the seed's training: a folder relative to this file, an fsspec
+    URL or a name on the hub (docs/upcycling.md)."""
+    expert_models: dict[str, str] = {}
+    """Domain → a dense model branched from `seed_model`, in the place of that expert's training."""
     seed_tokens: Tokens = 600_000
     """Tokens of the dense seed model, on the natural mixture."""
     expert_tokens: Tokens = 200_000
@@ -203,6 +216,23 @@ class Promote(Section):
     """Registered model name in MLflow, without / and :; null takes the study's name."""
     approve: Literal["automatic", "manual"] = "automatic"
     """Who makes a promoted model `champion`: mixopt, by comparing it, or you (`mixopt approve`)."""
+
+    @field_validator("expert_models")
+    @classmethod
+    def _branched_from_a_seed(cls, models: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if models and info.data.get("seed_model") is None:
+            raise ValueError(
+                "they are branched from a seed model, and none is named; set promote.seed_model"
+            )
+        if SEED in models:
+            raise ValueError(f"no expert is called {SEED!r}: that is `seed_model`")
+        return models
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """`seed` and domains → the models named in the place of their trainings."""
+        seed = {} if self.seed_model is None else {SEED: self.seed_model}
+        return seed | self.expert_models
 
     @property
     def method(self) -> Method:
@@ -219,12 +249,14 @@ class Promote(Section):
     def canonical(self) -> dict[str, Any]:
         """What names a promotion's folder: its settings, without those of `UNSET` at defaults.
 
-        Nor with `approve`, which alters no training.
+        Nor with `approve`, which alters no training, and the names of existing models: their
+        content counts.
         """
+        left_out = {"approve", "seed_model", "expert_models"}
         values = self.model_copy(update={"recipe": self.recipe.canonical()})
         return {
             key: value
-            for key, value in values.model_dump(mode="json", exclude={"approve"}).items()
+            for key, value in values.model_dump(mode="json", exclude=left_out).items()
             if key not in UNSET or value != UNSET[key]
         }
 

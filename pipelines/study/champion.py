@@ -83,7 +83,7 @@ def _decide(
         return None  # the study has judged again since: its next promotion is decided about
     tokenizer = session.corpus.tokenizer_hash
     decision = champion.decided_without_comparison(
-        promotion.key, verdict.improved, standing, tokenizer
+        promotion.key, verdict.improved, standing, tokenizer, trained=promotion.trained
     )
     if decision is None:
         assert standing is not None  # else it is decided
@@ -126,13 +126,14 @@ def _measure(session: Session, promotion: Promotion, standing: Path) -> dict[str
     from mixopt.workers.champion_job import Challenge, challenge_on_cluster
 
     weights = session.objective.weights
+    recipe = session.recipe("promote") if promotion.trained else session.evaluation_recipe()
     session.connect()
     session.display.say("comparing the promoted model with the champion")
     ask = Challenge(
         new=str(session.home / "promotion" / promotion.model),
         standing=str(standing),
         corpus=str(session.study.corpus_path),
-        recipe=dataclasses.asdict(session.recipe("promote")),
+        recipe=dataclasses.asdict(recipe),
         weights={name.removeprefix("bpb/"): weight for name, weight in weights.items()},
         weighed=session.weighed,
         verified=session.verified,

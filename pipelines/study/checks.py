@@ -26,9 +26,15 @@ def check(study: Study, data: TrainingData) -> None:
     space = study.mixture_space(data)
     enqueued_mixtures(study, space)
     check_search(study)
-    if study.trainer is None:
-        assert isinstance(data, Corpus)  # our proxies read one
-        check_promotion(study, data)
+    if study.promote is not None and not isinstance(data, Corpus):
+        raise StudyError(
+            "a promotion trains our models on a corpus, and the study has none",
+            where=f"{study.path}: promote",
+            hint="Leave it out; `mixopt export --mixture` gives the mixture to your trainer",
+        )
+    if study.promote is not None and study.promote.seed_model is None:
+        assert isinstance(data, Corpus)
+        check_promotion(study, data)  # else it depends on the models (`imported_checks`)
     if not has_begun(study):
         study.initial_design(space)
 

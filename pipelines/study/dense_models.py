@@ -42,3 +42,12 @@ def dense_models(promote: Promote, model: ModelConfig, order: Sequence[str]) -> 
     names = names[: model.experts]
     taken = set(upcycler.sources(names, model.experts))
     return DenseTrainings(dense_config(upcycler, model), tuple(n for n in names if n in taken))
+
+
+def first(named: Sequence[str], domains: Sequence[str]) -> list[str]:
+    """`domains`, those `named` first.
+
+    >>> first(["law"], ["code", "law", "web"])
+    ['law', 'code', 'web']
+    """
+    return [*named, *(domain for domain in domains if domain not in named)]

@@ -10,6 +10,8 @@ mixopt.json                       study, corpus, mixture, method, code version
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.io.new_folder import new_folder, refuse_existing
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.views.console import make_console
-from mixopt.pipelines.views.model_card import Lineage, model_card
+from mixopt.pipelines.views.model_card import Layout, Lineage, model_card
 from mixopt.pipelines.views.wording import command, headline
 from mixopt.study import identity
 from mixopt.study.records import read_promotion, read_verdict
@@ -30,6 +32,7 @@ from mixopt.study.results import Promotion
 from mixopt.study.settings import Study, load_study
 
 RECEIPT, LINEAGE, CARD = "upcycling.json", "mixopt.json", "README.md"
+CONFIG = "config.json"
 SHARD = 5 * 10**9  # bytes of a file
 REMAKE = "Run `mixopt promote`, which writes it again"
 
@@ -44,10 +47,11 @@ def export_model(path: Path, out: Path) -> None:
     study = load_study(path)
     refuse_existing(out)
     promotion = promoted(study)
-    write_model(study, promotion, out)
+    layout = write_model(study, promotion, out)
+    state = "" if promotion.trained else ", upcycled, not trained,"
     make_console().print(
-        f"Wrote the {promotion.mixture_name} model of {study.name} to {out}: a mixtral of "
-        "transformers, with its card in README.md",
+        f"Wrote the {promotion.mixture_name} model of {study.name}{state} to {out}: a "
+        f"{layout.family} of transformers, with its card in README.md",
         soft_wrap=True,
     )
 
@@ -68,7 +72,7 @@ def promoted(study: Study) -> Promotion:
     return promotion
 
 
-def write_model(study: Study, promotion: Promotion, out: Path) -> None:
+def write_model(study: Study, promotion: Promotion, out: Path) -> Layout:
     """Write a promoted model as a Hugging Face folder, which appears whole or not at all.
 
     Args:
@@ -76,23 +80,24 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> None:
         promotion: see `promoted`.
         out: the folder; it must not exist.
 
+    Returns:
+        What it is to other tools.
+
     Raises:
         StudyError: the corpus is not the one of the promotion, or mixtral cannot hold the model.
         CheckpointError: the promoted model is not as it was written.
         CorpusError: the corpus is absent.
         FileError: `out` exists or cannot be written.
     """
-    from mixopt.models.families import export
-
     source = study.home / "promotion" / promotion.model
-    if WEIGHTS not in promotion.files or not markers.whole(source, promotion.files):
+    if not promotion.has_weights or not markers.whole(source, promotion.files):
         raise CheckpointError(
             "the promoted model is not as it was written",
             where=str(source),
             hint=f"Run `{command('promote', study.path)}`, which writes it again",
         )
-    config = files.read_json(source / SHAPE, lambda values: ModelConfig(**values), hint=REMAKE)
-    export.check_exportable(config)
+    is_checkpoint = CONFIG in promotion.files  # of an imported one, in that layout already
+    layout = _checkpoint_layout(source) if is_checkpoint else _own_layout(source, promotion)
     manifest = _corpus_of(promotion, study.corpus_path)
     owner = identity.read(study.home)
     lineage = Lineage(
@@ -107,17 +112,56 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> None:
             promotion,
             chosen(study, promotion),
             lineage,
-            config,
+            layout,
             {name: record.train.tokens for name, record in manifest.domains.items()},
         )
         files.write_bytes(folder / CARD, card.encode())
         files.write_json(folder / RECEIPT, promotion.receipt.to_json())
         files.write_json(folder / LINEAGE, _facts(promotion, lineage))
-        tokenizer, positions = manifest.tokenizer, promotion.sequence_length
-        hugging_face.write_tokenizer(
-            folder, source / TOKENIZER, tokenizer.end_of_text, tokenizer.end_of_text_id, positions
-        )
-        _write_weights(folder, source / WEIGHTS, config, positions, tokenizer.end_of_text_id)
+        if is_checkpoint:
+            _copy(source, [name for name in promotion.files if name != RECEIPT], folder)
+        else:
+            tokenizer, positions = manifest.tokenizer, promotion.sequence_length
+            end, end_id = tokenizer.end_of_text, tokenizer.end_of_text_id
+            hugging_face.write_tokenizer(folder, source / TOKENIZER, end, end_id, positions)
+            _write_weights(folder, source, positions, end_id)
+    return layout
+
+
+def _checkpoint_layout(source: Path) -> Layout:
+    from mixopt.models.families.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(source)
+    return Layout(
+        family=checkpoint.family.model_type,
+        experts=checkpoint.shape.experts,
+        experts_per_token=checkpoint.shape.experts_per_token,
+        positions=int(checkpoint.config.get("max_position_embeddings") or 0),
+    )
+
+
+def _own_layout(source: Path, promotion: Promotion) -> Layout:
+    """The layout that a model of our own leaves in.
+
+    Raises:
+        StudyError: mixtral cannot hold it.
+    """
+    from mixopt.models.families.export import check_exportable
+
+    config = _shape(source)
+    check_exportable(config)
+    positions = promotion.sequence_length
+    return Layout("mixtral", config.experts, config.experts_per_token, positions)
+
+
+def _shape(source: Path) -> ModelConfig:
+    return files.read_json(source / SHAPE, lambda values: ModelConfig(**values), hint=REMAKE)
+
+
+def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
+    with files.writing(folder):
+        for name in names:
+            shutil.copyfile(source / name, folder / name)
 
 
 def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
@@ -162,9 +206,7 @@ def _corpus_of(promotion: Promotion, folder: Path) -> Manifest:
     return manifest
 
 
-def _write_weights(
-    folder: Path, weights: Path, config: ModelConfig, positions: int, end_of_text: int
-) -> None:
+def _write_weights(folder: Path, source: Path, positions: int, end_of_text: int) -> None:
     import torch
 
     from mixopt.models.families import export
@@ -172,7 +214,8 @@ def _write_weights(
     from mixopt.models.families.mixtral import MIXTRAL
     from mixopt.proxies.checkpoint import load_state
 
-    state, _ = load_state(weights)
+    config = _shape(source)
+    state, _ = load_state(source / WEIGHTS)
     written = write_checkpoint(
         folder,
         MIXTRAL,
@@ -196,6 +239,14 @@ def _facts(promotion: Promotion, lineage: Lineage) -> dict[str, Any]:
         "mixture": promotion.mixture.as_dict(),
         "method": promotion.method,
         "tokens": promotion.tokens,
-        "metrics": dict(promotion.after),
-        "weights_sha256": promotion.files[WEIGHTS]["sha256"],
+        "trained": promotion.trained,
+        "imported": dict(promotion.imported),
+        "metrics": dict(promotion.metrics),
+        "weights_sha256": _weights_sha256(promotion),
     }
+
+
+def _weights_sha256(promotion: Promotion) -> str | dict[str, str]:
+    """Of the promoted weights; by file, where there are several."""
+    sums = {n: str(f["sha256"]) for n, f in promotion.files.items() if n.endswith(".safetensors")}
+    return sums if len(sums) > 1 else next(iter(sums.values()))

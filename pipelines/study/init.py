@@ -70,6 +70,7 @@ select:                   # candidates against the baseline, with fresh seeds
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
   upcycler: branch-train-mix  # {upcyclers}
+  # seed_model: models/llama  # your own dense model in its place (docs/upcycling.md)
   seed_tokens: 600k       # dense seed model, on the natural mixture
   expert_tokens: 200k     # each dense domain expert branched from it
   tokens: 600k            # the upcycled model, on the selected mixture

@@ -23,6 +23,9 @@ from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.dense_models import dense_models
+from mixopt.pipelines.study.imported_checks import import_models
+from mixopt.pipelines.study.imported_lines import imported_lines
+from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.plan_trials import ROUNDS, SELECTION, show_own_plan, trial_counts
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
@@ -98,8 +101,14 @@ class Room:
         return sizes(trials, self.most, self.slots if self.busy else 1)
 
 
-def steps(study: Study, corpus: Corpus) -> list[Step]:
-    """The study's steps with their trainings, as the study file asks for them."""
+def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) -> list[Step]:
+    """The study's steps with their trainings, as the study file asks for them.
+
+    Args:
+        study: whose steps.
+        corpus: of the study.
+        models: existing models in the place of trainings.
+    """
     proxy, model = study.proxy, study.proxy_model(corpus)
     plan = [
         Step(
@@ -110,21 +119,30 @@ def steps(study: Study, corpus: Corpus) -> list[Step]:
         )
         for name, runs in trial_counts(study, corpus).items()
     ]
-    if study.promote is not None:
-        promote = study.promote
-        full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
-        dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
+    return [*plan, *promotion_steps(study, corpus, models)]
+
+
+def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[Step]:
+    """The trainings of the study's promotion; none of them where imported models take its place."""
+    promote = study.promote
+    if promote is None or (models is not None and models.checkpoints):
+        return []
+    full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
+    dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
+    plan = []
+    if models is None:
         plan.append(Step("dense seed model", 1, promote.seed_tokens, dense.shape, recipe, 1))
-        if experts := len(dense.domains):
-            tokens = promote.expert_tokens
-            plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
-        plan.append(Step("upcycled model", 1, promote.tokens, full, recipe, 1))
-    return plan
+    if experts := len(dense.domains) - (0 if models is None else len(models.experts)):
+        tokens = promote.expert_tokens
+        plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
+    return [*plan, Step("upcycled model", 1, promote.tokens, full, recipe, 1)]
 
 
-def planned_flops(study: Study, corpus: Corpus, command: str) -> float:
+def planned_flops(
+    study: Study, corpus: Corpus, command: str, models: ImportedModels | None = None
+) -> float:
     """Training FLOPs of all that `mixopt search`, `select`, `promote` or `run` trains."""
-    return sum(s.flops for s in steps(study, corpus) if command in ("run", s.command))
+    return sum(s.flops for s in steps(study, corpus, models) if command in ("run", s.command))
 
 
 def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
@@ -199,9 +217,12 @@ def rate_advice(plan: Sequence[Step]) -> list[str]:
 
 
 def promotion_advice(study: Study, corpus: Corpus) -> list[str]:
-    """What published laws say of the promoted shape and of starting it from dense models."""
+    """What published laws say of the promoted shape and of starting it from dense models.
+
+    Of imported models nothing: the tokens that they have seen are not known.
+    """
     promote = study.promote
-    if promote is None:
+    if promote is None or promote.seed_model is not None:
         return []
     model = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
     return shape_advice(Start(model, promote.seed_tokens, promote.tokens))
@@ -236,11 +257,12 @@ def show_plan(path: Path, slots: int) -> None:
 
 
 def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Console) -> None:
+    models = import_models(study, corpus, lambda line: console.print(line, style="dim"))
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
     for column in ("step", "trainings", "tokens each", "tokens", "FLOPs", "device time", "wall"):
         table.add_column(column, justify="left" if column == "step" else "right")
-    plan = steps(study, corpus)
+    plan = steps(study, corpus, models)
     with console.status(styled("measuring the speed of this machine …")):
         room = planned_room(plan, study, slots)
         # cohorts that are handed out together differ by one at most: the larger size is timed
@@ -290,6 +312,8 @@ def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Consol
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
+    for line in () if models is None else imported_lines(study, corpus, models):
+        console.print(line, soft_wrap=True)
     for line in (*rate_advice(plan), *promotion_advice(study, corpus)):
         console.print(line, style="dim")
 

@@ -46,7 +46,7 @@ def run_study(path: Path, step: Step = "run") -> None:
         _require_trials(path, first=f"mixopt search {path}")
     console = make_console()
     display = Display(console, whole=WHOLE[step])
-    with open_session(path, display) as session:
+    with open_session(path, display, trains=True) as session:
         study = session.study
         display.total = _planned_flops(session, step)
         # MLflow's database is made and migrated here, before any worker exists.
@@ -66,7 +66,7 @@ def run_study(path: Path, step: Step = "run") -> None:
 def _planned_flops(session: Session, step: Step) -> float:
     """What the bar of the whole command counts to."""
     if session.study.trainer is None:
-        return plan.planned_flops(session.study, session.corpus, step)
+        return plan.planned_flops(session.study, session.corpus, step, session.models)
     return session.trial_flops * planned_trials(session.study, session.data, step)
 
 

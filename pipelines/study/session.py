@@ -14,6 +14,7 @@ Everything durable is under `study.home`:
     looks.json        how often the study was judged (select.looks)
     verdict.json      the gate's comparison, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion
+    models/           existing models that were fetched for it, and checksums of such models
     tasks/            the questions of tasks as tokens
     report.html, mlflow.db
 """
@@ -41,6 +42,8 @@ from mixopt.pipelines.study import measured
 from mixopt.pipelines.study.checks import check, kept_domains
 from mixopt.pipelines.study.cohorts import Cohort, Packing
 from mixopt.pipelines.study.export_model import registry_folder
+from mixopt.pipelines.study.imported_checks import import_models
+from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
@@ -81,6 +84,7 @@ class Session:
     _stack: contextlib.ExitStack
     _where: str = ""
     tasks: dict[str, str] = field(default_factory=dict)  # name → file of its prepared questions
+    models: ImportedModels | None = None  # existing ones, looked at where something may be trained
 
     def connect(self) -> None:
         """Be connected to Ray until the session ends.
@@ -139,14 +143,24 @@ class Session:
         are cut to what they may cost: of all proxies alike, and of all stages of a promotion, so
         that their scores are of the same text.
         """
-        proxy, promote = self.study.proxy, self.study.promote
-        asked = proxy if purpose == "proxy" or promote is None else promote
-        sets = len(self.corpus.validation_domains) + len(self.study.tasks)
-        recipe = asked.recipe.affordable(asked.tokens_each, sets, len(self.weighed))
+        asked, recipe = self._affordable(purpose)
         if recipe.precision != "auto":
             return recipe
         chosen = measured.precision(self.home, purpose, lambda: self._measure_precision(asked))
         return dataclasses.replace(recipe, precision=chosen)
+
+    def evaluation_recipe(self) -> Recipe:
+        """How promoted models are evaluated that are not trained: in fp32 if `precision: auto`."""
+        _, recipe = self._affordable("promote")
+        chosen = "fp32" if recipe.precision == "auto" else recipe.precision
+        return dataclasses.replace(recipe, precision=chosen)
+
+    def _affordable(self, purpose: measured.Purpose) -> tuple[Proxy | Promote, Recipe]:
+        """The section of trainings of that kind, and its recipe with evaluations cut."""
+        proxy, promote = self.study.proxy, self.study.promote
+        asked = proxy if purpose == "proxy" or promote is None else promote
+        sets = len(self.corpus.validation_domains) + len(self.study.tasks)
+        return asked, asked.recipe.affordable(asked.tokens_each, sets, len(self.weighed))
 
     def _measure_precision(self, asked: Proxy | Promote) -> measured.Precision:
         from mixopt.workers.measured import resolved
@@ -302,13 +316,21 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(path: Path, display: Display | None = None) -> Iterator[Session]:
+def open_session(
+    path: Path, display: Display | None = None, *, trains: bool = False
+) -> Iterator[Session]:
     """Open the study at `path`; no other driver can while the block runs.
 
     A study that is refused leaves its folder as it was, so that its file can be corrected.
 
+    Args:
+        path: of the study file.
+        display: where progress is shown; the console if not given.
+        trains: whether something may be trained: models that the study imports are found first.
+
     Raises:
-        StudyError: the file is not valid, or its settings differ from the folder's.
+        StudyError: the file is not valid, its settings differ from the folder's, or a model that it
+            imports cannot be used.
         CorpusError: the corpus is absent or broken, or a task's file is no file of questions.
         LedgerError: another driver holds the study, or its storage cannot be reached or belongs to
             another study.
@@ -319,6 +341,7 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
     check(study, data)
     objective, space = study.mixture_objective(), study.mixture_space(data)
     display = display or Display(make_console())
+    models = import_models(study, data, display.say) if trains else None
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
         tasks: dict[str, str] = {}
         if isinstance(data, Corpus):
@@ -334,5 +357,14 @@ def open_session(path: Path, display: Display | None = None) -> Iterator[Session
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
             yield Session(
-                study, data, space, objective, ledger, tracker, display, stack, tasks=tasks
+                study,
+                data,
+                space,
+                objective,
+                ledger,
+                tracker,
+                display,
+                stack,
+                tasks=tasks,
+                models=models,
             )

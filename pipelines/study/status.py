@@ -74,7 +74,8 @@ def show_status(path: Path) -> None:
     promotion = read_promotion(study.home)
     if promotion is not None:
         model = study.home / "promotion" / promotion.model
-        console.print(f"Promoted by {promotion.method} to {model}", soft_wrap=True)
+        how = promotion.method + ("" if promotion.trained else ", upcycled, not trained,")
+        console.print(f"Promoted by {how} to {model}", soft_wrap=True)
 
 
 def _holder(lock: Path) -> str:

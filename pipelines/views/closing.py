@@ -16,6 +16,7 @@ from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
+    UNTRAINED,
     calibration,
     command,
     duration,
@@ -96,28 +97,34 @@ def mixtures_table(
 
 
 def promotion_table(promotion: Promotion) -> Table:
-    """The promoted run: bits per byte per domain, before and after, beside a proxy's prediction."""
+    """The promoted model: bits per byte per domain, before and after, beside a proxy's prediction.
+
+    Of one that was not trained there is no after, and no proxy stands beside it.
+    """
+    trained = promotion.trained
+    spent = f"{count(promotion.tokens)} tokens in {len(promotion.stages)} stages"
     title = (
         f"Promoted: {promotion.mixture_name} mixture by {promotion.method}, "
-        f"{count(promotion.tokens)} tokens in {len(promotion.stages)} stages, "
+        f"{spent if trained else 'upcycled, not trained'}, "
         f"{count(promotion.active_params)} of {count(promotion.model_params)} "
         "parameters active"
     )
-    note = PROXY_NOTE if promotion.predicted else None
+    note = UNTRAINED if not trained else PROXY_NOTE if promotion.predicted else None
     table = Table(title=title, title_justify="left", caption=note, caption_justify="left")
     table.add_column("bits per byte")
-    for column in ("dense seed", "upcycled", "trained", proxy_label(promotion)):
+    columns = ("dense seed", "upcycled", *(("trained", proxy_label(promotion)) if trained else ()))
+    for column in columns:
         table.add_column(column, justify="right")
-    for metric, after in promotion.after.items():
+    for metric in promotion.metrics:
         if not metric.startswith(("bpb/", "task/")):
             continue
-        table.add_row(
-            metric.removeprefix("bpb/"),
-            _number(promotion.seed.get(metric)),
-            _number(promotion.before.get(metric)),
-            _number(after),
-            interval(promotion.predicted.get(metric), 3),
-        )
+        cells = [_number(promotion.seed.get(metric)), _number(promotion.before.get(metric))]
+        if trained:
+            cells += [
+                _number(promotion.after.get(metric)),
+                interval(promotion.predicted.get(metric), 3),
+            ]
+        table.add_row(metric.removeprefix("bpb/"), *cells)
     return table
 
 
@@ -178,7 +185,7 @@ def _print_spent(trials: Sequence[Trial], promotion: Promotion | None, console: 
         line += f"; {pruned} pruned"
     if failed:
         line += f"; {failed} failed"
-    if promotion is not None:
+    if promotion is not None and promotion.trained:
         line += (
             f"; promotion: {count(promotion.tokens)} tokens, {duration(promotion.device_seconds)}"
         )

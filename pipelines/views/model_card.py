@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.core.formatting import count
 from mixopt.pipelines.views.verbatim import verbatim
-from mixopt.pipelines.views.wording import duration
+from mixopt.pipelines.views.wording import UNTRAINED, duration, moments
 
 if TYPE_CHECKING:
-    from mixopt.models.config import ModelConfig
     from mixopt.models.upcycling.receipt import Receipt
     from mixopt.study.results import Promotion
 
@@ -23,7 +22,7 @@ pipeline_tag: text-generation
 tags:
 - mixopt
 - mixture-of-experts
-- mixtral
+- {family}
 ---
 """
 USE = """\
@@ -46,7 +45,7 @@ class Lineage:
         study: name of the study.
         study_id: id of its folder.
         corpus_hash: of all that a training could see.
-        mixopt: version that trained it.
+        mixopt: version that made it.
         exported_by: version that exported it.
     """
 
@@ -61,11 +60,28 @@ class Lineage:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the exported model is to other tools.
+
+    Attributes:
+        family: `model_type` of its config.
+        experts: of each block.
+        experts_per_token: of them, those that a token reaches.
+        positions: longest sequence that it was made for, in tokens.
+    """
+
+    family: str
+    experts: int
+    experts_per_token: int
+    positions: int
+
+
 def model_card(
     promotion: Promotion,
     chosen: str,
     lineage: Lineage,
-    config: ModelConfig,
+    layout: Layout,
     available: Mapping[str, int],
 ) -> str:
     """The card as Markdown, with the header that the Hugging Face hub reads.
@@ -74,15 +90,15 @@ def model_card(
         promotion: what was measured.
         chosen: how its mixture was chosen, a sentence.
         lineage: where the model comes from.
-        config: shape of the model.
+        layout: of the model.
         available: domain → training tokens of the corpus.
     """
     size, active = count(promotion.model_params), count(promotion.active_params)
     about = (
-        f"A language model of {config.experts} experts a layer, {config.experts_per_token} of them "
+        f"A language model of {layout.experts} experts a layer, {layout.experts_per_token} of them "
         f"for each token: {size} parameters, {active} of them active, embeddings not counted. "
-        f"Upcycled from dense models by {verbatim(promotion.method)} and trained on the mixture "
-        f"`{promotion.mixture_name}` by the mixopt study {verbatim(lineage.study)}."
+        f"Upcycled from dense models by {verbatim(promotion.method)} "
+        f"{_use(promotion)} by the mixopt study {verbatim(lineage.study)}."
     )
     sections = [
         f"# {verbatim(lineage.study)}\n\n{about}\n\n{USE}",
@@ -90,16 +106,27 @@ def model_card(
         f"## Losses\n\n{_losses(promotion)}\n",
         f"## Training\n\n{_stages(promotion)}\n",
         f"## Upcycling\n\n{_receipt(promotion.receipt)}\n",
-        f"## Limits\n\n{_limits(promotion)}\n",
+        f"## Limits\n\n{_limits(promotion, layout)}\n",
         f"## Lineage\n\n{_lineage(promotion, lineage)}\n",
     ]
-    return HEADER + "\n" + "\n".join(sections)
+    return HEADER.format(family=layout.family) + "\n" + "\n".join(sections)
+
+
+def _use(promotion: Promotion) -> str:
+    if promotion.trained:
+        return f"and trained on the mixture `{promotion.mixture_name}`"
+    return f"for training on the mixture `{promotion.mixture_name}`, which has not begun,"
 
 
 def _mixture(promotion: Promotion, available: Mapping[str, int]) -> str:
+    if not promotion.trained:
+        rows = [
+            [verbatim(d), f"{w:.3f}", count(available.get(d, 0))] for d, w in _largest(promotion)
+        ]
+        return _table(["domain", "weight", "in the corpus"], rows)
     total = promotion.stages[-1].tokens
     rows = []
-    for domain, weight in sorted(promotion.mixture.as_dict().items(), key=lambda pair: -pair[1]):
+    for domain, weight in _largest(promotion):
         tokens, there = weight * total, available.get(domain, 0)
         epochs = f"{tokens / there:.2g}" if there else "–"
         rows.append([verbatim(domain), f"{weight:.3f}", count(tokens), count(there), epochs])
@@ -107,21 +134,23 @@ def _mixture(promotion: Promotion, available: Mapping[str, int]) -> str:
     return _table(["domain", "weight", "tokens", "in the corpus", "epochs"], rows) + "\n\n" + note
 
 
+def _largest(promotion: Promotion) -> list[tuple[str, float]]:
+    """Domains and weights, the largest first."""
+    return sorted(promotion.mixture.as_dict().items(), key=lambda pair: -pair[1])
+
+
 def _losses(promotion: Promotion) -> str:
+    shown = moments(promotion)
     rows = [
-        [verbatim(name), *(_cell(at.get(name)) for at in _moments(promotion))]
-        for name in promotion.after
+        [verbatim(name), *(_cell(values.get(name)) for _, values in shown)]
+        for name in promotion.metrics
         if name.startswith(("bpb/", "task/", "accuracy/"))
     ]
+    once = " One training, one seed." if promotion.trained else ""
     return (
-        _table(["metric", "dense seed", "upcycled, untrained", "trained"], rows)
-        + "\n\n`bpb/`: bits per byte on held-out text of a domain, lower is better. One training, "
-        "one seed."
+        _table(["metric", *(label for label, _ in shown)], rows)
+        + f"\n\n`bpb/`: bits per byte on held-out text of a domain, lower is better.{once}"
     )
-
-
-def _moments(promotion: Promotion) -> Sequence[Mapping[str, float]]:
-    return promotion.seed, promotion.before, promotion.after
 
 
 def _cell(value: float | None) -> str:
@@ -129,11 +158,16 @@ def _cell(value: float | None) -> str:
 
 
 def _stages(promotion: Promotion) -> str:
+    named = ", ".join(f"{verbatim(n)} from {verbatim(m)}" for n, m in promotion.imported.items())
+    imported = f"Imported: {named}." if named else ""
+    if not promotion.trained:
+        return f"{UNTRAINED}\n\n{imported}"
     rows = [
         [verbatim(stage.name), stage.kind, count(stage.tokens), duration(stage.device_seconds)]
         for stage in promotion.stages
     ]
-    return _table(["stage", "kind", "tokens", "device time"], rows)
+    table = _table(["stage", "kind", "tokens", "device time"], rows)
+    return f"{table}\n\n{imported}" if imported else table
 
 
 def _receipt(receipt: Receipt) -> str:
@@ -155,16 +189,26 @@ def _receipt(receipt: Receipt) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _limits(promotion: Promotion) -> str:
-    length = promotion.sequence_length
+def _limits(promotion: Promotion, layout: Layout) -> str:
     lines = [
-        f"Trained on sequences of {length} tokens: positions beyond were never seen.",
-        "A base model: it continues text, and follows no instructions.",
         "Losses are on text held out of the same corpus. Nothing else was measured: no safety, "
         "no bias, no text from elsewhere.",
         "The licences of the texts are those of the corpus; this card does not know them.",
-        "llama.cpp's converter knows tokenizers by a list; one that mixopt trained is not on it.",
     ]
+    if promotion.trained:
+        lines = [
+            f"Trained on sequences of {layout.positions} tokens: positions beyond were never seen.",
+            "A base model: it continues text, and follows no instructions.",
+            *lines,
+            "llama.cpp's converter knows tokenizers by a list; one that mixopt trained is not on "
+            "it.",
+        ]
+    else:
+        lines = [
+            "Its experts and routers have not been trained together.",
+            *lines,
+            "The licence of the imported models holds for this one; this card does not know it.",
+        ]
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -173,7 +217,7 @@ def _lineage(promotion: Promotion, lineage: Lineage) -> str:
         ["study", f"{verbatim(lineage.study)} (`{lineage.study_id}`)"],
         ["promotion", f"`{promotion.id}`, {promotion.finished}"],
         ["corpus", f"`{lineage.corpus_hash}`"],
-        ["trained by", f"mixopt {lineage.mixopt}"],
+        ["trained by" if promotion.trained else "upcycled by", f"mixopt {lineage.mixopt}"],
         ["exported by", f"mixopt {lineage.exported_by}"],
     ]
     return _table(["what", "which"], rows) + "\n\nThe same for tools: `mixopt.json`."

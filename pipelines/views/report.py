@@ -31,6 +31,7 @@ from mixopt.pipelines.views.settings_used import ROUNDS, VERDICTS, round_rows, v
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
+    UNTRAINED,
     calibration,
     command,
     duration,
@@ -47,6 +48,7 @@ from mixopt.selection.results import Candidate
 from mixopt.study import records
 from mixopt.study.locked import require_begun
 from mixopt.study.queries import search_trials
+from mixopt.study.results import Promotion
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.scoring import OutOfFold, Score
@@ -145,7 +147,7 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("device time of proxies", duration(sum(c.device_seconds for c in costs))),
         ("proxy FLOPs", count(sum(c.flops for c in costs))),
     ]
-    if snapshot.promotion is not None:
+    if snapshot.promotion is not None and snapshot.promotion.trained:
         facts.append(("promotion tokens", count(snapshot.promotion.tokens)))
     return facts
 
@@ -286,8 +288,15 @@ def _promotion_text(snapshot: Snapshot) -> str:
         f"Upcycled by {promotion.method} to {count(promotion.model_params)} parameters, "
         f"{count(promotion.active_params)} of them active for a token. "
         f"The model lies in {Path('promotion') / promotion.model}."
+        + _imported_text(promotion)
         + (f" {PROXY_NOTE}" if promotion.predicted else "")
+        + ("" if promotion.trained else f" {UNTRAINED}")
     )
+
+
+def _imported_text(promotion: Promotion) -> str:
+    named = ", ".join(f"{name} from {model}" for name, model in promotion.imported.items())
+    return f" Imported: {named}." if named else ""
 
 
 def _stages(snapshot: Snapshot) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
@@ -20,6 +20,10 @@ OVER_SEEDS = "± sd over seeds"  # of a row of measured means
 PROXY_NOTE = (
     "Proxy: predicted for one run on this mixture with a fresh seed, ± half its 90 % interval. It "
     "is another model at another budget, not a prediction of the promoted one."
+)
+UNTRAINED = (
+    "Upcycled, not trained: mixopt does not train imported checkpoints yet. Its routers are new: "
+    "train it on the mixture before you use it."
 )
 UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "
@@ -293,18 +297,27 @@ def _table(verdict: Verdict) -> str:
 
 def promotion_markdown(promotion: Promotion) -> str:
     """The promoted model's metrics, as a table in Markdown."""
-    rows = [
-        f"| metric | upcycled, untrained | trained | {proxy_label(promotion)} |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, value in promotion.after.items():
-        before = promotion.before.get(name)
-        start = "–" if before is None else f"{before:.4f}"
-        proxy = interval(promotion.predicted.get(name), 4)
-        rows.append(f"| {verbatim(name)} | {start} | {value:.4f} | {proxy} |")
-    if promotion.predicted:
-        rows += ["", PROXY_NOTE]
-    return "\n".join(rows)
+    heads = ["metric", *(label for label, _ in moments(promotion))]
+    heads += [proxy_label(promotion)] if promotion.trained else []
+    rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for name in promotion.metrics:
+        cells = [_cell(values.get(name)) for _, values in moments(promotion)]
+        cells += [interval(promotion.predicted.get(name), 4)] if promotion.trained else []
+        rows.append([verbatim(name), *cells])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines += ["", PROXY_NOTE] if promotion.predicted else []
+    lines += [] if promotion.trained else ["", UNTRAINED]
+    return "\n".join(lines)
+
+
+def moments(promotion: Promotion) -> list[tuple[str, Mapping[str, float]]]:
+    """The models of a promotion that were evaluated, in order: label and metrics."""
+    found = [("dense seed", promotion.seed), ("upcycled, untrained", promotion.before)]
+    return [*found, ("trained", promotion.after)] if promotion.trained else found
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def proxy_label(promotion: Promotion) -> str:

@@ -223,6 +223,7 @@ def promotion_of(mixture: Mixture, **changes: Any) -> Promotion:
         "method": "branch-train-mix",
         "mixture_name": "found",
         "mixture": mixture,
+        "imported": {},
         "tokens": 600_000,
         "device_seconds": 107.0,
         "stages": (

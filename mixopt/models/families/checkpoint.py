@@ -208,10 +208,18 @@ def _headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         )
     found: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for path in paths:
-        with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118
-                found[name] = path, tuple(file.get_slice(name).get_shape())
+        found |= {name: (path, size) for name, size in tensor_shapes(path).items()}
     return found
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name → shape, of the tensors of a safetensors file; only its header is read.
+
+    Raises:
+        CheckpointError: it cannot be read, or is cut.
+    """
+    with _opened(path) as file:
+        return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
 
 
 def refuse_pickled(folder: str, names: Iterable[str]) -> None:

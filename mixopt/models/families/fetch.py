@@ -15,6 +15,7 @@ from typing import Any
 
 from mixopt.core.errors import CheckpointError
 from mixopt.io import files
+from mixopt.io.markers import SHAPE
 from mixopt.models.families.checkpoint import (
     CARRIED_FILES,
     CONFIG,
@@ -24,7 +25,7 @@ from mixopt.models.families.checkpoint import (
 )
 from mixopt.models.families.gguf import ENDING, convert
 
-WANTED = (CONFIG, INDEX, *CARRIED_FILES, "*.safetensors", f"*{ENDING}")
+WANTED = (CONFIG, INDEX, SHAPE, *CARRIED_FILES, "*.safetensors", f"*{ENDING}")
 STATES = "fetched.json"  # in a cached folder: name → state of the file that was fetched
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(@[\w./-]+)?")
 OnFile = Callable[[str], None]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mixopt.core.errors import CheckpointError
 
@@ -54,7 +53,7 @@ def load_model(folder: Path, dtype: torch.dtype, hint: str) -> Any:
     return model.eval()
 
 
-def routers_of(model: Any) -> list[nn.Module]:
+def routers_of(model: Any) -> list[Any]:
     """The routers of a mixture of experts of transformers, in the order of its blocks.
 
     The output of each is (logits, gates, experts), the last two (tokens, k); `num_experts` is E.

@@ -22,3 +22,5 @@ ROUTER_STARTS: Mapping[str, str] = {
     "random": "mixopt.models.upcycling.router_starts:RandomRouter",
     "ridge": "mixopt.models.upcycling.ridge:Ridge",
 }
+
+SEED = "seed"  # the name of the seed model among the sources of experts

@@ -17,9 +17,7 @@ from torch import Tensor
 from mixopt.core.errors import StudyError
 from mixopt.core.part_settings import build_settings
 from mixopt.core.registry import resolve
-from mixopt.models.upcycling import UPCYCLERS
-
-SEED = "seed"  # the name of the seed among the sources of experts
+from mixopt.models.upcycling import SEED, UPCYCLERS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mixopt.core.errors import StudyError
 from mixopt.models.families.base import PROJECTIONS, Shape, split_part
-from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler
+from mixopt.models.upcycling import SEED
+from mixopt.models.upcycling.base import Block, FeedForward, Upcycler
 from mixopt.models.upcycling.hidden_states import HiddenStates
 from mixopt.models.upcycling.merges import VALUES_AT_ONCE, Merge
 from mixopt.models.upcycling.receipt import Receipt

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixopt.core.errors import StudyError
-from mixopt.models.upcycling.base import SEED
+from mixopt.models.upcycling import SEED
 from mixopt.models.upcycling.hidden_states import LayerStates
 from mixopt.models.upcycling.router_starts import RouterStart, expert_means
 

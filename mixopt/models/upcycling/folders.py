@@ -34,7 +34,8 @@ from mixopt.models.families.config import (
     write_config,
 )
 from mixopt.models.families.tokenizers import difference
-from mixopt.models.upcycling.base import SEED, Upcycler, make_upcycler
+from mixopt.models.upcycling import SEED
+from mixopt.models.upcycling.base import Upcycler, make_upcycler
 from mixopt.models.upcycling.convert import Conversion
 from mixopt.models.upcycling.measuring import (
     Samples,
@@ -72,6 +73,7 @@ class Request:
         router_settings: of it.
         samples: domain → text, or token ids (n, T): what routers may start from, and the receipt
             is measured on. Needs transformers.
+        start_samples: what routers start from instead, where the receipt's text is held out.
     """
 
     method: str
@@ -88,6 +90,7 @@ class Request:
     router: str = "random"
     router_settings: Mapping[str, object] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
+    start_samples: Samples = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,20 @@ class Plan:
         experts = sum(size for part, size in self.sizes.items() if ".experts." in part)
         idle = experts * (self.shape.experts - self.shape.experts_per_token) // self.shape.experts
         return self.params - idle // self.dtype.itemsize
+
+    @property
+    def body_params(self) -> tuple[int, int]:
+        """Parameters without embedding and head, and of them those that a token passes."""
+        ends = 1 if self.shape.tie_embeddings else 2
+        outside = ends * self.shape.vocab_size * self.shape.width
+        return self.params - outside, self.active_params - outside
+
+    @property
+    def dense_params(self) -> int:
+        """Parameters of the seed, without embedding and head."""
+        sizes = planned_bytes(self.seed.family, self.seed.shape, self.dtype)
+        ends = sum(sizes[part] for part in ("embedding", "head"))
+        return (sum(sizes.values()) - ends) // self.dtype.itemsize
 
     @property
     def shard(self) -> int:
@@ -203,7 +220,8 @@ def write(plan: Plan, out: Path, on_file: Callable[[str], None] = lambda name: N
     check_out(plan, out)
     conversion, samples = plan.conversion, token_ids(plan.seed.folder, plan.request.samples)
     if conversion.needs_samples:
-        states = hidden_states(plan.seed.folder, samples)
+        start = token_ids(plan.seed.folder, plan.request.start_samples) or samples
+        states = hidden_states(plan.seed.folder, start)
         conversion = dataclasses.replace(conversion, states=states)
     dtype = str(plan.dtype).removeprefix("torch.")
     config = write_config(plan.family, plan.shape, plan.seed.config, dtype)
@@ -255,7 +273,7 @@ def _check_samples(request: Request, conversion: Conversion) -> None:
             hint="Give a sample of text for every source, by its name",
         )
     if conversion.router.needs_samples:
-        check_covered(conversion.origins, request.samples)
+        check_covered(conversion.origins, request.start_samples or request.samples)
 
 
 def _check_numbers(request: Request) -> None:

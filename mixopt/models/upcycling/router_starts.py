@@ -16,8 +16,7 @@ from torch import Tensor
 from mixopt.core.errors import StudyError
 from mixopt.core.part_settings import build_settings
 from mixopt.core.registry import resolve
-from mixopt.models.upcycling import ROUTER_STARTS
-from mixopt.models.upcycling.base import SEED
+from mixopt.models.upcycling import ROUTER_STARTS, SEED
 from mixopt.models.upcycling.hidden_states import LayerStates
 
 

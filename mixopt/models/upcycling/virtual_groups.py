@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mixopt.core.errors import StudyError
-from mixopt.models.upcycling.base import SEED, Block, FeedForward, Upcycler, split_width
+from mixopt.models.upcycling import SEED
+from mixopt.models.upcycling.base import Block, FeedForward, Upcycler, split_width
 
 # placement → exponents of the scale on gate, up and down
 PLACEMENTS = {

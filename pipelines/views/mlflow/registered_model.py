@@ -198,6 +198,7 @@ def _tags(study: Study, result: Promotion, digest: str) -> dict[str, str]:
         TOKENIZER: str(result.files.get(TOKENIZER_FILE, {}).get("sha256", "")),
         "mixopt.corpus": result.corpus_hash,
         "mixopt.method": result.method,
+        "mixopt.trained": str(result.trained).lower(),
         "mixopt.candidate": result.mixture_name,
         "mixopt.mixture": json.dumps(result.mixture.as_dict())[:5000],
         "mixopt.receipt": json.dumps(result.receipt.to_json())[:5000],
@@ -234,9 +235,10 @@ def _logged_model(
 
 
 def _description(result: Promotion) -> str:
-    after = ", ".join(f"{k} {v:.4f}" for k, v in result.after.items())
+    measured = ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items())
+    spent = f"{result.tokens:,} tokens" if result.trained else "not trained"
     return (
-        f"Upcycled by {result.method}, {result.tokens:,} tokens, {result.model_params:,} "
+        f"Upcycled by {result.method}, {spent}, {result.model_params:,} "
         f"parameters, {result.active_params:,} of them active per token."
-        + (f" {after}." if after else "")
+        + (f" {measured}." if measured else "")
     )

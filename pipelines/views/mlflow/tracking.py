@@ -353,6 +353,7 @@ class Tracker:
             params={
                 **values.weights(result.mixture.as_dict()),
                 "method": result.method,
+                **{f"imported.{name}": model for name, model in result.imported.items()},
                 "tokens": result.tokens,
                 "model_params": result.model_params,
                 "active_params": result.active_params,

@@ -107,6 +107,11 @@ def test_a_promoted_metric_has_the_interval_that_counts_seeds() -> None:
     assert drawn.error_x.array[0] == pytest.approx(0.1)
 
 
+def test_a_promotion_that_was_not_trained_has_its_seed_and_its_start() -> None:
+    figure = plots.before_and_after(promotion_of(LAW, after={}, predicted={}))
+    assert [trace.name for trace in figure.data] == ["seed model", "upcycled, untrained"]
+
+
 def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
     figure = plots.predicted_against_measured(
         np.array([1.0, np.nan, 2.0]), np.array([1.1, 1.5, 1.9]), np.array([0.1, 0.1, 0.1])
@@ -147,7 +152,7 @@ def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
         lambda: plots.objective_by_weight([], OBJECTIVE),
         lambda: plots.learning_curves({}, OBJECTIVE),
         lambda: plots.candidates([], OBJECTIVE),
-        lambda: plots.before_and_after(promotion_of(LAW, after={})),
+        lambda: plots.before_and_after(promotion_of(LAW, before={}, after={})),
         lambda: plots.expert_loads({}),
         lambda: plots.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),
     ],

@@ -54,6 +54,14 @@ def test_only_a_difference_beyond_the_noise_moves_the_alias(
     assert "1.645 standard errors over 64 windows" in decision.reason
 
 
+def test_a_model_that_was_not_trained_is_no_champion_without_a_comparison() -> None:
+    decision = decided_without_comparison("new", True, None, "abc", trained=False)
+    assert decision is not None
+    assert decision.alias == "challenger"
+    assert "not trained" in decision.reason
+    assert decided_without_comparison("new", True, STANDING, "abc", trained=False) is None
+
+
 def test_the_first_model_is_champion() -> None:
     decision = decided_without_comparison("new", True, None, "abc")
     assert decision is not None

@@ -11,7 +11,8 @@ import pytest
 
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
-from mixopt.pipelines.study.promote import PromotionRun, predicted
+from mixopt.pipelines.study.promote import predicted
+from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.report import write_report

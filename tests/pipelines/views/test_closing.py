@@ -6,6 +6,7 @@ from mixopt.core.trials import Fidelity
 from mixopt.pipelines.views.closing import loads_table, promotion_table
 from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
+    UNTRAINED,
     before_selection,
     calibration,
     gate_rows,
@@ -201,3 +202,28 @@ def test_every_page_names_the_baseline_that_the_study_compares_with() -> None:
     page = markdown("tiny", [], OBJECTIVE, found, None)
     assert "| against production ± 90 % | – | −0.2868 ± 0.0432 |" in page
     assert "natural" not in page
+
+
+def test_a_promotion_that_was_not_trained_shows_no_training() -> None:
+    made = promotion_of(
+        MIXTURE,
+        after={},
+        predicted={},
+        stages=(),
+        curve=(),
+        tokens=0,
+        imported={"seed": "models/[x]"},
+    )
+    table = promotion_table(made)
+    assert [str(column.header) for column in table.columns] == [
+        "bits per byte",
+        "dense seed",
+        "upcycled",
+    ]
+    assert "upcycled, not trained" in str(table.title)
+    assert table.caption == UNTRAINED
+    assert table.row_count == len(made.before)
+    page = promotion_markdown(made)
+    assert page.splitlines()[0] == "| metric | dense seed | upcycled, untrained |"
+    assert page.endswith(UNTRAINED)
+    assert made.metrics == made.before
