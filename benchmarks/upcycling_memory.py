@@ -4,15 +4,17 @@
     python benchmarks/upcycling_memory.py --width 512    # a small one
 
 Makes a seed and two experts of random weights (the shape of Llama 3.2 1B, bf16, files of 1 GB) in a
-temporary folder, and upcycles them by `sparse` and by `branch-train-mix` with two experts, each in
-a process of its own. Memory is RssAnon of /proc/self/status, read every 2 ms, above what it was
-after the imports. The bound is 1.3 x (largest input file + one layer of the output).
+temporary folder, and upcycles them by `sparse` and by `branch-train-mix` with two experts and each
+merge, in a process of its own each time. Memory is RssAnon of /proc/self/status, read every 2 ms,
+above what it was after the imports. The bound is 1.3 x (largest input file + one layer of the
+output).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import threading
 import time
@@ -29,7 +31,12 @@ from mixopt.models.families.config import write_config
 from mixopt.models.upcycling.folders import Request, plan, write
 
 BOUND, SECONDS_BETWEEN = 1.3, 0.002
-METHODS = ("sparse", "branch-train-mix")
+METHODS = (
+    ("sparse", "average"),
+    ("branch-train-mix", "average"),
+    ("branch-train-mix", "ties"),
+    ("branch-train-mix", "dare"),
+)
 SOURCES = ("code", "law")
 
 
@@ -39,9 +46,9 @@ def main() -> None:
         folder = Path(name)
         for number, model in enumerate(("seed", *SOURCES)):
             make_dense(folder / model, number, arguments)
-        for method in METHODS:
+        for method, merge in METHODS:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                row = pool.submit(measured, method, folder).result()
+                row = pool.submit(measured, method, merge, folder).result()
             print(json.dumps(row) if arguments.json else _line(row), flush=True)
 
 
@@ -71,20 +78,22 @@ def make_dense(folder: Path, seed: int, arguments: argparse.Namespace) -> None:
         pass
 
 
-def measured(method: str, folder: Path) -> dict[str, Any]:
+def measured(method: str, merge: str, folder: Path) -> dict[str, Any]:
     """One upcycling: its peak above the start, the bound, and the time."""
     names = SOURCES if method != "sparse" else ()
     sources = {name: folder / name for name in names}
     before = anonymous()
     with Peak() as peak:
         start = time.perf_counter()
-        planned = plan(Request(method, folder / "seed", sources, experts=2))
-        write(planned, folder / f"moe-{method}")
+        planned = plan(Request(method, folder / "seed", sources, experts=2, merge=merge))
+        write(planned, folder / "moe")
         seconds = time.perf_counter() - start
+    shutil.rmtree(folder / "moe")
     layer = sum(size for part, size in planned.sizes.items() if part.startswith("layers.0."))
     bound = BOUND * (planned.seed.largest_file + layer)
     return {
         "method": method,
+        "merge": planned.receipt.merge,
         "dense_params": sum(p.numel() for p in map(planned.seed.__getitem__, planned.seed.parts)),
         "params": planned.params,
         "peak_mb": round((peak.bytes - before) / 1e6),
@@ -124,9 +133,9 @@ def anonymous() -> int:
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['method']}: {row['dense_params'] / 1e9:.2f}B dense → {row['params'] / 1e9:.2f}B, "
-        f"peak {row['peak_mb']} MB of {row['bound_mb']} MB allowed ({row['peak_over_bound']:.2f}), "
-        f"{row['seconds']} s"
+        f"{row['method']} {row['merge']}: {row['dense_params'] / 1e9:.2f}B dense → "
+        f"{row['params'] / 1e9:.2f}B, peak {row['peak_mb']} MB of "
+        f"{row['bound_mb']} MB allowed ({row['peak_over_bound']:.2f}), {row['seconds']} s"
     )
 
 

@@ -76,7 +76,7 @@ def _threshold(seed: Tensor, model: Tensor, density: float) -> float:
 
     As fp32 numbers that are not negative sort as their bits do, it is found bit by bit: first the
     upper 16 by counting, then the lower 15 of those values that have them. `Tensor.kthvalue` gives
-    the same and takes 16 bytes for every value.
+    the same and needs the whole tensor in fp32, twice, and its indices.
     """
     kept = max(1, round(density * seed.numel()))
     counts = _counts((bits >> 15 for bits in _bits(seed, model)), 2**16)
