@@ -2,6 +2,7 @@
 
     python -m benchmarks.upcycling /tmp/upcycling                   # hours of one core
     python -m benchmarks.upcycling /tmp/upcycling --tokens 20000 --seeds 1 --megabytes 0.6
+    python -m benchmarks.upcycling /tmp/upcycling --equal compute --arm "dense, continued" --arm btx
 
 For each of `--seeds`: a dense seed model on the natural mixture, a dense expert of every domain
 branched from it, and then one training of `--tokens` tokens on the natural mixture per arm. Beside
@@ -9,10 +10,11 @@ equal tokens, arms are trained at equal compute: for as many tokens as cost what
 its domain experts; the mixture from scratch, which has no seed, gets the seed's compute as well.
 
 Figures: bits per byte of each validation domain (mean and standard deviation over seeds) before the
-training and after, the share of a domain's tokens that go to the expert branched for it, the
-specialisation of each layer (mutual information of expert and domain as a share of the domain's
-entropy: 0 is none, 1 says the domain), and seconds of training. `--json` gives each run, with the
-load of every expert by layer and domain. Runs that ended are read from the folder.
+training and after; the difference to the first arm with the same seed; the share of a domain's
+tokens that go to the expert branched for it; the specialisation of each layer (mutual information
+of expert and domain as a share of the domain's entropy: 0 is none, 1 says the domain); and seconds
+of training. `--json` gives each run, with the load of every expert by layer and domain. Runs that
+ended are read from the folder.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
 
 DENSE = ModelConfig(width=64, layers=2, heads=2, experts=1, experts_per_token=1, expert_width=192)
-SAMPLE = 4096  # tokens per domain: router starts and loads by layer
+SAMPLE = 4096  # tokens per domain: router starts, loads by layer, losses before the training
 RECIPE = Recipe(
     sequence_length=128,
     batch_sequences=8,
     learning_rate=5e-3,
     evaluations=1,
-    evaluation_tokens=16_384,
+    evaluation_tokens=8192,
     curve_tokens=1024,
     evaluation_share=None,
     precision="fp32",
@@ -100,19 +102,19 @@ def arms(domains: int) -> list[Arm]:
         Arm("dense, continued"),
         Arm("mixture from scratch", scratch=True),
         Arm("sparse", Method("sparse")),
+        Arm("btx", Method(btx)),
         Arm("drop-upcycling, one set", Method("drop-upcycling")),
         Arm("drop-upcycling, three", Method("drop-upcycling", {"channels": "three"})),
+        Arm("btx, ridge", Method(btx, router_start="ridge")),
+        Arm("btx, domain-embedding", Method(btx, router_start="domain-embedding")),
         Arm("virtual-groups", Method("virtual-groups"), finer=2, width=0.5),
+        Arm("btx, ties", Method(btx, merge="ties")),
+        Arm("btx, dare", Method(btx, merge="dare")),
         Arm("llama-moe, random", Method("llama-moe"), width=part),
         Arm("llama-moe, k-means", Method("llama-moe", {"split": "k-means"}), width=part),
         Arm(
             "llama-moe, co-activation", Method("llama-moe", {"split": "co-activation"}), width=part
         ),
-        Arm("btx", Method(btx)),
-        Arm("btx, ties", Method(btx, merge="ties")),
-        Arm("btx, dare", Method(btx, merge="dare")),
-        Arm("btx, domain-embedding", Method(btx, router_start="domain-embedding")),
-        Arm("btx, ridge", Method(btx, router_start="ridge")),
     ]
 
 
@@ -265,8 +267,8 @@ class Bench:
     def _scores(self, model: ModelConfig, weights: Path) -> dict[str, float]:
         made = Transformer(model)
         made.load_proxy_state(load_state(weights)[0])
-        domains, tokens = self.corpus.validation_domains, RECIPE.evaluation_tokens
-        (found,) = evaluate(made, self.corpus, domains, tokens, RECIPE.sequence_length)
+        domains = self.corpus.validation_domains
+        (found,) = evaluate(made, self.corpus, domains, SAMPLE, RECIPE.sequence_length)
         return {domain: found.metrics[f"bpb/{domain}"] for domain in domains}
 
     @torch.no_grad()
@@ -305,54 +307,63 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=3.0, help="of text per domain")
     parser.add_argument("--equal", choices=("tokens", "compute", "both"), default="both")
+    parser.add_argument("--arm", action="append", help="this one alone; may be given again")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     corpus = corpus_in(options.folder / "corpus", options.megabytes, 1024)
-    bench = Bench(
-        corpus,
-        options.folder,
-        options.tokens,
-        options.expert_tokens or options.tokens // 4,
-        options.seed_tokens or options.tokens,
-    )
+    expert_tokens = options.expert_tokens or options.tokens // 4
+    seed_tokens = options.seed_tokens or options.tokens
+    folder = options.folder / f"{seed_tokens}-{expert_tokens}-{options.tokens}"
+    bench = Bench(corpus, folder, options.tokens, expert_tokens, seed_tokens)
     for equal in ("tokens", "compute") if options.equal == "both" else (options.equal,):
         if not options.json:
             print(heading(equal, corpus.validation_domains), flush=True)
+        first: list[Run] = []
         for arm in arms(len(corpus.domains)):
+            if options.arm and arm.name not in options.arm:
+                continue
             runs = [bench.run(arm, equal, seed) for seed in range(options.seeds)]
+            first = first or runs
             if options.json:
                 print("\n".join(json.dumps(asdict(run)) for run in runs), flush=True)
             else:
-                print(row(runs), flush=True)
+                print(row(runs, first), flush=True)
 
 
 def heading(equal: str, domains: Sequence[str]) -> str:
     """Of a table."""
-    columns = ["mean before", "after", *domains, "matching", "specialisation", "tokens", "s"]
+    columns = ["mean before", "after", "difference", *domains]
+    columns += ["matching", "specialisation", "tokens", "s"]
     return f"\nAt equal {equal}, bits per byte\n\n| arm | {' | '.join(columns)} |\n" + (
         "|---|" + "---:|" * len(columns)
     )
 
 
-def row(runs: Sequence[Run]) -> str:
-    """Of an arm: means over seeds, and the standard deviation of the mean over domains."""
+def row(runs: Sequence[Run], first: Sequence[Run]) -> str:
+    """Of an arm, beside those of the first: means over seeds ± standard deviations."""
     after = [statistics.fmean(run.after.values()) for run in runs]
     before = [statistics.fmean(run.before.values()) for run in runs if run.before]
-    spread = f" ± {statistics.stdev(after):.3f}" if len(runs) > 1 else ""
+    differences = [
+        mean - statistics.fmean(run.after.values()) for mean, run in zip(after, first, strict=True)
+    ]
     cells = [
         f"{statistics.fmean(before):.3f}" if before else "",
-        f"{statistics.fmean(after):.3f}{spread}",
+        with_scatter(after),
+        with_scatter(differences, "+"),
+        *(with_scatter([run.after[domain] for run in runs]) for domain in runs[0].after),
     ]
-    for domain in runs[0].after:
-        values = [run.after[domain] for run in runs]
-        deviation = f" ± {statistics.stdev(values):.3f}" if len(runs) > 1 else ""
-        cells.append(f"{statistics.fmean(values):.3f}{deviation}")
     matching = [run.matching for run in runs if run.matching is not None]
     cells.append(f"{statistics.fmean(matching):.0%}" if matching else "")
     layers = zip(*(run.specialisation for run in runs), strict=True)
     cells.append(" ".join(f"{statistics.fmean(layer):.2f}" for layer in layers))
     cells += [f"{runs[0].tokens:,}", f"{statistics.fmean(run.seconds for run in runs):.0f}"]
     return f"| {runs[0].arm} | {' | '.join(cells)} |"
+
+
+def with_scatter(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.3f}{deviation}"
 
 
 if __name__ == "__main__":
