@@ -9,6 +9,7 @@ Shapes: H heads, h channels of one, D width.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,6 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
             where=str(path),
             hint='pip install "mixopt[hf]"',
         ) from error
-    with contextlib.redirect_stderr(None):  # its progress bars
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         tokenizer.save_pretrained(folder)
