@@ -15,11 +15,13 @@ from typing import Literal
 import numpy as np
 
 from mixopt.core.errors import StudyError
+from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 from mixopt.selection.candidates import NATURAL, projected
 from mixopt.selection.comparison import compare, seeds_to_pass
+from mixopt.selection.guarded import Guarded, guarded
 from mixopt.selection.looks import Look
 from mixopt.selection.paired import MOST_SEEDS, gaps, half_interval, one_sided_p, seeds_needed
 from mixopt.selection.results import Candidate, Decision
@@ -60,6 +62,7 @@ class Selection:
         baseline: name of the candidate that the others must beat.
         barred: names of candidates that are compared and never promoted: further baselines that
             the study's space does not hold.
+        guardrails: what is promoted keeps to all of them (`mixopt.selection.guarded`).
 
     Raises:
         StudyError: the baseline is no candidate, a seed is named twice, or there are too few.
@@ -76,6 +79,7 @@ class Selection:
     look: Look | None = None
     baseline: str = NATURAL
     barred: Collection[str] = ()
+    guardrails: Sequence[Guardrail] = ()
 
     def __post_init__(self) -> None:
         if self.baseline not in self.candidates:
@@ -172,16 +176,25 @@ class Selection:
             for name in rest
             if (difference := reports[name].difference) is not None and self._passes(reports[name])
         }
-        promoted = min(differences, key=differences.__getitem__, default=self.fallback)
-        if differences:
+        kept = {name: d for name, d in differences.items() if not reports[name].broken}
+        promoted = min(kept, key=kept.__getitem__, default=self.fallback)
+        if kept:
             allowed = self._allowed(reports[promoted].adjusted_p)
             reason = f"{self._facts(promoted, trials)}, at most the {allowed}"
+            reason += _kept_to(reports[promoted])
+        elif differences:
+            better = min(differences, key=differences.__getitem__)
+            broken = "; ".join(map(_broken, reports[better].broken))
+            reason = (
+                f"{self._facts(better, trials)}, but it is not shown to keep to the guardrails "
+                f"({broken}), so {self.fallback} is promoted"
+            )
         else:
             reason = self._refusal(rest, trials)
         return Decision(
             baseline=self.baseline,
             promoted=promoted,
-            improved=bool(differences),
+            improved=bool(kept),
             reason=reason,
             confidence=self.confidence,
             level=self.level,
@@ -319,6 +332,12 @@ class Selection:
         """What the runs so far show of each candidate, by name, the baseline first."""
         values, pulls = self.values(trials), self.pulls(trials)
         found = {name: self._report(name, values, pulls) for name in self._rows}
+        for guardrail in self.guardrails:
+            runs = self._runs(guardrail.metric, trials)
+            for name, it in guarded(
+                guardrail, runs, self._rows, self.seeds, self.level
+            ).items():
+                found[name] = replace(found[name], guarded=(*found[name].guarded, it))
         layout = self._layout(values)
         if layout is None:
             return found
@@ -353,6 +372,15 @@ class Selection:
             if trial.complete:
                 value = self.objective.value(trial.metrics)
                 found[trial.spec.candidate].setdefault(trial.spec.seed, value)
+        return found
+
+    def _runs(self, metric: str, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
+        """Values of a guarded metric, as `values` of the objective; runs without it have none."""
+        found: dict[str, dict[int, float]] = {name: {} for name in self.candidates}
+        for trial in self.pulls(trials):
+            if trial.complete and metric in trial.metrics:
+                runs = found[trial.spec.candidate]
+                runs.setdefault(trial.spec.seed, trial.metrics[metric])
         return found
 
     def _phase(self, trials: Sequence[Trial]) -> tuple[list[str], int]:
@@ -397,6 +425,31 @@ class Selection:
             tokens=sum(cost.tokens for cost in costs),
             device_seconds=sum(cost.device_seconds for cost in costs),
         )
+
+
+def _broken(it: Guarded) -> str:
+    """A guardrail that is not shown to hold, and what would show it."""
+    if it.worse is None or it.low is None or it.high is None:
+        return f"{it.metric}: no two seeds measured it"
+    fact = (
+        f"{it.metric} is worse by {it.worse:.4g}, 90 % interval {it.low:.4g} to {it.high:.4g}, "
+        f"{it.allowed:.4g} allowed"
+    )
+    if it.worse >= it.allowed:
+        return fact
+    p = "" if it.p is None else f", adjusted p-value {it.p:.3g}"
+    would = f"; {it.seeds} seeds with this difference and scatter would show it" if it.seeds else ""
+    return f"{fact}{p}{would}"
+
+
+def _kept_to(report: Candidate) -> str:
+    """The guardrails that the promoted mixture keeps to, as a further clause."""
+    shown = [
+        f"{it.metric} {it.worse:+.4g} of {it.allowed:.4g} allowed"
+        for it in report.guarded
+        if it.worse is not None
+    ]
+    return f"; guardrails hold: {', '.join(shown)}" if shown else ""
 
 
 def _answers(trial: Trial) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixopt.core.mixture import Mixture
+from mixopt.selection.guarded import Guarded
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Candidate:
             the same runs; None from fewer than two common seeds.
         tokens: training tokens of its runs.
         device_seconds: device time of its runs, all attempts.
+        guarded: what its runs show of each guardrail; empty without any, and of the baseline.
         predicted: the surrogate's prediction of `mean`, from before the runs; its interval is for
             `n` fresh seeds. None before it was made.
 
@@ -94,6 +96,7 @@ class Candidate:
     adjusted_p: float | None = None
     tokens: int = 0
     device_seconds: float = 0.0
+    guarded: tuple[Guarded, ...] = ()
     predicted: Predicted | None = None
 
     @property
@@ -102,6 +105,11 @@ class Candidate:
         if self.predicted is None or self.mean is None:
             return None
         return self.predicted.contains(self.mean)
+
+    @property
+    def broken(self) -> tuple[Guarded, ...]:
+        """The guardrails that it is not shown to keep to."""
+        return tuple(it for it in self.guarded if not it.holds)
 
     def to_json(self) -> dict[str, Any]:
         """The candidate as JSON-able values; `from_json` gives it back exactly."""
@@ -119,6 +127,7 @@ class Candidate:
             "adjusted_p": self.adjusted_p,
             "tokens": self.tokens,
             "device_seconds": self.device_seconds,
+            "guarded": [it.to_json() for it in self.guarded],
             "predicted": None if self.predicted is None else self.predicted.to_json(),
         }
 
@@ -144,6 +153,7 @@ class Candidate:
             adjusted_p=number(values["adjusted_p"]),
             tokens=int(values["tokens"]),
             device_seconds=float(values["device_seconds"]),
+            guarded=tuple(Guarded.from_json(it) for it in values["guarded"]),
             predicted=None if predicted is None else Predicted.from_json(predicted),
         )
 
