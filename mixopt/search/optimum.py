@@ -15,6 +15,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.search.designs import STRENGTHS, cut
+from mixopt.search.guards import Guards
 from mixopt.search.polish import Score, polish
 from mixopt.search.proposers.base import first_apart
 from mixopt.surrogates._torch import reproducible
@@ -51,6 +52,11 @@ class Recommendation:
             KL penalty) could be without that one constraint; empty where there are too many.
         kl: KL(mixture || the space's reference) in nats.
         kl_penalty: what a nat of it was made to cost.
+        unguarded: the best mixture were there no guardrails; None if there are none.
+        unguarded_mean: predicted objective of it; the difference to `mean` is the guardrails'
+            price.
+        guards: by guarded metric, how much worse than the baseline's it is expected to be, and
+            how much is allowed.
         of_run: whether `std` and `interval` are of one run, because the surrogate cannot separate
             a run's noise from its own error (`linear`, `quadratic`, `lightgbm`, …).
     """
@@ -65,6 +71,9 @@ class Recommendation:
     prices: dict[str, float] = field(default_factory=dict)
     kl: float = 0.0
     kl_penalty: float = 0.0
+    unguarded: Mixture | None = None
+    unguarded_mean: float | None = None
+    guards: dict[str, tuple[float, float]] = field(default_factory=dict)
     of_run: bool = False
 
 
@@ -74,6 +83,7 @@ def recommend(
     space: MixtureSpace,
     seed: int,
     risk: float = RISK,
+    guards: Guards | None = None,
 ) -> Recommendation:
     """The mixture of `space` with the least predicted mean + risk x deviation + KL penalty.
 
@@ -83,19 +93,29 @@ def recommend(
         space: where the mixture may lie.
         seed: of the candidates; the result is a function of the arguments.
         risk: 0 trusts the mean alone, which drifts to where no trial has been.
+        guards: what the mixture is likely to keep to; where no other does, it is the baseline.
     """
 
-    def score(weights: np.ndarray) -> np.ndarray:
+    def plain(weights: np.ndarray) -> np.ndarray:
         mean, std = surrogate.predict(weights).compose(objective)
         return mean + risk * std
 
+    def score(weights: np.ndarray) -> np.ndarray:
+        return plain(weights) if guards is None else plain(weights) + guards.penalty(weights)
+
+    unguarded: Mixture | None = None
     with reproducible(seed):
+        if guards is not None:
+            unguarded = minimise(plain, space, seed)
         mixture = minimise(score, space, seed)
+        if guards is not None:
+            mixture = guards.inside(mixture)
         free, held = mixture, space.held_by(mixture)
         prices = _prices(score, mixture, held)
         if held or space.kl_penalty > 0:
             free = minimise(score, space.unconstrained, seed, also=mixture.array[None])
-        prediction = surrogate.predict(np.stack([mixture.array, free.array]))
+        rows = [mixture.array, free.array, *([] if unguarded is None else [unguarded.array])]
+        prediction = surrogate.predict(np.stack(rows))
         mean, std = prediction.compose(objective)
     return Recommendation(
         mixture=mixture,
@@ -108,6 +128,9 @@ def recommend(
         prices=prices,
         kl=float(space.kl(mixture.array[None])[0]),
         kl_penalty=space.kl_penalty,
+        unguarded=unguarded,
+        unguarded_mean=None if unguarded is None else float(mean[2]),
+        guards={} if guards is None else guards.expected(mixture),
         of_run=prediction.holds_noise(objective),
     )
 

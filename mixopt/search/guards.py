@@ -1,0 +1,101 @@
+"""Guardrails as a surrogate sees them: how much worse it expects each guarded metric to be.
+
+Shapes: n mixtures, m domains, g guardrails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from mixopt.core.guardrails import Guardrail
+from mixopt.core.mixture import Mixture
+from mixopt.surrogates.base import Surrogate
+
+RISK = 1.0  # deviations added to what is expected: what the gate is to be shown must be likely
+STEEP = 30.0  # objective that an excess of one allowance costs: more than any mixture gains
+LEAST_STD = 1e-9
+
+
+@dataclass(frozen=True)
+class Guards:
+    """The guardrails of a study, with a surrogate of their metrics.
+
+    Attributes:
+        guardrails: g of them.
+        surrogate: fitted to their metrics.
+        baseline: what they are relative to.
+    """
+
+    guardrails: Sequence[Guardrail]
+    surrogate: Surrogate
+    baseline: Mixture
+
+    def excess(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, g) how much worse than allowed each metric is expected to be, and its deviation.
+
+        The deviation is of the mixture's own metric: the baseline is repeated, and known better.
+        """
+        base, (mean, std) = self._at_baseline, self._predicted(weights)
+        columns = [
+            g.sign * (mean[:, i] - base[i]) - g.allowance(base[i])
+            for i, g in enumerate(self.guardrails)
+        ]
+        return np.stack(columns, axis=1), std
+
+    def penalty(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) what is added to the objective: 0 where all are likely to hold, steep beyond."""
+        mean, std = self.excess(weights)
+        over = np.maximum(mean + RISK * std, 0.0) / self._scale
+        return np.asarray(STEEP * over.sum(axis=1))
+
+    def log_feasible(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) log of the probability that all hold, the metrics taken to be independent."""
+        mean, std = self.excess(weights)
+        return np.asarray(log_ndtr(-mean / np.maximum(std, LEAST_STD)).sum(axis=1))
+
+    def holds(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) whether all are likely to hold."""
+        mean, std = self.excess(weights)
+        return np.asarray((mean + RISK * std <= 1e-9).all(axis=1))
+
+    def inside(self, mixture: Mixture) -> Mixture:
+        """The mixture nearest to `mixture` on the way to the baseline by which all are likely to
+        hold; the baseline where none is."""
+        if self.holds(mixture.array[None])[0]:
+            return mixture
+        steps = np.linspace(0.0, 1.0, 65)[:, None]
+        way = (1 - steps) * mixture.array + steps * self.baseline.array
+        kept = np.flatnonzero(self.holds(way))
+        return Mixture.from_array(mixture.domains, way[kept[0] if len(kept) else -1])
+
+    def expected(self, mixture: Mixture) -> dict[str, tuple[float, float]]:
+        """By metric, how much worse than the baseline's it is expected to be, and is allowed."""
+        base, (mean, _) = self._at_baseline, self._predicted(mixture.array[None])
+        return {
+            g.metric: (g.worse(float(mean[0, i]), float(base[i])), g.allowance(float(base[i])))
+            for i, g in enumerate(self.guardrails)
+        }
+
+    @cached_property
+    def _at_baseline(self) -> np.ndarray:
+        """(g,) expected metrics of the baseline."""
+        mean, _ = self._predicted(self.baseline.array[None])
+        return np.asarray(mean[0])
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        """(g,) an allowance, or where it is 0 a thousandth of the baseline's value."""
+        base = self._at_baseline
+        allowed = [g.allowance(base[i]) for i, g in enumerate(self.guardrails)]
+        return np.maximum(allowed, 1e-3 * np.abs(base) + 1e-12)
+
+    def _predicted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, g) means and deviations of the guarded metrics."""
+        found = self.surrogate.predict(weights)
+        columns = [list(found.metrics).index(g.metric) for g in self.guardrails]
+        return found.mean[:, columns], found.std[:, columns]

@@ -1,0 +1,81 @@
+"""Guardrails in the optimum: what is recommended is likely to keep to them, at a price."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixopt.core.guardrails import Guardrail
+from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
+from mixopt.core.space import MixtureSpace
+from mixopt.core.trial_table import TrialTable
+from mixopt.search.guards import Guards
+from mixopt.search.optimum import recommend
+from mixopt.surrogates.gp.gp import GaussianProcess
+
+DOMAINS = ("web", "code", "maths")
+NATURAL = Mixture.of({"web": 0.6, "code": 0.3, "maths": 0.1})
+SPACE = MixtureSpace(DOMAINS, NATURAL)
+CODE = Objective({"code": 1.0})
+
+
+def table(n: int = 40) -> TrialTable:
+    """Runs in which more of a domain lowers its own metric alone."""
+    weights = np.random.default_rng(0).dirichlet([2, 2, 2], n)
+    values = 3 - np.sqrt(weights[:, :2])
+    return TrialTable(
+        domains=DOMAINS,
+        metrics=("bpb/web", "bpb/code"),
+        weights=weights,
+        values=values,
+        params=np.full(n, 1e6),
+        tokens=np.full(n, 1e7),
+        seeds=np.zeros(n, dtype=int),
+    )
+
+
+def guards(allowed: float) -> Guards:
+    return Guards(
+        (Guardrail("bpb/web", allowed),), GaussianProcess(seed=0).fit(table()), NATURAL
+    )
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> GaussianProcess:
+    return GaussianProcess(seed=0).fit(table())
+
+
+def test_without_guardrails_it_pays_with_everything_else(surrogate: GaussianProcess) -> None:
+    found = recommend(surrogate, CODE, SPACE, 0)
+    assert found.unguarded is None
+    assert found.mixture["code"] > 0.9
+
+
+@pytest.mark.parametrize("allowed", [0.05, 0.2])
+def test_a_guardrail_binds_and_has_a_price(surrogate: GaussianProcess, allowed: float) -> None:
+    found = recommend(surrogate, CODE, SPACE, 0, guards=guards(allowed))
+    worse = np.sqrt(NATURAL["web"]) - np.sqrt(found.mixture["web"])
+    assert 0.5 * allowed < worse <= allowed + 0.01  # at the guardrail, and not beyond
+    expected, limit = found.guards["bpb/web"]
+    assert expected <= limit == pytest.approx(allowed)
+    assert found.unguarded is not None
+    assert found.unguarded["code"] > 0.9
+    assert found.unguarded_mean is not None
+    assert found.mean > found.unguarded_mean
+    best = 1 - found.mixture["web"]  # all the rest is code's
+    assert found.mixture["code"] == pytest.approx(best, abs=0.03)
+
+
+def test_where_nothing_else_is_likely_to_hold_it_is_the_baseline(
+    surrogate: GaussianProcess,
+) -> None:
+    found = recommend(surrogate, CODE, SPACE, 0, guards=guards(-0.5))
+    assert found.mixture.same_as(NATURAL)
+
+
+def test_the_chance_that_it_holds_falls_with_what_is_taken_away() -> None:
+    chances = guards(0.1).log_feasible(np.array([[0.8, 0.1, 0.1], [0.5, 0.4, 0.1], [0, 1, 0]]))
+    assert chances[0] > -0.01
+    assert chances[2] < np.log(0.01)
+    assert (np.diff(chances) <= 0).all()
