@@ -6,7 +6,7 @@ Shapes: n mixtures, m domains, g guardrails.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.special import log_ndtr
 
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
+from mixopt.core.space import MixtureSpace
 from mixopt.surrogates.base import Surrogate
 
 RISK = 1.0  # deviations added to what is expected: what the gate is to be shown must be likely
@@ -47,10 +48,15 @@ class Guards:
         ]
         return np.stack(columns, axis=1), std
 
-    def penalty(self, weights: np.ndarray) -> np.ndarray:
-        """(n,) what is added to the objective: 0 where all are likely to hold, steep beyond."""
+    def penalty(self, weights: np.ndarray, risk: float = RISK) -> np.ndarray:
+        """(n,) what is added to the objective: 0 where all are likely to hold, steep beyond.
+
+        Args:
+            weights: (n, m) mixtures.
+            risk: deviations added to the expected metrics; 0 lets a search look at the border.
+        """
         mean, std = self.excess(weights)
-        over = np.maximum(mean + RISK * std, 0.0) / self._scale
+        over = np.maximum(mean + risk * std, 0.0) / self._scale
         return np.asarray(STEEP * over.sum(axis=1))
 
     def log_feasible(self, weights: np.ndarray) -> np.ndarray:
@@ -63,13 +69,15 @@ class Guards:
         mean, std = self.excess(weights)
         return np.asarray((mean + RISK * std <= 1e-9).all(axis=1))
 
-    def inside(self, mixture: Mixture) -> Mixture:
-        """The mixture nearest to `mixture` on the way to the baseline by which all are likely to
-        hold; the baseline where none is."""
+    def inside(self, mixture: Mixture, towards: Mixture) -> Mixture:
+        """The first mixture from `mixture` `towards` another by which all are likely to hold.
+
+        That other one where there is none.
+        """
         if self.holds(mixture.array[None])[0]:
             return mixture
         steps = np.linspace(0.0, 1.0, 65)[:, None]
-        way = (1 - steps) * mixture.array + steps * self.baseline.array
+        way = (1 - steps) * mixture.array + steps * towards.array
         kept = np.flatnonzero(self.holds(way))
         return Mixture.from_array(mixture.domains, way[kept[0] if len(kept) else -1])
 
@@ -99,3 +107,25 @@ class Guards:
         found = self.surrogate.predict(weights)
         columns = [list(found.metrics).index(g.metric) for g in self.guardrails]
         return found.mean[:, columns], found.std[:, columns]
+
+
+@dataclass(frozen=True)
+class GuardedSpace(MixtureSpace):
+    """A mixture space in which mixtures cost what guardrails make of them, for every proposer.
+
+    Attributes:
+        guards: as the trials so far show them.
+    """
+
+    guards: Guards | None = None
+
+    @classmethod
+    def of(cls, space: MixtureSpace, guards: Guards) -> GuardedSpace:
+        """`space` with these guardrails."""
+        same = {field.name: getattr(space, field.name) for field in fields(MixtureSpace)}
+        return cls(**same, guards=guards)
+
+    def penalty(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) see `MixtureSpace.penalty`, and `Guards.penalty`."""
+        plain = super().penalty(weights)
+        return plain if self.guards is None else plain + self.guards.penalty(weights, risk=0.0)

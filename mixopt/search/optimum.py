@@ -109,7 +109,7 @@ def recommend(
             unguarded = minimise(plain, space, seed)
         mixture = minimise(score, space, seed)
         if guards is not None:
-            mixture = guards.inside(mixture)
+            mixture = guards.inside(mixture, space.mixture(space.project(guards.baseline.array)))
         free, held = mixture, space.held_by(mixture)
         prices = _prices(score, mixture, held)
         if held or space.kl_penalty > 0:

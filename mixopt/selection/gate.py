@@ -334,9 +334,7 @@ class Selection:
         found = {name: self._report(name, values, pulls) for name in self._rows}
         for guardrail in self.guardrails:
             runs = self._runs(guardrail.metric, trials)
-            for name, it in guarded(
-                guardrail, runs, self._rows, self.seeds, self.level
-            ).items():
+            for name, it in guarded(guardrail, runs, self._rows, self.seeds, self.level).items():
                 found[name] = replace(found[name], guarded=(*found[name].guarded, it))
         layout = self._layout(values)
         if layout is None:

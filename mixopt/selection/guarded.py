@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from mixopt.core.guardrails import Guardrail
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Trial
 from mixopt.selection.comparison import compare, seeds_to_pass
 from mixopt.selection.paired import MOST_SEEDS, half_interval, one_sided_p, seeds_needed
 
@@ -61,6 +63,33 @@ class Guarded:
             TypeError: `values` are of another shape.
         """
         return cls(**values)
+
+
+def keeping_to(
+    guardrails: Sequence[Guardrail], trials: Sequence[Trial], baseline: Mixture
+) -> list[Trial]:
+    """Those of a search's `trials` that keep to the guardrails as they were measured.
+
+    All of them without guardrails, or where the baseline was not measured among them.
+
+    Args:
+        guardrails: by which a trial is measured against the baseline's mean.
+        trials: complete ones count.
+        baseline: the mixture that guardrails are relative to.
+    """
+    own = [t.metrics for t in trials if t.complete and t.spec.mixture.same_as(baseline)]
+    kept = list(trials)
+    for guardrail in guardrails:
+        base = [metrics[guardrail.metric] for metrics in own if guardrail.metric in metrics]
+        if base:
+            mean = float(np.mean(base))
+            kept = [t for t in kept if _keeps_to(guardrail, t, mean)]
+    return kept
+
+
+def _keeps_to(guardrail: Guardrail, trial: Trial, base: float) -> bool:
+    value = trial.metrics.get(guardrail.metric)
+    return value is not None and guardrail.excess(value, base) <= 0
 
 
 def guarded(

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mixopt import surrogates
+from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture, rounded
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity, Trial
+from mixopt.search.guards import Guards
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.study.queries import search_trials
 from mixopt.study.settings import Study
@@ -36,6 +38,7 @@ class ModelSettings:
         fidelity: what is predicted.
         objective: what predictions are composed to.
         pruned: whether the study stops trials early.
+        guardrails: what its optimum is likely to keep to.
     """
 
     surrogate: str
@@ -43,13 +46,15 @@ class ModelSettings:
     fidelity: Fidelity
     objective: Objective
     pruned: bool = False
+    guardrails: tuple[Guardrail, ...] = ()
 
     @classmethod
     def of(cls, study: Study, fidelity: Fidelity) -> ModelSettings:
         """Those of `study` as its file stands now."""
         search = study.search
         objective, pruned = study.mixture_objective(), search.pruner is not None
-        return cls(search.surrogate, study.seed, fidelity, objective, pruned)
+        guardrails = study.guarded()
+        return cls(search.surrogate, study.seed, fidelity, objective, pruned, guardrails)
 
 
 class StudyModel:
@@ -89,6 +94,7 @@ class StudyModel:
             asked.fidelity,
             tuple(asked.objective.weights.items()),
             asked.pruned,
+            asked.guardrails,
             tuple(learned),
         )
 
@@ -189,8 +195,20 @@ class StudyModel:
         Raises:
             SurrogateError: fewer than 3 trials are complete.
         """
-        asked = self.settings
-        return recommend(self.fitted(name), asked.objective, space, asked.seed)
+        asked, guards = self.settings, self.guards(space, name)
+        return recommend(self.fitted(name), asked.objective, space, asked.seed, guards=guards)
+
+    def guards(self, space: MixtureSpace, name: str = "") -> Guards | None:
+        """The study's guardrails as the surrogate `name` sees them; None if there are none.
+
+        Raises:
+            SurrogateError: fewer than 3 complete trials measured the guarded metrics.
+        """
+        guardrails = self.settings.guardrails
+        if not guardrails:
+            return None
+        fitted = self.fitted(name, tuple(g.metric for g in guardrails))
+        return Guards(guardrails, fitted, space.reference)
 
     def forecast(
         self,

@@ -40,6 +40,11 @@ class Verdict(Decision):
         seed_scatter: of a run over seeds; None where no mixture was run with several.
         unconstrained: the surrogate's optimum without constraints.
         unconstrained_mean: predicted objective there.
+        unguarded: the surrogate's optimum without guardrails; None if there are none.
+        unguarded_mean: predicted objective there: the difference to the mean at `recommended` is
+            the guardrails' price.
+        guards: by guarded metric, how much worse than the baseline's it is expected to be at
+            `recommended`, and how much is allowed.
         binding: the constraints that hold `recommended`, a sentence each.
         prices: by sentence of `binding`, how much lower the optimum is without that constraint.
         kl: KL(recommended || baseline) in nats; None if infinite.
@@ -57,6 +62,9 @@ class Verdict(Decision):
     seed_scatter: SeedScatter | None
     unconstrained: Mixture
     unconstrained_mean: float
+    unguarded: Mixture | None
+    unguarded_mean: float | None
+    guards: Mapping[str, tuple[float, float]]
     binding: tuple[str, ...]
     prices: Mapping[str, float]
     kl: float | None
@@ -91,6 +99,9 @@ class Verdict(Decision):
             "seed_scatter": None if scatter is None else dataclasses.asdict(scatter),
             "unconstrained": self.unconstrained.as_dict(),
             "unconstrained_mean": self.unconstrained_mean,
+            "unguarded": None if self.unguarded is None else self.unguarded.as_dict(),
+            "unguarded_mean": self.unguarded_mean,
+            "guards": {name: list(pair) for name, pair in self.guards.items()},
             "binding": list(self.binding),
             "prices": dict(self.prices),
             "kl": self.kl,
@@ -112,7 +123,7 @@ class Verdict(Decision):
                 shape.
         """
         _check_version(values)
-        scatter = values["seed_scatter"]
+        scatter, unguarded = values["seed_scatter"], values["unguarded"]
         verdict = cls(
             baseline=str(values["baseline"]),
             promoted=str(values["promoted"]),
@@ -131,6 +142,9 @@ class Verdict(Decision):
             seed_scatter=None if scatter is None else SeedScatter(**scatter),
             unconstrained=Mixture.exact(values["unconstrained"]),
             unconstrained_mean=float(values["unconstrained_mean"]),
+            unguarded=None if unguarded is None else Mixture.exact(unguarded),
+            unguarded_mean=number(values["unguarded_mean"]),
+            guards={name: (float(a), float(b)) for name, (a, b) in values["guards"].items()},
             binding=tuple(str(line) for line in values["binding"]),
             prices=_numbers(values["prices"]),
             kl=number(values["kl"]),

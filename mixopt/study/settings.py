@@ -27,6 +27,7 @@ from pydantic import (
 from mixopt import surrogates
 from mixopt.core import urls
 from mixopt.core.errors import MixtureError, StudyError
+from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.registry import is_own
@@ -40,6 +41,7 @@ from mixopt.search import designs, proposers
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselines
 from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
+from mixopt.study.guards import Guard, short_guard
 from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.sections import (
     Mlflow,
@@ -85,6 +87,8 @@ class Study(Section):
     """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better."""
     metrics: dict[str, Literal["lower", "higher"]] = Field(default={})
     """Metric → which of its values are better; lower for those left out."""
+    guardrails: dict[str, Annotated[Guard, BeforeValidator(short_guard)]] = Field(default={})
+    """Metric → how much worse than the baseline's what is promoted may make it: `{law: 1%}`."""
     tasks: dict[str, Annotated[TaskFile, BeforeValidator(short_task)]] = Field(default={})
     """Questions that every trial is evaluated on: name → JSONL file (metric task/name)."""
     baseline: Annotated[Baselines, BeforeValidator(checked_baselines)] = NATURAL
@@ -279,11 +283,11 @@ class Study(Section):
         """
         domains = corpus.validation_domains
         scores = [f"{kind}/{name}" for name in self.tasks for kind in ("task", "accuracy")]
-        for name in self.objective:
+        for name in (*self.objective, *self.guardrails):
             if name.removeprefix("bpb/") not in domains and name not in scores:
                 raise StudyError(
                     f"there is no validation domain and no task's metric {name!r}",
-                    where=f"{self.path}: objective",
+                    where=f"{self.path}: {'objective' if name in self.objective else 'guardrails'}",
                     hint=f"Choose from {', '.join([*domains, *scores])}",
                 )
 
@@ -375,6 +379,17 @@ class Study(Section):
         }
         with self.naming():
             return Objective(turned) if self.trainer is None else Objective(turned, prefix="")
+
+    def guarded(self) -> tuple[Guardrail, ...]:
+        """The guardrails, by the full names of their metrics."""
+        prefix = "bpb/" if self.trainer is None else ""
+        return tuple(
+            guard.guardrail(
+                name if "/" in name else f"{prefix}{name}",
+                higher=self.metrics.get(name) == "higher",
+            )
+            for name, guard in self.guardrails.items()
+        )
 
     def baselines(self, data: TrainingData) -> dict[str, Mixture]:
         """The baselines by name, the one to beat first.

@@ -137,9 +137,10 @@ def asked_frame(trials: Sequence[Trial]) -> pl.DataFrame:
 
 def _next_to_do(session: Session, label: str, asked: Sequence[Trial], out: Path | None) -> str:
     tell = command("tell", session.study.path, "results.csv" if out is None else out)
+    metrics = (*session.objective.metrics, *(g.metric for g in session.study.guarded()))
     return (
         f"{label}: {_numbered([trial.number for trial in asked])}. Add a column per metric "
-        f"({', '.join(session.objective.metrics)}), then {tell}"
+        f"({', '.join(dict.fromkeys(metrics))}), then {tell}"
     )
 
 
@@ -235,10 +236,12 @@ def _compare(trial: Trial, row: Row) -> None:
 def _outcome(session: Session, trial: Trial, row: Row) -> Outcome:
     if row.failure is not None:
         return Outcome(None, row.failure, row.message)
-    for name in session.objective.metrics:
+    guarded = [guardrail.metric for guardrail in session.study.guarded()]
+    for name in (*session.objective.metrics, *guarded):
         if name not in row.metrics:
+            what = "guardrails" if name in guarded else "objective"
             raise StudyError(
-                f"metric {name!r} of the objective is missing",
+                f"metric {name!r} of the {what} is missing",
                 where=row.where,
                 hint="Add its column, or name a failure",
             )

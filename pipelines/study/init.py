@@ -31,6 +31,7 @@ seed: 0
 # What the mixture is optimized for: bits per byte of validation domains, weighted. Lower is better.
 objective:
 {objective}
+# guardrails: {{{first}: 1%}}  # how much worse than the baseline's it may get (docs/trust.md)
 # tasks: {{exam: exam.jsonl}}  # questions to score too: metric task/exam (docs/tasks.md)
 
 # What is to be beaten: natural (proportional to tokens), uniform, a CSV or JSON file, or weights

@@ -43,6 +43,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Linear": ("A linear constraint", "space.linear"),
     "DomainTokens": ("A domain", "domains"),
+    "Guard": ("A guardrail", "guardrails"),
     "TaskFile": ("A task", "tasks"),
     "Pruner": ("A pruner", "search.pruner"),
 }

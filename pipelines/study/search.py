@@ -19,6 +19,7 @@ from mixopt.pipelines.study.pruned import pruning_limits
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.search import proposers
+from mixopt.search.guards import GuardedSpace
 from mixopt.study.locked import design_space
 from mixopt.study.model import SurrogateFactory, study_model
 from mixopt.study.queries import search_trials
@@ -149,10 +150,13 @@ def propose(session: Session, before: Sequence[Trial], number: int) -> Round:
     """Round `number`, asked for by the trials of the rounds before it and the settings of now."""
     study = session.study
     kind = proposers.find(study.search.proposer)
-    surrogate = SurrogateFactory(study_model(study, session.fidelity, before))
+    model = study_model(study, session.fidelity, before)
+    surrogate, space = SurrogateFactory(model), session.space
+    if kind.informed and (guards := model.guards(space)) is not None:
+        space = GuardedSpace.of(space, guards)
     token_predictions = predictions(session.home, session.kept_domains)
     proposer = kind(
-        space=session.space,
+        space=space,
         objective=session.objective,
         fidelity=session.fidelity,
         surrogate=surrogate,

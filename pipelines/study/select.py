@@ -18,6 +18,7 @@ from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.candidates import NATURAL, PROPOSED, finalists
 from mixopt.selection.gate import Selection, best_observed
+from mixopt.selection.guarded import keeping_to
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.looks_taken import keep_looks, looks_taken
@@ -112,6 +113,7 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
             study.space.model_dump(),
             [(t.number, t.state) for t in trials],
             *_compared(session),
+            *([str(g) for g in study.guarded()]),
         ]
     )
 
@@ -161,7 +163,8 @@ def _before_look(look: Look) -> str:
 def _selection(session: Session, found: Recommendation, trials: Sequence[Trial]) -> Selection:
     settings, study = session.study.select, session.study
     allowed = [t for t in trials if session.space.contains(t.spec.mixture)]
-    observed = best_observed(allowed, session.objective)
+    kept = keeping_to(study.guarded(), allowed, session.space.reference)
+    observed = best_observed(kept, session.objective)
     candidates = finalists(found.mixture, observed, session.space, session.baselines)
     first, *others = session.baselines
     rejects = settings.rule == "successive-rejects"
@@ -179,6 +182,7 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
         round=study.search.rounds + 1,
         baseline=first,
         barred=[n for n in others if not session.space.contains(session.baselines[n])],
+        guardrails=study.guarded(),
     )
 
 
@@ -211,6 +215,9 @@ def _verdict(
         seed_scatter=predicted.scatter,
         unconstrained=optimum.unconstrained,
         unconstrained_mean=optimum.unconstrained_mean,
+        unguarded=optimum.unguarded,
+        unguarded_mean=optimum.unguarded_mean,
+        guards=optimum.guards,
         binding=tuple(optimum.binding),
         prices=optimum.prices,
         kl=optimum.kl if math.isfinite(optimum.kl) else None,

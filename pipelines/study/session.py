@@ -246,6 +246,7 @@ class Session:
         """The training that `trial` asks of the study's own trainer."""
         study, spec = self.study, trial.spec
         assert study.trainer is not None
+        guarded = (guardrail.metric for guardrail in study.guarded())
         job = TrainingJob(
             study=study.name,
             trial=str(trial.number),
@@ -256,7 +257,7 @@ class Session:
                 spec.fidelity, params=spec.fidelity.params if spec.fidelity.params_known else 0
             ),
             folder=str(folder),
-            metrics=self.objective.metrics,
+            metrics=tuple(dict.fromkeys((*self.objective.metrics, *guarded))),
             domains=job_domains(self.data, study.token_limits(self.data)),
             corpus=str(self.data.path) if isinstance(self.data, Corpus) else None,
             settings=study.trainer.settings,

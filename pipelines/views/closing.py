@@ -21,6 +21,7 @@ from mixopt.pipelines.views.wording import (
     command,
     duration,
     gate_rows,
+    guard_lines,
     headline,
     interval,
     interval_label,
@@ -47,6 +48,8 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
             price = verdict.prices.get(line)  # not priced where there are too many
             gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
             console.print(f"  binds: {line}{gain}", style="dim")
+        for line in guard_lines(verdict):
+            console.print(line, style="dim")
     console.print(headline(trials, objective, verdict), style="bold")
     measured = calibration(verdict, objective)
     if measured:

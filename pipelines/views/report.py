@@ -37,6 +37,7 @@ from mixopt.pipelines.views.wording import (
     duration,
     gate_level,
     gate_rows,
+    guard_lines,
     headline,
     interval,
     interval_label,
@@ -246,7 +247,7 @@ def _remarks(snapshot: Snapshot) -> list[str]:
         parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])
         weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
         remarks.append(f"Without constraints the surrogate would choose {weights}.")
-    return remarks
+    return [*remarks, *guard_lines(verdict)]
 
 
 def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:

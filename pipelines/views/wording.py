@@ -116,6 +116,47 @@ def gate_rows(
     return [
         (against(baseline), [difference_interval(it, digits, baseline) for it in candidates]),
         (ADJUSTED, [p_value(candidate) for candidate in candidates]),
+        *guard_rows(candidates, digits),
+    ]
+
+
+def guard_rows(candidates: Sequence[Candidate], digits: int) -> list[tuple[str, list[str]]]:
+    """A row per guardrail: how much worse each candidate makes its metric; ✗ where it may not."""
+    metrics = dict.fromkeys(it.metric for each in candidates for it in each.guarded)
+    return [
+        (f"{verbatim(metric)} worse by", [_guard_cell(each, metric, digits) for each in candidates])
+        for metric in metrics
+    ]
+
+
+def _guard_cell(candidate: Candidate, metric: str, digits: int) -> str:
+    found = next((it for it in candidate.guarded if it.metric == metric), None)
+    if found is None:
+        return "–"
+    if found.worse is None:
+        return "✗ not measured"
+    worse = f"{found.worse:+.{digits}f}".replace("-", "−")
+    return f"{'' if found.holds else '✗ '}{worse} of {found.allowed:.{digits}f}"
+
+
+def guard_lines(verdict: Verdict) -> list[str]:
+    """What the guardrails cost the recommended mixture, as sentences; none without them."""
+    if verdict.unguarded is None or verdict.unguarded_mean is None:
+        return []
+    parts = sorted(verdict.unguarded.as_dict().items(), key=lambda item: -item[1])
+    weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
+    held = ", ".join(
+        f"{metric} {worse:+.4f} of {allowed:.4f} allowed"
+        for metric, (worse, allowed) in verdict.guards.items()
+    ).replace("-", "−")
+    recommended = verdict.candidate("recommended")
+    mean = None if recommended is None else recommended.predicted
+    price = ""
+    if mean is not None:
+        price = f" (predicted objective {verdict.unguarded_mean:.4f} in place of {mean.mean:.4f})"
+    return [
+        f"Guardrails, as predicted of the recommended mixture: {held}.",
+        f"Without guardrails the surrogate would choose {weights}{price}.",
     ]
 
 

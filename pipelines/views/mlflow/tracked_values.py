@@ -107,6 +107,8 @@ def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
     for candidate in verdict.candidates:
         for key, value in _candidate_metrics(candidate).items():
             found[f"selection/{candidate.name}/{key}"] = value
+        for it in candidate.guarded:
+            found[f"selection/{candidate.name}/guardrail/{it.metric}"] = it.worse
     if verdict.seed_scatter is not None:
         found["selection/seed_scatter/std"] = verdict.seed_scatter.std
         found["selection/seed_scatter/freedom"] = verdict.seed_scatter.freedom

@@ -10,7 +10,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
-from mixopt.search.guards import Guards
+from mixopt.search.guards import GuardedSpace, Guards
 from mixopt.search.optimum import recommend
 from mixopt.surrogates.gp.gp import GaussianProcess
 
@@ -36,9 +36,7 @@ def table(n: int = 40) -> TrialTable:
 
 
 def guards(allowed: float) -> Guards:
-    return Guards(
-        (Guardrail("bpb/web", allowed),), GaussianProcess(seed=0).fit(table()), NATURAL
-    )
+    return Guards((Guardrail("bpb/web", allowed),), GaussianProcess(seed=0).fit(table()), NATURAL)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +70,15 @@ def test_where_nothing_else_is_likely_to_hold_it_is_the_baseline(
 ) -> None:
     found = recommend(surrogate, CODE, SPACE, 0, guards=guards(-0.5))
     assert found.mixture.same_as(NATURAL)
+
+
+def test_a_search_is_drawn_to_where_guardrails_hold(surrogate: GaussianProcess) -> None:
+    plain, guarded = SPACE, GuardedSpace.of(SPACE, guards(0.1))
+    weights = np.array([NATURAL.array, [0.05, 0.9, 0.05]])
+    assert (plain.penalty(weights) == 0).all()
+    near, far = guarded.penalty(weights)
+    assert near == 0
+    assert far > 10
 
 
 def test_the_chance_that_it_holds_falls_with_what_is_taken_away() -> None:

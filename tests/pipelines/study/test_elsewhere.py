@@ -90,6 +90,27 @@ def test_a_study_goes_from_design_to_verdict(file: Path) -> None:
     run_study(file)  # everything is told: it shows the end, and waits for nothing
 
 
+def test_a_guardrail_binds_the_optimum_and_the_gate(file: Path) -> None:
+    guarded = "guardrails: {loss/web: 0.05}\nproxy:"
+    file.write_text(FILE.replace("proxy:", guarded).replace("trials: 4", "trials: 8"))
+
+    def rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+        found = trained(frame)
+        return [{**row, "loss/web": 3 - row["mixture.web"] / 2} for row in found]
+
+    while len(frame := asked(file)):
+        told(file, rows(frame))
+    verdict = read_verdict(load_study(file).home)
+    assert verdict is not None
+    assert verdict.unguarded is not None
+    assert verdict.unguarded["web"] < 0.3 < verdict.recommended["web"]
+    worse, allowed = verdict.guards["loss/web"]
+    assert worse <= allowed == 0.05
+    natural = load_study(file).training_data().natural
+    assert natural["web"] - verdict.mixture["web"] <= 2 * 0.05 + 1e-6
+    assert all(it.guarded for it in verdict.candidates[1:])
+
+
 def test_the_next_round_waits_for_all_of_this_one(file: Path) -> None:
     frame = asked(file, most=3)
     assert frame["trial"].to_list() == [0, 1, 2]
