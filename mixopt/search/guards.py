@@ -100,7 +100,7 @@ class Guards:
         """(g,) an allowance, or where it is 0 a thousandth of the baseline's value."""
         base = self._at_baseline
         allowed = [g.allowance(base[i]) for i, g in enumerate(self.guardrails)]
-        return np.maximum(allowed, 1e-3 * np.abs(base) + 1e-12)
+        return np.asarray(np.maximum(allowed, 1e-3 * np.abs(base) + 1e-12))
 
     def _predicted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, g) means and deviations of the guarded metrics."""
