@@ -18,6 +18,7 @@ from mixopt.core.space import MixtureSpace
 from mixopt.surrogates.base import Surrogate
 
 RISK = 1.0  # deviations added to what is expected: what the gate is to be shown must be likely
+SHOWN = 2.0  # standard errors by which the gate's seeds have to lie below the allowance
 STEEP = 30.0  # objective that an excess of one allowance costs: more than any mixture gains
 LEAST_STD = 1e-9
 
@@ -30,11 +31,13 @@ class Guards:
         guardrails: g of them.
         surrogate: fitted to their metrics.
         baseline: what they are relative to.
+        seeds: that the gate compares: the fewer, the farther below an allowance it can be shown.
     """
 
     guardrails: Sequence[Guardrail]
     surrogate: Surrogate
     baseline: Mixture
+    seeds: int = 3
 
     def excess(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, g) how much worse than allowed each metric is expected to be, and its deviation.
@@ -56,7 +59,8 @@ class Guards:
             risk: deviations added to the expected metrics; 0 lets a search look at the border.
         """
         mean, std = self.excess(weights)
-        over = np.maximum(mean + risk * std, 0.0) / self._scale
+        margin = risk * std + (self._to_be_shown if risk else 0.0)
+        over = np.maximum(mean + margin, 0.0) / self._scale
         return np.asarray(STEEP * over.sum(axis=1))
 
     def log_feasible(self, weights: np.ndarray) -> np.ndarray:
@@ -67,7 +71,7 @@ class Guards:
     def holds(self, weights: np.ndarray) -> np.ndarray:
         """(n,) whether all are likely to hold."""
         mean, std = self.excess(weights)
-        return np.asarray((mean + RISK * std <= 1e-9).all(axis=1))
+        return np.asarray((mean + RISK * std + self._to_be_shown <= 1e-9).all(axis=1))
 
     def inside(self, mixture: Mixture, towards: Mixture) -> Mixture:
         """The first mixture from `mixture` `towards` another by which all are likely to hold.
@@ -94,6 +98,17 @@ class Guards:
         """(g,) expected metrics of the baseline."""
         mean, _ = self._predicted(self.baseline.array[None])
         return np.asarray(mean[0])
+
+    @cached_property
+    def _to_be_shown(self) -> np.ndarray:
+        """(g,) how far below its allowance each metric has to be for the gate's seeds to show it.
+
+        0 where the surrogate cannot tell a run's noise from its own error, which holds both.
+        """
+        found = self.surrogate.predict(self.baseline.array[None])
+        columns = [list(found.metrics).index(g.metric) for g in self.guardrails]
+        noise = np.nan_to_num(found.noise[columns])
+        return np.asarray(SHOWN * noise * np.sqrt(2 / self.seeds))
 
     @cached_property
     def _scale(self) -> np.ndarray:

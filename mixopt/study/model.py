@@ -39,6 +39,7 @@ class ModelSettings:
         objective: what predictions are composed to.
         pruned: whether the study stops trials early.
         guardrails: what its optimum is likely to keep to.
+        seeds: that selection compares.
     """
 
     surrogate: str
@@ -47,14 +48,15 @@ class ModelSettings:
     objective: Objective
     pruned: bool = False
     guardrails: tuple[Guardrail, ...] = ()
+    seeds: int = 3
 
     @classmethod
     def of(cls, study: Study, fidelity: Fidelity) -> ModelSettings:
         """Those of `study` as its file stands now."""
         search = study.search
         objective, pruned = study.mixture_objective(), search.pruner is not None
-        guardrails = study.guarded()
-        return cls(search.surrogate, study.seed, fidelity, objective, pruned, guardrails)
+        guards, seeds = study.guarded(), study.select.seeds
+        return cls(search.surrogate, study.seed, fidelity, objective, pruned, guards, seeds)
 
 
 class StudyModel:
@@ -94,7 +96,7 @@ class StudyModel:
             asked.fidelity,
             tuple(asked.objective.weights.items()),
             asked.pruned,
-            asked.guardrails,
+            (asked.guardrails, asked.seeds if asked.guardrails else 0),
             tuple(learned),
         )
 
@@ -208,7 +210,7 @@ class StudyModel:
         if not guardrails:
             return None
         fitted = self.fitted(name, tuple(g.metric for g in guardrails))
-        return Guards(guardrails, fitted, space.reference)
+        return Guards(guardrails, fitted, space.reference, self.settings.seeds)
 
     def forecast(
         self,

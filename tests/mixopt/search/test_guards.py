@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,21 @@ def test_where_nothing_else_is_likely_to_hold_it_is_the_baseline(
 ) -> None:
     found = recommend(surrogate, CODE, SPACE, 0, guards=guards(-0.5))
     assert found.mixture.same_as(NATURAL)
+
+
+def test_fewer_seeds_and_more_noise_keep_farther_away() -> None:
+    rng = np.random.default_rng(1)
+    clean = table(60)
+    noisy = dataclasses.replace(clean, values=clean.values + rng.normal(0, 0.03, (60, 2)))
+    surrogate = GaussianProcess(seed=0).fit(noisy)
+    guardrails = (Guardrail("bpb/web", 0.2),)
+    worse = []
+    for seeds in (16, 2):
+        asked = Guards(guardrails, surrogate, NATURAL, seeds)
+        found = recommend(surrogate, CODE, SPACE, 0, guards=asked)
+        worse.append(found.guards["bpb/web"][0])
+    assert worse[1] < worse[0] - 0.01
+    assert worse[0] < 0.2
 
 
 def test_a_search_is_drawn_to_where_guardrails_hold(surrogate: GaussianProcess) -> None:
