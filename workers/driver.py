@@ -221,7 +221,8 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         raise TrainingError(
             message.rstrip("."),
             where=f"{work.key} in {work.folder}",
-            hint="Correct the trainer (docs/trainers.md), and run the same command again",
+            hint="Correct the trainer (docs/trainers.md). With other files it is another training: "
+            "give the study another name, or delete its folder, and run it again",
         )
     if failure is Failure.CRASHED:
         raise TrainingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 
 from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
@@ -23,6 +24,7 @@ def check(study: Study, data: TrainingData) -> None:
         StudyError: naming the study file and the key.
     """
     study.mixture_objective()
+    check_metrics(study)
     space = study.mixture_space(data)
     enqueued_mixtures(study, space)
     check_search(study)
@@ -37,6 +39,23 @@ def check(study: Study, data: TrainingData) -> None:
         check_promotion(study, data)  # else it depends on the models (`imported_checks`)
     if not has_begun(study):
         study.initial_design(space)
+
+
+def check_metrics(study: Study) -> None:
+    """Refuse directions of metrics that nothing weighs or guards: a typo would turn the search.
+
+    Raises:
+        StudyError: naming the metric, and the one that may be meant.
+    """
+    known = [*study.objective, *study.guardrails]
+    for name in study.metrics:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise StudyError(
+                f"neither the objective nor a guardrail has a metric {name!r}",
+                where=f"{study.path}: metrics",
+                hint=f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}",
+            )
 
 
 def kept_domains(study: Study) -> tuple[str, ...]:

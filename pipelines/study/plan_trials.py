@@ -50,6 +50,15 @@ def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
     runs = sum(counts.values())
     table.add_row("in all", str(runs), "", count(runs * each))
     console.print(table)
+    weighed = ", ".join(
+        f"{weight:g} × {name} ({study.metrics.get(name, 'lower')} is better)"
+        for name, weight in study.objective.items()
+    )
+    console.print(f"Objective: {weighed}.", style="dim", markup=False)
+    if study.space.budget is None and study.promote is None:
+        console.print(
+            "space.budget is not set: the mixture is for a run as long as a trial.", style="dim"
+        )
     console.print(
         "Times are not known: the trainer is yours. One training shows what it takes.",
         style="dim",

@@ -29,7 +29,9 @@ def show_status(path: Path) -> None:
     console = make_console()
     owner = identity.read(study.home)
     if owner is None:
-        console.print(f"{study.name} has not begun. Next: {command('run', path)}")
+        elsewhere = study.trainer is not None and study.trainer.elsewhere
+        first = command("ask" if elsewhere else "run", path)
+        console.print(f"{study.name} has not begun. Next: {first}")
         return
     holder = _holder(study.home / "driver.lock")
     console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))

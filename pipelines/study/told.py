@@ -15,7 +15,7 @@ from mixopt.io import csv_files
 
 TEXTS = ("role", "candidate", "failure", "message")  # columns that hold no number
 COMPARED = ("seed", "tokens")  # columns that are compared with what was asked, as weights are
-FAILURES = (Failure.DIVERGED, Failure.OUT_OF_MEMORY, Failure.WORKER_LOST, Failure.GIVEN_UP)
+FAILURES = (Failure.DIVERGED, Failure.OUT_OF_MEMORY, Failure.GIVEN_UP)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def _cells(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     reader = csv.reader(text.splitlines())
     head = [csv_files.unguarded(name.strip()) for name in next(reader, [])]
+    if not any(head):
+        raise StudyError("is empty", where=str(path), hint="Name the table with the results")
+    if len(head) == 1 and ";" in head[0]:
+        raise StudyError(
+            "its cells are separated by `;`", where=f"{path}:1", hint="Save it with commas"
+        )
     twice = next((name for name in head if head.count(name) > 1), None)
     if twice is not None:
         raise StudyError(f"column {twice!r} is there twice", where=f"{path}:1")

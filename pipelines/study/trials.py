@@ -130,7 +130,8 @@ def record_outcome(session: Session, number: int, outcome: Outcome) -> None:
     if result is None:
         why = outcome.failure or Failure.CRASHED
         tracker.trial(ledger.fail(number, why, outcome.message))
-        display.warn(f"trial {number} {why}: {outcome.message}; it counts as no score")
+        about = f": {outcome.message}" if outcome.message else ""
+        display.warn(f"trial {number} {why}{about}; it counts as no score")
     elif outcome.pruned:
         tracker.trial(ledger.prune(number, result, outcome.message))
         display.say(f"trial {number} is pruned: {outcome.message}")

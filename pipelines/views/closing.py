@@ -169,6 +169,8 @@ def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
         ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
         ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
     ]
+    if study.trainer is not None:  # what follows is for those who have none
+        rows[-2:] = [("train on the mixture", command("export", file, "--mixture", "json"))]
     if looks is not None and not looks.left:
         note = "no look is left (select.looks): a further verdict cannot promote"
         rows.insert(4, ("", note))

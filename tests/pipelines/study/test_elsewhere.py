@@ -186,6 +186,7 @@ def test_selection_hands_out_fresh_seeds(file: Path) -> None:
         ({"accuracy": "good"}, "'good' is no number"),
         ({"accuracy": None, "loss": 1.0}, "metric 'accuracy' of the objective is missing"),
         ({"failure": "tired", "accuracy": None}, "'tired' is no failure"),
+        ({"failure": "worker_lost", "accuracy": None}, "'worker_lost' is no failure"),
         ({"failure": "diverged"}, "has both a failure and metrics"),
         ({"trial": None}, "has no `trial`"),
         ({"trial": 1, "mixture.web": None}, "trial 1 is there twice"),
@@ -207,6 +208,8 @@ def test_a_row_that_is_no_result_of_the_trial_is_refused_and_none_is_recorded(
         ("trial,accuracy\n0,0.5,1\n", r"told.csv:2: has 3 cells, and the header 2"),
         ("trial,accuracy,accuracy\n0,0.5,1\n", r"told.csv:1: column 'accuracy' is there twice"),
         ("accuracy\n0.5\n", r"told.csv:2: has no `trial`"),
+        ("", r"told.csv: is empty"),
+        ("trial;accuracy\n0;0.5\n", r"told.csv:1: its cells are separated by `;`"),
         ("trial,accuracy\n0,0.5\n0,0.6\n", r"told.csv:3: trial 0 is there twice"),
     ],
 )
@@ -226,6 +229,12 @@ def test_a_table_of_results_is_not_written_over(file: Path) -> None:
     with pytest.raises(StudyError, match="the file is there already"):
         ask_trials(file, 1, table)
     assert table.read_text() == "mine"
+
+
+def test_a_direction_of_a_metric_that_nothing_weighs_is_refused(file: Path) -> None:
+    file.write_text(FILE.replace("{accuracy: higher}", "{accurracy: higher}"))
+    with pytest.raises(StudyError, match="Did you mean 'accuracy'"):
+        ask_trials(file, 1)
 
 
 def test_a_study_with_a_trainer_is_not_asked(file: Path) -> None:
