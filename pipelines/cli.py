@@ -288,6 +288,11 @@ FitOrStudy = Annotated[
 ]
 
 
+def _is_study(path: Path) -> bool:
+    """Whether `path` is a study file, there or not; a fit is a folder."""
+    return path.is_file() or path.suffix in (".yaml", ".yml")
+
+
 @app.command()
 def predict(
     fit_or_study: FitOrStudy,
@@ -309,7 +314,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict any mixtures: what if web is 40 %? Intervals are of 90 %: mean ± 1.645 std."""
-    if not fit_or_study.is_dir():
+    if _is_study(fit_or_study):
         from mixopt.pipelines.study.what_if import predict_study
 
         _refuse_plugin(allow_plugin)
@@ -386,7 +391,7 @@ def propose(
         linear=linear or (),
         kl=kl,
     )
-    if not fit_or_study.is_dir():
+    if _is_study(fit_or_study):
         from mixopt.pipelines.study.what_next import propose_for_study
 
         _refuse_plugin(allow_plugin)
