@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
-from scipy.special import log_ndtr
 
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
@@ -19,8 +18,7 @@ from mixopt.surrogates.base import Surrogate
 
 RISK = 1.0  # deviations added to what is expected: what the gate is to be shown must be likely
 SHOWN = 2.0  # standard errors by which the gate's seeds have to lie below the allowance
-STEEP = 30.0  # objective that an excess of one allowance costs: more than any mixture gains
-LEAST_STD = 1e-9
+STEEP = 10.0  # times the range of the trials' objectives, that an excess of one allowance costs
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,21 @@ class Guards:
         surrogate: fitted to their metrics.
         baseline: what they are relative to.
         seeds: that the gate compares: the fewer, the farther below an allowance it can be shown.
+        gain: the range of the objective over the trials, in its unit.
     """
 
     guardrails: Sequence[Guardrail]
     surrogate: Surrogate
     baseline: Mixture
     seeds: int = 3
+    gain: float = 1.0
 
     def excess(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, g) how much worse than allowed each metric is expected to be, and its deviation.
 
         The deviation is of the mixture's own metric: the baseline is repeated, and known better.
         """
-        base, (mean, std) = self._at_baseline, self._predicted(weights)
+        base, (mean, std, _) = self._at_baseline, self._predicted(weights)
         columns = [
             g.sign * (mean[:, i] - base[i]) - g.allowance(base[i])
             for i, g in enumerate(self.guardrails)
@@ -61,12 +61,7 @@ class Guards:
         mean, std = self.excess(weights)
         margin = risk * std + (self._to_be_shown if risk else 0.0)
         over = np.maximum(mean + margin, 0.0) / self._scale
-        return np.asarray(STEEP * over.sum(axis=1))
-
-    def log_feasible(self, weights: np.ndarray) -> np.ndarray:
-        """(n,) log of the probability that all hold, the metrics taken to be independent."""
-        mean, std = self.excess(weights)
-        return np.asarray(log_ndtr(-mean / np.maximum(std, LEAST_STD)).sum(axis=1))
+        return np.asarray(STEEP * self.gain * over.sum(axis=1))
 
     def holds(self, weights: np.ndarray) -> np.ndarray:
         """(n,) whether all are likely to hold."""
@@ -87,7 +82,7 @@ class Guards:
 
     def expected(self, mixture: Mixture) -> dict[str, tuple[float, float]]:
         """By metric, how much worse than the baseline's it is expected to be, and is allowed."""
-        base, (mean, _) = self._at_baseline, self._predicted(mixture.array[None])
+        base, (mean, _, _) = self._at_baseline, self._predicted(mixture.array[None])
         return {
             g.metric: (g.worse(float(mean[0, i]), float(base[i])), g.allowance(float(base[i])))
             for i, g in enumerate(self.guardrails)
@@ -96,7 +91,7 @@ class Guards:
     @cached_property
     def _at_baseline(self) -> np.ndarray:
         """(g,) expected metrics of the baseline."""
-        mean, _ = self._predicted(self.baseline.array[None])
+        mean, _, _ = self._predicted(self.baseline.array[None])
         return np.asarray(mean[0])
 
     @cached_property
@@ -105,10 +100,8 @@ class Guards:
 
         0 where the surrogate cannot tell a run's noise from its own error, which holds both.
         """
-        found = self.surrogate.predict(self.baseline.array[None])
-        columns = [list(found.metrics).index(g.metric) for g in self.guardrails]
-        noise = np.nan_to_num(found.noise[columns])
-        return np.asarray(SHOWN * noise * np.sqrt(2 / self.seeds))
+        _, _, noise = self._predicted(self.baseline.array[None])
+        return np.asarray(SHOWN * np.nan_to_num(noise) * np.sqrt(2 / self.seeds))
 
     @cached_property
     def _scale(self) -> np.ndarray:
@@ -117,11 +110,11 @@ class Guards:
         allowed = [g.allowance(base[i]) for i, g in enumerate(self.guardrails)]
         return np.asarray(np.maximum(allowed, 1e-3 * np.abs(base) + 1e-12))
 
-    def _predicted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, g) means and deviations of the guarded metrics."""
+    def _predicted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n, g) means and deviations of the guarded metrics, and (g,) the noise of a run."""
         found = self.surrogate.predict(weights)
         columns = [list(found.metrics).index(g.metric) for g in self.guardrails]
-        return found.mean[:, columns], found.std[:, columns]
+        return found.mean[:, columns], found.std[:, columns], found.noise[columns]
 
 
 @dataclass(frozen=True)

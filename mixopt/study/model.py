@@ -210,7 +210,10 @@ class StudyModel:
         if not guardrails:
             return None
         fitted = self.fitted(name, tuple(g.metric for g in guardrails))
-        return Guards(guardrails, fitted, space.reference, self.settings.seeds)
+        measured = [self.settings.objective.of_trial(trial) for trial in self.trials]
+        values = [value for value in measured if value is not None]
+        gain = max(values) - min(values)
+        return Guards(guardrails, fitted, space.reference, self.settings.seeds, gain)
 
     def forecast(
         self,

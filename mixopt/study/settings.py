@@ -294,7 +294,7 @@ class Study(Section):
     def weighed(self, corpus: Corpus) -> tuple[str, ...]:
         """Validation domains and tasks that the objective weighs."""
         metrics = self.mixture_objective().metrics
-        counted = {name.split("/", 1)[1] for name in metrics}
+        counted = {name.partition("/")[2] for name in metrics}  # own trainers' names need no slash
         return tuple(n for n in (*corpus.validation_domains, *self.tasks) if n in counted)
 
     def import_own_parts(self) -> None:

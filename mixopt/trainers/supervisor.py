@@ -128,7 +128,7 @@ def _outer(command: list[str], grace: float, parent: int) -> None:
     if inner == 0:
         try:
             _inner(command, grace, me, watch)
-        except BaseException:
+        except BaseException:  # told in the log; without a `code` the attempt is lost, not ended
             traceback.print_exc()
         finally:
             os._exit(0)

@@ -84,6 +84,12 @@ def check_search(study: Study) -> None:
         StudyError: it needs trials that would be pruned, or tokens that no trial can keep.
     """
     kept_domains(study)
+    if study.search.pruner is not None and study.trainer is not None and study.trainer.elsewhere:
+        raise StudyError(
+            "nothing stops a training that runs elsewhere",
+            where=f"{study.path}: search.pruner",
+            hint="Leave it out",
+        )
     name = study.search.proposer
     if study.search.pruner is not None and not proposers.find(name).survives_pruning:
         raise StudyError(

@@ -30,7 +30,6 @@ from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.wording import command, headline
 
-ASKED = ("trial", "role", "candidate", "seed", "tokens")  # columns of what is asked, then weights
 WEIGHT = "mixture."  # before a domain's name
 SAME_WEIGHT = 1e-4  # spreadsheets round
 

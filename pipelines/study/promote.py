@@ -148,8 +148,10 @@ def predicted(job: PromotionRun) -> dict[str, Predicted]:
     trials = session.ledger.trials()
     model = study_model(session.study, session.fidelity, trials)
     weighed = session.objective.metrics
+    known = [trial.metrics for trial in model.trials if trial.complete]  # own trainers' differ
+    rest = tuple(m for m in metrics if m not in weighed and all(m in each for each in known))
     found: dict[str, tuple[float, float]] = {}
-    for part in (weighed, tuple(m for m in metrics if m not in weighed)):
+    for part in (weighed, rest):
         if part:
             prediction = model.fitted(job.surrogate, part).predict(job.mixture.array[None])
             pairs = zip(prediction.mean[0].tolist(), prediction.std[0].tolist(), strict=True)

@@ -113,7 +113,7 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
             study.space.model_dump(),
             [(t.number, t.state) for t in trials],
             *_compared(session),
-            *([str(g) for g in study.guarded()]),
+            *(dataclasses.asdict(guardrail) for guardrail in study.guarded()),
         ]
     )
 

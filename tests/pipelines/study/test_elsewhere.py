@@ -237,6 +237,12 @@ def test_a_direction_of_a_metric_that_nothing_weighs_is_refused(file: Path) -> N
         ask_trials(file, 1)
 
 
+def test_what_runs_elsewhere_is_not_pruned(file: Path) -> None:
+    file.write_text(FILE.replace("{trials: 4,", "{pruner: {}, trials: 4,"))
+    with pytest.raises(StudyError, match="nothing stops a training that runs elsewhere"):
+        ask_trials(file, 1)
+
+
 def test_a_study_with_a_trainer_is_not_asked(file: Path) -> None:
     (file.parent / "train.py").write_text("")
     file.write_text(FILE.replace("elsewhere", "{command: 'python train.py {job}'}"))
