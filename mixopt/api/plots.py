@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from mixopt.core.trials import CurvePoint
 from mixopt.plots import study as plots
+from mixopt.study.reliability import study_reliability
 from mixopt.study.snapshot import Snapshot
-from mixopt.surrogates.scoring import OutOfFold
+from mixopt.surrogates.reliability import ranked
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,12 +57,14 @@ class StudyPlots:
             SurrogateError: trials on fewer than four mixtures.
         """
         name, quality = self._quality()
-        score = quality.scores["objective"]
+        score = quality.scores[OBJECTIVE]
+        known = study_reliability(self._snapshot.study, self._snapshot.trials)
+        objective = known.get(OBJECTIVE)
         return plots.predicted_against_measured(
             quality.objective_observed,
             quality.objective_mean,
             quality.objective_std,
-            scores=f"{name}: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}",
+            scores=f"{name}: {ranked(score.spearman, objective)}, R² {score.r2:.2f}",
         )
 
     def candidates(self) -> go.Figure:

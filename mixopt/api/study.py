@@ -21,10 +21,12 @@ from mixopt.study.locked import require_begun
 from mixopt.study.mixture_export import export_text
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import usual_fidelity
+from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study, load_study
 from mixopt.study.snapshot import Snapshot, read_snapshot
 from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import OutOfFold
 
 
@@ -86,6 +88,15 @@ class OpenStudy(Opened):
         evaluations of a trial are on the same text, so that they compare.
         """
         return curves_frame(self.curve_points, self.objective)
+
+    @cached_property
+    def reliability(self) -> dict[str, Reliability]:
+        """By metric of the objective and of guardrails, and `objective`, where repeats tell it.
+
+        `ratio` is signal over noise, `low` and `high` its 90 % interval, `poor` whether it is under
+        2, and `ceiling` the rank correlation that noise lets any prediction reach.
+        """
+        return study_reliability(self.settings, self.snapshot.trials)
 
     @property
     def verdict(self) -> Verdict | None:

@@ -18,11 +18,13 @@ from mixopt.pipelines.study.enqueue import missing_enqueued, run_enqueued
 from mixopt.pipelines.study.pruned import pruning_limits
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
+from mixopt.pipelines.views.reliability import reliability_warnings
 from mixopt.search import proposers
 from mixopt.search.guards import GuardedSpace
 from mixopt.study.locked import design_space
 from mixopt.study.model import SurrogateFactory, study_model
 from mixopt.study.queries import search_trials
+from mixopt.study.reliability import study_reliability
 from mixopt.study.rounds import Round
 from mixopt.study.settings import Study
 
@@ -54,6 +56,8 @@ def search(session: Session) -> list[Trial]:
     study = session.study
     check_kept(session)
     _run_initial_design(session)
+    for line in reliability_warnings(study_reliability(study, session.ledger.trials())):
+        session.display.warn(line)
     run_enqueued(session)
     for number in range(1, study.search.rounds + 1):
         run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))

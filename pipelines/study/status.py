@@ -12,12 +12,14 @@ from mixopt.core.formatting import count
 from mixopt.core.trials import Role, State, Trial
 from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
+from mixopt.pipelines.views.closing import print_reliability
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.wording import calibration, command, duration, headline
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import load_study
 
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
@@ -73,6 +75,7 @@ def show_status(path: Path) -> None:
     for line in (headline(trials, objective, verdict), calibration(verdict, objective)):
         if line:
             console.print(line)
+    print_reliability(study_reliability(study, trials), console)
     promotion = read_promotion(study.home)
     if promotion is not None:
         model = study.home / "promotion" / promotion.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.console import styled
 from mixopt.pipelines.views.mlflow.tracking import ui_command
+from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -33,8 +34,10 @@ from mixopt.selection.looks import Looks
 from mixopt.study.ledger import Ledger
 from mixopt.study.looks_taken import looks_taken
 from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study
+from mixopt.surrogates.reliability import Reliability
 
 
 def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console: Console) -> None:
@@ -54,6 +57,7 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
     measured = calibration(verdict, objective)
     if measured:
         console.print(measured)
+    print_reliability(study_reliability(study, trials), console)
     _print_spent(trials, promotion, console)
     if promotion is not None:
         console.print()
@@ -63,6 +67,14 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
             console.print(loads)
     console.print()
     print_commands(study, looks_taken(ledger, home), console)
+
+
+def print_reliability(found: Mapping[str, Reliability], console: Console) -> None:
+    """Print how reliable the objective is, and the metrics that rank mixtures badly."""
+    if line := reliability_line(found):
+        console.print(line)
+    for line in reliability_warnings(found):
+        console.print(styled(("!", "yellow"), f" {line}"))
 
 
 def mixtures_table(

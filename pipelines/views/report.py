@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,13 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.trials import State, Trial
 from mixopt.io import files
 from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
+from mixopt.pipelines.views.reliability import (
+    HEAD,
+    NOTE,
+    ceiling,
+    reliability_rows,
+    reliability_warnings,
+)
 from mixopt.pipelines.views.report_figures import (
     promotion_figures,
     search_figures,
@@ -49,10 +56,12 @@ from mixopt.selection.results import Candidate
 from mixopt.study import records
 from mixopt.study.locked import require_begun
 from mixopt.study.queries import search_trials
+from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot
-from mixopt.surrogates.scoring import OutOfFold, Score
+from mixopt.surrogates.reliability import Reliability
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold, Score
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -237,11 +246,11 @@ def _table_note(snapshot: Snapshot) -> str:
 
 
 def _remarks(snapshot: Snapshot) -> list[str]:
-    verdict = snapshot.verdict
+    verdict, remarks = snapshot.verdict, reliability_warnings(_reliability(snapshot))
     if verdict is None:
-        return []
+        return remarks
     measured = calibration(verdict, snapshot.objective)
-    remarks = [measured] if measured else []
+    remarks = [measured, *remarks] if measured else remarks
     if verdict.binding:
         remarks.append("Constraints that bind: " + "; ".join(verdict.binding) + ".")
         parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])
@@ -252,9 +261,9 @@ def _remarks(snapshot: Snapshot) -> list[str]:
 
 def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     mixtures = {column.name: column.mixture for column in columns}
-    known = surrogate_quality(snapshot)
-    surrogate = _html(surrogate_figures(*known)) if known is not None else []
-    scores = _scores(snapshot, known[1] if known is not None else None)
+    known, reliable = surrogate_quality(snapshot), _reliability(snapshot)
+    figures = [] if known is None else surrogate_figures(*known, reliable.get(OBJECTIVE))
+    scores = _scores(snapshot, known[1] if known is not None else None, reliable)
     sections = [
         Section(
             "Selection",
@@ -272,7 +281,8 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
             tables=_table(ROUNDS, round_rows(snapshot.rounds)),
             figures=_html(search_figures(snapshot)),
         ),
-        Section("Surrogate", _surrogate_text(snapshot), scores, surrogate),
+        Section("Reliability", NOTE, _table(HEAD, reliability_rows(reliable))),
+        Section("Surrogate", _surrogate_text(snapshot), scores, _html(figures)),
     ]
     return [s for s in sections if s.figures or s.tables]
 
@@ -315,7 +325,13 @@ def _surrogate_text(snapshot: Snapshot) -> str:
     return f"The search's optimum comes from the surrogate {snapshot.verdict.surrogate!r}."
 
 
-def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
+def _reliability(snapshot: Snapshot) -> dict[str, Reliability]:
+    return study_reliability(snapshot.study, snapshot.trials)
+
+
+def _scores(
+    snapshot: Snapshot, quality: OutOfFold | None, reliable: Mapping[str, Reliability]
+) -> list[Table]:
     """Held-out scores: per metric, and of the surrogates that the search compared."""
     tables = []
     if quality is not None:
@@ -323,6 +339,7 @@ def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
             (
                 metric,
                 f"{score.spearman:.3f}",
+                ceiling(reliable, metric),
                 f"{score.r2:.3f}",
                 f"{score.mae:.4f}",
                 f"{score.coverage:.0%}",
@@ -333,6 +350,7 @@ def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
         heads = (
             "",
             "rank correlation",
+            "ceiling",
             "R²",
             "mean error",
             "within the 90 % interval of a run",
@@ -340,12 +358,13 @@ def _scores(snapshot: Snapshot, quality: OutOfFold | None) -> list[Table]:
         )
         tables.append(Table(heads, rows))
     compared = snapshot.verdict.surrogate_scores if snapshot.verdict is not None else {}
-    names = [score.name for score in dataclasses.fields(Score)]
+    first, *others = [score.name for score in dataclasses.fields(Score)]
+    most = ceiling(reliable, OBJECTIVE)
     rows_compared = [
-        (name, *(_number(value) for value in dataclasses.astuple(score)))
+        (name, _number(score.spearman), most, *(_number(getattr(score, it)) for it in others))
         for name, score in compared.items()
     ]
-    return tables + _table(("surrogate", *names), rows_compared)
+    return tables + _table(("surrogate", first, "ceiling", *others), rows_compared)
 
 
 def _commands(study: Study) -> list[tuple[str, str]]:

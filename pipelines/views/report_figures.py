@@ -13,6 +13,7 @@ from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import study as plots
 from mixopt.study.model import study_model
 from mixopt.study.queries import usual_fidelity
+from mixopt.surrogates.reliability import Reliability, ranked
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
     return None
 
 
-def surrogate_figures(name: str, quality: OutOfFold) -> list[go.Figure]:
+def surrogate_figures(
+    name: str, quality: OutOfFold, objective: Reliability | None
+) -> list[go.Figure]:
     """The objective as predicted out of fold, against the measured one."""
     score = quality.scores[OBJECTIVE]
     return [
@@ -84,7 +87,7 @@ def surrogate_figures(name: str, quality: OutOfFold) -> list[go.Figure]:
             quality.objective_mean,
             quality.objective_std,
             scores=(
-                f"{name}, {score.n} trials: rank correlation {score.spearman:.2f}, "
+                f"{name}, {score.n} trials: {ranked(score.spearman, objective)}, "
                 f"R² {score.r2:.2f}, {score.coverage:.0%} within the 90 % interval"
             ),
         )

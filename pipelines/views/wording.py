@@ -262,9 +262,12 @@ def markdown(
     objective: Objective,
     verdict: Verdict | None,
     promotion: Promotion | None,
+    remarks: Sequence[str] = (),
 ) -> str:
-    """A page about study `name` for MLflow's description of a run."""
+    """A page about study `name` for MLflow's description of a run, with `remarks` at the top."""
     lines = [f"## {verbatim(name)}", "", verbatim(headline(trials, objective, verdict)), ""]
+    for remark in remarks:
+        lines += [verbatim(remark), ""]
     if verdict is not None:
         measured = calibration(verdict, objective)
         lines += [verbatim(measured), ""] if measured else []

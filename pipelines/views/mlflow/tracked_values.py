@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.selection.results import Candidate
 from mixopt.study.queries import search_progress
 from mixopt.study.results import Promotion, Verdict
+from mixopt.surrogates.reliability import Reliability
+from mixopt.surrogates.scoring import OBJECTIVE
 
 Metric = tuple[str, float, int, int]
 
@@ -117,6 +120,19 @@ def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
     for name, value in found.items():
         if value is not None:
             yield name, float(value), 0, stamp
+
+
+def reliability_metrics(
+    found: Mapping[str, Reliability], step: int, stamp: int
+) -> Iterator[Metric]:
+    """Signal over noise of metrics with its 90 % interval, after `step` complete trials.
+
+    Not the objective's: its weights may change, and then one step would have two values.
+    """
+    for name, it in found.items():
+        for key, value in it.to_json().items() if name != OBJECTIVE else ():
+            if math.isfinite(value):
+                yield f"reliability/{name}/{key}", value, step, stamp
 
 
 def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:

@@ -37,9 +37,11 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
     ui_command,
 )
 from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
+from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
+from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.storage import damaged, reason
 
@@ -226,8 +228,17 @@ class Tracker:
             self._show_promotion(store, promotion, self.study.home / "promotion")
         self._show_progress(store, trials)
         self._upload_tables(store, trials)
-        page = wording.markdown(self.study.name, trials, self._objective, verdict, promotion)
-        store.log(self._parent, tags={"mlflow.note.content": page})
+        known = study_reliability(self.study, trials)
+        remarks = [line for line in (reliability_line(known), *reliability_warnings(known)) if line]
+        page = wording.markdown(
+            self.study.name, trials, self._objective, verdict, promotion, remarks
+        )
+        done = sum(trial.complete for trial in trials)
+        store.log(
+            self._parent,
+            metrics=values.reliability_metrics(known, done, self._parent_start + done),
+            tags={"mlflow.note.content": page},
+        )
         if all(t.ended for t in trials):
             store.end(self._parent, "FINISHED", time.time())
 

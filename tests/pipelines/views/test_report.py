@@ -55,6 +55,7 @@ def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
         "Selection",
         "Promotion",
         "Search",
+        "Reliability",
         "Surrogate",
         "Failed trials",
         "Next steps",

@@ -1,0 +1,104 @@
+"""The reliability of metrics in words: lines, warnings, and the rows of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from mixopt.surrogates.reliability import LEAST, Reliability
+from mixopt.surrogates.scoring import OBJECTIVE
+
+HEAD = (
+    "metric",
+    "signal over noise",
+    "90 % interval",
+    "sd over mixtures",
+    "mixtures",
+    "sd between seeds",
+    "degrees of freedom",
+    "ceiling",
+)
+NOTE = (
+    "Signal over noise: the standard deviation of a metric over the search's mixtures, cleaned of "
+    "noise, over the standard deviation between seeds of one mixture. Ceiling: the rank "
+    "correlation that a perfect prediction would have with one run of each mixture with a fresh "
+    "seed. A surrogate of trials that share a seed may exceed it: it predicts that seed's error "
+    "too."
+)
+ADVICE = (
+    "Use a smoother metric such as bits per byte, evaluate on more tokens, or compare more seeds "
+    "(select.seeds)"
+)
+
+
+def reliability_rows(found: Mapping[str, Reliability]) -> list[tuple[str, ...]]:
+    """A row of `HEAD` per metric; the objective's is left out where it is one metric."""
+    return [
+        (
+            name,
+            ratio(it),
+            _interval(it),
+            f"{it.signal:.4g}",
+            str(it.mixtures),
+            f"{it.noise.std:.4g}",
+            f"{it.noise.freedom:.3g}",
+            f"{it.ceiling:.2f}",
+        )
+        for name, it in _shown(found).items()
+    ]
+
+
+def reliability_line(found: Mapping[str, Reliability]) -> str:
+    """How reliable the objective is, as a sentence; empty where that is not known."""
+    it = found.get(OBJECTIVE)
+    if it is None:
+        return ""
+    return (
+        f"Signal over noise of the objective: {_facts(it)}. The ceiling of a rank correlation is "
+        f"{it.ceiling:.2f}."
+    )
+
+
+def reliability_warnings(found: Mapping[str, Reliability]) -> list[str]:
+    """A sentence per metric that ranks mixtures badly, with what to do about it."""
+    return [
+        f"{'The objective' if name == OBJECTIVE else name} ranks mixtures badly: signal over noise "
+        f"{_facts(it)}, under {LEAST:g}. {ADVICE}."
+        for name, it in _shown(found).items()
+        if it.poor
+    ]
+
+
+def ceiling(found: Mapping[str, Reliability], name: str) -> str:
+    """The ceiling of a rank correlation of that metric; a dash where it is not known."""
+    return f"{found[name].ceiling:.2f}" if name in found else "–"
+
+
+def ratio(it: Reliability) -> str:
+    """Signal over noise to two digits; ∞ where seeds change nothing."""
+    return _number(it.ratio)
+
+
+def _facts(it: Reliability) -> str:
+    return (
+        f"{ratio(it)} (90 % interval {_interval(it)}; standard deviation {it.signal:.3g} over "
+        f"{it.mixtures} mixtures, {it.noise.std:.3g} between seeds, of {it.noise.runs} repeated "
+        f"runs with {it.noise.freedom:.3g} degree{'s' * (it.noise.freedom != 1)} of freedom)"
+    )
+
+
+def _interval(it: Reliability) -> str:
+    return f"{_number(it.low)} to {_number(it.high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "∞"
+
+
+def _shown(found: Mapping[str, Reliability]) -> dict[str, Reliability]:
+    """Without the objective where it is one metric, which says the same."""
+    metrics = {name: it for name, it in found.items() if name != OBJECTIVE}
+    whole = found.get(OBJECTIVE)
+    if whole is None or any(math.isclose(whole.ratio, it.ratio) for it in metrics.values()):
+        return metrics
+    return metrics | {OBJECTIVE: whole}
