@@ -13,6 +13,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.search.optimum import Recommendation
 from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 
@@ -38,6 +39,15 @@ class Opened(ABC):
     @abstractmethod
     def curves(self) -> pl.DataFrame:
         """A row per evaluation of each trial: tokens, and metrics by then."""
+
+    @property
+    @abstractmethod
+    def reliability(self) -> dict[str, Reliability]:
+        """By metric, and `objective`, signal over noise as repeats tell it; else they are absent.
+
+        `ratio` is signal over noise, `low` and `high` its 90 % interval, `poor` whether it is under
+        2, and `ceiling` the rank correlation that noise lets any prediction reach.
+        """
 
     @abstractmethod
     def _model(self) -> Surrogate:

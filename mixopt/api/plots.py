@@ -9,7 +9,7 @@ from mixopt.core.trials import CurvePoint
 from mixopt.plots import study as plots
 from mixopt.study.reliability import study_reliability
 from mixopt.study.snapshot import Snapshot
-from mixopt.surrogates.reliability import ranked
+from mixopt.surrogates.reliability import with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ class StudyPlots:
         name, quality = self._quality()
         score = quality.scores[OBJECTIVE]
         known = study_reliability(self._snapshot.study, self._snapshot.trials)
-        objective = known.get(OBJECTIVE)
+        ranked = with_ceiling(score.spearman, known.get(OBJECTIVE))
         return plots.predicted_against_measured(
             quality.objective_observed,
             quality.objective_mean,
             quality.objective_std,
-            scores=f"{name}: {ranked(score.spearman, objective)}, R² {score.r2:.2f}",
+            scores=f"{name}: rank correlation {ranked}, R² {score.r2:.2f}",
         )
 
     def candidates(self) -> go.Figure:

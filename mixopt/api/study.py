@@ -91,11 +91,7 @@ class OpenStudy(Opened):
 
     @cached_property
     def reliability(self) -> dict[str, Reliability]:
-        """By metric of the objective and of guardrails, and `objective`, where repeats tell it.
-
-        `ratio` is signal over noise, `low` and `high` its 90 % interval, `poor` whether it is under
-        2, and `ceiling` the rank correlation that noise lets any prediction reach.
-        """
+        """See `Opened.reliability`; of the metrics of the objective and of guardrails."""
         return study_reliability(self.settings, self.snapshot.trials)
 
     @property

@@ -77,7 +77,7 @@ def refuse_mixed_scales(metrics: Sequence[str], values: np.ndarray) -> None:
 
 
 def objective_of(
-    asked: Sequence[str], metrics: Sequence[str], layout: str = ""
+    asked: Sequence[str], metrics: Sequence[str], layout: str = "", left_out: int = 0
 ) -> tuple[Objective, list[str]]:
     """The objective over `metrics`, and notes for the user.
 
@@ -86,6 +86,7 @@ def objective_of(
             of all metrics, each with the sign that its name implies.
         metrics: names in the file.
         layout: of the file (see `higher_is_better`).
+        left_out: how many more metrics the file has, which do not count.
 
     Raises:
         StudyError: a metric is unknown, ambiguous or named twice, a weight is not a number, or all
@@ -97,8 +98,8 @@ def objective_of(
     high = [metric for metric in metrics if higher_is_better(metric, layout)]
     if not asked:
         return _mean(metrics, high), [
-            f"The objective is the mean of all metrics. {_directions(metrics, high)} "
-            "--objective metric=weight changes it."
+            f"The objective is the mean of all metrics{f' but {left_out}' if left_out else ''}. "
+            f"{_directions(metrics, high)} --objective metric=weight changes it."
         ]
     weights: dict[str, float] = {}
     for text in asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,12 +11,19 @@ import plotly.graph_objects as go
 from mixopt.plots import style
 from mixopt.plots.study import predicted_against_measured
 from mixopt.surrogates.effects import Effects
-from mixopt.surrogates.scoring import OutOfFold, Score
+from mixopt.surrogates.reliability import Reliability, with_ceiling
+from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold, Score
 
 MOST_POINTS = 600  # per figure: more slow the page down
 
 
-def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title: str) -> go.Figure:
+def held_out(
+    quality: OutOfFold,
+    metric: str | None,
+    names: Sequence[str],
+    title: str,
+    reliability: Mapping[str, Reliability],
+) -> go.Figure:
     """Out-of-fold predictions against measured values.
 
     Args:
@@ -24,10 +31,11 @@ def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title
         metric: its name; None for the objective.
         names: (n,) of the runs.
         title: of the figure.
+        reliability: by metric and of `objective`, as far as it is known.
     """
     if metric is None:
         columns = (quality.objective_observed, quality.objective_mean, quality.objective_std)
-        score = quality.scores["objective"]
+        score = quality.scores[OBJECTIVE]
     else:
         j = quality.metrics.index(metric)
         columns = (quality.observed[:, j], quality.mean[:, j], quality.std[:, j])
@@ -38,7 +46,7 @@ def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title
         *(column[shown] for column in columns),
         labels=[style.verbatim(names[row]) for row in shown.tolist()],
         unit="objective" if metric is None else "metric",
-        scores=score_line(score),
+        scores=score_line(score, reliability.get(metric or OBJECTIVE)),
     )
     figure.layout.title.text = style.verbatim(title)
     figure.update_xaxes(title="measured")
@@ -46,10 +54,10 @@ def held_out(quality: OutOfFold, metric: str | None, names: Sequence[str], title
     return figure
 
 
-def score_line(score: Score) -> str:
-    """A held-out score in one line."""
+def score_line(score: Score, of: Reliability | None) -> str:
+    """A held-out score in one line, with the ceiling of its rank correlation."""
     return (
-        f"{score.n} runs: rank correlation {score.spearman:.2f}, R² {score.r2:.2f}, "
+        f"{score.n} runs: rank correlation {with_ceiling(score.spearman, of)}, R² {score.r2:.2f}, "
         f"{score.coverage:.0%} within the 90 % interval of a run"
     )
 

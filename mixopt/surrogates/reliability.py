@@ -104,14 +104,16 @@ def reliability(
     return Reliability(signal, noise, len(means), low, high, _ceiling(means, signal, noise.std))
 
 
-def ranked(spearman: float, of: Reliability | None) -> str:
-    """A rank correlation in words, with its ceiling where that is known.
+def with_ceiling(spearman: float, of: Reliability | None, digits: int = 2) -> str:
+    """A rank correlation, and its ceiling where that is known.
 
-    >>> ranked(0.8123, None)
-    'rank correlation 0.81'
+    >>> with_ceiling(0.8123, None)
+    '0.81'
+    >>> with_ceiling(0.8123, Reliability(2.0, SeedScatter(1.0, 4.0, 5), 24, 1.4, 4.2, 0.862), 3)
+    '0.812 (ceiling 0.862)'
     """
-    beside = "" if of is None else f" (ceiling {of.ceiling:.2f})"
-    return f"rank correlation {spearman:.2f}{beside}"
+    beside = "" if of is None else f" (ceiling {of.ceiling:.{digits}f})"
+    return f"{spearman:.{digits}f}{beside}"
 
 
 def _interval(spread: float, share: float, noise: SeedScatter, m: int) -> tuple[float, float]:

@@ -11,18 +11,21 @@ import polars as pl
 
 from mixopt.core.errors import SurrogateError
 from mixopt.core.intervals import NORMAL_90
-from mixopt.core.mixture import Mixture, rounded
+from mixopt.core.mixture import Mixture
+from mixopt.offline.reliability import table_reliability, values_by_mixture
 from mixopt.pipelines.offline.fitted import Fitted
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.search.proposers.base import hellinger
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.effects import Effects, effects
 from mixopt.surrogates.noise import SeedScatter, seed_scatter
+from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import (
     OBJECTIVE,
     Choice,
     OutOfFold,
     Score,
+    chained,
     out_of_fold,
 )
 
@@ -62,6 +65,7 @@ class Findings:
         effects: of the domains at the natural mixture.
         scatter: seed standard deviation of the objective at the predicted fidelity; None without
             repeats.
+        reliability: by metric, and of the objective, as far as repeats tell.
         notes: notes for the user, of the fit and of these results.
     """
 
@@ -76,12 +80,18 @@ class Findings:
     difference: Difference
     effects: Effects
     scatter: SeedScatter | None
+    reliability: dict[str, Reliability]
     notes: tuple[str, ...]
 
     @property
     def interval_of(self) -> str:
         """What the intervals of `stds` are intervals of: `a run` or `the mean over runs`."""
         return "a run" if self.best.of_run else "the mean over runs"
+
+    @property
+    def of_compared(self) -> Reliability | None:
+        """Of the objective where `compared` was scored: of several fidelities not always known."""
+        return None if chained(self.fitted.table) else self.reliability.get(OBJECTIVE)
 
     @property
     def constrained(self) -> bool:
@@ -131,6 +141,7 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         difference,
         found,
         scatter,
+        table_reliability(fitted.table, fitted.target, objective),
         tuple(notes),
     )
 
@@ -193,14 +204,7 @@ def _far_away(fitted: Fitted, mixture: Mixture) -> list[str]:
 
 
 def _seed_scatter(fitted: Fitted) -> SeedScatter | None:
-    final = fitted.table.final
-    final = final.select(final.at(fitted.target))
-    value = fitted.objective.of_table(final)
-    runs: dict[tuple[float, ...], dict[int, float]] = {}
-    for row in np.flatnonzero(np.isfinite(value)).tolist():
-        own = runs.setdefault(rounded(final.weights[row].tolist()), {})
-        own.setdefault(int(final.seeds[row]), float(value[row]))
-    return seed_scatter(runs.values())
+    return seed_scatter(values_by_mixture(fitted.table, fitted.objective, fitted.target))
 
 
 def _shared_seed(fitted: Fitted, scatter: SeedScatter | None) -> list[str]:
@@ -246,17 +250,24 @@ def _difference(
 
 
 def diagnostics_frame(found: Findings) -> pl.DataFrame:
-    """A row per metric and one of the objective: `metric, spearman, r2, mae, coverage90, n`."""
+    """A row per metric and one of the objective.
+
+    Columns: `metric, spearman, ceiling, r2, mae, coverage90, n`.
+    """
     scores = {} if found.held_out is None else found.held_out.scores
-    rows = [{"metric": metric, **score_values(score)} for metric, score in scores.items()]
-    numbers = dict.fromkeys(("spearman", "r2", "mae", "coverage90"), pl.Float64)
+    rows = [
+        {"metric": metric, **score_values(score, found.reliability.get(metric))}
+        for metric, score in scores.items()
+    ]
+    numbers = dict.fromkeys(("spearman", "ceiling", "r2", "mae", "coverage90"), pl.Float64)
     return pl.DataFrame(rows, schema={"metric": pl.String, **numbers, "n": pl.Int64})
 
 
-def score_values(score: Score) -> dict[str, float | int]:
-    """A score by the names that the files use."""
+def score_values(score: Score, of: Reliability | None) -> dict[str, float | int]:
+    """A score by the names that the files use; the ceiling is NaN where it is not known."""
     return {
         "spearman": score.spearman,
+        "ceiling": math.nan if of is None else of.ceiling,
         "r2": score.r2,
         "mae": score.mae,
         "coverage90": score.coverage,

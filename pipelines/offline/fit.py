@@ -26,20 +26,23 @@ from mixopt.io import files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import fidelity_text, target_fidelity, unnamed
-from mixopt.offline.objective_words import objective_of, refuse_mixed_scales
 from mixopt.offline.priors import read_space
+from mixopt.offline.reliability import table_reliability
 from mixopt.offline.runs import Runs, read_runs
 from mixopt.pipelines.offline import findings
 from mixopt.pipelines.offline.findings import Findings
 from mixopt.pipelines.offline.fit_report import aligned, binding, headline, render, shown, title
 from mixopt.pipelines.offline.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 from mixopt.pipelines.offline.outputs import FOLDER, writable
+from mixopt.pipelines.offline.read_objective import read_objective
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.reliability import ceiling, ceiling_of
 from mixopt.plots.fit import short
 from mixopt.surrogates import noise
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.auto import Auto
 from mixopt.surrogates.base import FEWEST_TRIALS
+from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import OBJECTIVE, Choice, Score, chained
 
 NARROW = 32  # characters of a name beside four columns of predictions
@@ -66,7 +69,7 @@ def fit_runs(
         metrics: metrics of the runs; the same path where one file holds both.
         out: folder of the fit; an earlier fit in it is replaced.
         priors: YAML with the natural mixture and constraints (see `mixopt.offline.priors`).
-        objective: `metric=weight` each; the mean of all metrics if there is none.
+        objective: `metric=weight` each; the mean of all reliable metrics if there is none.
         surrogate: registry name, or `package.module:Name`.
         params: model size to predict for, such as `60M`; None for that of the most
             expensive runs (parameters times tokens).
@@ -136,12 +139,9 @@ def model_runs(
             where=f"{metrics}:1: {OBJECTIVE}",
             hint="Rename the column",
         )
-    if not asked:
-        refuse_mixed_scales(table.metrics, table.final.values)
-    objective, objective_notes = objective_of(asked, table.metrics, runs.layout)
-    notes = runs.notes_with(objective_notes)
     target, target_notes = find_target(table)
-    notes += target_notes
+    objective, objective_notes = read_objective(asked, runs, target)
+    notes = runs.notes_with(objective_notes) + target_notes
     made = surrogates.make(surrogate, seed=seed, fidelity=target, objective=objective)
     table, objective = _modelled(table, target, made.multi_fidelity, objective, surrogate, notes)
     space, space_notes = read_space(priors, table)
@@ -157,7 +157,9 @@ def model_runs(
             raise RuntimeError("a fitted Auto has no choice")
         choice, made = made.choice, made.chosen
         name = made.name
-        notes.append(_why(choice, chained(table)))
+        several = chained(table)
+        reliability = {} if several else table_reliability(table, target, objective)
+        notes.append(_why(choice, several, reliability.get(OBJECTIVE)))
     fitted = Fitted(
         table=table,
         names=runs.names,
@@ -219,8 +221,11 @@ def _at(fidelity: Fidelity) -> str:
     return "" if unnamed(fidelity) else f" at {fidelity_text(fidelity)}"
 
 
-def _why(choice: Choice, several: bool) -> str:
-    """The scores that decided the choice: R² with several fidelities (`scoring.choose`)."""
+def _why(choice: Choice, several: bool, objective: Reliability | None = None) -> str:
+    """The scores that decided the choice: R² with several fidelities (`scoring.choose`).
+
+    Beside a rank correlation stands its ceiling, by the reliability of the `objective`.
+    """
     name = choice.name
     if not choice.scores:
         return f"The surrogate is {name}: too few runs to compare several."
@@ -230,6 +235,7 @@ def _why(choice: Choice, several: bool) -> str:
     return (
         f"The surrogate {name} predicted held-out runs best: {measure} {values[name]:.3f}"
         + (f" ({others})" if others else "")
+        + ("" if several or objective is None else f", ceiling {objective.ceiling:.3f}")
         + (f", by fits to {choice.learned} runs each." if choice.held_out is None else ".")
     )
 
@@ -241,8 +247,15 @@ def summary(found: Findings) -> dict[str, Any]:
         **record_of(found.fitted),
         "notes": list(found.notes),
         "headline": headline(found),
-        "compared": {name: findings.score_values(s) for name, s in found.compared.items()},
-        "diagnostics": {name: findings.score_values(s) for name, s in scores.items()},
+        "compared": {
+            name: findings.score_values(score, found.of_compared)
+            for name, score in found.compared.items()
+        },
+        "diagnostics": {
+            name: findings.score_values(score, found.reliability.get(name))
+            for name, score in scores.items()
+        },
+        "reliability": {name: it.to_json() for name, it in found.reliability.items()},
         **findings.mixture_values(found),
     }
 
@@ -278,9 +291,11 @@ def show(console: Console, found: Findings, out: Path) -> None:
     for line in binding(found):
         console.print(styled(("binds", "yellow"), f" {line}"))
     if found.held_out is not None:
-        console.print(_score_table("held-out runs", found.held_out.scores))
+        known = {name: ceiling(found.reliability, name) for name in found.held_out.scores}
+        console.print(_score_table("held-out runs", found.held_out.scores, known))
     if len(found.compared) > 1:
-        console.print(_score_table("surrogate, by the objective", found.compared))
+        known = dict.fromkeys(found.compared, ceiling_of(found.of_compared))
+        console.print(_score_table("surrogate, by the objective", found.compared, known))
     for note in found.notes:
         console.print(f"· {note}")
     console.print(styled((str(out / "report.html"), "bold"), " has the figures"))
@@ -314,10 +329,10 @@ def _mixture_table(found: Findings) -> Table:
     return table
 
 
-def _score_table(title: str, scores: dict[str, Score]) -> Table:
+def _score_table(title: str, scores: dict[str, Score], ceilings: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold", max_width=48)
-    for head in ("rank corr.", "R²", "mean error", "in 90 % interval", "runs"):
+    for head in ("rank corr.", "ceiling", "R²", "mean error", "in 90 % interval", "runs"):
         table.add_column(head, justify="right", no_wrap=True)
     last = [(name, scores[name]) for name in scores if name == OBJECTIVE]
     rows = last + [(name, score) for name, score in scores.items() if name != OBJECTIVE]
@@ -327,6 +342,7 @@ def _score_table(title: str, scores: dict[str, Score]) -> Table:
         table.add_row(
             name,
             f"{score.spearman:.3f}",
+            ceilings[name],
             f"{score.r2:.3f}",
             error,
             f"{score.coverage:.0%}",

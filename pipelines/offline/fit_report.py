@@ -16,9 +16,11 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
+from mixopt.pipelines.views.reliability import HEAD, NOTE, ceiling_of, reliability_rows
 from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
 from mixopt.plots import fit as fit_plots
 from mixopt.plots import study as plots
+from mixopt.surrogates.reliability import with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         facts.append(("predicted fidelity", fidelity_text(fitted.target)))
     if found.held_out is not None:
         score = found.held_out.scores[OBJECTIVE]
-        facts.append(("held-out rank correlation", f"{score.spearman:.3f}"))
+        ranked = with_ceiling(score.spearman, found.reliability.get(OBJECTIVE), digits=3)
+        facts.append(("held-out rank correlation", ranked))
         facts.append(("held-out within 90 % interval", f"{score.coverage:.0%}"))
     return facts
 
@@ -202,9 +205,10 @@ def _sections(found: Findings) -> list[Section]:
     text = "Out-of-fold predictions: no run of the same mixture was fitted."
     figures = []
     if quality is not None:
-        figures.append(fit_plots.held_out(quality, None, found.held_out_names, "objective"))
+        names, known = found.held_out_names, found.reliability
+        figures.append(fit_plots.held_out(quality, None, names, "objective", known))
         figures += [
-            fit_plots.held_out(quality, metric, found.held_out_names, metric)
+            fit_plots.held_out(quality, metric, names, metric, known)
             for metric in quality.metrics[:MOST_FIGURES]
         ]
         more = len(quality.metrics) - MOST_FIGURES
@@ -213,6 +217,8 @@ def _sections(found: Findings) -> list[Section]:
         )
     else:
         text = "There are too few runs to hold some out, so the predictions are not tested."
+    if rows := reliability_rows(found.reliability):
+        sections.append(Section("Reliability", NOTE, [Table(HEAD, rows)]))
     sections.append(Section("Quality of predictions", text, _tables(found), _html(figures)))
     return sections
 
@@ -237,7 +243,14 @@ def aligned(values: Sequence[float]) -> list[str]:
 
 
 def _tables(found: Findings) -> list[Table]:
-    heads = ("rank correlation", "R²", "mean error", "within the 90 % interval of a run", "runs")
+    heads = (
+        "rank correlation",
+        "ceiling",
+        "R²",
+        "mean error",
+        "within the 90 % interval of a run",
+        "runs",
+    )
     tables = []
     for title, scores in (
         ("", found.held_out.scores if found.held_out is not None else {}),
@@ -249,6 +262,7 @@ def _tables(found: Findings) -> list[Table]:
             (
                 name + (" (chosen)" if title and name == found.fitted.surrogate_name else ""),
                 f"{score.spearman:.3f}",
+                ceiling_of(found.of_compared if title else found.reliability.get(name)),
                 f"{score.r2:.3f}",
                 error,
                 f"{score.coverage:.0%}",

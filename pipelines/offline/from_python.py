@@ -27,6 +27,7 @@ from mixopt.pipelines.offline.fit import model_runs
 from mixopt.pipelines.offline.fitted import Fitted
 from mixopt.search.optimum import Recommendation
 from mixopt.surrogates.base import Surrogate
+from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import Choice, OutOfFold
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class OpenFit(Opened):
         return dataclasses.replace(found, notes=tuple(map(in_python, found.notes)))
 
     @property
+    def reliability(self) -> dict[str, Reliability]:
+        """See `Opened.reliability`; from repeats at the predicted fidelity."""
+        return self.found.reliability
+
+    @property
     def verdict(self) -> None:
         """None: of finished runs nothing is selected."""
         return None
@@ -160,7 +166,8 @@ class FitPlots:
             raise SurrogateError(
                 "the runs are too few to hold some out", hint="Give runs on more mixtures"
             )
-        return plots.held_out(found.held_out, None, found.held_out_names, "Objective")
+        names, known = found.held_out_names, found.reliability
+        return plots.held_out(found.held_out, None, names, "Objective", known)
 
     def mixtures(self) -> go.Figure:
         """Weights of the natural, the best observed and the proposed mixture."""

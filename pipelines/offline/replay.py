@@ -19,12 +19,12 @@ from mixopt import surrogates
 from mixopt.core.errors import RunsError
 from mixopt.core.registry import resolve
 from mixopt.offline.fidelity_words import target_fidelity
-from mixopt.offline.objective_words import objective_of, refuse_mixed_scales
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, Replay, replay
 from mixopt.offline.replay_summary import summary
 from mixopt.offline.runs import Runs, read_runs
 from mixopt.pipelines.offline.outputs import FOLDER, writable
+from mixopt.pipelines.offline.read_objective import read_objective
 from mixopt.pipelines.offline.replay_report import (
     Replayed,
     print_replays,
@@ -86,7 +86,7 @@ def show_replay(
         names: registry names of proposers, or `package.module:Name`, separated by commas.
         plan: budget and course of every search.
         seeds: searches per proposer.
-        objective: `metric=weight` each; the mean of all metrics if there is none.
+        objective: `metric=weight` each; the mean of all reliable metrics if there is none.
         surrogate: registry name; see `default_surrogate`.
         params: model size of the target fidelity, such as `60M`; None for that of the most
             expensive runs (parameters times tokens).
@@ -148,10 +148,8 @@ def default_surrogate(several: bool) -> str:
 def _pool(
     runs: Runs, objective: Sequence[str], params: str | None, tokens: str | None
 ) -> tuple[Pool, list[str]]:
-    if not objective:
-        refuse_mixed_scales(runs.table.metrics, runs.table.final.values)
-    asked, notes = objective_of(objective, runs.table.metrics, runs.layout)
     target, _ = target_fidelity(runs.table, params, tokens)
+    asked, notes = read_objective(objective, runs, target)
     pool = Pool.of(runs.table, asked, target, runs.cost, runs.names)
     return pool, [*runs.notes_with(notes), *(f"{note}." for note in pool.notes)]
 

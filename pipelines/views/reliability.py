@@ -42,7 +42,7 @@ def reliability_rows(found: Mapping[str, Reliability]) -> list[tuple[str, ...]]:
             str(it.mixtures),
             f"{it.noise.std:.4g}",
             f"{it.noise.freedom:.3g}",
-            f"{it.ceiling:.2f}",
+            ceiling_of(it),
         )
         for name, it in _shown(found).items()
     ]
@@ -59,19 +59,33 @@ def reliability_line(found: Mapping[str, Reliability]) -> str:
     )
 
 
-def reliability_warnings(found: Mapping[str, Reliability]) -> list[str]:
+def reliability_warnings(found: Mapping[str, Reliability], advice: str = ADVICE) -> list[str]:
     """A sentence per metric that ranks mixtures badly, with what to do about it."""
     return [
         f"{'The objective' if name == OBJECTIVE else name} ranks mixtures badly: signal over noise "
-        f"{_facts(it)}, under {LEAST:g}. {ADVICE}."
+        f"{_facts(it)}, under {LEAST:g}. {advice}."
         for name, it in _shown(found).items()
         if it.poor
     ]
 
 
+def left_out(found: Mapping[str, Reliability]) -> str:
+    """That the metrics of `found` are left out of the default objective, and why."""
+    each = ", ".join(f"{name} ({ratio(it)}, 90 % {_interval(it)})" for name, it in found.items())
+    return (
+        f"Left out of the objective, because their signal over noise is under {LEAST:g}: {each}. "
+        "--objective weighs them all the same."
+    )
+
+
 def ceiling(found: Mapping[str, Reliability], name: str) -> str:
     """The ceiling of a rank correlation of that metric; a dash where it is not known."""
-    return f"{found[name].ceiling:.2f}" if name in found else "–"
+    return ceiling_of(found.get(name))
+
+
+def ceiling_of(it: Reliability | None) -> str:
+    """The same of one metric."""
+    return "–" if it is None else f"{it.ceiling:.3f}"
 
 
 def ratio(it: Reliability) -> str:

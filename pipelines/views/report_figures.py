@@ -13,7 +13,7 @@ from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import study as plots
 from mixopt.study.model import study_model
 from mixopt.study.queries import usual_fidelity
-from mixopt.surrogates.reliability import Reliability, ranked
+from mixopt.surrogates.reliability import Reliability, with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def surrogate_figures(
             quality.objective_mean,
             quality.objective_std,
             scores=(
-                f"{name}, {score.n} trials: {ranked(score.spearman, objective)}, "
+                f"{name}, {score.n} trials: rank correlation "
+                f"{with_ceiling(score.spearman, objective)}, "
                 f"R² {score.r2:.2f}, {score.coverage:.0%} within the 90 % interval"
             ),
         )

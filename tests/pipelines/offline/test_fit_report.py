@@ -17,7 +17,7 @@ from tests.pipelines.made_runs import Run, fit, tables
 
 def test_held_out_runs_are_scored_per_metric_and_for_the_objective(done: Path) -> None:
     scores = pl.read_csv(done / "fit" / "diagnostics.csv")
-    assert scores.columns == ["metric", "spearman", "r2", "mae", "coverage90", "n"]
+    assert scores.columns == ["metric", "spearman", "ceiling", "r2", "mae", "coverage90", "n"]
     assert scores["metric"].to_list() == ["prose", "code<b>", "objective"]
     assert scores["n"].to_list() == [32, 32, 32]
     assert (scores["spearman"] > 0.9).all()
