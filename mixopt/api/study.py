@@ -17,6 +17,7 @@ from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
 from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
+from mixopt.study.holdout import HoldoutScore, read_holdout, score_holdout
 from mixopt.study.locked import require_begun
 from mixopt.study.mixture_export import export_text
 from mixopt.study.model import StudyModel, study_model
@@ -103,6 +104,18 @@ class OpenStudy(Opened):
     def promotion(self) -> Promotion | None:
         """What the promotion measured; None before it ended."""
         return self.snapshot.promotion
+
+    @property
+    def holdout(self) -> HoldoutScore | None:
+        """How well the held-out trials were predicted (search.holdout); None before they were.
+
+        Raises:
+            StudyError: the predictions are not as they were before the trials ran.
+        """
+        digest = self.snapshot.holdout
+        if digest is None:
+            return None
+        return score_holdout(read_holdout(self.settings.home, digest), self.snapshot.trials)
 
     @property
     def plots(self) -> StudyPlots:

@@ -25,6 +25,7 @@ class Role(StrEnum):
     SEARCH = "search"  # asked for by a proposer
     REPEAT = "repeat"  # the baseline again with another seed, to measure noise
     ENQUEUED = "enqueued"  # asked for by the study file (search.enqueue)
+    HOLDOUT = "holdout"  # kept aside: predicted before it runs, and learned from by nothing
     SELECT = "select"  # a finalist or a baseline with a fresh seed
 
 

@@ -28,6 +28,7 @@ ROLES = {
     Role.REPEAT: YELLOW,
     Role.ENQUEUED: PINK,
     Role.SEARCH: BLUE,
+    Role.HOLDOUT: SKY,
     Role.SELECT: GREEN,
 }
 BITS = "bits per byte"

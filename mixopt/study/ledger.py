@@ -52,7 +52,7 @@ STATES = {
     TrialState.FAIL: State.FAILED,
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
-COHORTS = "cohorts"  # key of what the Optuna study keeps
+COHORTS, HOLDOUT = "cohorts", "holdout"  # keys of what the Optuna study keeps
 ROUND, JUDGED = "round ", "judged "  # keys of what it keeps, before a number
 
 
@@ -268,6 +268,15 @@ class Ledger:
         """Record the looks that were taken at the study."""
         kept = json.dumps(looks.to_json())
         self._storage.set_study_user_attr(self._study_id, "looks", kept)
+
+    def holdout(self) -> str | None:
+        """SHA-256 of what was predicted of the held-out trials; None before it was."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get(HOLDOUT)
+        return None if kept is None else str(kept)
+
+    def keep_holdout(self, digest: str) -> None:
+        """Record the SHA-256 of what is predicted of the held-out trials, before they run."""
+        self._storage.set_study_user_attr(self._study_id, HOLDOUT, digest)
 
     def cohorts(self) -> list[list[int]]:
         """The numbers of trials that train as one, also of those alone, of all that were packed."""

@@ -36,7 +36,7 @@ FREE = (
     *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "metrics", "select"),
     "guardrails",
     *(
-        *("baseline", "search.enqueue"),
+        *("baseline", "search.enqueue", "search.holdout"),
         "search.rounds",
         "search.batch",
         "search.proposer",

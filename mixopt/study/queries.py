@@ -16,8 +16,8 @@ SEARCH_ROLES = (Role.DESIGN, Role.REPEAT, Role.ENQUEUED, Role.SEARCH)
 def search_trials(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that the search may learn from.
 
-    Selection's are kept out, so that a search that is made longer afterwards proposes what it would
-    have proposed at once, and so that the gate's seeds stay fresh.
+    Held-out ones and selection's are left out, so that a search that is made longer afterwards
+    proposes what it would have proposed at once, and so that the gate's seeds stay fresh.
     """
     return [t for t in trials if t.spec.role in SEARCH_ROLES]
 

@@ -18,6 +18,7 @@ from pydantic import (
 
 from mixopt import surrogates
 from mixopt.core.errors import StudyError
+from mixopt.core.intervals import FEWEST_RANKED
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import MERGES, ROUTER_STARTS, SEED, UPCYCLERS
@@ -155,8 +156,20 @@ class Search(Section):
     """Further seeds of the baseline, for noise; with 0, intervals are for one seed only."""
     enqueue: list[Annotated[str | dict[str, float | str], BeforeValidator(mixture_or_file)]] = []
     """Mixtures to try in any case: {web: 0.6, code: 0.4}, or CSV and JSON files of them."""
+    holdout: int = Field(default=0, ge=0, le=500)
+    """Trials kept aside: predicted once the search has ended, then run and scored; 4 or more."""
     pruner: Pruner | None = None
     """Stop trials that will hardly beat the best one so far; null trains all to their end."""
+
+    @field_validator("holdout")
+    @classmethod
+    def _enough_to_rank(cls, holdout: int) -> int:
+        if 0 < holdout < FEWEST_RANKED:
+            raise ValueError(
+                f"{holdout} held-out trials show no rank correlation; take {FEWEST_RANKED} or "
+                "more, better 8, or 0 for none"
+            )
+        return holdout
 
 
 class Select(Section):

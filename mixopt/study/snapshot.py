@@ -33,6 +33,7 @@ class Snapshot:
         judged: what each verdict followed from, by look.
         baselines: by name, the one to beat first; empty where the corpus, or a file of theirs, is
             not at hand.
+        holdout: SHA-256 of what was predicted of the held-out trials; None before it was.
     """
 
     study: Study
@@ -44,6 +45,7 @@ class Snapshot:
     rounds: Sequence[Round] = ()
     judged: Sequence[Judged] = ()
     baselines: Mapping[str, Mixture] = field(default_factory=dict)
+    holdout: str | None = None
 
     @property
     def baseline(self) -> str:
@@ -65,11 +67,13 @@ def read_snapshot(study: Study) -> Snapshot:
     trials: list[Trial] = []
     rounds: list[Round] = []
     judged: list[Judged] = []
+    holdout = None
     owner = identity.read(study.home)
     if owner is not None:  # else it has not begun
         ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
         try:
             trials = ledger.trials()
+            holdout = ledger.holdout()
             rounds, judged = list(ledger.rounds().values()), list(ledger.judged().values())
         finally:
             ledger.close()
@@ -90,4 +94,5 @@ def read_snapshot(study: Study) -> Snapshot:
         rounds,
         judged,
         baselines,
+        holdout,
     )

@@ -99,7 +99,7 @@ def tell_results(path: Path, table: Path) -> None:
         for told in news:
             _record(session, told)
         waiting = sum(not trial.ended for trial in session.ledger.trials())
-        session.tracker.sync(session.ledger.trials())
+        session.tracker.sync(session.ledger.trials(), session.ledger.holdout())
         again = sum(row.told for row in rows) - len(news)
         session.display.say(
             f"{len(news)} results recorded"

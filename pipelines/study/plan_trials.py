@@ -25,6 +25,7 @@ def trial_counts(study: Study, data: TrainingData) -> dict[str, int]:
         "initial design": search.trials + search.repeats,
         "enqueued mixtures": len(enqueued_mixtures(study, space)),
         ROUNDS: search.rounds * search.batch,
+        "held-out trials": search.holdout,
         SELECTION: finalists * study.select.seeds,
     }
     return {name: runs for name, runs in counts.items() if runs}

@@ -105,7 +105,7 @@ def _verdict_or_refuse(session: Session) -> Verdict:
 
 def _views(session: Session) -> None:
     """Bring MLflow up to date with the ledger, and write the report."""
-    session.tracker.sync(session.ledger.trials())
+    session.tracker.sync(session.ledger.trials(), session.ledger.holdout())
     report = write_report(session.study)
     session.tracker.artifacts(report)
     champion.decide_champion(session)  # last: it trains nothing, but runs on a worker that may fail
@@ -125,7 +125,7 @@ def sync_study(path: Path) -> None:
         )
     with open_session(path) as session:
         tracker, trials = session.tracker, session.ledger.trials()
-        if not (tracker.study_started() and tracker.sync(trials)):
+        if not (tracker.study_started() and tracker.sync(trials, session.ledger.holdout())):
             assert tracker.error is not None  # it is enabled
             raise problem(session.study, tracker.error)
         tracker.artifacts(write_report(session.study))

@@ -173,6 +173,7 @@ of each key whether it may change once a study has begun.
 - `search.enqueue` may grow at any time. What the ledger has no trial of runs at the next
   `mixopt run`, before the next round. What ran stays. After a verdict it makes the next one another
   look.
+- `search.holdout` may change until the held-out trials are predicted, at the end of the search.
 - The corpus may move, as long as its contents stay.
 - The tokens of the run that the mixture is for may not change, be they `space.budget` or
   `promote.tokens`: they decide how often a domain repeats.

@@ -1,4 +1,4 @@
-"""The search: an initial design, then rounds of proposals, every trial in the ledger."""
+"""The search: an initial design, rounds of proposals, held-out trials; all in the ledger."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.io import token_losses
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.enqueue import missing_enqueued, run_enqueued
+from mixopt.pipelines.study.holdout import missing_holdout, run_holdout
 from mixopt.pipelines.study.pruned import pruning_limits
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
@@ -45,13 +46,17 @@ def design_specs(study: Study, space: MixtureSpace, fidelity: Fidelity) -> list[
 
 
 def search(session: Session) -> list[Trial]:
-    """Run the design and all rounds, or what is left of them; returns the search's trials.
+    """Run the design, all rounds, and the held-out trials, or what is left of them.
 
     Rounds are synchronous: round r is proposed from the trials of the rounds before it, so that a
     resumed study proposes what the uninterrupted one would have.
 
+    Returns:
+        The search's trials: those that are learned from.
+
     Raises:
-        StudyError: the proposer needs what the trials so far did not keep.
+        StudyError: the proposer needs what the trials so far did not keep, or predictions of the
+            held-out trials were changed.
     """
     study = session.study
     check_kept(session)
@@ -61,6 +66,7 @@ def search(session: Session) -> list[Trial]:
     run_enqueued(session)
     for number in range(1, study.search.rounds + 1):
         run_trials(session, f"round {number} of {study.search.rounds}", _batch(session, number))
+    run_holdout(session)
     return search_trials(session.ledger.trials())
 
 
@@ -84,7 +90,8 @@ def require_complete(session: Session) -> None:
     """Refuse what comes after the search while trials of it are missing.
 
     Raises:
-        StudyError: some have not ended; the command that trains them is named.
+        StudyError: some have not ended; the command that trains them is named. Or predictions of
+            the held-out trials were changed.
     """
     study = session.study
     trials = search_trials(session.ledger.trials())
@@ -95,11 +102,11 @@ def require_complete(session: Session) -> None:
         known = rounds.get(number)
         asked.append(len(known.specs) if known else study.search.batch)
     missing = sum(max(0, number - ended[part]) for part, number in enumerate(asked))
-    enqueued = missing_enqueued(session)
-    if missing + enqueued:
+    enqueued, held_out = missing_enqueued(session), missing_holdout(session)
+    if lacking := missing + enqueued + held_out:
+        of = sum(asked) + enqueued + study.search.holdout
         raise StudyError(
-            f"the search is not complete: {missing + enqueued} of its {sum(asked) + enqueued} "
-            "trials have not ended",
+            f"the search is not complete: {lacking} of its {of} trials have not ended",
             where=str(study.path),
             hint=f"Run `mixopt search {study.path}` first",
         )

@@ -7,6 +7,7 @@ Everything durable is under `study.home`:
     driver.lock       the active driver
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, resolved once for all trainings
+    holdout.json      what was predicted of the held-out trials, before they ran
     cohort.json       how many trials train fastest as one, measured once
     verified/         which machines compared the corpus with its checksums
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
@@ -33,7 +34,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Role, Trial
+from mixopt.core.trials import Fidelity, Trial
 from mixopt.corpus.shards import Corpus
 from mixopt.io import locks
 from mixopt.io.trial_files import trial_folder
@@ -51,6 +52,7 @@ from mixopt.study.data import TrainingData, job_domains
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.queries import SEARCH_ROLES
 from mixopt.study.sections import Promote, Proxy
 from mixopt.study.settings import Study, digest, load_study
 from mixopt.trainers.base import Trainer
@@ -305,13 +307,13 @@ class Session:
             weighed=self.weighed,
             limits=None if limits is None else (limits,),
         )
-        kept = () if spec.role is Role.SELECT else self.kept_domains  # no search learns from it
+        learned = spec.role in SEARCH_ROLES
         return Work(
             str(trial.number),
             job,
             str(folder),
             identity,
-            keep_tokens=kept,
+            keep_tokens=self.kept_domains if learned else (),
             verified=self.verified,
         )
 

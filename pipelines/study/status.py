@@ -14,6 +14,7 @@ from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
 from mixopt.pipelines.views.closing import print_reliability
 from mixopt.pipelines.views.console import make_console, styled
+from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.wording import calibration, command, duration, headline
 from mixopt.study import identity
@@ -39,6 +40,7 @@ def show_status(path: Path) -> None:
     console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials, rounds = ledger.trials(), ledger.rounds()
+    holdout = ledger.holdout()
     ledger.close()
     table = Table()
     for column in ("role", *SHOWN, "tokens", "device time"):
@@ -71,6 +73,8 @@ def show_status(path: Path) -> None:
     for number, proposer, surrogate, size, weights in round_rows(list(rounds.values())):
         by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
         console.print(f"  round {number}: {by}, {size} trials, {weights}")
+    for line in holdout_lines(study.home, holdout, trials):
+        console.print(line, markup=False)
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
     for line in (headline(trials, objective, verdict), calibration(verdict, objective)):
         if line:

@@ -51,10 +51,11 @@ def add_missing(
 def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
     """Whether everything is compared with the trial, so that it is trained to its end.
 
-    True of the baseline (or the nearest mixture in `space`), its repeats, and selection's runs.
+    True of the baseline (or the nearest mixture in `space`), its repeats, held-out trials, and
+    selection's runs.
     """
     baseline = space.mixture(space.reference.array)
-    return spec.role in (Role.REPEAT, Role.SELECT) or spec.mixture.same_as(baseline)
+    return spec.role in (Role.REPEAT, Role.HOLDOUT, Role.SELECT) or spec.mixture.same_as(baseline)
 
 
 def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:

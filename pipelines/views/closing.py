@@ -12,6 +12,7 @@ from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
 from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.console import styled
+from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.wording import (
@@ -58,6 +59,8 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
     if measured:
         console.print(measured)
     print_reliability(study_reliability(study, trials), console)
+    for line in holdout_lines(home, ledger.holdout(), trials):
+        console.print(line, markup=False)
     _print_spent(trials, promotion, console)
     if promotion is not None:
         console.print()

@@ -19,6 +19,7 @@ from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import State, Trial
 from mixopt.io import files
+from mixopt.pipelines.views.holdout_words import HELD_OUT, holdout_lines, holdout_rows
 from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
 from mixopt.pipelines.views.reliability import (
     HEAD,
@@ -264,6 +265,7 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     known, reliable = surrogate_quality(snapshot), _reliability(snapshot)
     figures = [] if known is None else surrogate_figures(*known, reliable.get(OBJECTIVE))
     scores = _scores(snapshot, known[1] if known is not None else None, reliable)
+    held_out = (snapshot.study.home, snapshot.holdout, snapshot.trials)
     sections = [
         Section(
             "Selection",
@@ -281,10 +283,15 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
             tables=_table(ROUNDS, round_rows(snapshot.rounds)),
             figures=_html(search_figures(snapshot)),
         ),
+        Section(
+            "Held-out trials",
+            " ".join(holdout_lines(*held_out)),
+            _table(HELD_OUT, holdout_rows(*held_out)),
+        ),
         Section("Reliability", NOTE, _table(HEAD, reliability_rows(reliable))),
         Section("Surrogate", _surrogate_text(snapshot), scores, _html(figures)),
     ]
-    return [s for s in sections if s.figures or s.tables]
+    return [s for s in sections if s.figures or s.tables or s.text]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Table]:

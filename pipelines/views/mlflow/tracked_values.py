@@ -20,6 +20,7 @@ from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.selection.results import Candidate
+from mixopt.study.holdout import HoldoutScore
 from mixopt.study.queries import search_progress
 from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.reliability import Reliability
@@ -133,6 +134,22 @@ def reliability_metrics(
         for key, value in it.to_json().items() if name != OBJECTIVE else ():
             if math.isfinite(value):
                 yield f"reliability/{name}/{key}", value, step, stamp
+
+
+def holdout_metrics(score: HoldoutScore, stamp: int) -> Iterator[Metric]:
+    """How well the held-out trials were predicted, at the step of how many were measured."""
+    found = {
+        "n": float(score.n),
+        "spearman": score.spearman,
+        "spearman_low": score.low,
+        "spearman_high": score.high,
+        "mae": score.mae,
+        "noise": math.nan if score.noise is None else score.noise,
+        "inside": float(score.inside),
+    }
+    for name, value in found.items():
+        if math.isfinite(value):
+            yield f"holdout/{name}", value, score.n, stamp
 
 
 def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ once, and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import socket
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import mixopt
 from mixopt.core import urls
-from mixopt.core.errors import MixoptError
+from mixopt.core.errors import MixoptError, StudyError
 from mixopt.core.trials import State, Trial
 from mixopt.corpus.manifest import digest
 from mixopt.io import trial_files
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
 from mixopt.pipelines.views import wording
+from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow import registered_model
 from mixopt.pipelines.views.mlflow import tracked_values as values
 from mixopt.pipelines.views.mlflow.mlflow_store import (
@@ -42,6 +44,8 @@ from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
 from mixopt.study.reliability import study_reliability
+from mixopt.study.holdout import FILE as HOLDOUT
+from mixopt.study.holdout import read_holdout, score_holdout
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.storage import damaged, reason
 
@@ -166,6 +170,11 @@ class Tracker:
         store.end(self._parent, "FAILED" if failed else "FINISHED", time.time())
 
     @_shown
+    def predicted(self, store: RunStore, digest: str) -> None:
+        """Show that the held-out trials are predicted, by the SHA-256 of the predictions."""
+        self._show_predicted(store, digest)
+
+    @_shown
     def trial(self, store: RunStore, trial: Trial) -> None:
         """Show `trial` as it stands now."""
         self._show(store, trial)
@@ -209,12 +218,17 @@ class Tracker:
         registered_model.apply(store, self.study, decision)
 
     @_shown
-    def sync(self, store: RunStore, trials: Sequence[Trial]) -> None:
+    def sync(self, store: RunStore, trials: Sequence[Trial], holdout: str | None = None) -> None:
         """Show the whole study, all that was missed and nothing twice.
 
         Works from the ledger's `trials` and the study folder alone, so also after MLflow's
         database was deleted. Runs of trials that the ledger does not know are removed if they were
         made here.
+
+        Args:
+            store: given by the guard, not by the caller.
+            trials: of the ledger.
+            holdout: SHA-256 of the predictions of the held-out trials, as the ledger has it.
         """
         for number in self._children.keys() - {t.number for t in trials}:
             self._remove(store, self._children.pop(number))
@@ -226,12 +240,24 @@ class Tracker:
             self._show_verdict(store, verdict)
         if promotion is not None:
             self._show_promotion(store, promotion, self.study.home / "promotion")
+        if holdout is not None:
+            self._show_predicted(store, holdout)
+            self._show_holdout(store, trials, holdout)
         self._show_progress(store, trials)
         self._upload_tables(store, trials)
         known = study_reliability(self.study, trials)
-        remarks = [line for line in (reliability_line(known), *reliability_warnings(known)) if line]
+        remarks = [
+            *holdout_lines(self.study.home, holdout, trials),
+            reliability_line(known),
+            *reliability_warnings(known),
+        ]
         page = wording.markdown(
-            self.study.name, trials, self._objective, verdict, promotion, remarks
+            self.study.name,
+            trials,
+            self._objective,
+            verdict,
+            promotion,
+            [line for line in remarks if line],
         )
         done = sum(trial.complete for trial in trials)
         store.log(
@@ -348,6 +374,18 @@ class Tracker:
             metrics=values.verdict_metrics(verdict, stamp),
             tags={"mixopt.promoted": verdict.promoted},
         )
+
+    def _show_predicted(self, store: RunStore, digest: str) -> None:
+        store.log(self._parent, tags={"mixopt.holdout": digest})
+        if (file := self.study.home / HOLDOUT).exists():
+            store.client.log_artifact(self._parent, str(file))
+
+    def _show_holdout(self, store: RunStore, trials: Sequence[Trial], digest: str) -> None:
+        """The score of the held-out trials; none where their predictions were changed."""
+        with contextlib.suppress(StudyError):
+            score = score_holdout(read_holdout(self.study.home, digest), trials)
+            stamp = values.changed(self.study.home / HOLDOUT)
+            store.log(self._parent, metrics=values.holdout_metrics(score, stamp))
 
     def _show_promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
         known = result.key
