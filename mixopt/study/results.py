@@ -18,6 +18,7 @@ from mixopt.corpus.manifest import digest
 from mixopt.io.json_values import finite
 from mixopt.io.trial_files import curve_points
 from mixopt.models.upcycling.receipt import Receipt
+from mixopt.selection.multiplier import Multiplier
 from mixopt.selection.results import Candidate, Decision, Predicted, number
 from mixopt.surrogates.noise import SeedScatter
 from mixopt.surrogates.scoring import Score
@@ -51,6 +52,8 @@ class Verdict(Decision):
         kl_penalty: what a nat of it was made to cost.
         surrogate: registry name of the one that was used.
         surrogate_scores: held-out scores of the surrogates that were compared, by name.
+        multipliers: by candidate that is measured better than the baseline, how many times the
+            tokens the baseline would need for the same.
         basis: digest of the trials and settings that all this follows from.
     """
 
@@ -71,6 +74,7 @@ class Verdict(Decision):
     kl_penalty: float
     surrogate: str
     surrogate_scores: Mapping[str, Score]
+    multipliers: Mapping[str, Multiplier]
     basis: str
 
     def to_json(self) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class Verdict(Decision):
                 name: finite(dataclasses.asdict(score))
                 for name, score in self.surrogate_scores.items()
             },
+            "multipliers": {name: it.to_json() for name, it in self.multipliers.items()},
             "basis": self.basis,
         }
 
@@ -152,6 +157,9 @@ class Verdict(Decision):
             surrogate=str(values["surrogate"]),
             surrogate_scores={
                 name: _score_from_json(score) for name, score in values["surrogate_scores"].items()
+            },
+            multipliers={
+                name: Multiplier.from_json(it) for name, it in values["multipliers"].items()
             },
             basis=str(values["basis"]),
         )

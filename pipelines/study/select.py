@@ -12,6 +12,7 @@ import numpy as np
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.io import files
+from mixopt.pipelines.study.multipliers import compute_multipliers
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.wording import before_selection
@@ -224,6 +225,7 @@ def _verdict(
         kl_penalty=optimum.kl_penalty,
         surrogate=model.choice.name,
         surrogate_scores=model.choice.scores,
+        multipliers=compute_multipliers(session.study, session.fidelity, candidates, trials),
         basis=basis,
     )
 

@@ -15,6 +15,7 @@ from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
 from mixopt.pipelines.views.closing import print_reliability
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
+from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.wording import calibration, command, duration, headline
 from mixopt.study import identity
@@ -76,7 +77,11 @@ def show_status(path: Path) -> None:
     for line in holdout_lines(study.home, holdout, trials):
         console.print(line, markup=False)
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
-    for line in (headline(trials, objective, verdict), calibration(verdict, objective)):
+    for line in (
+        headline(trials, objective, verdict),
+        multiplier_line(verdict),
+        calibration(verdict, objective),
+    ):
         if line:
             console.print(line)
     print_reliability(study_reliability(study, trials), console)

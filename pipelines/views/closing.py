@@ -14,6 +14,7 @@ from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.console import styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow.tracking import ui_command
+from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
@@ -55,9 +56,9 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
         for line in guard_lines(verdict):
             console.print(line, style="dim")
     console.print(headline(trials, objective, verdict), style="bold")
-    measured = calibration(verdict, objective)
-    if measured:
-        console.print(measured)
+    for line in (multiplier_line(verdict), calibration(verdict, objective)):
+        if line:
+            console.print(line)
     print_reliability(study_reliability(study, trials), console)
     for line in holdout_lines(home, ledger.holdout(), trials):
         console.print(line, markup=False)
@@ -108,6 +109,8 @@ def mixtures_table(
     table.add_row("seeds", *(str(it.n) for it in candidates))
     for label, cells in gate_rows(candidates, 3, verdict.baseline):
         table.add_row(label.replace("± 90 %", "±\u00a090\u00a0%"), *cells)  # folds before it
+    for label, cells in multiplier_row(verdict, candidates):
+        table.add_row(label.replace("90 %", "90\u00a0%"), *cells)
     table.add_section()
     table.add_row("tokens", *(count(it.tokens) for it in candidates))
     table.add_row("device time", *(duration(it.device_seconds) for it in candidates))

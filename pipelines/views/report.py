@@ -21,6 +21,7 @@ from mixopt.core.trials import State, Trial
 from mixopt.io import files
 from mixopt.pipelines.views.holdout_words import HELD_OUT, holdout_lines, holdout_rows
 from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
+from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import (
     HEAD,
     NOTE,
@@ -215,6 +216,7 @@ def _rows(snapshot: Snapshot, columns: Sequence[Column]) -> list[list[_Row]]:
         _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(it) for it in shown]),
         _Row(interval_label(snapshot.verdict), [interval(it.predicted, 4) for it in shown]),
         *(_Row(label, cells) for label, cells in gate_rows(shown, 4, snapshot.baseline)),
+        *(_Row(label, cells) for label, cells in multiplier_row(snapshot.verdict, shown)),
     ]
     if snapshot.verdict is not None:
         results += [
@@ -251,7 +253,7 @@ def _remarks(snapshot: Snapshot) -> list[str]:
     if verdict is None:
         return remarks
     measured = calibration(verdict, snapshot.objective)
-    remarks = [measured, *remarks] if measured else remarks
+    remarks = [*(line for line in (multiplier_line(verdict), measured) if line), *remarks]
     if verdict.binding:
         remarks.append("Constraints that bind: " + "; ".join(verdict.binding) + ".")
         parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])

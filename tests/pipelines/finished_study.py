@@ -22,6 +22,7 @@ from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
 from mixopt.models.upcycling.receipt import Receipt
 from mixopt.selection.gate import Selection
+from mixopt.selection.multiplier import Multiplier
 from mixopt.selection.results import Decision, Predicted
 from mixopt.study.identity import Identity, claim
 from mixopt.study.ledger import Ledger
@@ -193,6 +194,11 @@ def verdict_of(decision: Decision, **changes: Any) -> Verdict:
         "surrogate_scores": {
             "gp": Score(0.93, 0.88, 0.01, 0.9, 11),
             "lightgbm": Score(0.71, 0.52, 0.02, 0.8, 11),
+        },
+        "multipliers": {
+            it.name: Multiplier(1.42, 1.2, 1.9, lower_bound=True)
+            for it in candidates
+            if it.difference is not None and it.difference < 0
         },
         "basis": "made up",
     }

@@ -106,6 +106,8 @@ def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
     baseline, `adjusted_p` its one-sided p-value adjusted for the number of candidates.
     `predicted_low` and `predicted_high` are the 90 % interval of the predicted mean over the
     candidate's fresh seeds; `inside` is 1 where the measured mean lies between them.
+    `multiplier` is how many times the tokens the baseline would need for the same, with its 90 %
+    interval.
     """
     found: dict[str, float | None] = {}
     for candidate in verdict.candidates:
@@ -113,6 +115,10 @@ def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
             found[f"selection/{candidate.name}/{key}"] = value
         for it in candidate.guarded:
             found[f"selection/{candidate.name}/guardrail/{it.metric}"] = it.worse
+    for name, times in verdict.multipliers.items():
+        found[f"selection/{name}/multiplier"] = times.value
+        found[f"selection/{name}/multiplier_low"] = times.low
+        found[f"selection/{name}/multiplier_high"] = times.high
     if verdict.seed_scatter is not None:
         found["selection/seed_scatter/std"] = verdict.seed_scatter.std
         found["selection/seed_scatter/freedom"] = verdict.seed_scatter.freedom

@@ -39,13 +39,14 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
     ui_command,
 )
 from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
+from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
-from mixopt.study.reliability import study_reliability
 from mixopt.study.holdout import FILE as HOLDOUT
 from mixopt.study.holdout import read_holdout, score_holdout
+from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.storage import damaged, reason
 
@@ -247,6 +248,7 @@ class Tracker:
         self._upload_tables(store, trials)
         known = study_reliability(self.study, trials)
         remarks = [
+            multiplier_line(verdict),
             *holdout_lines(self.study.home, holdout, trials),
             reliability_line(known),
             *reliability_warnings(known),

@@ -119,7 +119,7 @@ def test_a_study_and_a_fit_answer_to_the_same_names() -> None:
     assert OPENED.items() <= study.items()
     assert OPENED.items() <= fit.items()
     assert study["export_mixture"] == "(self, format, paths)"
-    own = {"curve_points", "export_mixture", "model", "settings", "surrogate_name"}
+    own = {"curve_points", "export_mixture", "holdout", "model", "settings", "surrogate_name"}
     assert study.keys() - OPENED.keys() == own
     assert fit.keys() - OPENED.keys() == {"found", "notes"}
     assert members(StudyPlots) == STUDY_PLOTS
