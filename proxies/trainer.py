@@ -11,6 +11,7 @@ the job are those of a `mixopt.proxies.job.Job`:
     tasks          name → file of prepared questions
     initial        weights to begin with
     keep_tokens    validation domains of which the loss of every token is kept
+    weighed        domains and tasks that are evaluated on more text (default: of the job's metrics)
 
 The full run (`role: promote`) keeps its weights; they are the checkpoint of the result.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from mixopt.trainers.call import run
 from mixopt.trainers.job import TrainingJob, TrainingResult
 
 FOLDER = "training"  # in the job's folder: `mixopt.proxies.training` keeps a curve of its own there
-KEYS = ("model", "recipe", "tasks", "initial", "keep_tokens")
+KEYS = ("model", "recipe", "tasks", "initial", "keep_tokens", "weighed")
 
 
 def train(job: TrainingJob, report: Callable[..., None]) -> TrainingResult:
@@ -96,15 +97,15 @@ def proxy_job(job: TrainingJob) -> Job:
     except TypeError as error:
         raise TrainingError(str(error), where=where) from error
     corpus, tasks = Corpus.open(job.corpus), dict(settings.get("tasks") or {})
-    counted = {name.split("/", 1)[1] for name in job.metrics if "/" in name}
-    weighed = tuple(name for name in (*corpus.validation_domains, *tasks) if name in counted)
+    asked = settings.get("weighed")
+    weighed = weighed_by(job, corpus, tasks) if asked is None else tuple(asked)
     sets = len(corpus.validation_domains) + len(tasks)
     recipe = recipe.affordable(job.tokens, sets, len(weighed))
     limits = {name: domain.limit or domain.tokens for name, domain in job.domains.items()}
     cut = any(domain.limit is not None for domain in job.domains.values())
     return Job(
         model=dataclasses.replace(model, vocab_size=model.vocab_size or corpus.vocab_size),
-        recipe=_split(recipe, job.memory_failures),
+        recipe=split(recipe, job.memory_failures),
         corpus=job.corpus,
         mixtures=(Mixture.exact(job.mixture),),
         seeds=(job.seed,),
@@ -117,7 +118,13 @@ def proxy_job(job: TrainingJob) -> Job:
     )
 
 
-def _split(recipe: Recipe, failures: int) -> Recipe:
+def weighed_by(job: TrainingJob, corpus: Corpus, tasks: Iterable[str]) -> tuple[str, ...]:
+    """Validation domains and tasks that the metrics of `job` are of."""
+    counted = {name.split("/", 1)[1] for name in job.metrics if "/" in name}
+    return tuple(name for name in (*corpus.validation_domains, *tasks) if name in counted)
+
+
+def split(recipe: Recipe, failures: int) -> Recipe:
     """The recipe with its batch in more parts: of each failure of memory, twice as many or more."""
     parts, batch = recipe.micro_batches, recipe.batch_sequences
     for _ in range(failures):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.errors import FileError
 from mixopt.io import files
 from mixopt.io.token_losses import TOKENS
 from mixopt.io.trial_files import CURVE, MARKER
@@ -50,6 +51,20 @@ def described(folder: Path) -> dict[str, Any]:
 def all_described(folder: Path) -> dict[str, Any]:
     """The same of all files right in `folder`."""
     return {path.name: _described(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def tree_described(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The same of a file, or of all files below a folder: their folder, and names relative to it.
+
+    Raises:
+        FileError: one cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    try:
+        return folder, {p.relative_to(folder).as_posix(): _described(p) for p in found}
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def whole(folder: Path, kept: Any) -> bool:

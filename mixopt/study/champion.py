@@ -105,7 +105,7 @@ def decided_without_comparison(
     promotion: str,
     improved: bool,
     standing: Standing | None,
-    tokenizer: str,
+    tokenizer: str | None,
     *,
     trained: bool = True,
 ) -> ChampionDecision | None:
@@ -115,7 +115,7 @@ def decided_without_comparison(
         promotion: key of the new promotion.
         improved: whether the gate passed; else the baseline was promoted.
         standing: the champion before it.
-        tokenizer: hash of the new model's tokenizer file.
+        tokenizer: hash of the new model's tokenizer file; None where it does not tell.
         trained: whether the new model was; else it needs a champion that it is better than.
     """
     if standing is not None and standing.promotion == promotion:
@@ -128,7 +128,7 @@ def decided_without_comparison(
         return _decision(promotion, CHALLENGER, reason, None)
     if standing is None:
         return _decision(promotion, CHAMPION, "there was no champion before it", None)
-    if standing.tokenizer != tokenizer:
+    if tokenizer is not None and standing.tokenizer != tokenizer:
         return not_comparable(promotion, standing, "it has another tokenizer")
     return None
 
@@ -136,6 +136,15 @@ def decided_without_comparison(
 def not_comparable(promotion: str, standing: Standing, problem: str) -> ChampionDecision:
     """The decision where the champion cannot be evaluated, for `problem`."""
     reason = f"the champion {_named(standing)} cannot be evaluated on this text: {problem}"
+    return _decision(promotion, CHALLENGER, reason, standing)
+
+
+def not_evaluable(promotion: str, standing: Standing) -> ChampionDecision:
+    """The decision about a model of a trainer of the user's, which mixopt cannot evaluate."""
+    reason = (
+        f"a trainer of your own made it, so it cannot be compared with the champion "
+        f"{_named(standing)} here"
+    )
     return _decision(promotion, CHALLENGER, reason, standing)
 
 

@@ -207,8 +207,8 @@ class Promotion:
         finished: when, in ISO 8601.
         mixopt: version of the code that trained the model.
         corpus_hash: of the corpus that it was trained on.
-        sequence_length: tokens of a training sequence.
-        method: the upcycler.
+        sequence_length: tokens of a training sequence; None of a trainer of the user's.
+        method: the upcycler; `own trainer` of a trainer of the user's, which upcycles nothing.
         mixture_name: the candidate that was promoted.
         mixture: what the upcycled model was trained on, or is to be.
         imported: `seed` and domains → existing models in the place of trainings, as the study file
@@ -216,8 +216,8 @@ class Promotion:
         tokens: training tokens of all stages.
         device_seconds: device time of all stages.
         stages: in order.
-        seed: metrics of the dense seed model.
-        before: metrics of the upcycled model before its training.
+        seed: metrics of the dense seed model; empty without one.
+        before: metrics of the upcycled model before its training; empty without one.
         after: metrics at the end; empty where it was not trained.
         predicted: by metric, what is predicted of one run of a proxy on the mixture with a fresh
             seed: not a prediction of the promoted run.
@@ -226,19 +226,19 @@ class Promotion:
         entropies: domain → nats of entropy of a token's gates.
         dropped: domain → share of tokens that reach no expert.
         expert_names: domain that each expert was branched for.
-        receipt: the upcycler's account of what it did.
+        receipt: the upcycler's account of what it did; None without one.
         curve: evaluations of the last stage.
         files: by name, size and checksum of the model's files.
         model: folder of the exported model, relative to the study's `promotion` folder.
-        model_params: parameters of the promoted model.
-        active_params: of them, those that one token uses.
+        model_params: parameters of the promoted model; None where they are not known.
+        active_params: of them, those that one token uses; None where they are not known.
     """
 
     id: str
     finished: str
     mixopt: str
     corpus_hash: str
-    sequence_length: int
+    sequence_length: int | None
     method: str
     mixture_name: str
     mixture: Mixture
@@ -255,12 +255,12 @@ class Promotion:
     entropies: Mapping[str, float]
     dropped: Mapping[str, float]
     expert_names: tuple[str, ...]
-    receipt: Receipt
+    receipt: Receipt | None
     curve: tuple[CurvePoint, ...] = field(repr=False)
     files: Mapping[str, Any] = field(repr=False)
     model: str
-    model_params: int
-    active_params: int
+    model_params: int | None
+    active_params: int | None
 
     @property
     def trained(self) -> bool:
@@ -275,7 +275,14 @@ class Promotion:
     @property
     def has_weights(self) -> bool:
         """Whether `files` has the model's weights."""
+        if self.receipt is None:  # in whatever format its trainer has
+            return bool(self.files)
         return any(name.endswith(".safetensors") for name in self.files)
+
+    @property
+    def upcycled(self) -> bool:
+        """Whether it is by our upcycling; else a trainer of the user's made it."""
+        return self.receipt is not None
 
     @property
     def key(self) -> str:
@@ -307,7 +314,7 @@ class Promotion:
             "entropies": dict(self.entropies),
             "dropped": dict(self.dropped),
             "expert_names": list(self.expert_names),
-            "receipt": self.receipt.to_json(),
+            "receipt": None if self.receipt is None else self.receipt.to_json(),
             "curve": [dataclasses.asdict(point) for point in self.curve],
             "files": dict(self.files),
             "model": self.model,
@@ -324,12 +331,13 @@ class Promotion:
                 shape.
         """
         _check_version(values)
+        receipt = values["receipt"]
         return cls(
             id=str(values["id"]),
             finished=str(values["finished"]),
             mixopt=str(values["mixopt"]),
             corpus_hash=str(values["corpus_hash"]),
-            sequence_length=int(values["sequence_length"]),
+            sequence_length=_count(values["sequence_length"]),
             method=str(values["method"]),
             mixture_name=str(values["mixture_name"]),
             mixture=Mixture.exact(values["mixture"]),
@@ -348,18 +356,22 @@ class Promotion:
             entropies=_numbers(values["entropies"]),
             dropped=_numbers(values["dropped"]),
             expert_names=tuple(str(name) for name in values["expert_names"]),
-            receipt=Receipt.from_json(values["receipt"]),
+            receipt=None if receipt is None else Receipt.from_json(receipt),
             curve=tuple(curve_points(values["curve"])),
             files=dict(values["files"]),
             model=str(values["model"]),
-            model_params=int(values["model_params"]),
-            active_params=int(values["active_params"]),
+            model_params=_count(values["model_params"]),
+            active_params=_count(values["active_params"]),
         )
 
 
 def _check_version(values: Mapping[str, Any]) -> None:
     if values["version"] != VERSION:
         raise ValueError(f"version {values['version']} is not {VERSION}")
+
+
+def _count(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

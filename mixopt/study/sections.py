@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
     field_validator,
 )
 
@@ -21,8 +20,6 @@ from mixopt.core.errors import StudyError
 from mixopt.core.intervals import FEWEST_RANKED
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
-from mixopt.models.upcycling import MERGES, ROUTER_STARTS, SEED, UPCYCLERS
-from mixopt.models.upcycling.method import Method
 from mixopt.search import designs, proposers
 from mixopt.search.pruning import FEWEST
 from mixopt.study.given_mixtures import mixture_or_file
@@ -183,102 +180,6 @@ class Select(Section):
     """1 - confidence bounds the rate of false promotions over candidates and looks."""
     looks: int = Field(default=1, ge=1, le=5)
     """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
-
-
-# Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
-# the name of its folder.
-UNSET: dict[str, Any] = {
-    "upcycler_settings": {},
-    "merge": "average",
-    "merge_settings": {},
-    "router_start": "random",
-    "router_start_settings": {},
-}
-
-
-class Promote(Section):
-    """The full upcycling run of the selected mixture."""
-
-    upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
-    """How the dense models become one mixture of experts (docs/upcycling.md)."""
-    upcycler_settings: dict[str, Any] = {}
-    """Settings of that upcycler alone."""
-    merge: Annotated[str, Registered("merge", MERGES)] = "average"
-    """How what is no expert is merged over the dense models, where the upcycler merges."""
-    merge_settings: dict[str, Any] = {}
-    """Settings of that merge alone."""
-    router_start: Annotated[str, Registered("router start", ROUTER_STARTS)] = "random"
-    """What the routers are before training."""
-    router_start_settings: dict[str, Any] = {}
-    """Settings of that start alone."""
-    model: Shape = ModelConfig()
-    """Shape of the promoted model; its experts become the branched domain models."""
-    recipe: Training = Recipe()
-    seed_model: str | None = None
-    """A dense model in the place of the seed's training: a folder relative to this file, an fsspec
-    URL or a name on the hub (docs/upcycling.md)."""
-    expert_models: dict[str, str] = {}
-    """Domain → a dense model branched from `seed_model`, in the place of that expert's training."""
-    seed_tokens: Tokens = 600_000
-    """Tokens of the dense seed model, on the natural mixture."""
-    expert_tokens: Tokens = 200_000
-    """Tokens of each dense domain expert branched from it."""
-    tokens: Tokens = 600_000
-    """Tokens of the upcycled model, on the selected mixture."""
-    name: str | None = Field(default=None, pattern=r"^[^/:]+$")
-    """Registered model name in MLflow, without / and :; null takes the study's name."""
-    approve: Literal["automatic", "manual"] = "automatic"
-    """Who makes a promoted model `champion`: mixopt, by comparing it, or you (`mixopt approve`)."""
-
-    @field_validator("expert_models")
-    @classmethod
-    def _branched_from_a_seed(cls, models: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if models and info.data.get("seed_model") is None:
-            raise ValueError(
-                "they are branched from a seed model, and none is named; set promote.seed_model"
-            )
-        if SEED in models:
-            raise ValueError(f"no expert is called {SEED!r}: that is `seed_model`")
-        return models
-
-    @property
-    def imports(self) -> dict[str, str]:
-        """`seed` and domains → the models named in the place of their trainings."""
-        seed = {} if self.seed_model is None else {SEED: self.seed_model}
-        return seed | self.expert_models
-
-    @property
-    def method(self) -> Method:
-        """The upcycling that is asked for."""
-        return Method(
-            self.upcycler,
-            self.upcycler_settings,
-            self.merge,
-            self.merge_settings,
-            self.router_start,
-            self.router_start_settings,
-        )
-
-    def canonical(self) -> dict[str, Any]:
-        """What names a promotion's folder: its settings, without those of `UNSET` at defaults.
-
-        Nor with `approve`, which alters no training, and the names of existing models: their
-        content counts.
-        """
-        left_out = {"approve", "seed_model", "expert_models"}
-        values = self.model_copy(update={"recipe": self.recipe.canonical()})
-        return {
-            key: value
-            for key, value in values.model_dump(mode="json", exclude=left_out).items()
-            if key not in UNSET or value != UNSET[key]
-        }
-
-    @property
-    def tokens_each(self) -> int:
-        """Training tokens of one training, the mean over the stages."""
-        experts = self.model.experts
-        together = self.seed_tokens + experts * self.expert_tokens + self.tokens
-        return together // (experts + 2)
 
 
 def without_spaces(url: str | None) -> str | None:

@@ -43,9 +43,9 @@ from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselin
 from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
 from mixopt.study.guards import Guard, short_guard
 from mixopt.study.own_trainer import Trainer, short_trainer
+from mixopt.study.promote import Promote
 from mixopt.study.sections import (
     Mlflow,
-    Promote,
     Proxy,
     Ray,
     Search,
@@ -237,6 +237,12 @@ class Study(Section):
         return self.ledger or urls.sqlite(self.home / "ledger.db")
 
     @property
+    def upcycling(self) -> Promote | None:
+        """The promotion, where it is by our upcycling; None without one, or by another trainer."""
+        promote = self.promote
+        return promote if promote is not None and promote.trainer is None else None
+
+    @property
     def budget(self) -> int:
         """Tokens of the run that the mixture is for."""
         if self.space.budget is not None:
@@ -308,8 +314,8 @@ class Study(Section):
                 surrogates.find(self.search.surrogate)
             if is_own(self.search.proposer):
                 proposers.find(self.search.proposer)
-            if self.promote is not None:
-                self._import_upcycling(self.promote)
+            if self.upcycling is not None:
+                self._import_upcycling(self.upcycling)
             for model in self._models():
                 if is_own(model.router) and not model.dense:
                     model.settings.check(model)
@@ -329,7 +335,7 @@ class Study(Section):
             router_start_class(promote.router_start)
 
     def _models(self) -> list[ModelConfig]:
-        return [self.proxy.model, *([self.promote.model] if self.promote else [])]
+        return [self.proxy.model, *([self.upcycling.model] if self.upcycling else [])]
 
     def prepare_tasks(self, corpus: Corpus, folder: Path) -> dict[str, Path]:
         """Task → file of its questions as tokens in `folder`, made where it is not there.
@@ -338,7 +344,7 @@ class Study(Section):
             CorpusError: a task's file cannot be read, or a line of it is no question.
             StudyError: the objective weighs the accuracy of a task without choices.
         """
-        recipes = [self.proxy.recipe, *([self.promote.recipe] if self.promote else [])]
+        recipes = [self.proxy.recipe, *([self.upcycling.recipe] if self.upcycling else [])]
         longest = min(recipe.sequence_length for recipe in recipes)
         prepared = {t.name: t.prepare(corpus, folder, longest) for t in self._all_tasks()}
         for name, path in prepared.items():

@@ -23,6 +23,7 @@ FAILURES = (
 )
 MIXTURE_TOLERANCE = 1e-6
 TOKENS_TOLERANCE = 0.01  # of the job's: whole batches, and the last one of a file
+CHECKPOINT = "checkpoint"  # key of the result, and of a training's environment
 VERIFIED = ("mixture", "tokens", "seed")  # what a trainer may say of what it did
 
 
@@ -182,7 +183,7 @@ def _check_equal(values: Mapping[str, Any], job: TrainingJob, where: str) -> Non
 
 
 def _check_checkpoint(values: Mapping[str, Any], job: TrainingJob, where: str) -> None:
-    checkpoint = values.get("checkpoint")
+    checkpoint = values.get(CHECKPOINT)
     if checkpoint is None and job.role != "promote":
         return
     hint = "Name a file or folder in the job's folder, relative to it"

@@ -370,8 +370,8 @@ class _Attempt:
         flops, device_seconds = checked.number("flops"), checked.number("device_seconds")
         cost = result.cost
         environment = {**result.environment, "verified": ", ".join(checked.verified)}
-        if checked.values.get("checkpoint"):
-            environment["checkpoint"] = checked.values["checkpoint"]
+        if checked.values.get(results.CHECKPOINT):
+            environment[results.CHECKPOINT] = checked.values[results.CHECKPOINT]
         result = dataclasses.replace(
             result,
             cost=Cost(

@@ -81,7 +81,7 @@ def _decide(
     verdict, settings = read_verdict(session.home), session.study.promote
     if verdict is None or not verdict.mixture.same_as(promotion.mixture):
         return None  # the study has judged again since: its next promotion is decided about
-    tokenizer = session.corpus.tokenizer_hash
+    tokenizer = session.corpus.tokenizer_hash if promotion.upcycled else None
     decision = champion.decided_without_comparison(
         promotion.key, verdict.improved, standing, tokenizer, trained=promotion.trained
     )
@@ -100,6 +100,8 @@ def _compared(
     session: Session, promotion: Promotion, standing: Standing
 ) -> ChampionDecision | None:
     """The decision by comparing both models; None while MLflow cannot be used."""
+    if not promotion.upcycled:
+        return champion.not_evaluable(promotion.key, standing)
     other = [name for name in session.objective.weights if not name.startswith("bpb/")]
     if other:
         return champion.not_comparable(

@@ -28,13 +28,15 @@ def check(study: Study, data: TrainingData) -> None:
     space = study.mixture_space(data)
     enqueued_mixtures(study, space)
     check_search(study)
-    if study.promote is not None and not isinstance(data, Corpus):
+    check_own_promotion(study)
+    if study.upcycling is not None and not isinstance(data, Corpus):
         raise StudyError(
-            "a promotion trains our models on a corpus, and the study has none",
+            "our upcycling trains on a corpus, and the study has none",
             where=f"{study.path}: promote",
-            hint="Leave it out; `mixopt export --mixture` gives the mixture to your trainer",
+            hint="Name promote.trainer, or leave it out: `mixopt export --mixture` gives the "
+            "mixture to your trainer",
         )
-    if study.promote is not None and study.promote.seed_model is None:
+    if study.upcycling is not None and study.upcycling.seed_model is None:
         assert isinstance(data, Corpus)
         check_promotion(study, data)  # else it depends on the models (`imported_checks`)
     if not has_begun(study):
@@ -117,6 +119,17 @@ def in_a_study(where: str) -> str:
     return PARTS.get(first, first) + dot + rest
 
 
+def check_own_promotion(study: Study) -> None:
+    """Refuse a trainer of the full run that is not there.
+
+    Raises:
+        StudyError: a file of it is not there, its command cannot be read, or its module is absent.
+    """
+    if study.promote is not None and study.promote.trainer is not None:
+        with study.naming("promote"):
+            study.promote.trainer.identity(study.path.parent)
+
+
 def check_promotion(study: Study, corpus: Corpus) -> None:
     """Refuse a promotion that could not be upcycled.
 
@@ -129,12 +142,12 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
     from mixopt.models.upcycling.router_starts import make_router_start
     from mixopt.models.upcycling.states import check_router_start, check_shapes
 
-    if study.promote is None:
+    if study.upcycling is None:
         return
-    model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
+    model = dataclasses.replace(study.upcycling.model, vocab_size=corpus.vocab_size)
     try:
-        method = study.promote.method
-        dense = dense_models(study.promote, model, corpus.domains)
+        method = study.upcycling.method
+        dense = dense_models(study.upcycling, model, corpus.domains)
         check_shapes(dense.shape, model)
         make_merge(method.merge, method.merge_settings)
         upcycler = make_upcycler(method.upcycler, method.settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixopt.models.config import ModelConfig
-from mixopt.study.sections import Promote
+from mixopt.study.promote import Promote
 
 
 @dataclass(frozen=True)

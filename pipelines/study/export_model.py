@@ -1,4 +1,6 @@
-"""`mixopt export STUDY --model OUT`: the promoted model as a Hugging Face folder.
+"""`mixopt export STUDY --model OUT`: the promoted model as others load it.
+
+Of our upcycling a Hugging Face folder:
 
 config.json, model*.safetensors   transformers, vLLM, SGLang and llama.cpp's converter read them
 generation_config.json
@@ -6,19 +8,22 @@ tokenizer.json, tokenizer_config.json, special_tokens_map.json
 README.md                         the model card
 upcycling.json                    receipt of the upcycling
 mixopt.json                       study, corpus, mixture, method, code version
+
+Of a trainer of the user's (`promote.trainer`) its checkpoint as it is, with a card and mixopt.json.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mixopt import __version__
 from mixopt.core.errors import CheckpointError, CorpusError, StudyError
 from mixopt.corpus import hugging_face
-from mixopt.corpus.manifest import Manifest
+from mixopt.corpus.shards import Corpus
 from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.io.new_folder import new_folder, refuse_existing
@@ -27,12 +32,14 @@ from mixopt.pipelines.views.console import make_console
 from mixopt.pipelines.views.model_card import Layout, Lineage, model_card
 from mixopt.pipelines.views.wording import command, headline
 from mixopt.study import identity
+from mixopt.study.data import TrainingData
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.results import Promotion
 from mixopt.study.settings import Study, load_study
 
 RECEIPT, LINEAGE, CARD = "upcycling.json", "mixopt.json", "README.md"
 CONFIG = "config.json"
+Place = Callable[[Path, Path], Any]  # puts a file where it is not
 SHARD = 5 * 10**9  # bytes of a file
 REMAKE = "Run `mixopt promote`, which writes it again"
 
@@ -49,9 +56,12 @@ def export_model(path: Path, out: Path) -> None:
     promotion = promoted(study)
     layout = write_model(study, promotion, out)
     state = "" if promotion.trained else ", upcycled, not trained,"
+    what = "the checkpoint of your trainer"
+    if layout is not None:
+        what = f"a {layout.family} of transformers"
     make_console().print(
-        f"Wrote the {promotion.mixture_name} model of {study.name}{state} to {out}: a "
-        f"{layout.family} of transformers, with its card in README.md",
+        f"Wrote the {promotion.mixture_name} model of {study.name}{state} to {out}: {what}, with "
+        f"its card in {card_name(promotion)}",
         soft_wrap=True,
     )
 
@@ -72,16 +82,24 @@ def promoted(study: Study) -> Promotion:
     return promotion
 
 
-def write_model(study: Study, promotion: Promotion, out: Path) -> Layout:
-    """Write a promoted model as a Hugging Face folder, which appears whole or not at all.
+def card_name(promotion: Promotion) -> str:
+    """The file of the model card: another one where the checkpoint has a README of its own."""
+    return "MIXOPT.md" if CARD in promotion.files and not promotion.upcycled else CARD
+
+
+def write_model(
+    study: Study, promotion: Promotion, out: Path, place: Place = shutil.copyfile
+) -> Layout | None:
+    """Write a promoted model as others load it, in a folder that appears whole or not at all.
 
     Args:
         study: whose promotion it is.
         promotion: see `promoted`.
         out: the folder; it must not exist.
+        place: copies a file of a checkpoint that stays as it is.
 
     Returns:
-        What it is to other tools.
+        What it is to other tools; None of a checkpoint of the user's own trainer.
 
     Raises:
         StudyError: the corpus is not the one of the promotion, or mixtral cannot hold the model.
@@ -96,9 +114,8 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> Layout:
             where=str(source),
             hint=f"Run `{command('promote', study.path)}`, which writes it again",
         )
-    is_checkpoint = CONFIG in promotion.files  # of an imported one, in that layout already
-    layout = _checkpoint_layout(source) if is_checkpoint else _own_layout(source, promotion)
-    manifest = _corpus_of(promotion, study.corpus_path)
+    layout = _layout(source, promotion)
+    data = _data_of(promotion, study)
     owner = identity.read(study.home)
     lineage = Lineage(
         study=study.name,
@@ -113,19 +130,30 @@ def write_model(study: Study, promotion: Promotion, out: Path) -> Layout:
             chosen(study, promotion),
             lineage,
             layout,
-            {name: record.train.tokens for name, record in manifest.domains.items()},
+            data.tokens,
         )
-        files.write_bytes(folder / CARD, card.encode())
-        files.write_json(folder / RECEIPT, promotion.receipt.to_json())
+        files.write_bytes(folder / card_name(promotion), card.encode())
+        if promotion.receipt is not None:
+            files.write_json(folder / RECEIPT, promotion.receipt.to_json())
         files.write_json(folder / LINEAGE, _facts(promotion, lineage))
-        if is_checkpoint:
-            _copy(source, [name for name in promotion.files if name != RECEIPT], folder)
+        if layout is None or CONFIG in promotion.files:  # in the layout that it leaves in
+            names = [name for name in promotion.files if name not in (RECEIPT, LINEAGE)]
+            _copy(source, names, folder, place)
         else:
-            tokenizer, positions = manifest.tokenizer, promotion.sequence_length
+            assert isinstance(data, Corpus)  # our models are trained on one
+            tokenizer, positions = data.manifest.tokenizer, layout.positions
             end, end_id = tokenizer.end_of_text, tokenizer.end_of_text_id
             hugging_face.write_tokenizer(folder, source / TOKENIZER, end, end_id, positions)
             _write_weights(folder, source, positions, end_id)
     return layout
+
+
+def _layout(source: Path, promotion: Promotion) -> Layout | None:
+    if not promotion.upcycled:
+        return None
+    return (
+        _checkpoint_layout(source) if CONFIG in promotion.files else _own_layout(source, promotion)
+    )
 
 
 def _checkpoint_layout(source: Path) -> Layout:
@@ -151,6 +179,7 @@ def _own_layout(source: Path, promotion: Promotion) -> Layout:
     config = _shape(source)
     check_exportable(config)
     positions = promotion.sequence_length
+    assert positions is not None  # of our own trainings
     return Layout("mixtral", config.experts, config.experts_per_token, positions)
 
 
@@ -158,14 +187,23 @@ def _shape(source: Path) -> ModelConfig:
     return files.read_json(source / SHAPE, lambda values: ModelConfig(**values), hint=REMAKE)
 
 
-def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
+def _copy(source: Path, names: Iterable[str], folder: Path, place: Place) -> None:
     with files.writing(folder):
         for name in names:
-            shutil.copyfile(source / name, folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            place(source / name, folder / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put `source` at `target` too, without a second copy on the disk where that is possible."""
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, target)
 
 
 def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
-    """What the registry keeps of a promoted model: its Hugging Face folder, written to `out`.
+    """What the registry keeps of a promoted model: its folder for others, written to `out`.
 
     Where the format has no home for the model, or the corpus that it was trained on is gone, it is
     the model's folder in our own format.
@@ -175,7 +213,7 @@ def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
         FileError: `out` cannot be written.
     """
     try:
-        write_model(study, promotion, out)
+        write_model(study, promotion, out, _link)
     except (StudyError, CorpusError):
         return study.home / "promotion" / promotion.model
     return out
@@ -189,21 +227,27 @@ def chosen(study: Study, promotion: Promotion) -> str:
     return headline((), study.mixture_objective(), verdict)
 
 
-def _corpus_of(promotion: Promotion, folder: Path) -> Manifest:
-    """The manifest of the corpus in `folder`, which is the promotion's.
+def _data_of(promotion: Promotion, study: Study) -> TrainingData:
+    """The corpus or the domains of the study, which are the promotion's.
 
     Raises:
-        StudyError: it is another.
-        CorpusError: there is none.
+        StudyError: they are others.
+        CorpusError: the corpus is absent.
     """
-    manifest = Manifest.read(folder)
-    if manifest.hash != promotion.corpus_hash:
+    data = study.training_data()
+    if data.hash == promotion.corpus_hash:
+        return data
+    if not isinstance(data, Corpus):
         raise StudyError(
-            "the corpus is not the one that the model was trained on",
-            where=str(folder),
-            hint=f"Put back the corpus with hash {promotion.corpus_hash[:12]}, or promote again",
+            "the domains or their tokens are not those that the model was trained on",
+            where=f"{study.path}: domains",
+            hint="Put back what the study file said, or promote again",
         )
-    return manifest
+    raise StudyError(
+        "the corpus is not the one that the model was trained on",
+        where=str(study.corpus_path),
+        hint=f"Put back the corpus with hash {promotion.corpus_hash[:12]}, or promote again",
+    )
 
 
 def _write_weights(folder: Path, source: Path, positions: int, end_of_text: int) -> None:
@@ -248,5 +292,10 @@ def _facts(promotion: Promotion, lineage: Lineage) -> dict[str, Any]:
 
 def _weights_sha256(promotion: Promotion) -> str | dict[str, str]:
     """Of the promoted weights; by file, where there are several."""
-    sums = {n: str(f["sha256"]) for n, f in promotion.files.items() if n.endswith(".safetensors")}
+    named = promotion.files if not promotion.upcycled else filter(_holds_weights, promotion.files)
+    sums = {name: str(promotion.files[name]["sha256"]) for name in named}
     return sums if len(sums) > 1 else next(iter(sums.values()))
+
+
+def _holds_weights(name: str) -> bool:
+    return name.endswith(".safetensors")

@@ -26,7 +26,13 @@ from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.imported_models import ImportedModels
-from mixopt.pipelines.study.plan_trials import ROUNDS, SELECTION, show_own_plan, trial_counts
+from mixopt.pipelines.study.plan_trials import (
+    FULL_RUN,
+    ROUNDS,
+    SELECTION,
+    show_own_plan,
+    trial_counts,
+)
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.wording import duration
@@ -124,7 +130,7 @@ def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) ->
 
 def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[Step]:
     """The trainings of the study's promotion; none of them where imported models take its place."""
-    promote = study.promote
+    promote = study.upcycling
     if promote is None or (models is not None and models.checkpoints):
         return []
     full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
@@ -221,7 +227,7 @@ def promotion_advice(study: Study, corpus: Corpus) -> list[str]:
 
     Of imported models nothing: the tokens that they have seen are not known.
     """
-    promote = study.promote
+    promote = study.upcycling
     if promote is None or promote.seed_model is not None:
         return []
     model = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
@@ -312,6 +318,12 @@ def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Consol
     largest = max(cohort for _, cohort in kinds.values())
     if largest > 1:
         console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
+    if study.promote is not None and study.promote.trainer is not None:
+        console.print(
+            f"{FULL_RUN.capitalize()}: {count(study.promote.tokens)} tokens, not in the table: "
+            "your trainer's times are not known.",
+            style="dim",
+        )
     for line in () if models is None else imported_lines(study, corpus, models):
         console.print(line, soft_wrap=True)
     for line in (*rate_advice(plan), *promotion_advice(study, corpus)):

@@ -12,6 +12,7 @@ from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study
 
 ROUNDS = "rounds"
+FULL_RUN = "full run (promote.trainer)"
 SELECTION = "selection (at most)"  # often two of the finalists agree
 
 
@@ -47,9 +48,13 @@ def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
     counts, each = trial_counts(study, data), study.proxy.tokens
     for name, runs in counts.items():
         table.add_row(name, str(runs), count(each), count(runs * each))
+    runs, tokens = sum(counts.values()), sum(counts.values()) * each
+    if study.promote is not None and study.promote.trainer is not None:
+        full = study.promote.tokens
+        table.add_row(FULL_RUN, "1", count(full), count(full))
+        runs, tokens = runs + 1, tokens + full
     table.add_section()
-    runs = sum(counts.values())
-    table.add_row("in all", str(runs), "", count(runs * each))
+    table.add_row("in all", str(runs), "", count(tokens))
     console.print(table)
     weighed = ", ".join(
         f"{weight:g} × {name} ({study.metrics.get(name, 'lower')} is better)"

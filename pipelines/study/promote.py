@@ -1,19 +1,16 @@
-"""Promotion: a dense seed model, domain experts branched from it, upcycled and trained as one MoE.
+"""Promotion: the full run of the mixture that a verdict asks for.
 
-    natural mixture ──► seed (dense) ──┬─► expert: law ───┐
-                                       ├─► expert: code ──┼─► upcycle ──► train on the mixture
-                                       └─► expert: web ───┘
-
-Every stage is an idempotent piece of work with a folder of its own; the folder of a promotion
-carries the hash of its settings, so a changed promotion begins anew beside the old one. Existing
-models may take the place of the dense ones (`imported_models`).
+By our upcycling (`promotion_stages`), of existing models (`upcycled_checkpoint`), or by a trainer
+of the user's (`own_promotion`). Every training is an idempotent piece of work with a folder of its
+own; the folder of a promotion carries the hash of its settings, so a changed promotion begins anew
+beside the old one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,17 @@ from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.io import files, markers
+from mixopt.pipelines.study.own_promotion import full_run_identity, train_full_run
 from mixopt.pipelines.study.promotion_run import PromotionRun
-from mixopt.pipelines.study.promotion_stages import TrainedStages, run_stages
+from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
 from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.stage_trainings import ClusterMachine
 from mixopt.pipelines.study.upcycled_checkpoint import upcycle_checkpoint
 from mixopt.selection.results import Predicted
 from mixopt.study.model import study_model
+from mixopt.study.promote import Promote
 from mixopt.study.records import read_result
 from mixopt.study.results import Promotion, Verdict
-from mixopt.study.sections import Promote
 from mixopt.study.settings import digest
 
 RESULT = "result.json"
@@ -81,6 +80,8 @@ def _is_whole(model: Path, ended: Promotion) -> bool:
 
 def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     """The promotion's folder; its name is a hash of all that the promoted model depends on."""
+    if settings.trainer is not None:
+        return session.home / "promotion" / digest(full_run_identity(session, settings, mixture))
     what: list[Any] = [settings.canonical(), mixture.as_dict(), session.corpus.hash]
     what.append(session.study.seed)
     if session.models is not None:
@@ -89,6 +90,8 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
 
 
 def _run(job: PromotionRun) -> Promotion:
+    if job.settings.trainer is not None:
+        return train_full_run(job, predicted(job))
     imported = {} if job.models is None else dict(job.models.names)
     about: dict[str, Any] = {
         "id": job.folder.name,
@@ -103,10 +106,14 @@ def _run(job: PromotionRun) -> Promotion:
     }
     if job.models is not None and job.models.checkpoints:
         return upcycle_checkpoint(job, job.models, about)
-    return _trained(job, run_stages(job), about)
+    stages = job.stages()
+    done = run_stages(stages, ClusterMachine(job.session))
+    return _trained(job, stages, done, about)
 
 
-def _trained(job: PromotionRun, done: TrainedStages, about: Mapping[str, Any]) -> Promotion:
+def _trained(
+    job: PromotionRun, stages: Stages, done: TrainedStages, about: Mapping[str, Any]
+) -> Promotion:
     last = done.last
     return Promotion(
         **about,
@@ -121,18 +128,18 @@ def _trained(job: PromotionRun, done: TrainedStages, about: Mapping[str, Any]) -
         loads={domain: tuple(load) for domain, load in last.loads.items()},
         entropies=last.entropies,
         dropped=last.dropped,
-        expert_names=job.experts,
+        expert_names=stages.experts,
         receipt=done.receipt,
         curve=tuple(last.curve),
         files=markers.described(done.model),
         model=str(done.model.relative_to(job.folder.parent)),  # a study's folder may move
-        model_params=job.model.total_params(),
-        active_params=job.model.active_params(),
+        model_params=stages.model.total_params(),
+        active_params=stages.model.active_params(),
     )
 
 
 def predicted(job: PromotionRun) -> dict[str, Predicted]:
-    """What the verdict's surrogate predicts of a proxy on the mixture, per domain and task.
+    """What the verdict's surrogate predicts of a proxy on the mixture, per metric.
 
     At the proxies' size and tokens: not a prediction of the promoted run, which is another model at
     another budget. That needs proxies of several sizes.
@@ -141,15 +148,12 @@ def predicted(job: PromotionRun) -> dict[str, Predicted]:
         By metric, the prediction of one run with a fresh seed; `std` is for the search's seed.
     """
     session = job.session
-    metrics = (
-        *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
-        *(f"task/{name}" for name in session.tasks),
-    )
     trials = session.ledger.trials()
     model = study_model(session.study, session.fidelity, trials)
     weighed = session.objective.metrics
     known = [trial.metrics for trial in model.trials if trial.complete]  # own trainers' differ
-    rest = tuple(m for m in metrics if m not in weighed and all(m in each for each in known))
+    shown = _shown_metrics(session, known)
+    rest = tuple(m for m in shown if m not in weighed and all(m in each for each in known))
     found: dict[str, tuple[float, float]] = {}
     for part in (weighed, rest):
         if part:
@@ -161,3 +165,13 @@ def predicted(job: PromotionRun) -> dict[str, Predicted]:
         for metric, pair in found.items()
     }
     return {metric: Predicted(*pair, *intervals[metric]) for metric, pair in found.items()}
+
+
+def _shown_metrics(session: Session, known: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Metrics that are shown of a promotion: of our proxies in bits per byte, else all of them."""
+    if session.study.trainer is not None:
+        return tuple(dict.fromkeys(metric for each in known for metric in each))
+    return (
+        *(f"bpb/{domain}" for domain in session.corpus.validation_domains),
+        *(f"task/{name}" for name in session.tasks),
+    )

@@ -1,35 +1,130 @@
-"""The trainings of a promotion: seed model, experts, upcycled model, each in a folder of its own.
+"""The trainings of our upcycling: seed model, experts, upcycled model, each in a folder of its own.
 
-An imported model of our own format takes the place of the seed's training or of an expert's.
+    natural mixture ──► seed (dense) ──┬─► expert: law ───┐
+                                       ├─► expert: code ──┼─► upcycle ──► train on the mixture
+                                       └─► expert: web ───┘
+
+An imported model of our own format takes the place of the seed's training or of an expert's. Where
+they run is a `Machine`: the cluster (`stage_trainings`), or this process (`promotion_trainer`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from mixopt.core.errors import TrainingError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Outcome, TrialResult
+from mixopt.core.recipe import Recipe
+from mixopt.core.trials import TrialResult
+from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
+from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import SEED
 from mixopt.models.upcycling.receipt import Receipt
-from mixopt.pipelines.study.promotion_run import PromotionRun
-from mixopt.pipelines.study.session import Session
-from mixopt.pipelines.study.training import Training, train
+from mixopt.pipelines.study.dense_models import dense_models, first
 from mixopt.proxies.job import Job
+from mixopt.study.promote import Promote
 from mixopt.study.results import Stage
-from mixopt.workers.proxy_task import Work, finished
-
-if TYPE_CHECKING:
-    from mixopt.workers import driver
+from mixopt.workers.promotion_job import Upcycling
+from mixopt.workers.proxy_task import Work
 
 UPCYCLED = "upcycled"
 KINDS = {SEED: "seed", UPCYCLED: "moe"}  # others are experts
+
+
+class Machine(Protocol):
+    """What runs the parts of a promotion, each once: what has ended already is not run again."""
+
+    def train(self, label: str, works: Sequence[Work]) -> list[TrialResult]:
+        """The results of all trainings, which `label` names together.
+
+        Raises:
+            TrainingError: one failed for good.
+        """
+
+    def upcycle(self, ask: Upcycling) -> dict[str, Any]:
+        """What `mixopt.workers.promotion_job.upcycle` returns.
+
+        Raises:
+            MixoptError: it fails.
+        """
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a promotion by our upcycling is made of.
+
+    Attributes:
+        settings: the study file's `promote`.
+        mixture: what the upcycled model is trained on.
+        folder: holds a folder per stage; its name is the promotion's identity.
+        corpus: of the study.
+        recipe: of all trainings, its precision resolved and its evaluations cut.
+        seed: of the study.
+        tasks: name → file of its prepared questions.
+        weighed: names of the domains and tasks that the objective weighs.
+        verified: folder that remembers where the corpus was compared; empty if it is not to be.
+        imported: `seed` and domains → folder of an existing model of our own format.
+    """
+
+    settings: Promote
+    mixture: Mixture
+    folder: Path
+    corpus: Corpus
+    recipe: Recipe
+    seed: int
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
+    verified: str = ""
+    imported: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelConfig:
+        """Shape of the upcycled model."""
+        return dataclasses.replace(self.settings.model, vocab_size=self.corpus.vocab_size)
+
+    @property
+    def dense(self) -> ModelConfig:
+        """Shape of the dense models that it is upcycled from."""
+        return dense_models(self.settings, self.model, self.mixture.domains).shape
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The domains that get an expert: imported ones, then those of the largest weight."""
+        imported = tuple(name for name in self.imported if name != SEED)
+        order = first(imported, sorted(self.mixture.domains, key=lambda d: -self.mixture[d]))
+        return dense_models(self.settings, self.model, order).domains
+
+    def work(
+        self,
+        name: str,
+        model: ModelConfig,
+        mixture: Mixture,
+        tokens: int,
+        seed: int,
+        initial: Path | None = None,
+    ) -> Work:
+        """A training of this promotion."""
+        folder = self.folder / name.replace(" ", "-")
+        job = Job(
+            model=model,
+            recipe=self.recipe,
+            corpus=str(self.corpus.path),
+            mixtures=(mixture,),
+            seeds=(self.seed + seed,),
+            tokens=tokens,
+            initial=None if initial is None else str(initial),
+            identity=self.folder.name,
+            tasks=dict(self.tasks),
+            weighed=self.weighed,
+        )
+        return Work(
+            name, job, str(folder), self.folder.name, keep_weights=True, verified=self.verified
+        )
 
 
 @dataclass(frozen=True)
@@ -70,149 +165,77 @@ class TrainedStages:
         )
 
 
-def run_stages(job: PromotionRun) -> TrainedStages:
+def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
     """Train what is not trained yet, upcycle, and train the result.
 
     Raises:
         TrainingError: a stage failed for good; the ones before it are kept.
     """
-    session, settings = job.session, job.settings
-    imported = {} if job.models is None else job.models.folders
+    settings, imported = plan.settings, plan.imported
     weights = {name: folder / WEIGHTS for name, folder in imported.items()}
     results: dict[str, TrialResult] = {}
     if SEED not in imported:
-        work = job.work(SEED, job.dense, session.corpus.natural, settings.seed_tokens, 0)
-        results[SEED] = train_stages(session, "dense seed model", [work])[0]
+        work = plan.work(SEED, plan.dense, plan.corpus.natural, settings.seed_tokens, 0)
+        results[SEED] = _train(plan, machine, "dense seed model", [work])[0]
         weights[SEED] = Path(work.folder) / WEIGHTS
     works = {}
-    for number, domain in enumerate(job.experts, 1):
+    for number, domain in enumerate(plan.experts, 1):
         if domain not in imported:
-            alone = Mixture.exact({d: float(d == domain) for d in session.corpus.domains})
-            works[domain] = job.work(
-                *(f"expert {domain}", job.dense, alone, settings.expert_tokens, number),
+            alone = Mixture.exact({d: float(d == domain) for d in plan.corpus.domains})
+            works[domain] = plan.work(
+                *(f"expert {domain}", plan.dense, alone, settings.expert_tokens, number),
                 initial=weights[SEED],
             )
             weights[domain] = Path(works[domain].folder) / WEIGHTS
-    trained = train_stages(session, "domain experts", list(works.values())) if works else []
+    trained = _train(plan, machine, "domain experts", list(works.values())) if works else []
     results |= {work.key: result for work, result in zip(works.values(), trained, strict=True)}
 
-    record = _upcycle(job, weights)
-    last = job.work(
-        *(UPCYCLED, job.model, job.mixture, settings.tokens, len(job.experts) + 1),
-        initial=job.folder / UPCYCLED / WEIGHTS,
+    record = machine.upcycle(_upcycling(plan, weights))
+    last = plan.work(
+        *(UPCYCLED, plan.model, plan.mixture, settings.tokens, len(plan.experts) + 1),
+        initial=plan.folder / UPCYCLED / WEIGHTS,
     )
-    last = dataclasses.replace(last, folder=str(job.folder / "moe"))
-    results[UPCYCLED] = train_stages(session, "upcycled model", [last])[0]
+    last = dataclasses.replace(last, folder=str(plan.folder / "moe"))
+    results[UPCYCLED] = _train(plan, machine, "upcycled model", [last])[0]
     return TrainedStages(
         results=results,
         seed=record["seed"] if SEED in imported else results[SEED].metrics,
         before=record["metrics"],
         receipt=Receipt.from_json(record["receipt"]),
-        model=_export(job, Path(last.folder)),
+        model=_export(plan, Path(last.folder)),
     )
 
 
-def _upcycle(job: PromotionRun, weights: Mapping[str, Path]) -> dict[str, Any]:
-    """Upcycle the dense models with these weights, `seed` and domain → file, on a worker."""
-    from mixopt.workers import promotion_job  # imports Ray
-
-    session, settings = job.session, job.settings
-    session.connect()
-    made_of = f"{len(job.experts)} experts" if job.experts else "the seed"
-    session.display.say(f"upcycling {made_of}: {settings.upcycler}")
-    return promotion_job.upcycle_on_cluster(
-        promotion_job.Upcycling(
-            method=settings.method,
-            seed_model=str(weights[SEED]),
-            expert_models={domain: str(weights[domain]) for domain in job.experts},
-            dense=dataclasses.asdict(job.dense),
-            model=dataclasses.asdict(job.model),
-            recipe=dataclasses.asdict(session.recipe("promote")),
-            corpus=str(session.study.corpus_path),
-            folder=str(job.folder / UPCYCLED),
-            seed=session.study.seed,
-            verified=session.verified,
-            tasks=session.tasks,
-            weighed=session.weighed,
-            score_seed=job.models is not None,
-        ),
-        session.resources,
-        session.display.warn,
-    )
-
-
-class StageTraining(Training):
-    """A stage's training; what has ended already comes from its completion marker.
-
-    Args:
-        session: of the study.
-        work: of the stage.
-    """
-
-    def __init__(self, session: Session, work: Work) -> None:
-        job = work.job
-        assert isinstance(job, Job)  # stages are ours
-        flops = session.flops(job.model, job.tokens)
-        super().__init__(work, work.key, tokens=job.tokens, proxies=1, bars={work.key: flops})
-        self.flops, self._display = flops, session.display
-        ended = finished(work)
-        self.outcome: Outcome | None = ended[0] if ended else None
-
-    def finished(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep the outcome."""
-        (self.outcome,) = outcomes
-
-    def failed(self, event: driver.Failed) -> None:
-        """Say so.
-
-        Raises:
-            TrainingError: the driver does not try again.
-        """
-        self._display.warn(f"{self.label}: {event.failure}")
-        if event.final:
-            raise TrainingError(
-                f"failed for good: {event.message}",
-                where=f"promotion, {self.label}",
-                hint="Remove the cause and run the same command again",
-            )
-
-    @property
-    def result(self) -> TrialResult:
-        """What the stage measured.
-
-        Raises:
-            TrainingError: it has no result, such as a training that diverged.
-        """
-        assert self.outcome is not None  # asked for once it has ended
-        if self.outcome.result is None:
-            raise TrainingError(
-                f"{self.outcome.failure}: {self.outcome.message}",
-                where=f"promotion, {self.label}",
-                hint="Lower promote.recipe.learning_rate; what was trained before it is kept",
-            )
-        return self.outcome.result
-
-
-def train_stages(session: Session, label: str, works: Sequence[Work]) -> list[TrialResult]:
-    """Train `works` on the cluster, except those that have ended; the results of all."""
+def _train(plan: Stages, machine: Machine, label: str, works: Sequence[Work]) -> list[TrialResult]:
     for work in works:  # others may import a stage's model, whose tokenizer it must carry
-        tokenizer = session.corpus.tokenizer_path.read_bytes()
+        tokenizer = plan.corpus.tokenizer_path.read_bytes()
         files.keep_bytes(Path(work.folder) / TOKENIZER, tokenizer)
-    stages = [StageTraining(session, work) for work in works]
-    todo = [stage for stage in stages if stage.outcome is None]
-    if todo:
-        session.connect()
-    ended = {stage.label: stage.flops for stage in stages if stage.outcome is not None}
-    total = sum(stage.flops for stage in stages)
-    with session.display.phase(label, total, len(stages), ended):
-        train(todo, session.resources, session.display)
-    return [stage.result for stage in stages]
+    return machine.train(label, works)
 
 
-def _export(job: PromotionRun, trained: Path) -> Path:
+def _upcycling(plan: Stages, weights: Mapping[str, Path]) -> Upcycling:
+    """The conversion of the dense models with these weights, `seed` and domain → file."""
+    return Upcycling(
+        method=plan.settings.method,
+        seed_model=str(weights[SEED]),
+        expert_models={domain: str(weights[domain]) for domain in plan.experts},
+        dense=dataclasses.asdict(plan.dense),
+        model=dataclasses.asdict(plan.model),
+        recipe=dataclasses.asdict(plan.recipe),
+        corpus=str(plan.corpus.path),
+        folder=str(plan.folder / UPCYCLED),
+        seed=plan.seed,
+        verified=plan.verified,
+        tasks=plan.tasks,
+        weighed=plan.weighed,
+        score_seed=bool(plan.imported),
+    )
+
+
+def _export(plan: Stages, trained: Path) -> Path:
     """The folder with what is needed to use the model: weights, shape, tokenizer."""
-    model = job.folder / "model"
+    model = plan.folder / "model"
     for source in (trained / WEIGHTS, trained / SHAPE):
         files.write_bytes(model / source.name, source.read_bytes())
-    files.write_bytes(model / TOKENIZER, job.session.corpus.tokenizer_path.read_bytes())
+    files.write_bytes(model / TOKENIZER, plan.corpus.tokenizer_path.read_bytes())
     return model

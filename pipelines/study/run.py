@@ -12,6 +12,7 @@ from typing import Literal
 from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.pipelines.study import champion, plan, promote, search, select
+from mixopt.pipelines.study.own_promotion import full_run_flops
 from mixopt.pipelines.study.plan_trials import planned_trials
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.study.trials import TrialsWait
@@ -65,9 +66,12 @@ def run_study(path: Path, step: Step = "run") -> None:
 
 def _planned_flops(session: Session, step: Step) -> float:
     """What the bar of the whole command counts to."""
-    if session.study.trainer is None:
-        return plan.planned_flops(session.study, session.corpus, step, session.models)
-    return session.trial_flops * planned_trials(session.study, session.data, step)
+    study, full_run = session.study, 0.0
+    if study.promote is not None and study.promote.trainer is not None:
+        full_run = full_run_flops(session, study.promote) if step in ("promote", "run") else 0.0
+    if study.trainer is None:
+        return full_run + plan.planned_flops(study, session.corpus, step, session.models)
+    return full_run + session.trial_flops * planned_trials(study, session.data, step)
 
 
 def _require_trials(path: Path, first: str = "") -> Study:

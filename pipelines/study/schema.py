@@ -41,6 +41,8 @@ TOKENS = {
 SHARED = {  # shapes that several sections hold: where the page describes them
     "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
+    "Trainer": ("A trainer", "trainer, promote.trainer"),
+    "RunResources": ("Resources of the full run", "promote.resources"),
     "Linear": ("A linear constraint", "space.linear"),
     "DomainTokens": ("A domain", "domains"),
     "Guard": ("A guardrail", "guardrails"),

@@ -52,8 +52,9 @@ from mixopt.study.data import TrainingData, job_domains
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.promote import Promote
 from mixopt.study.queries import SEARCH_ROLES
-from mixopt.study.sections import Promote, Proxy
+from mixopt.study.sections import Proxy
 from mixopt.study.settings import Study, digest, load_study
 from mixopt.trainers.base import Trainer
 from mixopt.trainers.job import TrainingJob
@@ -237,18 +238,27 @@ class Session:
         """Training FLOPs of a trial; in its trainer's tokens where no size is known."""
         if self.study.trainer is None:
             return self.flops(self.model, self.fidelity.tokens)
-        return 2.0 * TRAINING_PER_FORWARD * self.fidelity.params * self.fidelity.tokens
+        return self.own_flops(self.fidelity.params, self.fidelity.tokens)
+
+    def own_flops(self, params: int, tokens: int) -> float:
+        """Training FLOPs of a trainer of the user's: 6 for each parameter and token."""
+        return 2.0 * TRAINING_PER_FORWARD * params * tokens
 
     @cached_property
     def training(self) -> str:
         """Identity of all that a trial depends on but mixture, fidelity and seed."""
         return self.study.training_hash(self.data)
 
+    @cached_property
+    def needed_metrics(self) -> tuple[str, ...]:
+        """Metrics that a trainer of the user's has to measure: weighed ones and guarded ones."""
+        guarded = (guardrail.metric for guardrail in self.study.guarded())
+        return tuple(dict.fromkeys((*self.objective.metrics, *guarded)))
+
     def _own_work(self, trial: Trial, folder: Path, identity: str) -> Work:
         """The training that `trial` asks of the study's own trainer."""
         study, spec = self.study, trial.spec
         assert study.trainer is not None
-        guarded = (guardrail.metric for guardrail in study.guarded())
         job = TrainingJob(
             study=study.name,
             trial=str(trial.number),
@@ -259,7 +269,7 @@ class Session:
                 spec.fidelity, params=spec.fidelity.params if spec.fidelity.params_known else 0
             ),
             folder=str(folder),
-            metrics=tuple(dict.fromkeys((*self.objective.metrics, *guarded))),
+            metrics=self.needed_metrics,
             domains=job_domains(self.data, study.token_limits(self.data)),
             corpus=str(self.data.path) if isinstance(self.data, Corpus) else None,
             settings=study.trainer.settings,

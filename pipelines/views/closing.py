@@ -28,7 +28,9 @@ from mixopt.pipelines.views.wording import (
     headline,
     interval,
     interval_label,
+    made_by,
     mixtures_note,
+    moments,
     proxy_label,
     unit,
 )
@@ -118,34 +120,30 @@ def mixtures_table(
 
 
 def promotion_table(promotion: Promotion) -> Table:
-    """The promoted model: bits per byte per domain, before and after, beside a proxy's prediction.
+    """The promoted model: its metrics before and after, beside a proxy's prediction.
 
-    Of one that was not trained there is no after, and no proxy stands beside it.
+    Of our upcycling in bits per byte, of a trainer of the user's all that it measured. Of a model
+    that was not trained there is no after, and no proxy stands beside it.
     """
-    trained = promotion.trained
-    spent = f"{count(promotion.tokens)} tokens in {len(promotion.stages)} stages"
-    title = (
-        f"Promoted: {promotion.mixture_name} mixture by {promotion.method}, "
-        f"{spent if trained else 'upcycled, not trained'}, "
-        f"{count(promotion.active_params)} of {count(promotion.model_params)} "
-        "parameters active"
-    )
+    trained, shown = promotion.trained, moments(promotion)
     note = UNTRAINED if not trained else PROXY_NOTE if promotion.predicted else None
-    table = Table(title=title, title_justify="left", caption=note, caption_justify="left")
-    table.add_column("bits per byte")
-    columns = ("dense seed", "upcycled", *(("trained", proxy_label(promotion)) if trained else ()))
+    table = Table(
+        title=f"Promoted: the {promotion.mixture_name} mixture. {made_by(promotion)}",
+        title_justify="left",
+        caption=note,
+        caption_justify="left",
+    )
+    table.add_column("bits per byte" if promotion.upcycled else "metric")
+    columns = [*(label for label, _ in shown), *([proxy_label(promotion)] if trained else [])]
     for column in columns:
         table.add_column(column, justify="right")
     for metric in promotion.metrics:
-        if not metric.startswith(("bpb/", "task/")):
+        if promotion.upcycled and not metric.startswith(("bpb/", "task/")):
             continue
-        cells = [_number(promotion.seed.get(metric)), _number(promotion.before.get(metric))]
-        if trained:
-            cells += [
-                _number(promotion.after.get(metric)),
-                interval(promotion.predicted.get(metric), 3),
-            ]
-        table.add_row(metric.removeprefix("bpb/"), *cells)
+        cells = [_number(metrics.get(metric)) for _, metrics in shown]
+        cells += [interval(promotion.predicted.get(metric), 3)] if trained else []
+        name = metric.removeprefix("bpb/") if promotion.upcycled else metric
+        table.add_row(styled(name), *cells)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.core.formatting import count
 from mixopt.pipelines.views.verbatim import verbatim
-from mixopt.pipelines.views.wording import UNTRAINED, duration, moments
+from mixopt.pipelines.views.wording import UNTRAINED, duration, made_by, moments
 
 if TYPE_CHECKING:
     from mixopt.models.upcycling.receipt import Receipt
@@ -23,6 +23,12 @@ tags:
 - mixopt
 - mixture-of-experts
 - {family}
+---
+"""
+PLAIN_HEADER = """\
+---
+tags:
+- mixopt
 ---
 """
 USE = """\
@@ -81,7 +87,7 @@ def model_card(
     promotion: Promotion,
     chosen: str,
     lineage: Lineage,
-    layout: Layout,
+    layout: Layout | None,
     available: Mapping[str, int],
 ) -> str:
     """The card as Markdown, with the header that the Hugging Face hub reads.
@@ -90,9 +96,36 @@ def model_card(
         promotion: what was measured.
         chosen: how its mixture was chosen, a sentence.
         lineage: where the model comes from.
-        layout: of the model.
+        layout: of the model; None of a checkpoint of the user's own trainer.
         available: domain → training tokens of the corpus.
     """
+    sections = [
+        _about(promotion, lineage, layout),
+        f"## Mixture\n\n{_mixture(promotion, available)}\n\n{verbatim(chosen)}\n",
+        f"## {'Losses' if layout else 'Metrics'}\n\n{_losses(promotion)}\n",
+        f"## Training\n\n{_stages(promotion)}\n",
+    ]
+    if promotion.receipt is not None:
+        sections.append(f"## Upcycling\n\n{_receipt(promotion.receipt)}\n")
+    sections += [
+        f"## Limits\n\n{_limits(promotion, layout)}\n",
+        f"## Lineage\n\n{_lineage(promotion, lineage)}\n",
+    ]
+    header = PLAIN_HEADER if layout is None else HEADER.format(family=layout.family)
+    return header + "\n" + "\n".join(sections)
+
+
+def _about(promotion: Promotion, lineage: Lineage, layout: Layout | None) -> str:
+    """What the model is, and how it is loaded, where that is known."""
+    title = f"# {verbatim(lineage.study)}"
+    if layout is None:
+        return (
+            f"{title}\n\n{made_by(promotion)}, on the mixture `{promotion.mixture_name}` of the "
+            f"mixopt study {verbatim(lineage.study)}. The files are the trainer's checkpoint as it "
+            "wrote them; it knows how they are loaded.\n"
+        )
+    assert promotion.model_params is not None
+    assert promotion.active_params is not None
     size, active = count(promotion.model_params), count(promotion.active_params)
     about = (
         f"A language model of {layout.experts} experts a layer, {layout.experts_per_token} of them "
@@ -100,16 +133,7 @@ def model_card(
         f"Upcycled from dense models by {verbatim(promotion.method)} "
         f"{_use(promotion)} by the mixopt study {verbatim(lineage.study)}."
     )
-    sections = [
-        f"# {verbatim(lineage.study)}\n\n{about}\n\n{USE}",
-        f"## Mixture\n\n{_mixture(promotion, available)}\n\n{verbatim(chosen)}\n",
-        f"## Losses\n\n{_losses(promotion)}\n",
-        f"## Training\n\n{_stages(promotion)}\n",
-        f"## Upcycling\n\n{_receipt(promotion.receipt)}\n",
-        f"## Limits\n\n{_limits(promotion, layout)}\n",
-        f"## Lineage\n\n{_lineage(promotion, lineage)}\n",
-    ]
-    return HEADER.format(family=layout.family) + "\n" + "\n".join(sections)
+    return f"{title}\n\n{about}\n\n{USE}"
 
 
 def _use(promotion: Promotion) -> str:
@@ -144,13 +168,17 @@ def _losses(promotion: Promotion) -> str:
     rows = [
         [verbatim(name), *(_cell(values.get(name)) for _, values in shown)]
         for name in promotion.metrics
-        if name.startswith(("bpb/", "task/", "accuracy/"))
+        if not promotion.upcycled or name.startswith(("bpb/", "task/", "accuracy/"))
     ]
-    once = " One training, one seed." if promotion.trained else ""
-    return (
-        _table(["metric", *(label for label, _ in shown)], rows)
-        + f"\n\n`bpb/`: bits per byte on held-out text of a domain, lower is better.{once}"
-    )
+    notes = []
+    if promotion.upcycled:
+        notes.append("`bpb/`: bits per byte on held-out text of a domain, lower is better.")
+    else:
+        notes.append("As the trainer measured them.")
+    if promotion.trained:
+        notes.append("One training, one seed.")
+    table = _table(["metric", *(label for label, _ in shown)], rows)
+    return f"{table}\n\n{' '.join(notes)}"
 
 
 def _cell(value: float | None) -> str:
@@ -189,7 +217,12 @@ def _receipt(receipt: Receipt) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _limits(promotion: Promotion, layout: Layout) -> str:
+def _limits(promotion: Promotion, layout: Layout | None) -> str:
+    if layout is None:
+        return (
+            "- What the trainer measured is above. mixopt evaluated nothing itself.\n"
+            "- The licences of the data are theirs; this card does not know them."
+        )
     lines = [
         "Losses are on text held out of the same corpus. Nothing else was measured: no safety, "
         "no bias, no text from elsewhere.",
@@ -217,10 +250,17 @@ def _lineage(promotion: Promotion, lineage: Lineage) -> str:
         ["study", f"{verbatim(lineage.study)} (`{lineage.study_id}`)"],
         ["promotion", f"`{promotion.id}`, {promotion.finished}"],
         ["corpus", f"`{lineage.corpus_hash}`"],
-        ["trained by" if promotion.trained else "upcycled by", f"mixopt {lineage.mixopt}"],
+        [_role(promotion), f"mixopt {lineage.mixopt}"],
         ["exported by", f"mixopt {lineage.exported_by}"],
     ]
     return _table(["what", "which"], rows) + "\n\nThe same for tools: `mixopt.json`."
+
+
+def _role(promotion: Promotion) -> str:
+    """What mixopt did for the model."""
+    if not promotion.upcycled:
+        return "trainer started by"
+    return "trained by" if promotion.trained else "upcycled by"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -50,6 +50,7 @@ from mixopt.pipelines.views.wording import (
     headline,
     interval,
     interval_label,
+    made_by,
     mixtures_note,
     unit,
 )
@@ -305,9 +306,7 @@ def _promotion_text(snapshot: Snapshot) -> str:
     if promotion is None:
         return ""
     return (
-        f"Upcycled by {promotion.method} to {count(promotion.model_params)} parameters, "
-        f"{count(promotion.active_params)} of them active for a token. "
-        f"The model lies in {Path('promotion') / promotion.model}."
+        f"{made_by(promotion)}. The model lies in {Path('promotion') / promotion.model}."
         + _imported_text(promotion)
         + (f" {PROXY_NOTE}" if promotion.predicted else "")
         + ("" if promotion.trained else f" {UNTRAINED}")

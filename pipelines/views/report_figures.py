@@ -53,7 +53,9 @@ def promotion_figures(snapshot: Snapshot) -> list[go.Figure]:
     promotion = snapshot.promotion
     if promotion is None:
         return []
-    found = [plots.before_and_after(promotion, proxy=proxy_label(promotion))]
+    found = []
+    if any(name.startswith("bpb/") for name in promotion.metrics):
+        found.append(plots.before_and_after(promotion, proxy=proxy_label(promotion)))
     if promotion.loads:
         found.append(plots.expert_loads(promotion.loads, promotion.expert_names))
     return found

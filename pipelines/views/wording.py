@@ -356,8 +356,25 @@ def promotion_markdown(promotion: Promotion) -> str:
 
 def moments(promotion: Promotion) -> list[tuple[str, Mapping[str, float]]]:
     """The models of a promotion that were evaluated, in order: label and metrics."""
-    found = [("dense seed", promotion.seed), ("upcycled, untrained", promotion.before)]
-    return [*found, ("trained", promotion.after)] if promotion.trained else found
+    found = [
+        ("dense seed", promotion.seed),
+        ("upcycled, untrained", promotion.before),
+        ("trained", promotion.after),
+    ]
+    return [(label, metrics) for label, metrics in found if metrics]
+
+
+def made_by(promotion: Promotion) -> str:
+    """How the promoted model came to be, and its size as far as it is known."""
+    how = f"Upcycled by {promotion.method}" if promotion.upcycled else "Trained by your own trainer"
+    spent = f"{count(promotion.tokens)} tokens" if promotion.trained else "not trained"
+    parts = [how, spent]
+    if promotion.model_params is not None:
+        parts.append(f"{count(promotion.model_params)} parameters")
+    if promotion.active_params is not None:
+        of = " of them" if promotion.model_params is not None else " parameters"
+        parts.append(f"{count(promotion.active_params)}{of} active per token")
+    return ", ".join(parts)
 
 
 def _cell(value: float | None) -> str:
@@ -367,5 +384,5 @@ def _cell(value: float | None) -> str:
 def proxy_label(promotion: Promotion) -> str:
     """The name of what is predicted beside a promoted model: a proxy, its size and its tokens."""
     proxy = promotion.predicted_of
-    size, tokens = count(proxy.params), count(proxy.tokens)
-    return f"proxy of {size} parameters after {tokens} tokens, predicted"
+    size = f" of {count(proxy.params)} parameters" if proxy.params_known else ""
+    return f"proxy{size} after {count(proxy.tokens)} tokens, predicted"

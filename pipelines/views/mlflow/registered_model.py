@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.io.markers import TOKENIZER as TOKENIZER_FILE
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
+from mixopt.pipelines.views.wording import made_by
 from mixopt.study.champion import CHALLENGER, CHAMPION, ChampionDecision, Standing
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def register(
     name, client = registered_name(study), store.client
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(
-            name, description=f"Mixture-of-experts model promoted by the mixopt study {study.name}."
+            name, description=f"Model promoted by the mixopt study {study.name}."
         )
     if _version(store, name, digest) is None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".registered.") as place:
@@ -201,8 +202,12 @@ def _tags(study: Study, result: Promotion, digest: str) -> dict[str, str]:
         "mixopt.trained": str(result.trained).lower(),
         "mixopt.candidate": result.mixture_name,
         "mixopt.mixture": json.dumps(result.mixture.as_dict())[:5000],
-        "mixopt.receipt": json.dumps(result.receipt.to_json())[:5000],
         "mixopt.version": result.mixopt,
+        **(
+            {}
+            if result.receipt is None
+            else {"mixopt.receipt": json.dumps(result.receipt.to_json())[:5000]}
+        ),
     }
 
 
@@ -222,11 +227,12 @@ def _logged_model(
         store.experiment,
         name=registered_name(study),
         source_run_id=run,
-        model_type="mixture-of-experts",
+        model_type="mixture-of-experts" if result.upcycled else "own-trainer",
     )
     client.log_model_artifacts(logged.model_id, str(path))
     card = Model(run_id=run, model_id=logged.model_id)
-    card.add_flavor("mixopt", format="huggingface", study=study.name, method=result.method)
+    layout = "huggingface" if result.upcycled else "own trainer's"
+    card.add_flavor("mixopt", format=layout, study=study.name, method=result.method)
     with tempfile.TemporaryDirectory() as folder:
         card.save(str(Path(folder) / "MLmodel"))
         client.log_model_artifact(logged.model_id, str(Path(folder) / "MLmodel"))
@@ -236,9 +242,4 @@ def _logged_model(
 
 def _description(result: Promotion) -> str:
     measured = ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items())
-    spent = f"{result.tokens:,} tokens" if result.trained else "not trained"
-    return (
-        f"Upcycled by {result.method}, {spent}, {result.model_params:,} "
-        f"parameters, {result.active_params:,} of them active per token."
-        + (f" {measured}." if measured else "")
-    )
+    return f"{made_by(result)}." + (f" {measured}." if measured else "")

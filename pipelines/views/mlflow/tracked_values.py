@@ -177,6 +177,18 @@ def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
     }
 
 
+def promotion_params(promotion: Promotion) -> dict[str, Any]:
+    """What a promotion was made of, as parameters; sizes where they are known."""
+    sizes = {"model_params": promotion.model_params, "active_params": promotion.active_params}
+    return {
+        **weights(promotion.mixture.as_dict()),
+        "method": promotion.method,
+        **{f"imported.{name}": model for name, model in promotion.imported.items()},
+        "tokens": promotion.tokens,
+        **{name: size for name, size in sizes.items() if size is not None},
+    }
+
+
 def promotion_finals(promotion: Promotion, stamp: int) -> Iterator[Metric]:
     """Metrics and costs of a promotion; `proxy_predicted…` is of a proxy's run."""
     for when, values, step in (

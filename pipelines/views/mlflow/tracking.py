@@ -401,14 +401,7 @@ class Tracker:
         name, start = run.info.run_id, run.info.start_time
         store.log(
             name,
-            params={
-                **values.weights(result.mixture.as_dict()),
-                "method": result.method,
-                **{f"imported.{name}": model for name, model in result.imported.items()},
-                "tokens": result.tokens,
-                "model_params": result.model_params,
-                "active_params": result.active_params,
-            },
+            params=values.promotion_params(result),
             metrics=[
                 *curve_metrics(list(result.curve), start),
                 *values.promotion_finals(result, round(end * 1000)),

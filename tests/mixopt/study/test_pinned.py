@@ -14,7 +14,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.study.locked import lock_settings
-from mixopt.study.sections import Promote
+from mixopt.study.promote import Promote
 from mixopt.study.settings import digest, load_study
 
 STUDY = """\

@@ -17,9 +17,9 @@ from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.report import write_report
 from mixopt.selection.results import Predicted
+from mixopt.study.promote import Promote
 from mixopt.study.records import read_verdict
 from mixopt.study.results import Verdict
-from mixopt.study.sections import Promote
 from mixopt.study.settings import load_study
 from tests.pipelines.whole_study import ledger_trials, mixopt, succeeded, write_study
 

@@ -218,9 +218,9 @@ def test_a_promotion_that_was_not_trained_shows_no_training() -> None:
     assert [str(column.header) for column in table.columns] == [
         "bits per byte",
         "dense seed",
-        "upcycled",
+        "upcycled, untrained",
     ]
-    assert "upcycled, not trained" in str(table.title)
+    assert "Upcycled by branch-train-mix, not trained" in str(table.title)
     assert table.caption == UNTRAINED
     assert table.row_count == len(made.before)
     page = promotion_markdown(made)

@@ -1,0 +1,149 @@
+"""The study file's `promote`: the full run of the selected mixture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from mixopt.core.recipe import Recipe
+from mixopt.models.config import ModelConfig
+from mixopt.models.upcycling import MERGES, ROUTER_STARTS, SEED, UPCYCLERS
+from mixopt.models.upcycling.method import Method
+from mixopt.study.named import Registered
+from mixopt.study.own_trainer import Trainer, short_trainer
+from mixopt.study.sections import Section, Shape, Tokens, Training
+
+# Keys of a promotion by a trainer of the user's.
+OWN = ("trainer", "resources", "params", "tokens", "name", "approve")
+# Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
+# the name of its folder.
+UNSET: dict[str, Any] = {
+    "upcycler_settings": {},
+    "merge": "average",
+    "merge_settings": {},
+    "router_start": "random",
+    "router_start_settings": {},
+}
+
+
+class RunResources(Section):
+    """What the full run of a trainer of your own asks of Ray."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    """CPU cores, also its threads; null takes ray.cpus_per_trial."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs, all of one machine; null takes ray.gpus_per_trial."""
+
+
+class Promote(Section):
+    """The full run of the selected mixture: upcycled by us, or by a trainer of your own."""
+
+    trainer: Annotated[Trainer | None, BeforeValidator(short_trainer)] = None
+    """Trains the full run (role `promote`, docs/trainers.md) in the place of our upcycling."""
+    resources: RunResources = RunResources()
+    """Of the full run by that trainer."""
+    params: Tokens | None = None
+    """Parameters of that trainer's model that one token uses, if they are known."""
+
+    upcycler: Annotated[str, Registered("upcycler", UPCYCLERS)] = "branch-train-mix"
+    """How the dense models become one mixture of experts (docs/upcycling.md)."""
+    upcycler_settings: dict[str, Any] = Field(default={})
+    """Settings of that upcycler alone."""
+    merge: Annotated[str, Registered("merge", MERGES)] = "average"
+    """How what is no expert is merged over the dense models, where the upcycler merges."""
+    merge_settings: dict[str, Any] = Field(default={})
+    """Settings of that merge alone."""
+    router_start: Annotated[str, Registered("router start", ROUTER_STARTS)] = "random"
+    """What the routers are before training."""
+    router_start_settings: dict[str, Any] = Field(default={})
+    """Settings of that start alone."""
+    model: Shape = ModelConfig()
+    """Shape of the promoted model; its experts become the branched domain models."""
+    recipe: Training = Recipe()
+    seed_model: str | None = None
+    """A dense model in the place of the seed's training: a folder relative to this file, an fsspec
+    URL or a name on the hub (docs/upcycling.md)."""
+    expert_models: dict[str, str] = Field(default={})
+    """Domain → a dense model branched from `seed_model`, in the place of that expert's training."""
+    seed_tokens: Tokens = 600_000
+    """Tokens of the dense seed model, on the natural mixture."""
+    expert_tokens: Tokens = 200_000
+    """Tokens of each dense domain expert branched from it."""
+    tokens: Tokens = 600_000
+    """Tokens of the full run, on the selected mixture."""
+    name: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    """Registered model name in MLflow, without / and :; null takes the study's name."""
+    approve: Literal["automatic", "manual"] = "automatic"
+    """Who makes a promoted model `champion`: mixopt, by comparing it, or you (`mixopt approve`)."""
+
+    @field_validator("expert_models")
+    @classmethod
+    def _branched_from_a_seed(cls, models: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if models and info.data.get("seed_model") is None:
+            raise ValueError(
+                "they are branched from a seed model, and none is named; set promote.seed_model"
+            )
+        if SEED in models:
+            raise ValueError(f"no expert is called {SEED!r}: that is `seed_model`")
+        return models
+
+    @model_validator(mode="after")
+    def _keys_of_one_trainer(self) -> Promote:
+        """Keys of our upcycling are refused beside a trainer, and its keys without one."""
+        given = self.model_fields_set
+        if self.trainer is None:
+            if own := [key for key in ("resources", "params") if key in given]:
+                raise ValueError(f"{own[0]}: is for promote.trainer, and none is named")
+            return self
+        if self.trainer.elsewhere:
+            raise ValueError(
+                "trainer: the full run is started by mixopt; to train it elsewhere leave `promote` "
+                "out and take the mixture from `mixopt export --mixture`"
+            )
+        if "tokens" not in given:
+            raise ValueError("tokens: say how many tokens the full run trains on")
+        if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
+            raise ValueError(f"{ours[0]}: your trainer has its own; give it trainer.settings")
+        return self
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """`seed` and domains → the models named in the place of their trainings."""
+        seed = {} if self.seed_model is None else {SEED: self.seed_model}
+        return seed | self.expert_models
+
+    @property
+    def method(self) -> Method:
+        """The upcycling that is asked for."""
+        return Method(
+            self.upcycler,
+            self.upcycler_settings,
+            self.merge,
+            self.merge_settings,
+            self.router_start,
+            self.router_start_settings,
+        )
+
+    def canonical(self) -> dict[str, Any]:
+        """What names a promotion's folder: its settings, without those of `UNSET` at defaults.
+
+        Nor with `approve`, which alters no training, and the names of existing models: their
+        content counts. A trainer of the user's has an identity of its own.
+        """
+        left_out = {"approve", "seed_model", "expert_models", "trainer", "resources", "params"}
+        values = self.model_copy(update={"recipe": self.recipe.canonical()})
+        return {
+            key: value
+            for key, value in values.model_dump(mode="json", exclude=left_out).items()
+            if key not in UNSET or value != UNSET[key]
+        }
+
+    @property
+    def tokens_each(self) -> int:
+        """Training tokens of one training, the mean over the stages."""
+        if self.trainer is not None:
+            return self.tokens
+        experts = self.model.experts
+        together = self.seed_tokens + experts * self.expert_tokens + self.tokens
+        return together // (experts + 2)

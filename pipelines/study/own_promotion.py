@@ -1,0 +1,148 @@
+"""A promotion by a trainer of the user's: one training of the contract, with the role `promote`.
+
+It ends with the checkpoint that `result.json` names, which is registered and exported as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixopt import __version__
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Fidelity, TrialResult
+from mixopt.corpus.shards import Corpus
+from mixopt.io import markers
+from mixopt.pipelines.study.promotion_run import PromotionRun
+from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
+from mixopt.selection.results import Predicted
+from mixopt.study.data import job_domains
+from mixopt.study.promote import Promote
+from mixopt.study.results import Promotion, Stage
+from mixopt.trainers.job import TrainingJob
+from mixopt.trainers.result import CHECKPOINT
+from mixopt.workers.cluster import Resources
+from mixopt.workers.own_job import OwnJob
+from mixopt.workers.proxy_task import Work
+
+FULL_RUN = "full run"
+METHOD = "own trainer"  # stands where an upcycler would
+
+
+def full_run_identity(session: Session, settings: Promote, mixture: Mixture) -> list[Any]:
+    """All that the full run depends on, as JSON-able values.
+
+    Raises:
+        StudyError: a file of its trainer is not there.
+    """
+    assert settings.trainer is not None
+    study = session.study
+    with study.naming("promote"):
+        trainer = settings.trainer.identity(study.path.parent)
+    return [trainer, settings.tokens, mixture.as_dict(), session.data.hash, study.seed]
+
+
+def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Promotion:
+    """Train the full run, or what is left of it.
+
+    Args:
+        job: the promotion; its settings name a trainer.
+        predicted: by metric, of a proxy on its mixture.
+
+    Raises:
+        TrainingError: the training failed for good.
+        CorpusError: a worker met bad data.
+    """
+    session, settings = job.session, job.settings
+    resources = full_run_resources(session, settings)
+    work = _work(job, resources)
+    output = Path(work.folder)
+    training = StageTraining(
+        *(session, work, full_run_flops(session, settings)),
+        advice=f"See its output in {output}, change the trainer, and run the same command again",
+    )
+    (result,) = train_stages(session, FULL_RUN, [training], resources)
+    checkpoint = output / result.environment[CHECKPOINT]
+    folder, files = markers.tree_described(checkpoint)
+    return Promotion(
+        id=job.folder.name,
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        mixopt=__version__,
+        corpus_hash=session.data.hash,
+        sequence_length=None,
+        method=METHOD,
+        mixture_name=job.method,
+        mixture=job.mixture,
+        imported={},
+        tokens=result.cost.tokens,
+        device_seconds=result.cost.device_seconds,
+        stages=(_stage(result),),
+        seed={},
+        before={},
+        after=result.metrics,
+        predicted=predicted,
+        predicted_of=session.fidelity,
+        loads={domain: tuple(load) for domain, load in result.loads.items()},
+        entropies=result.entropies,
+        dropped=result.dropped,
+        expert_names=(),
+        receipt=None,
+        curve=tuple(result.curve),
+        files=files,
+        model=str(folder.relative_to(job.folder.parent)),
+        model_params=None,
+        active_params=settings.params,
+    )
+
+
+def full_run_resources(session: Session, settings: Promote) -> Resources:
+    """What the full run asks of the cluster."""
+    asked, ray = settings.resources, session.study.ray
+    return Resources(
+        ray.cpus_per_trial if asked.cpus is None else asked.cpus,
+        ray.gpus_per_trial if asked.gpus is None else asked.gpus,
+        ray.attempts,
+    )
+
+
+def full_run_flops(session: Session, settings: Promote) -> float:
+    """Training FLOPs of the full run; of a model of unknown size as if it were a proxy's."""
+    params = settings.params or session.fidelity.params
+    return session.own_flops(params, settings.tokens)
+
+
+def _stage(result: TrialResult) -> Stage:
+    cost = result.cost
+    return Stage(FULL_RUN, "own", cost.tokens, cost.device_seconds, result.metrics)
+
+
+def _work(job: PromotionRun, resources: Resources) -> Work:
+    session, settings, study = job.session, job.settings, job.session.study
+    own = settings.trainer
+    assert own is not None
+    with study.naming("promote"):
+        trainer = own.made(study.path.parent)
+    folder = job.folder / FULL_RUN.replace(" ", "-")
+    training = TrainingJob(
+        study=study.name,
+        trial="promotion",
+        mixture=job.mixture.as_dict(),
+        tokens=settings.tokens,
+        seed=study.seed,
+        fidelity=Fidelity("full run", settings.params or 0, settings.tokens),
+        folder=str(folder),
+        metrics=session.needed_metrics,
+        role="promote",
+        domains=job_domains(session.data, None),
+        corpus=str(session.data.path) if isinstance(session.data, Corpus) else None,
+        settings=own.settings,
+        gpus=resources.gpus,
+        identity=job.folder.name,
+        trainer=trainer.digest(),
+    )
+    limits = (own.timeout, own.heartbeat, own.grace)
+    asked = OwnJob(trainer, training, None, *limits)
+    return Work(FULL_RUN, asked, str(folder), job.folder.name, verified=session.verified)

@@ -1,0 +1,120 @@
+"""The trainings of a promotion on the cluster; each ends once, or fails the promotion for good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mixopt.core.errors import TrainingError
+from mixopt.core.trials import Outcome, TrialResult
+from mixopt.pipelines.study.session import Session
+from mixopt.pipelines.study.training import Training, train
+from mixopt.proxies.job import Job
+from mixopt.workers.cluster import Resources
+from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
+from mixopt.workers.proxy_task import Work, finished
+
+if TYPE_CHECKING:
+    from mixopt.workers import driver
+
+
+class StageTraining(Training):
+    """A stage's training; what has ended already comes from its completion marker.
+
+    Args:
+        session: of the study.
+        work: of the stage.
+        flops: of the whole training, for the bar.
+        advice: what to do where it diverged.
+    """
+
+    def __init__(self, session: Session, work: Work, flops: float, advice: str) -> None:
+        super().__init__(work, work.key, tokens=work.job.tokens, proxies=1, bars={work.key: flops})
+        self.flops, self._advice, self._display = flops, advice, session.display
+        ended = finished(work)
+        self.outcome: Outcome | None = ended[0] if ended else None
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep the outcome."""
+        (self.outcome,) = outcomes
+
+    def failed(self, event: driver.Failed) -> None:
+        """Say so.
+
+        Raises:
+            TrainingError: the driver does not try again.
+        """
+        self._display.warn(f"{self.label}: {event.failure}")
+        if event.final:
+            raise TrainingError(
+                f"failed for good: {event.message}",
+                where=f"promotion, {self.label}",
+                hint="Remove the cause and run the same command again",
+            )
+
+    @property
+    def result(self) -> TrialResult:
+        """What the stage measured.
+
+        Raises:
+            TrainingError: it has no result, such as a training that diverged.
+        """
+        assert self.outcome is not None  # asked for once it has ended
+        if self.outcome.result is None:
+            raise TrainingError(
+                f"{self.outcome.failure}: {self.outcome.message}",
+                where=f"promotion, {self.label}",
+                hint=self._advice,
+            )
+        return self.outcome.result
+
+
+def train_stages(
+    session: Session, label: str, stages: Sequence[StageTraining], resources: Resources
+) -> list[TrialResult]:
+    """Train `stages` on the cluster, except those that have ended; the results of all.
+
+    Raises:
+        TrainingError: one failed for good.
+    """
+    todo = [stage for stage in stages if stage.outcome is None]
+    if todo:
+        session.connect()
+    ended = {stage.label: stage.flops for stage in stages if stage.outcome is not None}
+    total = sum(stage.flops for stage in stages)
+    with session.display.phase(label, total, len(stages), ended):
+        train(todo, resources, session.display)
+    return [stage.result for stage in stages]
+
+
+@dataclass(frozen=True)
+class ClusterMachine:
+    """Runs a promotion's parts on the cluster of a study.
+
+    Attributes:
+        session: of the study.
+    """
+
+    session: Session
+
+    def train(self, label: str, works: Sequence[Work]) -> list[TrialResult]:
+        """Train `works`, except those that have ended; see `train_stages`."""
+        session, stages = self.session, []
+        for work in works:
+            assert isinstance(work.job, Job)  # stages are ours
+            stages.append(
+                StageTraining(
+                    *(session, work, session.flops(work.job.model, work.job.tokens)),
+                    advice="Lower promote.recipe.learning_rate; what was trained before it is kept",
+                )
+            )
+        return train_stages(session, label, stages, session.resources)
+
+    def upcycle(self, ask: Upcycling) -> dict[str, Any]:
+        """Upcycle on a worker; see `promotion_job.upcycle_on_cluster`."""
+        session = self.session
+        session.connect()
+        made_of = f"{len(ask.expert_models)} experts" if ask.expert_models else "the seed"
+        session.display.say(f"upcycling {made_of}: {ask.method.upcycler}")
+        return upcycle_on_cluster(ask, session.resources, session.display.warn)
