@@ -16,12 +16,12 @@ An interval is at least Student's of the candidate's own pairs, and so holds und
 
 How often it passes wrongly and rightly: `python -m benchmarks.gate`.
 
-Shapes: k candidates, n seeds.
+Shapes: k candidates, n seeds, g layouts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -55,13 +55,13 @@ class Comparison:
 
 def compare(values: np.ndarray) -> Comparison:
     """Compare rows 1 … k of `values` (k + 1, n) with row 0; lower is better. n is at least 2."""
-    found = _Layout.of(values)
+    found = Layouts.of(values[None])
     return Comparison(
-        difference=found.difference,
-        error=np.sqrt(found.variance / found.n),
-        half=found.half,
-        p=found.p_values(found.n, adjusted=False),
-        adjusted_p=found.p_values(found.n),
+        difference=found.difference[0],
+        error=np.sqrt(found.variance[0] / found.n),
+        half=found.half[0],
+        p=found.p_values(found.n, adjusted=False)[0],
+        adjusted_p=found.p_values(found.n)[0],
     )
 
 
@@ -70,14 +70,14 @@ def seeds_to_pass(values: np.ndarray, row: int, level: float, most: int) -> int 
 
     None where it is not below the baseline, or beyond `most`.
     """
-    found = _Layout.of(values)
+    found = Layouts.of(values[None])
     at = row - 1
-    if found.difference[at] >= 0 or found.p_values(most)[at] > level:
+    if found.difference[0, at] >= 0 or found.p_values(most)[0, at] > level:
         return None
     fails, passes = 1, most  # p falls with n: halve what lies between
     while passes - fails > 1:
         n = (fails + passes) // 2
-        if found.p_values(n)[at] <= level:
+        if found.p_values(n)[0, at] <= level:
             passes = n
         else:
             fails = n
@@ -85,35 +85,52 @@ def seeds_to_pass(values: np.ndarray, row: int, level: float, most: int) -> int 
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """What the rows show: differences, and variances of a difference of single runs."""
+class Layouts:
+    """What the rows of g layouts show: differences, and variances of a difference of single runs.
+
+    Attributes:
+        n: seeds of each row.
+        difference: (g, k) means of candidate - baseline.
+        own: (g, k) variances by a candidate's own pairs.
+        variance: (g, k) the larger of that and twice the pooled one.
+        shared: (g,) whether much of the noise is the baseline's.
+    """
 
     n: int
-    difference: np.ndarray  # (k,)
-    own: np.ndarray  # (k,) by a candidate's own pairs
-    variance: np.ndarray  # (k,) the larger of that and twice the pooled one
-    shared: bool  # whether much of the noise is the baseline's
+    difference: np.ndarray
+    own: np.ndarray
+    variance: np.ndarray
+    shared: np.ndarray
 
     @property
     def k(self) -> int:
-        return len(self.difference)
+        """Candidates of each."""
+        return int(self.difference.shape[1])
 
     @classmethod
-    def of(cls, values: np.ndarray) -> _Layout:
-        pairs = values[1:] - values[0]  # (k, n)
-        scatter = np.cov(pairs, ddof=1).reshape(len(pairs), len(pairs))
-        variance, shared = _variances(scatter[None])
+    def of(cls, values: np.ndarray) -> Layouts:
+        """The layouts of `values` (g, k + 1, n), the baseline's row first."""
+        pairs = values[:, 1:] - values[:, :1]  # (g, k, n)
+        apart = pairs - pairs.mean(axis=2, keepdims=True)
+        scatter = apart @ apart.swapaxes(1, 2) / (values.shape[2] - 1)
+        variance, shared = _variances(scatter)
         return cls(
-            n=values.shape[1],
-            difference=pairs.mean(axis=1),
-            own=np.diag(scatter),
-            variance=variance[0],
-            shared=bool(shared[0]),
+            n=values.shape[2],
+            difference=pairs.mean(axis=2),
+            own=np.diagonal(scatter, axis1=1, axis2=2),
+            variance=variance,
+            shared=shared,
         )
+
+    def better_by(self, difference: float) -> Layouts:
+        """The same, had the first candidate been better by `difference`."""
+        moved = self.difference.copy()
+        moved[:, 0] -= difference
+        return replace(self, difference=moved)
 
     @property
     def half(self) -> np.ndarray:
-        """(k,) half the two-sided 90 % intervals of the differences."""
+        """(g, k) half the two-sided 90 % intervals of the differences."""
         from scipy.stats import t
 
         null = _null(self.k, min(self.n - 1, MOST_FREEDOM))
@@ -121,7 +138,7 @@ class _Layout:
         return np.asarray(np.maximum(null.half * np.sqrt(self.variance / self.n), paired))
 
     def p_values(self, n: int, adjusted: bool = True) -> np.ndarray:
-        """(k,) one-sided p-values as of `n` seeds, of one candidate or of the best of all."""
+        """(g, k) one-sided p-values as of `n` seeds, of one candidate or of the best of all."""
         from scipy.stats import t
 
         null = _null(self.k, min(n - 1, MOST_FREEDOM))
@@ -136,11 +153,10 @@ class _Layout:
         return np.asarray(np.minimum(1.0, np.minimum(guarded, CLEAR * self.k * paired)))
 
     def _times(self, paired: np.ndarray) -> np.ndarray:
-        """(k,) how many times its paired p-value (k,) an adjusted one is at least."""
-        if self.shared:
-            return np.full(self.k, float(self.k))
+        """(g, k) how many times its paired p-value (g, k) an adjusted one is at least."""
         grown = np.maximum(1.0, USUAL / np.maximum(paired, 1e-300)) ** FALL
-        return np.asarray(np.minimum(self.k, grown * (1 + PER_RIVAL * max(0, self.k - 2))))
+        usual = np.minimum(self.k, grown * (1 + PER_RIVAL * max(0, self.k - 2)))
+        return np.where(self.shared[:, None], float(self.k), usual)
 
 
 def _variances(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

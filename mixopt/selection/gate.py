@@ -38,6 +38,28 @@ def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | No
     return min(values, key=lambda m: float(np.mean(values[m])), default=None)
 
 
+def phase_pulls(candidates: int, seeds: int, budget: int | None) -> list[int]:
+    """Runs of every live candidate by the end of each phase; one candidate goes after each.
+
+    Successive Rejects: with K candidates and n runs, n_k = ceil((n - K) / (L (K + 1 - k))),
+    L = 1/2 + sum_{i=2..K} 1/i, for k = 1 ... K - 1, at most as many as there are seeds.
+
+    Args:
+        candidates: K, the baseline among them.
+        seeds: that there are.
+        budget: n, runs in all; None for one phase in which every candidate has every seed.
+    """
+    if candidates < 2 or budget is None:
+        return [seeds]
+    log_bar = 0.5 + sum(1 / i for i in range(2, candidates + 1))
+    pulls = [
+        math.ceil(max(0, budget - candidates) / (log_bar * (candidates + 1 - phase)))
+        for phase in range(1, candidates)
+    ]
+    # two pulls at least: one gives no deviation, and the baseline is paired with all
+    return [min(max(2, n), seeds) for n in pulls]
+
+
 @dataclass(frozen=True)
 class Selection:
     """Pulls finalists with fresh seeds until the budget ends, then judges.
@@ -105,21 +127,9 @@ class Selection:
 
     @property
     def schedule(self) -> list[int]:
-        """Runs of every live candidate by the end of each phase; one candidate goes after each.
-
-        Successive Rejects: with K candidates and n runs, n_k = ceil((n - K) / (L (K + 1 - k))),
-        L = 1/2 + sum_{i=2..K} 1/i, for k = 1 ... K - 1, at most as many as there are seeds.
-        """
-        k = len(self.candidates)
-        if self.rule == "repeat" or k < 2 or self.budget is None:
-            return [len(self.seeds)]
-        log_bar = 0.5 + sum(1 / i for i in range(2, k + 1))
-        pulls = [
-            math.ceil(max(0, self.budget - k) / (log_bar * (k + 1 - phase)))
-            for phase in range(1, k)
-        ]
-        # two pulls at least: one gives no deviation, and the baseline is paired with all
-        return [min(max(2, n), len(self.seeds)) for n in pulls]
+        """Runs of every live candidate by the end of each phase."""
+        budget = None if self.rule == "repeat" else self.budget
+        return phase_pulls(len(self.candidates), len(self.seeds), budget)
 
     def next_pulls(self, trials: Sequence[Trial]) -> list[TrialSpec]:
         """The runs to start now; empty while a phase is still running, and at the end.

@@ -181,6 +181,16 @@ class Select(Section):
     looks: int = Field(default=1, ge=1, le=5)
     """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
 
+    def runs(self, candidates: int) -> tuple[int, int | None]:
+        """Fresh seeds for so many candidates, and runs in all where the rule has a budget.
+
+        Successive Rejects spends on the last candidates what it saves on the first: up to twice the
+        seeds.
+        """
+        if self.rule == "repeat":
+            return self.seeds, None
+        return 2 * self.seeds, candidates * self.seeds
+
 
 def without_spaces(url: str | None) -> str | None:
     """`url`, if it holds no white space, behind which a password could not be recognized.

@@ -229,6 +229,34 @@ def seed_scatter(runs: Iterable[Mapping[int, float]]) -> SeedScatter | None:
     )
 
 
+def pair_scatter(runs: Iterable[Mapping[int, float]]) -> SeedScatter | None:
+    """The scatter of `runs`, each a mixture's values by seed, beside what a seed does to all.
+
+    It is what differences of two mixtures over equal seeds scatter by: the residuals of a two-way
+    layout, mixture + seed, with the degrees of freedom that it leaves. None without two mixtures
+    that share two seeds.
+    """
+    cells = [(k, seed, v) for k, own in enumerate(runs) for seed, v in own.items()]
+    if not cells:
+        return None
+    rows, seeds, values = (np.array(part) for part in zip(*cells, strict=True))
+    layout = np.hstack([rows[:, None] == np.unique(rows), seeds[:, None] == np.unique(seeds)])
+    fitted, _, rank, _ = np.linalg.lstsq(layout.astype(float), values, rcond=None)
+    freedom = len(values) - int(rank)
+    if freedom < 1:
+        return None
+    squares = float(((values - layout @ fitted) ** 2).sum())
+    return SeedScatter(math.sqrt(squares / freedom), float(freedom), len(values))
+
+
+def pair_scatter_of(
+    trials: Sequence[Trial], objective: Objective, fidelity: Fidelity
+) -> SeedScatter | None:
+    """The same of selection's runs so far among a study's `trials` at `fidelity`."""
+    fresh = (t for t in trials if t.spec.role is Role.SELECT)
+    return pair_scatter(runs_by_mixture(fresh, objective, fidelity).values())
+
+
 def seed_scatter_of(
     trials: Sequence[Trial], objective: Objective, fidelity: Fidelity
 ) -> SeedScatter | None:

@@ -31,6 +31,7 @@ from mixopt.pipelines.study.plan_trials import (
     ROUNDS,
     SELECTION,
     show_own_plan,
+    show_smallest_difference,
     trial_counts,
 )
 from mixopt.pipelines.study.session import study_resources
@@ -255,11 +256,11 @@ def show_plan(path: Path, slots: int) -> None:
     space, console = study.mixture_space(data), make_console()
     if study.trainer is not None:
         show_own_plan(study, data, console)
-        _show_space(study, space, data, console)
-        return
-    assert isinstance(data, Corpus)  # our proxies read one
-    _show_proxies_plan(study, data, slots, console)
+    else:
+        assert isinstance(data, Corpus)  # our proxies read one
+        _show_proxies_plan(study, data, slots, console)
     _show_space(study, space, data, console)
+    show_smallest_difference(study, data, console)
 
 
 def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Console) -> None:

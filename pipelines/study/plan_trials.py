@@ -6,10 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mixopt.core.formatting import count
+from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.selection.candidates import UNIFORM
 from mixopt.study.data import TrainingData
 from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study
+from mixopt.study.smallest_difference import of_plan
+from mixopt.study.snapshot import read_snapshot
 
 ROUNDS = "rounds"
 FULL_RUN = "full run (promote.trainer)"
@@ -19,17 +22,22 @@ SELECTION = "selection (at most)"  # often two of the finalists agree
 def trial_counts(study: Study, data: TrainingData) -> dict[str, int]:
     """Step → how many trials it runs, at most; steps without any are left out."""
     search, space = study.search, study.mixture_space(data)
-    compared = study.baselines(data)
-    # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
-    finalists = len({*compared, UNIFORM}) + 2 + (not space.contains(space.reference))
     counts = {
         "initial design": search.trials + search.repeats,
         "enqueued mixtures": len(enqueued_mixtures(study, space)),
         ROUNDS: search.rounds * search.batch,
         "held-out trials": search.holdout,
-        SELECTION: finalists * study.select.seeds,
+        SELECTION: most_finalists(study, data) * study.select.seeds,
     }
     return {name: runs for name, runs in counts.items() if runs}
+
+
+def most_finalists(study: Study, data: TrainingData) -> int:
+    """How many mixtures selection compares at most, baselines among them."""
+    space = study.mixture_space(data)
+    # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
+    outside = not space.contains(space.reference)
+    return len({*study.baselines(data), UNIFORM}) + 2 + outside
 
 
 def planned_trials(study: Study, data: TrainingData, command: str) -> int:
@@ -38,6 +46,19 @@ def planned_trials(study: Study, data: TrainingData, command: str) -> int:
     selection = counts.pop(SELECTION)
     search = sum(counts.values())
     return {"search": search, "select": selection, "run": search + selection}.get(command, 0)
+
+
+def show_smallest_difference(study: Study, data: TrainingData, console: Console) -> None:
+    """Print what selection will be able to see, by the noise of the trials so far."""
+    seen = of_plan(
+        study.select,
+        most_finalists(study, data),
+        read_snapshot(study).trials,
+        study.mixture_objective(),
+        study.proxy_fidelity(data),
+    )
+    line = smallest_difference_line(seen, study.mixture_objective())
+    console.print(f"\n{line}", soft_wrap=True)
 
 
 def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:

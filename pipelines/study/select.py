@@ -15,6 +15,7 @@ from mixopt.io import files
 from mixopt.pipelines.study.multipliers import compute_multipliers
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
+from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.candidates import NATURAL, PROPOSED, finalists
@@ -22,6 +23,7 @@ from mixopt.selection.gate import Selection, best_observed
 from mixopt.selection.guarded import keeping_to
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
+from mixopt.study import smallest_difference
 from mixopt.study.looks_taken import keep_looks, looks_taken
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import search_trials
@@ -59,6 +61,9 @@ def select(session: Session) -> Verdict:
     look = looks.at(_look_basis(session, trials, selection), selection.confidence)
     selection = dataclasses.replace(selection, look=look)
     session.display.say(_before_look(look))
+    if look.level > 0 and len(selection.candidates) > 1:
+        seen = smallest_difference.of_selection(selection, session.ledger.trials())
+        session.display.say(smallest_difference_line(seen, session.objective))
     for trial in selection.lost(session.ledger.trials()):
         session.ledger.add(trial.spec)
     while True:
@@ -168,17 +173,14 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
     observed = best_observed(kept, session.objective)
     candidates = finalists(found.mixture, observed, session.space, session.baselines)
     first, *others = session.baselines
-    rejects = settings.rule == "successive-rejects"
-    # Successive rejects spends on the last candidates what it saves on the first: up to twice the
-    # seeds.
-    seeds = settings.seeds * (2 if rejects else 1)
+    seeds, budget = settings.runs(len(candidates))
     return Selection(
         candidates=candidates,
         fidelity=session.fidelity,
         objective=session.objective,
         seeds=range(study.seed + FRESH, study.seed + FRESH + seeds),
         confidence=settings.confidence,
-        budget=settings.seeds * len(candidates) if rejects else None,
+        budget=budget,
         rule=settings.rule,
         round=study.search.rounds + 1,
         baseline=first,

@@ -13,7 +13,13 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
-from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter, seed_scatter_of
+from mixopt.surrogates.noise import (
+    Forecast,
+    SeedScatter,
+    pair_scatter,
+    seed_scatter,
+    seed_scatter_of,
+)
 
 DOMAINS = ("a", "b", "c")
 SMALL, LARGE = Fidelity("small", 10, 100), Fidelity("large", 100, 100)
@@ -182,3 +188,23 @@ def test_intervals_hold_their_share_of_searches_with_one_seed(
     assert this_seed < believed  # where .90 was said
     assert 0.88 < after < 0.985
     assert before == this_seed if not repeats else 0.88 < before < 0.985
+
+
+def test_pairs_scatter_by_what_mixtures_and_seeds_leave() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 3)) + np.array([0.0, 5.0, -3.0])
+    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    result = pair_scatter([dict(enumerate(row)) for row in values.tolist()])
+    assert result is not None
+    assert result.std == pytest.approx(math.sqrt((rest**2).sum() / 6))
+    assert (result.freedom, result.runs) == (6, 12)
+    # mixtures that were run once, and a seed that one mixture has alone, tell nothing
+    more = [{0: 9.0}, {2: 1.0}, {7: 4.0}]
+    alone = pair_scatter([*(dict(enumerate(row)) for row in values.tolist()), *more])
+    assert alone is not None
+    assert (alone.std, alone.freedom) == (pytest.approx(result.std), 6)
+
+
+def test_without_two_mixtures_of_two_seeds_pairs_are_unknown() -> None:
+    assert pair_scatter([]) is None
+    assert pair_scatter([{0: 1.0, 1: 2.0, 2: 3.0}]) is None
+    assert pair_scatter([{0: 1.0, 1: 2.0}, {2: 3.0, 3: 4.0}]) is None
