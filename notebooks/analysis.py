@@ -39,15 +39,17 @@ study
 # One row per trial. A failed trial has a reason, and never a score.
 
 # %%
+objective = pl.col("objective")
 study.trials.group_by("role", "state", maintain_order=True).agg(
     pl.len().alias("trials"),
     pl.col("tokens").sum(),
     pl.col("device_seconds").sum().round(1),
-    pl.col("objective").min().alias("best objective"),
+    (objective.max() if study.higher_is_better else objective.min()).alias("best objective"),
 )
 
 # %%
-study.trials.drop_nulls("objective").sort("objective").select(
+done = study.trials.drop_nulls("objective")
+done.sort("objective", descending=study.higher_is_better).select(
     "trial", "role", "seed", "objective", pl.selectors.starts_with("mixture.")
 ).head(8)
 

@@ -48,15 +48,39 @@ def _root(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="STUDY.yaml")],
-    corpus: Annotated[Path, typer.Option(help="Folder made by `mixopt corpus build`.")] = Path(
-        "corpus"
-    ),
+    corpus: Annotated[
+        Path | None, typer.Option(help="Folder made by `mixopt corpus build`; corpus if not given.")
+    ] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAINER",
+            help='In place of a corpus: elsewhere, package.module:function, "python t.py {job}".',
+        ),
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TOKENS", help="What your trainer reads. Repeatable."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=higher", help="What it measures; or lower. Repeatable."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a commented study file for a corpus."""
-    from mixopt.pipelines.study.init import write_study_file
+    """Write a commented study file for a corpus, or for a trainer of your own."""
+    if trainer is None:
+        if domain or metric:
+            raise typer.BadParameter("--domain and --metric are for --trainer")
+        from mixopt.pipelines.study.init import write_study_file
 
-    write_study_file(file, corpus, force=force)
+        write_study_file(file, corpus or Path("corpus"), force=force)
+        return
+    if corpus is not None:
+        raise typer.BadParameter("give --corpus, or --trainer with --domain")
+    from mixopt.pipelines.study.init_own import write_own_study_file
+
+    write_own_study_file(file, trainer, domain or (), metric or (), force=force)
 
 
 @app.command()
@@ -154,11 +178,14 @@ def ask(
 def tell(
     study: StudyFile,
     results: Annotated[Path, typer.Argument(help="What `ask` wrote, with metrics.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Correct what was told before; it is kept as well.")
+    ] = False,
 ) -> None:
     """Record results of trials that `ask` handed out."""
     from mixopt.pipelines.study.elsewhere import tell_results
 
-    tell_results(study, results)
+    tell_results(study, results, replace=replace)
 
 
 @app.command()

@@ -221,8 +221,8 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         raise TrainingError(
             message.rstrip("."),
             where=f"{work.key} in {work.folder}",
-            hint="Correct the trainer (docs/trainers.md). With other files it is another training: "
-            "give the study another name, or delete its folder, and run it again",
+            hint="Correct the trainer (docs/trainers.md) and run the same command again. Once a "
+            "training is recorded, other files are other trainings: give the study another name",
         )
     if failure is Failure.CRASHED:
         raise TrainingError(

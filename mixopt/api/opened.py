@@ -100,10 +100,16 @@ class Opened(ABC):
         columns: dict[str, np.ndarray] = {}
         for j, metric in enumerate(prediction.metrics):
             columns[f"{metric}_mean"], columns[f"{metric}_std"] = prediction.mean[:, j], std[:, j]
-        columns[f"{OBJECTIVE}_mean"], columns[f"{OBJECTIVE}_std"] = self.objective.compose(
+        mean, std = self.objective.compose(
             prediction.mean, std, prediction.metrics, prediction.correlation
         )
+        columns |= {f"{OBJECTIVE}_mean": self._sign * mean, f"{OBJECTIVE}_std": std}
         return pl.DataFrame(columns)
+
+    @property
+    def _sign(self) -> int:
+        """The objective times it is what people read."""
+        return 1
 
     @abstractmethod
     def _domains(self) -> tuple[str, ...]:

@@ -57,12 +57,12 @@ class StudyPlots:
             SurrogateError: trials on fewer than four mixtures.
         """
         name, quality = self._quality()
-        score = quality.scores[OBJECTIVE]
+        score, sign = quality.scores[OBJECTIVE], self._snapshot.objective.sign
         known = study_reliability(self._snapshot.study, self._snapshot.trials)
         ranked = with_ceiling(score.spearman, known.get(OBJECTIVE))
         return plots.predicted_against_measured(
-            quality.objective_observed,
-            quality.objective_mean,
+            sign * quality.objective_observed,
+            sign * quality.objective_mean,
             quality.objective_std,
             scores=f"{name}: rank correlation {ranked}, R² {score.r2:.2f}",
         )

@@ -97,8 +97,20 @@ class OpenStudy(Opened):
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the selection decided; None before it has."""
-        return self.snapshot.verdict
+        """What the selection decided; None before it has.
+
+        Its values of the objective are those that people read: see `higher_is_better`.
+        """
+        verdict = self.snapshot.verdict
+        return None if verdict is None else verdict.turned(self.objective.sign)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the objective of `trials`, `curves`, `verdict` and `predict` is better higher.
+
+        So it is where all metrics that it weighs are. `objective` itself is lower always.
+        """
+        return self.objective.sign == -1
 
     @property
     def promotion(self) -> Promotion | None:
@@ -177,6 +189,10 @@ class OpenStudy(Opened):
     def _model(self) -> Surrogate:
         return self.model.fitted(self.surrogate_name)
 
+    @property
+    def _sign(self) -> int:
+        return self.objective.sign
+
     def _domains(self) -> tuple[str, ...]:
         return self.model.trials[0].spec.mixture.domains
 
@@ -189,7 +205,7 @@ def open_study(path: str | Path) -> OpenStudy:
 
     Example:
         study = mixopt.open_study("study.yaml")
-        study.trials.sort("objective").head()
+        study.trials.sort("objective", descending=study.higher_is_better).head()
         study.predict({"web": 0.6, "code": 0.4})
 
     Raises:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mixopt.core.errors import MixtureError
 
+BORDER = 0.5 * (5**0.5 - 1)  # between billionths that are the same; irrational: see `rounded`
 SUM_TOLERANCE = 1e-6  # how far from 1 the weights of a mixture may sum before it is refused
 
 
@@ -21,8 +22,9 @@ class Mixture:
     Build one with `of`, `natural`, `uniform` or `from_array`; the constructor trusts nothing and
     validates, but does not renormalise.
 
-    Mixtures are equal if their domains, in order, and weights are: they serve as keys. `same_as`
-    and `distance` go by the names of the domains, as all methods of `MixtureSpace` do.
+    Mixtures are equal if their domains, in order, and weights are, bit for bit. `key` and `same_as`
+    pass over rounding: by them is judged whether a mixture was tried already. `same_as` and
+    `distance` go by the names of the domains, as all methods of `MixtureSpace` do.
 
     >>> mixture = Mixture.of({"web": 3, "code": 1})
     >>> mixture["web"]
@@ -107,9 +109,16 @@ class Mixture:
 
         Domains are compared by name; their order does not matter.
         """
+        if self.domains == other.domains:
+            return self.key == other.key
         if set(self.domains) != set(other.domains):
             return False
-        return rounded(self.weights) == rounded([other[name] for name in self.domains])
+        return self.key == rounded([other[name] for name in self.domains])
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Equal for mixtures over the same domains that differ by rounding alone: see `rounded`."""
+        return rounded(self.weights)
 
     def distance(self, other: Mixture) -> float:
         """Hellinger distance to `other`, in [0, 1]; domains that one lacks count as weight 0."""
@@ -134,6 +143,14 @@ def _check(name: str, weight: float) -> None:
         raise MixtureError(f"weight {weight!r} is not a number of at least 0", where=str(name))
 
 
-def rounded(weights: Sequence[float]) -> tuple[float, ...]:
-    """`weights` to nine decimals: equal for mixtures that differ by rounding alone."""
-    return tuple(round(weight, 9) for weight in weights)
+def rounded(weights: Sequence[float]) -> tuple[int, ...]:
+    """A key of `weights`: equal for mixtures that differ by rounding alone.
+
+    The one place that says which mixtures are the same, in billionths. The borders between them
+    lie where no decimal number and no simple fraction does, so that a difference in the last
+    binary digit never parts two mixtures.
+
+    >>> rounded([1 / 3, 2 / 3]) == rounded([0.33333333333333337, 0.6666666666666666])
+    True
+    """
+    return tuple(math.floor(weight * 1e9 + BORDER) for weight in weights)

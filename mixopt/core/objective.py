@@ -59,6 +59,24 @@ class Objective:
         return tuple(self.weights)
 
     @property
+    def sign(self) -> int:
+        """-1 where every metric that is weighed is better higher, else 1.
+
+        People read `sign` times the objective: a mean accuracy, not its negative.
+        """
+        return -1 if all(weight < 0 for weight in self.weights.values()) else 1
+
+    @property
+    def shown(self) -> Objective:
+        """The same in the direction that people read: higher is better where `sign` is -1.
+
+        >>> objective = Objective({"accuracy/arc": -1})
+        >>> objective.value({"accuracy/arc": 0.4}), objective.shown.value({"accuracy/arc": 0.4})
+        (-0.4, 0.4)
+        """
+        return Objective({name: self.sign * w for name, w in self.weights.items()}, self.prefix)
+
+    @property
     def coefficients(self) -> np.ndarray:
         """(q,) weights in the order of `metrics`; absolute values sum to 1."""
         return np.array(list(self.weights.values()))

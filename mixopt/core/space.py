@@ -17,6 +17,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.polytope import FEASIBLE, Polytope, project_box
 
 ON_BOUND = 1e-4  # a weight this close to a bound counts as held by it
+SHOWN = 5  # bounds that an error names
 # of an even share: what a domain that a given baseline leaves out has in the centre of the draws.
 # Without it a production mixture would keep every new domain out of the design for good.
 LEFT_OUT = 0.1
@@ -377,15 +378,17 @@ class MixtureSpace:
                 hint="Lower some of them",
             )
         if box.upper.sum() < 1 - 1e-9:
-            bounds = ", ".join(
+            uppers = [
                 f"{d} {b:.3g}{self._why_upper(d)}"
                 for d, b in zip(self.domains, box.upper, strict=True)
-            )
+            ]
+            more = f", and {len(uppers) - SHOWN} more" if len(uppers) > SHOWN else ""
+            bounds = ", ".join(uppers[:SHOWN]) + more
             raise MixtureError(
                 f"the upper bounds sum to {box.upper.sum():.4g}, less than 1: {bounds}",
                 where="bounds" if self._bounds_too_low() else "max_epochs",
                 hint="Raise some of them"
-                + bool(self.caps) * ", allow more epochs or shrink the promoted run's budget",
+                + bool(self.caps) * ", allow more epochs, or shrink the budget of the run",
             )
         if self.linear and box.minimum(np.zeros(len(self.domains))) is None:
             raise self._clash()

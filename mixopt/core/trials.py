@@ -102,6 +102,11 @@ class TrialSpec:
     round: int = 0
     candidate: str = ""
 
+    def same_as(self, other: TrialSpec) -> bool:
+        """Whether both ask for the same trial: mixtures may differ by rounding."""
+        moved = dataclasses.replace(other, mixture=self.mixture)
+        return moved == self and self.mixture.same_as(other.mixture)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON-able values; `from_json` gives it back exactly."""
         return {
@@ -215,7 +220,11 @@ class Limits:
         value = math.fsum(weight * point.metrics[name] for name, weight in self.weights.items())
         if value <= limit:
             return None
-        return f"objective {value:.4f} at step {point.step} is above {limit:.4f}: {self.reason}"
+        sign = -1 if all(weight < 0 for weight in self.weights.values()) else 1
+        return (
+            f"objective {sign * value:.4f} at step {point.step} is "
+            f"{'above' if sign == 1 else 'below'} {sign * limit:.4f}: {self.reason}"
+        )
 
     def expected(self, point: CurvePoint) -> dict[str, tuple[float, float]]:
         """Metric → what a trial with this evaluation would end at, and its standard deviation."""
@@ -360,6 +369,8 @@ class Trial:
     attempts: int = 0
     limits: Limits | None = None
     held: bool = False  # its worker was lost too often: a person decides whether it runs again
+    started: float | None = None  # when its first attempt was, seconds since 1970
+    replaced: tuple[Outcome, ...] = ()  # what was recorded before, oldest first: it was corrected
 
     @property
     def complete(self) -> bool:

@@ -13,7 +13,9 @@ import pydantic
 import yaml
 
 from mixopt.core.errors import MixoptError, StudyError
+from mixopt.io.plain_words import plain_words
 
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of errors
 M = TypeVar("M", bound=pydantic.BaseModel)
 Place = tuple[str | int, ...]  # keys and list indices from the top, as in pydantic's `loc`
 
@@ -108,12 +110,18 @@ class Document:
             return model.model_validate(self.values)
         except pydantic.ValidationError as problem:
             found = problem.errors(include_url=False)
-            first = min(found, key=lambda e: self._lines[tuple(self._known(e["loc"]))])
+            first = min(found, key=lambda e: self._order(e, model))
             raise self._translate(first, model, len(found) - 1) from None
         except MixoptError as problem:  # a class of ours, used as a field, refused its values
             place = self._place_of(problem.where)
             where = self.where(place) if place else f"{self.path}: {problem.where}"
             raise self._error(problem.what, where=where, hint=problem.hint) from None
+
+    def _order(self, found: Mapping[str, Any], model: type[M]) -> tuple[bool, int]:
+        """Unknown keys come first: what else is wrong may follow from them. Then by line."""
+        loc: Place = found["loc"]
+        unknown = found["type"] in UNKNOWN and loc[-1] not in _keys_at(model, loc[:-1])
+        return not unknown, self._lines[tuple(self._known(loc))]
 
     def _walk(self, node: yaml.Node, place: Place) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -155,7 +163,7 @@ class Document:
         loc: Place = found["loc"]
         place = tuple(self._known(loc))
         hint = ""
-        if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if found["type"] in UNKNOWN:
             what = "there is no such key"
             known = _keys_at(model, loc[:-1])
             near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
@@ -176,8 +184,7 @@ class Document:
             what = f"keys with values belong here, it is {found['input']!r}"
             hint = f"Write {{{known[0]}: …}}; keys are {', '.join(known)}" if known else ""
         else:
-            message = str(found["msg"])
-            what = message[:1].lower() + message[1:].rstrip(".")
+            what = plain_words(found["type"], str(found["msg"]), found.get("ctx", {}))
             if not isinstance(found["input"], dict | list):
                 what += f", it is {found['input']!r}"
             if found["type"] == "finite_number" and found["input"] == math.inf:

@@ -22,7 +22,7 @@ def values_by_mixture(
     final = table.final
     final = final.select(final.at(target))
     value = objective.of_table(final)
-    runs: dict[tuple[float, ...], dict[int, float]] = {}
+    runs: dict[tuple[int, ...], dict[int, float]] = {}
     for row in np.flatnonzero(np.isfinite(value)).tolist():
         own = runs.setdefault(rounded(final.weights[row].tolist()), {})
         own.setdefault(int(final.seeds[row]), float(value[row]))

@@ -133,7 +133,7 @@ def learning_curves(
         colour = style.colour(label, list(shown).index(name)) if bright else style.FAINT
         figure.add_scatter(
             x=[p.tokens for p in points],
-            y=[objective.value(p.comparable) for p in points],
+            y=[objective.shown.value(p.comparable) for p in points],
             mode="lines+markers" if bright else "lines",
             name=label,
             line={"color": colour, "width": 2.4 if bright else 1},
@@ -185,7 +185,7 @@ def _add_results(
     ends = [(n, p) for n, p in ends if all(m in p.metrics for m in objective.metrics)]
     figure.add_scatter(
         x=[p.tokens for _, p in ends],
-        y=[objective.value(p.metrics) for _, p in ends],
+        y=[objective.shown.value(p.metrics) for _, p in ends],
         mode="markers",
         name="final evaluation, on more text",
         marker={"color": style.INK, "size": 9, "symbol": "diamond-open"},
@@ -215,7 +215,7 @@ def best_so_far(
         if own:
             figure.add_scatter(
                 x=[getattr(step.spent, against) for step in own],
-                y=[step.value for step in own],
+                y=[objective.sign * step.value for step in own],
                 mode="markers",
                 name=str(role),
                 marker={"color": colour, "size": 8, "line": {"color": "white", "width": 1}},
@@ -225,7 +225,7 @@ def best_so_far(
     if steps:
         figure.add_scatter(
             x=[getattr(step.spent, against) for step in steps],
-            y=[step.best for step in steps],
+            y=[objective.sign * step.best for step in steps],
             mode="lines",
             name="best so far",
             line={"color": style.INK, "width": 2, "shape": "hv"},
@@ -249,7 +249,7 @@ def candidates(measured: Sequence[Candidate], objective: Objective) -> go.Figure
         style.with_unit("objective", objective),
         "",
     )
-    rows = [candidate for candidate in measured if candidate.mean is not None]
+    rows = [each.turned(objective.sign) for each in measured if each.mean is not None]
     for index, candidate in enumerate(rows):
         name, values = candidate.name, list(candidate.values)
         colour = style.colour(name, index)
@@ -327,7 +327,7 @@ def objective_by_weight(trials: Sequence[Trial], objective: Objective) -> go.Fig
             if rows:
                 figure.add_scatter(
                     x=[t.spec.mixture[domain] for t in rows],
-                    y=[objective.of_trial(t) for t in rows],
+                    y=[objective.shown.of_trial(t) for t in rows],
                     mode="markers",
                     marker={"color": colour, "size": 7},
                     name=str(role),

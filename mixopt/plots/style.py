@@ -97,6 +97,10 @@ def colour(name: str, index: int) -> str:
 
 
 def with_unit(label: str, objective: Objective) -> str:
-    """`label` with the objective's unit, where it has one."""
-    plain = all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items())
-    return f"{label} ({BITS})" if plain else label
+    """`label` with the objective's unit, where it has one, and where higher is better."""
+    if all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items()):
+        return f"{label} ({BITS})"
+    names = list(objective.weights)
+    known = [verbatim(names[0])] if len(names) == 1 else []
+    direction = ["higher is better"] if objective.sign == -1 else []
+    return f"{label} ({', '.join([*known, *direction])})" if known or direction else label

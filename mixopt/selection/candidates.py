@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
@@ -23,6 +23,7 @@ def finalists(
     observed: Mixture | None,
     space: MixtureSpace,
     baselines: Mapping[str, Mixture] | None = None,
+    diverged: Sequence[Mixture] = (),
 ) -> dict[str, Mixture]:
     """The candidates: the baselines, recommended, best observed and uniform, in this order.
 
@@ -37,6 +38,8 @@ def finalists(
         space: where what is promoted lies.
         baselines: by name, the one to beat first, over the domains of `space` in their order;
             natural if not given.
+        diverged: mixtures on which a training diverged: neither they nor what is closer than `SAME`
+            to one becomes a candidate; baselines are compared all the same.
     """
     given = dict(baselines or {NATURAL: space.natural})
     first = next(iter(given))
@@ -56,7 +59,8 @@ def finalists(
         rivals.setdefault(projected(UNIFORM), space.mixture(uniform.array))
     for name, mixture in rivals.items():
         # a mixture outside is never promoted: it does not stand for one that may be
-        others = (m for n, m in kept.items() if n not in outside or name in outside)
-        if all(mixture.distance(other) >= SAME for other in others):
+        others = [m for n, m in kept.items() if n not in outside or name in outside]
+        avoided = [] if name in given or name == projected(first) else list(diverged)
+        if all(mixture.distance(other) >= SAME for other in [*others, *avoided]):
             kept[name] = mixture
     return kept

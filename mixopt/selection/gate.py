@@ -31,11 +31,15 @@ Rule = Literal["repeat", "successive-rejects"]
 
 def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | None:
     """The mixture with the least mean objective over its complete trials; None without any."""
-    values: dict[Mixture, list[float]] = {}
+    values: dict[tuple[int, ...], list[float]] = {}
+    mixtures: dict[tuple[int, ...], Mixture] = {}
     for trial in sorted(trials, key=lambda t: t.number):
         if (value := objective.of_trial(trial)) is not None:
-            values.setdefault(trial.spec.mixture, []).append(value)
-    return min(values, key=lambda m: float(np.mean(values[m])), default=None)
+            key = trial.spec.mixture.key
+            mixtures.setdefault(key, trial.spec.mixture)
+            values.setdefault(key, []).append(value)
+    best = min(values, key=lambda key: float(np.mean(values[key])), default=None)
+    return None if best is None else mixtures[best]
 
 
 def phase_pulls(candidates: int, seeds: int, budget: int | None) -> list[int]:
@@ -197,10 +201,16 @@ class Selection:
             broken = "; ".join(map(_broken, reports[better].broken))
             reason = (
                 f"{self._facts(better, trials)}, but it is not shown to keep to the guardrails "
-                f"({broken}), so {self.fallback} is promoted"
+                f"({broken}), so {self.fallback} is selected"
             )
         else:
             reason = self._refusal(rest, trials)
+        if not kept and reports[self.fallback].broken:
+            broken = "; ".join(map(_broken, reports[self.fallback].broken))
+            reason += (
+                f". {self.fallback} is not shown to keep to the guardrails either ({broken}), so "
+                "it is not to be promoted"
+            )
         return Decision(
             baseline=self.baseline,
             promoted=promoted,
@@ -215,7 +225,7 @@ class Selection:
 
     def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
         """Why none of `candidates` is promoted, and what would decide it."""
-        reports, end = self.reports(trials), f"so {self.fallback} is promoted"
+        reports, end = self.reports(trials), f"so {self.fallback} is selected"
         tested = {name: p for name in candidates if (p := reports[name].p) is not None}
         if not tested:
             return f"no candidate shares two finished seeds with {self.baseline}, {end}"
@@ -294,6 +304,8 @@ class Selection:
         rivals = len(self.candidates) - 1
         shown = (report.difference, report.difference_low, report.difference_high)
         difference, low, high = (math.nan if value is None else value for value in shown)
+        if self.objective.sign == -1:
+            difference, low, high = -difference, -high, -low
         p = math.nan if report.adjusted_p is None else report.adjusted_p
         return (
             f"{name} differs from {self.baseline} by {difference:+.4f} "
@@ -367,7 +379,8 @@ class Selection:
             t
             for t in trials
             if t.spec.role is Role.SELECT
-            and self.candidates.get(t.spec.candidate) == t.spec.mixture
+            and t.spec.candidate in self.candidates
+            and self.candidates[t.spec.candidate].same_as(t.spec.mixture)
             and t.spec.fidelity == self.fidelity
             and t.spec.seed in self.seeds
         ]

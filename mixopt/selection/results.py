@@ -7,7 +7,7 @@ reads them. A value that could not be measured is None, in JSON null.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixopt.core.mixture import Mixture
@@ -51,6 +51,11 @@ class Predicted:
             KeyError, TypeError, ValueError: `values` are of another shape.
         """
         return cls(*(float(values[key]) for key in ("mean", "std", "low", "high")))
+
+    def turned(self, sign: int) -> Predicted:
+        """`sign` (1 or -1) times the value."""
+        low, high = interval_turned(self.low, self.high, sign)
+        return Predicted(sign * self.mean, self.std, low, high)
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,21 @@ class Candidate:
     def broken(self) -> tuple[Guarded, ...]:
         """The guardrails that it is not shown to keep to."""
         return tuple(it for it in self.guarded if not it.holds)
+
+    def turned(self, sign: int) -> Candidate:
+        """The candidate with `sign` (1 or -1) times its objective: as people read it."""
+        if sign == 1:
+            return self
+        low, high = self.difference_low, self.difference_high
+        return replace(
+            self,
+            mean=_times(sign, self.mean),
+            values=tuple(sign * value for value in self.values),
+            difference=_times(sign, self.difference),
+            difference_low=_times(sign, high),
+            difference_high=_times(sign, low),
+            predicted=None if self.predicted is None else self.predicted.turned(sign),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The candidate as JSON-able values; `from_json` gives it back exactly."""
@@ -197,6 +217,15 @@ class Decision:
     def mixture(self) -> Mixture:
         """The promoted mixture."""
         return self.winner.mixture
+
+
+def interval_turned(low: float, high: float, sign: int) -> tuple[float, float]:
+    """`sign` (1 or -1) times an interval, its lower end first."""
+    return (low, high) if sign == 1 else (-high, -low)
+
+
+def _times(sign: int, value: float | None) -> float | None:
+    return None if value is None else sign * value + 0.0  # no -0.0
 
 
 def number(value: Any) -> float | None:

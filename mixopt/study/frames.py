@@ -35,7 +35,8 @@ def trials_frame(trials: Sequence[Trial], objective: Objective | None = None) ->
 
     Args:
         trials: of one study, in any state; what a trial does not have is null.
-        objective: adds the column `objective` where the trial measured all that it needs.
+        objective: adds the column `objective` where the trial measured all that it needs; as people
+            read it (`Objective.shown`).
 
     Returns:
         Columns: `trial`, `state`, `role`, `round`, `candidate`, `seed`, `model`, `params`,
@@ -71,7 +72,7 @@ def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
         "params": spec.fidelity.params,
         "tokens": spec.fidelity.tokens,
         **{f"mixture.{d}": w for d, w in spec.mixture.as_dict().items()},
-        **({"objective": objective.of_trial(trial)} if objective is not None else {}),
+        **({"objective": objective.shown.of_trial(trial)} if objective is not None else {}),
         **trial.metrics,
         "device_seconds": cost.device_seconds if cost else None,
         "flops": cost.flops if cost else None,
@@ -109,5 +110,5 @@ def _point_row(number: int, point: CurvePoint, objective: Objective | None) -> d
     row: dict[str, object] = {"trial": number, "step": point.step, "tokens": point.tokens}
     row |= {"seconds": point.seconds, **metrics}
     if objective is not None and metrics.keys() >= set(objective.metrics):
-        row["objective"] = objective.value(metrics)
+        row["objective"] = objective.shown.value(metrics)
     return row

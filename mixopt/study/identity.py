@@ -90,7 +90,12 @@ def claim(home: Path, training: str) -> Identity:
 
 def is_kept(identity: Identity) -> bool:
     """Whether the folder of `identity` has an identity file."""
-    return (identity.home / FILE).exists()
+    return is_there(identity.home)
+
+
+def is_there(home: Path) -> bool:
+    """Whether `home` has an identity file."""
+    return (home / FILE).exists()
 
 
 def keep(identity: Identity) -> Identity:

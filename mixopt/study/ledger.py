@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mixopt.core import urls
 from mixopt.core.errors import LedgerError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Failure, Limits, State, Trial, TrialResult, TrialSpec
+from mixopt.core.trials import Failure, Limits, Outcome, State, Trial, TrialResult, TrialSpec
 from mixopt.selection.looks import Looks
 from mixopt.study.identity import Identity, is_kept, keep
 from mixopt.study.ledger_checks import (
@@ -41,6 +41,7 @@ from mixopt.study.ledger_checks import (
     refuse_lost,
     refusing,
 )
+from mixopt.study.replaced import outcome_of, with_replacements
 from mixopt.study.rounds import Judged, Round
 from mixopt.study.storage import only_driver, reporting
 
@@ -53,7 +54,7 @@ STATES = {
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
 COHORTS, HOLDOUT = "cohorts", "holdout"  # keys of what the Optuna study keeps
-ROUND, JUDGED = "round ", "judged "  # keys of what it keeps, before a number
+ROUND, JUDGED, REPLACED = "round ", "judged ", "replaced "  # … before a number
 
 
 class Ledger:
@@ -96,6 +97,39 @@ class Ledger:
                 keep(owner)
             bind(storage, study_id, owner)
             return cls(storage, study_id, name, objective, owner, held.pop_all())
+
+    @classmethod
+    def rebind(cls, url: str, name: str, owner: Identity, training: str) -> bool:
+        """Bind ledger and folder to another training, if no trial has ended.
+
+        Args:
+            url: where the storage is.
+            name: of the study.
+            owner: the study folder that the ledger is bound to.
+            training: hash of the data and of all settings that a training depends on from now on.
+
+        Returns:
+            False, with nothing changed, if a trial has ended or the ledger is another folder's.
+
+        Raises:
+            LedgerError: the storage cannot be reached or used.
+        """
+        with contextlib.ExitStack() as held:
+            storage, study_id = cls._opened(url, name, owner, held)
+            bound = storage.get_study_user_attrs(study_id)
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+            own = bound.get("folder", owner.id) in (owner.id, owner.copied_from)
+            if not own or any(trial.state.is_finished() for trial in trials):
+                return False
+            keep(dataclasses.replace(owner, training=training))
+            for trial in trials:
+                spec = TrialSpec.from_json(json.loads(trial.user_attrs["spec"]))
+                key = spec.training_hash("", training)
+                storage.set_trial_user_attr(trial._trial_id, "training", key)
+            if "training" in bound:
+                storage.set_study_user_attr(study_id, "training", training)
+            storage.remove_session()
+            return True
 
     @staticmethod
     def _opened(
@@ -149,11 +183,13 @@ class Ledger:
             LedgerError: one of them is of another training than the study's.
         """
         stored = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return [self._own(t) for t in sorted(stored, key=lambda t: t.number)]
+        kept = self._storage.get_study_user_attrs(self._study_id)
+        return [self._own(t, kept) for t in sorted(stored, key=lambda t: t.number)]
 
     def trial(self, number: int) -> Trial:
         """The trial with this number."""
-        return self._own(self._storage.get_trial(self._id(number)))
+        kept = self._storage.get_study_user_attrs(self._study_id)
+        return self._own(self._storage.get_trial(self._id(number)), kept)
 
     def add(self, spec: TrialSpec, limits: Limits | None = None) -> Trial:
         """Record that `spec` is to be trained; the new trial is WAITING.
@@ -185,7 +221,7 @@ class Ledger:
             intermediate_values={},
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
-        return self._own(self._storage.get_trial(trial_id))
+        return self._own(self._storage.get_trial(trial_id), {})
 
     def start(self, number: int) -> Trial:
         """Count an attempt at trial `number`, which is RUNNING from now on.
@@ -238,6 +274,21 @@ class Ledger:
         self._set(number, "failure", str(failure))
         self._set(number, "message", _shortened(message))
         self._finish(number, TrialState.FAIL, None)
+        return self.trial(number)
+
+    def replace(self, number: int, outcome: Outcome) -> Trial:
+        """Record `outcome` in place of what was recorded of trial `number`, which is kept.
+
+        Raises:
+            LedgerError: it has not ended, or the objective's metrics are not in the result.
+        """
+        trial = self.trial(number)
+        if not trial.ended:
+            raise LedgerError(f"trial {number} of {self.name} has no result to be replaced")
+        if outcome.result is not None:
+            self._check_metrics(number, outcome.result)
+        later = [*trial.replaced[1:], outcome_of(trial)] if trial.replaced else []
+        self._keep(f"{REPLACED}{number}", [it.to_json() for it in (*later, outcome)])
         return self.trial(number)
 
     def hold(self, number: int, message: str) -> None:
@@ -309,7 +360,7 @@ class Ledger:
         attributes = self._storage.get_study_user_attrs(self._study_id)
         return [json.loads(attributes[key]) for key in attributes if key.startswith(prefix)]
 
-    def _keep(self, key: str, values: dict[str, Any] | list[list[int]]) -> None:
+    def _keep(self, key: str, values: dict[str, Any] | Sequence[Any]) -> None:
         self._storage.set_study_user_attr(self._study_id, key, json.dumps(values))
 
     def close(self) -> None:
@@ -321,8 +372,9 @@ class Ledger:
     def _training(self, spec: TrialSpec) -> str:
         return spec.training_hash("", self.owner.training)
 
-    def _own(self, frozen: FrozenTrial) -> Trial:
-        trial = _trial(frozen)
+    def _own(self, frozen: FrozenTrial, kept: Mapping[str, Any]) -> Trial:
+        later = json.loads(kept.get(f"{REPLACED}{frozen.number}", "[]"))
+        trial = with_replacements(_trial(frozen), [Outcome.from_json(it) for it in later])
         if frozen.user_attrs.get("training") != self._training(trial.spec):
             raise LedgerError(
                 f"trial {trial.number} of {self.name} was not trained as this study trains",
@@ -332,11 +384,14 @@ class Ledger:
 
     def _keep_result(self, number: int, result: TrialResult) -> None:
         self._refuse_finished(self.trial(number))
+        self._check_metrics(number, result)
+        slim = dataclasses.replace(result, curve=())
+        self._set(number, "result", json.dumps(slim.to_json()))
+
+    def _check_metrics(self, number: int, result: TrialResult) -> None:
         missing = [m for m in self.objective.metrics if m not in result.metrics]
         if missing:
             raise LedgerError(f"trial {number} came back without {', '.join(missing)}")
-        slim = dataclasses.replace(result, curve=())
-        self._set(number, "result", json.dumps(slim.to_json()))
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -379,4 +434,5 @@ def _trial(frozen: FrozenTrial) -> Trial:
         attempts=kept.get("attempts", 0),
         limits=None if limits is None else Limits.from_json(json.loads(limits)),
         held=kept.get("held", False),
+        started=None if frozen.datetime_start is None else frozen.datetime_start.timestamp(),
     )

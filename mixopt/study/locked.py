@@ -98,20 +98,45 @@ def lock_settings(study: Study, data: TrainingData) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, settings | _designed(study, data))
         return
-    locked = _read_locked(path)
-    _refuse_other_metrics(study, settings, locked)
-    compared = (settings.keys() | locked.keys()) - {METRICS, DESIGNED}
-    changed = [key for key in compared if settings.get(key) != locked.get(key)]
-    if changed:
-        lines = "".join(
-            f"\n  {key}: was {locked.get(key)!r}, is {settings.get(key)!r}"
-            for key in sorted(changed)
-        )
+    _refuse_other_metrics(study, settings, _read_locked(path))
+    if changed := changed_settings(study, data):
         raise StudyError(
-            f"locked settings differ from those this study was begun with:{lines}",
+            f"locked settings differ from those this study was begun with:{differences(changed)}",
             where=str(study.path),
             hint=f"Put them back, or give the study another name ({study.home} keeps its trials)",
         )
+
+
+def lock_anew(study: Study, data: TrainingData) -> None:
+    """Write the settings as they are now; the baseline that the design lies around stays.
+
+    Raises:
+        FileError: the folder's settings cannot be read.
+    """
+    path = study.home / LOCKED
+    before = _read_locked(path)
+    designed = {DESIGNED: before[DESIGNED]} if DESIGNED in before else {}
+    files.write_json(path, _settings_to_lock(study, data) | designed)
+
+
+def changed_settings(study: Study, data: TrainingData) -> dict[str, tuple[Any, Any]]:
+    """Locked settings that differ now: dotted key → value when it was locked, and value now.
+
+    Raises:
+        FileError: the folder's settings cannot be read.
+    """
+    settings, locked = _settings_to_lock(study, data), _read_locked(study.home / LOCKED)
+    compared = (settings.keys() | locked.keys()) - {METRICS, DESIGNED}
+    return {
+        key: (locked.get(key), settings.get(key))
+        for key in sorted(compared)
+        if settings.get(key) != locked.get(key)
+    }
+
+
+def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """A line per changed setting, for a person."""
+    return "".join(f"\n  {key}: was {was!r}, is {now!r}" for key, (was, now) in changed.items())
 
 
 def _settings_to_lock(study: Study, data: TrainingData) -> dict[str, Any]:
@@ -125,7 +150,8 @@ def _settings_to_lock(study: Study, data: TrainingData) -> dict[str, Any]:
     if isinstance(data, Corpus):
         settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(data).items()}
     if study.trainer is not None:
-        return settings | _trainer_files(study.trainer.identity(study.path.parent))
+        kept = {key: value for key, value in settings.items() if _of_own_trainers(key, value)}
+        return kept | _trainer_files(study.trainer.identity(study.path.parent))
     if study.proxy.recipe.evaluation_share is not None:
         settings[METRICS] = sorted(study.mixture_objective().metrics)
     return settings
@@ -149,6 +175,13 @@ def design_space(study: Study, space: MixtureSpace) -> MixtureSpace:
     weights = _read_locked(path).get(DESIGNED)
     baseline = None if weights is None else Mixture.exact(weights)
     return dataclasses.replace(space, baseline=baseline)
+
+
+def _of_own_trainers(key: str, value: Any) -> bool:
+    """Whether a setting means anything to a trainer of the user's own."""
+    if key.startswith(("proxy.model.", "proxy.recipe.")):
+        return False
+    return bool(value) or not key.startswith("trainer.")
 
 
 def _trainer_files(identity: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from mixopt import surrogates
 from mixopt.core.guardrails import Guardrail
-from mixopt.core.mixture import Mixture, rounded
+from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
@@ -233,7 +233,7 @@ class StudyModel:
         """
         objective, fidelity = objective or self.settings.objective, self.settings.fidelity
         searched = noise.runs_by_mixture(self.trials, objective, fidelity)
-        own = searched.get(rounded(mixture.weights), {})
+        own = searched.get(mixture.key, {})
         scatter = noise.seed_scatter_of(trials, objective, fidelity)
         return Forecast(*prediction, seeds=max(1, len(own)), scatter=scatter)
 

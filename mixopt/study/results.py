@@ -19,7 +19,7 @@ from mixopt.io.json_values import finite
 from mixopt.io.trial_files import curve_points
 from mixopt.models.upcycling.receipt import Receipt
 from mixopt.selection.multiplier import Multiplier
-from mixopt.selection.results import Candidate, Decision, Predicted, number
+from mixopt.selection.results import Candidate, Decision, Predicted, interval_turned, number
 from mixopt.surrogates.noise import SeedScatter
 from mixopt.surrogates.scoring import Score
 
@@ -76,6 +76,21 @@ class Verdict(Decision):
     surrogate_scores: Mapping[str, Score]
     multipliers: Mapping[str, Multiplier]
     basis: str
+
+    def turned(self, sign: int) -> Verdict:
+        """The verdict with `sign` (1 or -1) times its objective: as people read it."""
+        if sign == 1:
+            return self
+        unguarded = self.unguarded_mean
+        return dataclasses.replace(
+            self,
+            candidates=tuple(candidate.turned(sign) for candidate in self.candidates),
+            interval=interval_turned(*self.interval, sign),
+            interval_of_run=interval_turned(*self.interval_of_run, sign),
+            interval_of_this_seed=interval_turned(*self.interval_of_this_seed, sign),
+            unconstrained_mean=sign * self.unconstrained_mean,
+            unguarded_mean=None if unguarded is None else sign * unguarded,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of `verdict.json`; `from_json` gives the verdict back exactly.

@@ -232,6 +232,11 @@ class Study(Section):
         return (self._path.parent / self.corpus).absolute()
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether trials are trained by other means: asked for and told."""
+        return self.trainer is not None and self.trainer.elsewhere
+
+    @property
     def ledger_url(self) -> str:
         """Optuna storage URL."""
         return self.ledger or urls.sqlite(self.home / "ledger.db")

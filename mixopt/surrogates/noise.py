@@ -17,7 +17,6 @@ import numpy as np
 from scipy.special import digamma, polygamma, stdtrit
 
 from mixopt.core.intervals import NORMAL_90
-from mixopt.core.mixture import rounded
 from mixopt.core.objective import Objective
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity, Role, Trial
@@ -274,16 +273,16 @@ def seed_scatter_of(
 
 def runs_by_mixture(
     trials: Iterable[Trial], objective: Objective, fidelity: Fidelity
-) -> dict[tuple[float, ...], dict[int, float]]:
+) -> dict[tuple[int, ...], dict[int, float]]:
     """`objective` of the complete runs at `fidelity`, by seed and `rounded` weights.
 
     Of several runs of a mixture with one seed the first counts.
     """
-    runs: dict[tuple[float, ...], dict[int, float]] = {}
+    runs: dict[tuple[int, ...], dict[int, float]] = {}
     for trial in trials:
         value = objective.of_trial(trial)
         if value is not None and trial.spec.fidelity == fidelity:
-            own = runs.setdefault(rounded(trial.spec.mixture.weights), {})
+            own = runs.setdefault(trial.spec.mixture.key, {})
             own.setdefault(trial.spec.seed, value)
     return runs
 

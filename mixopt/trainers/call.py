@@ -1,6 +1,7 @@
 """Runs a Python function as a trainer.
 
     python -m mixopt.trainers.call package.module:function job.json
+    python -m mixopt.trainers.call --check package.module:function      it imports: exit code 0
 
 In a process of its own, so that a function ends like any program: with what it forked, and alone.
 """
@@ -48,9 +49,15 @@ def _class_of(error: BaseException) -> Failure | None:
 
 def _function(name: str) -> Any:
     module, attribute = check_own(name, "trainer.function")
-    return getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    if not callable(found):
+        raise TypeError(f"{name} is no function, it is {found!r}")
+    return found
 
 
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # the study file's folder
-    run(_function(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1] == "--check":
+        _function(sys.argv[2])
+    else:
+        run(_function(sys.argv[1]), Path(sys.argv[2]))

@@ -86,7 +86,7 @@ def check_search(study: Study) -> None:
         StudyError: it needs trials that would be pruned, or tokens that no trial can keep.
     """
     kept_domains(study)
-    if study.search.pruner is not None and study.trainer is not None and study.trainer.elsewhere:
+    if study.search.pruner is not None and study.elsewhere:
         raise StudyError(
             "nothing stops a training that runs elsewhere",
             where=f"{study.path}: search.pruner",

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mixopt.core.errors import LedgerError
-from mixopt.core.trials import Failure, Trial
+from mixopt.core.trials import Failure, State, Trial
 from mixopt.io import locks
 from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
@@ -20,9 +20,13 @@ def retry_trials(path: Path, numbers: Sequence[int]) -> None:
     """Let trials `numbers` of the study at `path` run again.
 
     Raises:
-        LedgerError: one of them is not open, or an active driver works on the study.
+        LedgerError: one of them did not lose its worker, or an active driver works on the study.
     """
+    elsewhere = load_study(path).elsewhere
     with _open(path, numbers) as (ledger, trials):
+        for trial in trials:
+            if not trial.held:
+                raise _not_lost(trial, path, elsewhere)
         for trial in trials:
             ledger.release(trial.number)
     print(f"trial {_listed(numbers)} runs again. Next: {command('run', path)}")
@@ -37,7 +41,20 @@ def fail_trials(path: Path, numbers: Sequence[int]) -> None:
     with _open(path, numbers) as (ledger, trials):
         for trial in trials:
             ledger.fail(trial.number, Failure.GIVEN_UP, trial.message or "given up by hand")
-    print(f"trial {_listed(numbers)} has failed and has no score. Next: {command('run', path)}")
+    following = command("ask" if load_study(path).elsewhere else "run", path)
+    print(f"trial {_listed(numbers)} has failed and has no score. Next: {following}")
+
+
+def _not_lost(trial: Trial, path: Path, elsewhere: bool) -> LedgerError:
+    """Why `trial`, which has not ended, needs no retry, and what trains it."""
+    if not elsewhere:
+        what, hint = "is not held: it lost no worker", f"`{command('run', path)}` trains it"
+    elif trial.state is State.RUNNING:
+        what = "is handed out, and its result is not told yet"
+        hint = f"`{command('ask', path, '--again')}` hands it out once more"
+    else:
+        what, hint = "waits to be handed out", f"`{command('ask', path)}` hands it out"
+    return LedgerError(f"trial {trial.number} {what}", where=str(path), hint=hint)
 
 
 @contextmanager

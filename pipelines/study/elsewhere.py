@@ -28,7 +28,17 @@ from mixopt.pipelines.study.told import Row, read_rows
 from mixopt.pipelines.study.trials import TrialsWait, record_outcome
 from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.report import write_report
-from mixopt.pipelines.views.wording import command, headline
+from mixopt.pipelines.views.wording import (
+    command,
+    correction,
+    described,
+    headline,
+    selected_weights,
+)
+from mixopt.study.looks_taken import looks_taken
+from mixopt.study.records import read_verdict
+from mixopt.study.replaced import outcome_of
+from mixopt.study.stopped import keeping_stop
 
 WEIGHT = "mixture."  # before a domain's name
 SAME_WEIGHT = 1e-4  # spreadsheets round
@@ -77,7 +87,7 @@ def ask_trials(path: Path, most: int, out: Path | None = None, *, again: bool = 
             )
 
 
-def tell_results(path: Path, table: Path) -> None:
+def tell_results(path: Path, table: Path, *, replace: bool = False) -> None:
     """Record the results in `table` of trials that `mixopt ask` handed out.
 
     All rows are checked before the first is recorded.
@@ -87,6 +97,7 @@ def tell_results(path: Path, table: Path) -> None:
         table: a `.csv` or `.json` file with a row per trial: `trial`, a column per metric; or
             `failure` (and `message`) where there is no result. What `ask` wrote beside them is
             compared with what was asked.
+        replace: record other values than were told before in their place; those are kept.
 
     Raises:
         StudyError: a row names no trial, lacks a metric, or contradicts what was asked or told.
@@ -96,17 +107,28 @@ def tell_results(path: Path, table: Path) -> None:
         _require_elsewhere(session)
         trials = {trial.number: trial for trial in session.ledger.trials()}
         news = [told for row in rows if (told := _checked(session, trials, row)) is not None]
+        if not replace:
+            _refuse_other_values(news, path, table)
         for told in news:
             _record(session, told)
         waiting = sum(not trial.ended for trial in session.ledger.trials())
         session.tracker.sync(session.ledger.trials(), session.ledger.holdout())
         again = sum(row.told for row in rows) - len(news)
+        replaced = sum(told.trial.ended for told in news)
         session.display.say(
-            f"{len(news)} results recorded"
+            f"{len(news) - replaced} results recorded"
+            + (f", {replaced} replaced" if replaced else "")
             + (f", {again} told before" if again else "")
             + (f", {waiting} still open" if waiting else "")
             + f". Next: {command('ask', path)}"
         )
+        if replaced and read_verdict(session.home) is not None:
+            looks = looks_taken(session.ledger, session.home)
+            left = 0 if looks is None else looks.left
+            session.display.warn(
+                "the verdict was of the old value: the next one is another look, and "
+                f"{left} {'is' if left == 1 else 'are'} left (select.looks)"
+            )
 
 
 @dataclass(frozen=True)
@@ -115,6 +137,7 @@ class Told:
 
     trial: Trial
     outcome: Outcome
+    where: str
 
 
 def asked_frame(trials: Sequence[Trial]) -> pl.DataFrame:
@@ -144,8 +167,7 @@ def _next_to_do(session: Session, label: str, asked: Sequence[Trial], out: Path 
 
 
 def _require_elsewhere(session: Session) -> None:
-    trainer = session.study.trainer
-    if trainer is None or not trainer.elsewhere:
+    if not session.study.elsewhere:
         raise StudyError(
             "the study has a trainer, which `mixopt run` starts",
             where=f"{session.study.path}: trainer",
@@ -156,12 +178,16 @@ def _require_elsewhere(session: Session) -> None:
 def _next_step(session: Session) -> TrialsWait | None:
     """The trials that the study waits for; None once there is a verdict, which is shown."""
     try:
-        search(session)
-        verdict = select(session)
+        with keeping_stop(session.home, unless=TrialsWait):
+            search(session)
+            verdict = select(session)
     except TrialsWait as waits:
         return waits
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     session.display.say(headline((), session.objective, verdict))
+    session.display.say(selected_weights(verdict))
+    export = command("export", session.study.path, "--mixture", "json")
+    session.display.say(f"Train on it: {export}, and the report is {session.home / 'report.html'}")
     return None
 
 
@@ -182,7 +208,7 @@ def _checked(session: Session, trials: Mapping[int, Trial], row: Row) -> Told | 
     """What `row` tells that is new; None if it tells nothing, or what was told before.
 
     Raises:
-        StudyError: it contradicts what was asked, or told.
+        StudyError: it contradicts what was asked.
     """
     trial = trials.get(row.trial)
     if trial is None:
@@ -195,18 +221,33 @@ def _checked(session: Session, trials: Mapping[int, Trial], row: Row) -> Told | 
     if not row.told:
         return None
     outcome = _outcome(session, trial, row)
-    if not trial.ended:
-        return Told(trial, outcome)
-    before = None if trial.result is None else dict(trial.result.metrics)
-    after = None if outcome.result is None else dict(outcome.result.metrics)
-    if before != after:
-        raise StudyError(
-            f"trial {trial.number} was told before with other values: {_shown(before)}, and now "
-            f"{_shown(after)}",
-            where=row.where,
-            hint="A result is recorded once. Take the row out, or begin a new study",
-        )
-    return None
+    if trial.ended and _same(outcome_of(trial), outcome):
+        return None
+    return Told(trial, outcome, row.where)
+
+
+def _same(before: Outcome, after: Outcome) -> bool:
+    """Whether both tell the same: metrics, or a failure of any kind."""
+    metrics = [None if it.result is None else dict(it.result.metrics) for it in (before, after)]
+    return metrics[0] == metrics[1]
+
+
+def _refuse_other_values(news: Sequence[Told], study: Path, table: Path) -> None:
+    """Refuse what was told before with other values.
+
+    Raises:
+        StudyError: naming the line, both values, and the command that records the new ones.
+    """
+    for told in news:
+        if told.trial.ended:
+            before, after = described(outcome_of(told.trial)), described(told.outcome)
+            raise StudyError(
+                f"trial {told.trial.number} was told before with other values: {before}, and now "
+                f"{after}",
+                where=told.where,
+                hint=f"Take the row out; or, to correct it, "
+                f"`{command('tell', study, table, '--replace')}`: the old value is kept beside it",
+            )
 
 
 def _compare(trial: Trial, row: Row) -> None:
@@ -254,19 +295,21 @@ def _outcome(session: Session, trial: Trial, row: Row) -> Outcome:
 
 def _record(session: Session, told: Told) -> None:
     """Keep it in the trial's folder, then in the ledger."""
-    number = told.trial.number
+    number, trial = told.trial.number, told.trial
     record: dict[str, Any] = {
-        "identity": session.identity(told.trial),
+        "identity": session.identity(trial),
         "outcomes": [told.outcome.to_json()],
     }
+    if trial.ended:
+        earlier = (*trial.replaced, outcome_of(trial))
+        record["replaced"] = [it.to_json() for it in earlier]
     markers.write(trial_folder(session.home, number), record)
-    record_outcome(session, number, told.outcome)
-
-
-def _shown(metrics: Mapping[str, float] | None) -> str:
-    if metrics is None:
-        return "a failure"
-    return ", ".join(f"{name} {value:g}" for name, value in metrics.items())
+    if trial.ended:
+        replaced = session.ledger.replace(number, told.outcome)
+        session.tracker.trial(replaced)
+        session.display.say(correction(replaced))
+    else:
+        record_outcome(session, number, told.outcome)
 
 
 def _numbered(numbers: Sequence[int]) -> str:

@@ -67,8 +67,8 @@ search:
 select:                   # candidates against the baseline, with fresh seeds
   rule: repeat            # every candidate with every seed, or successive-rejects
   seeds: 3
-  confidence: 0.9         # promotes at an adjusted p-value of at most (1 - confidence) / looks
-  looks: 1                # verdicts that may promote, 1 to 5; fixed at the first
+  confidence: 0.9         # selects at an adjusted p-value of at most (1 - confidence) / looks
+  looks: 1                # verdicts that may select a candidate, 1 to 5; fixed at the first
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
   upcycler: branch-train-mix  # {upcyclers}
@@ -98,10 +98,7 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         StudyError: `file` is there and `force` is not given.
         CorpusError: there is no corpus at `corpus_path`.
     """
-    if file.exists() and not force:
-        raise StudyError(
-            "the file is there already", where=str(file), hint="Add --force to replace it"
-        )
+    refuse_existing(file, force=force)
     corpus = Corpus.open(corpus_path)
     targets = corpus.targets or corpus.validation_domains
     model, recipe = ModelConfig(), Recipe()
@@ -112,8 +109,8 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
         corpus=relative,
         objective="\n".join(f"  {name}: 1.0" for name in targets),
         designs=", ".join(sorted(DESIGNS)),
-        proposers=_choices("proposers", proposers.KNOWN),
-        surrogates=_choices("surrogates", surrogates.KNOWN),
+        proposers=choices("proposers", proposers.KNOWN),
+        surrogates=choices("surrogates", surrogates.KNOWN),
         upcyclers=", ".join(sorted(UPCYCLERS)),
         first=corpus.domains[0],
         second=corpus.domains[-1],
@@ -136,7 +133,19 @@ def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> N
     )
 
 
-def _choices(kind: str, names: Iterable[str]) -> str:
+def refuse_existing(file: Path, *, force: bool) -> None:
+    """Refuse to replace a file unless that is asked for.
+
+    Raises:
+        StudyError: `file` is there and `force` is not given.
+    """
+    if file.exists() and not force:
+        raise StudyError(
+            "the file is there already", where=str(file), hint="Add --force to replace it"
+        )
+
+
+def choices(kind: str, names: Iterable[str]) -> str:
     """Comment lines that list all registered names."""
     text = f"{kind}: {', '.join(sorted(names))}, or your own package.module:Name"
     return textwrap.fill(

@@ -7,12 +7,14 @@ from rich.table import Table
 
 from mixopt.core.formatting import count
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
+from mixopt.pipelines.views.wording import command
 from mixopt.selection.candidates import UNIFORM
 from mixopt.study.data import TrainingData
 from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study
 from mixopt.study.smallest_difference import of_plan
 from mixopt.study.snapshot import read_snapshot
+from mixopt.trainers.preflight import look_at
 
 ROUNDS = "rounds"
 FULL_RUN = "full run (promote.trainer)"
@@ -61,6 +63,25 @@ def show_smallest_difference(study: Study, data: TrainingData, console: Console)
     console.print(f"\n{line}", soft_wrap=True)
 
 
+def _show_trainer(study: Study, console: Console) -> None:
+    """Print what was found of the trainer on this machine; it is not run.
+
+    Raises:
+        StudyError: a file that it depends on is not there.
+    """
+    assert study.trainer is not None
+    if study.trainer.elsewhere:
+        first = command("ask", study.path)
+        console.print(f"Trained elsewhere: `{first}` hands the trainings out.", soft_wrap=True)
+        return
+    with study.naming():
+        findings = look_at(study.trainer.made(study.path.parent))
+    console.print("Trainer, looked at on this machine and not run:")
+    for finding in findings:
+        style = None if finding.fine else "yellow"
+        console.print(f"  {'✓' if finding.fine else '✗'} {finding.text}", style=style)
+
+
 def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
     """Print how many trainings the study asks its own trainer for, and of how many tokens."""
     table = Table(title=f"Plan of {study.name}", title_justify="left")
@@ -77,6 +98,7 @@ def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
     table.add_section()
     table.add_row("in all", str(runs), "", count(tokens))
     console.print(table)
+    _show_trainer(study, console)
     weighed = ", ".join(
         f"{weight:g} × {name} ({study.metrics.get(name, 'lower')} is better)"
         for name, weight in study.objective.items()

@@ -26,6 +26,7 @@ from mixopt.study.ledger_checks import refuse_lost
 from mixopt.study.locked import require_begun
 from mixopt.study.results import Verdict
 from mixopt.study.settings import Study, load_study
+from mixopt.study.stopped import keeping_stop
 
 Step = Literal["search", "select", "promote", "run"]
 WHOLE = {
@@ -53,7 +54,8 @@ def run_study(path: Path, step: Step = "run") -> None:
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:
-            _steps(session, step)
+            with keeping_stop(study.home, unless=TrialsWait):
+                _steps(session, step)
         except TrialsWait:
             _views(session)
             raise
@@ -93,7 +95,26 @@ def _steps(session: Session, step: Step) -> None:
     verdict = _verdict_or_refuse(session) if step == "promote" else select.select(session)
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     if step == "promote" or (step == "run" and session.study.promote is not None):
+        _require_guardrails(session, verdict)
         promote.promote(session, verdict)
+
+
+def _require_guardrails(session: Session, verdict: Verdict) -> None:
+    """Refuse to promote a mixture that is not shown to keep to the guardrails.
+
+    Only the projection of a baseline that lies outside the space can be such a one.
+
+    Raises:
+        StudyError: naming the guardrails.
+    """
+    if broken := verdict.winner.broken:
+        raise StudyError(
+            f"the {verdict.promoted} mixture is not shown to keep to the guardrails "
+            f"({', '.join(it.metric for it in broken)}), and no other candidate passed the gate",
+            where=f"{session.study.path}: guardrails",
+            hint="Allow more, or widen the space so that the baseline lies in it; with "
+            "select.looks left, more seeds may show that it holds",
+        )
 
 
 def _verdict_or_refuse(session: Session) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import Trial
+from mixopt.core.trials import Failure, Trial
 from mixopt.io import files
 from mixopt.pipelines.study.multipliers import compute_multipliers
 from mixopt.pipelines.study.session import Session
@@ -18,7 +18,7 @@ from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
-from mixopt.selection.candidates import NATURAL, PROPOSED, finalists
+from mixopt.selection.candidates import NATURAL, PROPOSED, SAME, finalists
 from mixopt.selection.gate import Selection, best_observed
 from mixopt.selection.guarded import keeping_to
 from mixopt.selection.looks import Look, Looks
@@ -60,6 +60,8 @@ def select(session: Session) -> Verdict:
     selection = _selection(session, found, trials)
     look = looks.at(_look_basis(session, trials, selection), selection.confidence)
     selection = dataclasses.replace(selection, look=look)
+    if session.study.elsewhere and not look.level:
+        _refuse_runs(session, selection)
     session.display.say(_before_look(look))
     if look.level > 0 and len(selection.candidates) > 1:
         seen = smallest_difference.of_selection(selection, session.ledger.trials())
@@ -96,6 +98,22 @@ def select(session: Session) -> Verdict:
     return verdict
 
 
+def _refuse_runs(session: Session, selection: Selection) -> None:
+    """Refuse to hand out runs that can promote nothing: they cost what others train.
+
+    Raises:
+        StudyError: some are missing.
+    """
+    missing = selection.next_pulls(session.ledger.trials())
+    if missing:
+        raise StudyError(
+            f"no look is left, so that {len(missing)} further trainings could promote nothing; "
+            "none is handed out",
+            where=f"{session.study.path}: select.looks",
+            hint="The last verdict stands. Plan more looks in a new study",
+        )
+
+
 def current_verdict(session: Session) -> Verdict | None:
     """The verdict in the study folder; None unless it follows from today's trials and settings.
 
@@ -119,6 +137,7 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
             study.space.model_dump(),
             [(t.number, t.state) for t in trials],
             *_compared(session),
+            *_corrected(session),
             *(dataclasses.asdict(guardrail) for guardrail in study.guarded()),
         ]
     )
@@ -128,6 +147,15 @@ def _compared(session: Session) -> list[list[Any]]:
     """The baselines as part of a basis; nothing for natural alone, as before there were others."""
     found = session.baselines
     return [] if list(found) == [NATURAL] else [[[n, m.as_dict()] for n, m in found.items()]]
+
+
+def _corrected(session: Session) -> list[Any]:
+    """The trials that were corrected as part of a basis, of the search and of selection."""
+    return [
+        [t.number, *(it.to_json() for it in t.replaced)]
+        for t in session.ledger.trials()
+        if t.replaced
+    ]
 
 
 def _looks(session: Session) -> Looks:
@@ -154,15 +182,15 @@ def _look_basis(session: Session, trials: Sequence[Trial], selection: Selection)
 
 
 def _before_look(look: Look) -> str:
-    """What the next verdict may promote, before anything is run for it."""
+    """At what the next verdict passes a candidate, before anything is run for it."""
     if look.number > look.planned:
         return (
             f"select.looks: {look.planned} of {look.planned} looks are used up, so this one is "
-            "measured but cannot promote"
+            "measured, but no candidate can pass"
         )
     return (
-        f"look {look.number} of {look.planned}: promotes at an adjusted p-value of at most "
-        f"{look.level:.3g}"
+        f"look {look.number} of {look.planned}: a candidate passes at an adjusted p-value of at "
+        f"most {look.level:.3g}"
     )
 
 
@@ -171,8 +199,11 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
     allowed = [t for t in trials if session.space.contains(t.spec.mixture)]
     kept = keeping_to(study.guarded(), allowed, session.space.reference)
     observed = best_observed(kept, session.objective)
-    candidates = finalists(found.mixture, observed, session.space, session.baselines)
+    diverged = [t.spec.mixture for t in trials if t.failure is Failure.DIVERGED]
+    candidates = finalists(found.mixture, observed, session.space, session.baselines, diverged)
     first, *others = session.baselines
+    if any(found.mixture.distance(other) < SAME for other in diverged):
+        session.display.warn("a training diverged on the recommended mixture: it is no finalist")
     seeds, budget = settings.runs(len(candidates))
     return Selection(
         candidates=candidates,
@@ -184,7 +215,12 @@ def _selection(session: Session, found: Recommendation, trials: Sequence[Trial])
         rule=settings.rule,
         round=study.search.rounds + 1,
         baseline=first,
-        barred=[n for n in others if not session.space.contains(session.baselines[n])],
+        barred=[
+            name
+            for name in others
+            if not session.space.contains(mixture := session.baselines[name])
+            or any(mixture.distance(other) < SAME for other in diverged)
+        ],
         guardrails=study.guarded(),
     )
 

@@ -49,6 +49,7 @@ from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
 from mixopt.study.data import TrainingData, job_domains
+from mixopt.study.first_training import take_changed_trainer
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
@@ -228,11 +229,6 @@ class Session:
         length = self.study.proxy.recipe.sequence_length
         return TRAINING_PER_FORWARD * model.flops_per_token(length) * tokens
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether trials are trained by other means: asked for and told."""
-        return self.study.trainer is not None and self.study.trainer.elsewhere
-
     @cached_property
     def trial_flops(self) -> float:
         """Training FLOPs of a trial; in its trainer's tokens where no size is known."""
@@ -362,6 +358,8 @@ def open_session(
             tasks = {name: str(path) for name, path in prepared.items()}
         if not (study.home / LOCKED).exists():  # deleted, of trials with other settings?
             claim(study.home, study.binding(data))
+        if changed := take_changed_trainer(study, data):
+            display.say(changed)
         lock_settings(study, data)
         owner = claim(study.home, study.binding(data))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -17,13 +19,22 @@ from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
-from mixopt.pipelines.views.wording import calibration, command, duration, headline
+from mixopt.pipelines.views.wording import (
+    calibration,
+    command,
+    correction,
+    duration,
+    headline,
+    selected_weights,
+)
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.reliability import study_reliability
-from mixopt.study.settings import load_study
+from mixopt.study.settings import Study, load_study
+from mixopt.study.stopped import read_stop
 
+IDLE, HANDED_OUT = "no active driver", "handed out"
 SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
 
 
@@ -33,38 +44,29 @@ def show_status(path: Path) -> None:
     console = make_console()
     owner = identity.read(study.home)
     if owner is None:
-        elsewhere = study.trainer is not None and study.trainer.elsewhere
-        first = command("ask" if elsewhere else "run", path)
+        first = command("ask" if study.elsewhere else "run", path)
         console.print(f"{study.name} has not begun. Next: {first}")
         return
     holder = _holder(study.home / "driver.lock")
     console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
+    stop = read_stop(study.home)
+    if stop is not None and holder == IDLE:
+        console.print(f"Stopped by an error {_ago(stop.at)}: {stop.error}", soft_wrap=True)
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials, rounds = ledger.trials(), ledger.rounds()
     holdout = ledger.holdout()
     ledger.close()
-    table = Table()
-    for column in ("role", *SHOWN, "tokens", "device time"):
-        table.add_column(column, justify="left" if column == "role" else "right")
-    for role in Role:
-        mine = [t for t in trials if t.spec.role is role]
-        if not mine:
-            continue
-        states = Counter(t.state for t in mine)
-        cost = [t.result.cost for t in mine if t.result is not None]
-        table.add_row(
-            str(role),
-            *(str(states[s]) for s in SHOWN),
-            count(sum(c.tokens for c in cost)),
-            duration(sum(c.device_seconds for c in cost)),
-        )
-    console.print(table)
+    console.print(_table(study, trials))
     for trial in trials:
+        if trial.replaced:
+            console.print(f"  {correction(trial)}")
         if trial.held and not trial.ended:
             console.print(f"  trial {trial.number} held: {trial.message}", markup=False)
             console.print(
                 f"    {command('retry', path, trial.number)}, or mixopt fail", markup=False
             )
+        elif trial.state is State.RUNNING and study.elsewhere:
+            console.print(f"  trial {trial.number}: {_handed_out(trial)}")
         elif trial.state is State.RUNNING:
             console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
         elif trial.state is State.PRUNED:
@@ -77,8 +79,10 @@ def show_status(path: Path) -> None:
     for line in holdout_lines(study.home, holdout, trials):
         console.print(line, markup=False)
     objective, verdict = study.mixture_objective(), read_verdict(study.home)
+    weights = "" if verdict is None else selected_weights(verdict)
     for line in (
         headline(trials, objective, verdict),
+        weights,
         multiplier_line(verdict),
         calibration(verdict, objective),
     ):
@@ -92,6 +96,37 @@ def show_status(path: Path) -> None:
         console.print(f"Promoted by {how} to {model}", soft_wrap=True)
 
 
+def _table(study: Study, trials: Sequence[Trial]) -> Table:
+    """The states and costs of the trials, a row per role."""
+    table = Table()
+    states = [HANDED_OUT if s is State.RUNNING and study.elsewhere else str(s) for s in SHOWN]
+    costs = ("tokens",) if study.elsewhere else ("tokens", "device time")  # whose it is not known
+    for column in ("role", *states, *costs):
+        table.add_column(column, justify="left" if column == "role" else "right")
+    for role in Role:
+        mine = [t for t in trials if t.spec.role is role]
+        if not mine:
+            continue
+        counted = Counter(t.state for t in mine)
+        cost = [t.result.cost for t in mine if t.result is not None]
+        spent = [count(sum(c.tokens for c in cost)), duration(sum(c.device_seconds for c in cost))]
+        cells = [str(counted[s]) for s in SHOWN]
+        table.add_row(str(role), *cells, *spent[: len(costs)])
+    return table
+
+
+def _handed_out(trial: Trial) -> str:
+    since = "" if trial.started is None else f" {_ago(trial.started)}"
+    times = f", {trial.attempts} times by now" if trial.attempts > 1 else ""
+    return f"{HANDED_OUT}{since}{times}; no result is told yet"
+
+
+def _ago(at: float) -> str:
+    """A moment, seconds since 1970, as date and time and how long ago it was."""
+    when = datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
+    return f"at {when} ({duration(max(0.0, time.time() - at))} ago)"
+
+
 def _holder(lock: Path) -> str:
     """The holder of the study's lock, read without taking it."""
     import fcntl
@@ -99,11 +134,11 @@ def _holder(lock: Path) -> str:
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return "no active driver"
+            return IDLE
     except BlockingIOError:
         return f"driven by {locks.holder(lock)}"
     except OSError:
-        return "no active driver"
+        return IDLE
 
 
 def _progress(home: Path, trial: Trial) -> str:

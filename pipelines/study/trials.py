@@ -40,7 +40,7 @@ def add_missing(
     free = {trial.number: trial for trial in ledger.trials()}
     trials = []
     for spec in specs:
-        same = next((trial for trial in free.values() if trial.spec == spec), None)
+        same = next((trial for trial in free.values() if trial.spec.same_as(spec)), None)
         if same is not None:
             del free[same.number]
         whole = never_pruned(spec, space)
@@ -77,7 +77,7 @@ def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Tr
         return list(trials)
     if held := [trial for trial in todo if trial.held]:
         raise held_error(session, [trial.number for trial in held], held[0].message)
-    if session.elsewhere:
+    if session.study.elsewhere:
         return _told(session, label, trials)
     session.connect()
     cohorts = session.cohorts(todo)

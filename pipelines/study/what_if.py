@@ -102,7 +102,8 @@ def predict_study(
         values = {
             "study": study.settings.name,
             "surrogate": study.surrogate_name,
-            "objective": dict(study.objective.weights),
+            "objective": dict(study.objective.shown.weights),
+            "higher_is_better": study.higher_is_better,
             "rows": rows,
             "notes": notes,
         }
@@ -126,6 +127,7 @@ def what_if(study: OpenStudy, asked: Mapping[str, Mixture]) -> list[WhatIf]:
     weights = np.stack([mixture.array for mixture in asked.values()])
     prediction = model.fitted(study.surrogate_name).predict(weights)
     means, stds = prediction.compose(study.objective)
+    means = study.objective.sign * means
     return [
         WhatIf(
             name,

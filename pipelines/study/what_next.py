@@ -82,7 +82,8 @@ def propose_for_study(
             "study": study.settings.name,
             "proposer": name,
             "surrogate": study.surrogate_name,
-            "objective": dict(study.objective.weights),
+            "objective": dict(study.objective.shown.weights),
+            "higher_is_better": study.higher_is_better,
             "mixtures": [
                 {"run": it.name, "mixture": it.mixture.as_dict(), **it.values()} for it in found
             ],

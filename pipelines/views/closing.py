@@ -53,9 +53,10 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
         console.print(mixtures_table(verdict, domains, objective, study.proxy.tokens))
         for line in verdict.binding:
             price = verdict.prices.get(line)  # not priced where there are too many
-            gain = "" if price is None else f" (without it the optimum is {price:.4f} lower)"
+            word = "higher" if objective.sign == -1 else "lower"
+            gain = "" if price is None else f" (without it the optimum is {price:.4f} {word})"
             console.print(f"  binds: {line}{gain}", style="dim")
-        for line in guard_lines(verdict):
+        for line in guard_lines(verdict, objective):
             console.print(line, style="dim")
     console.print(headline(trials, objective, verdict), style="bold")
     for line in (multiplier_line(verdict), calibration(verdict, objective)):
@@ -87,13 +88,14 @@ def mixtures_table(
     verdict: Verdict, domains: Sequence[str], objective: Objective, tokens: int
 ) -> Table:
     """Baseline, uniform and the finalists of the search: weights, prediction, measurement, cost."""
+    verdict = verdict.turned(objective.sign)
     order = {verdict.baseline: 0, "uniform": 1}
     candidates = sorted(verdict.candidates, key=lambda it: order.get(it.name, 2))
     what = unit(objective) or "objective"
     table = Table(
         title=f"Mixtures, measured after {count(tokens)} tokens each",
         title_justify="left",
-        caption=mixtures_note(verdict),
+        caption=mixtures_note(verdict, objective),
         caption_justify="left",
     )
     table.add_column("")
@@ -188,7 +190,7 @@ def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
     if study.trainer is not None:  # what follows is for those who have none
         rows[-2:] = [("train on the mixture", command("export", file, "--mixture", "json"))]
     if looks is not None and not looks.left:
-        note = "no look is left (select.looks): a further verdict cannot promote"
+        note = "no look is left (select.looks): in a further verdict no candidate can pass"
         rows.insert(4, ("", note))
     for what, line in rows:  # never folded, so that they can be copied
         console.print(styled((f"{what:<20}", "dim"), f" {line}"), soft_wrap=True)

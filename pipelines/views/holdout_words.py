@@ -9,7 +9,14 @@ from pathlib import Path
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Trial
 from mixopt.pipelines.views.wording import unit
-from mixopt.study.holdout import FILE, Holdout, HoldoutScore, read_holdout, score_holdout
+from mixopt.study.holdout import (
+    FILE,
+    Holdout,
+    HoldoutScore,
+    ScoredTrial,
+    read_holdout,
+    score_holdout,
+)
 from mixopt.study.reliability import reliabilities
 from mixopt.surrogates.scoring import OBJECTIVE
 
@@ -69,16 +76,20 @@ def holdout_rows(home: Path, digest: str | None, trials: Sequence[Trial]) -> lis
     if digest is None:
         return []
     try:
-        score = score_holdout(read_holdout(home, digest), trials)
+        held = read_holdout(home, digest)
+        score = score_holdout(held, trials)
     except StudyError:
         return []
-    return [
-        (
-            str(it.number),
-            f"{it.predicted.mean:.4f}",
-            f"{it.predicted.low:.4f} to {it.predicted.high:.4f}",
-            "–" if it.measured is None else f"{it.measured:.4f}",
-            "–" if it.measured is None else "yes" if it.predicted.contains(it.measured) else "no",
-        )
-        for it in score.trials
-    ]
+    return [_row(it, held.objective.sign) for it in score.trials]
+
+
+def _row(trial: ScoredTrial, sign: int) -> tuple[str, ...]:
+    """A trial's row, with `sign` times its objective: as people read it."""
+    predicted, measured = trial.predicted.turned(sign), trial.measured
+    return (
+        str(trial.number),
+        f"{predicted.mean:.4f}",
+        f"{predicted.low:.4f} to {predicted.high:.4f}",
+        "–" if measured is None else f"{sign * measured:.4f}",
+        "–" if measured is None else "yes" if predicted.contains(sign * measured) else "no",
+    )

@@ -41,6 +41,7 @@ from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
     UNTRAINED,
+    better,
     calibration,
     command,
     duration,
@@ -212,7 +213,8 @@ def _rows(snapshot: Snapshot, columns: Sequence[Column]) -> list[list[_Row]]:
         for domain in domains
     ]
     what = unit(snapshot.objective)
-    shown = [c.measured or Candidate(c.name, c.mixture) for c in columns]
+    sign = snapshot.objective.sign
+    shown = [(c.measured or Candidate(c.name, c.mixture)).turned(sign) for c in columns]
     results = [
         _Row(f"measured {what or 'objective'} {OVER_SEEDS}", [_spread(it) for it in shown]),
         _Row(interval_label(snapshot.verdict), [interval(it.predicted, 4) for it in shown]),
@@ -237,11 +239,11 @@ def _weight(snapshot: Snapshot, mixture: Mixture, domain: str) -> str:
 
 
 def _table_note(snapshot: Snapshot) -> str:
-    note = "Measured: the objective, lower is better."
+    note = f"Measured: the objective, {better(snapshot.objective)}."
     if snapshot.verdict is not None:
         note = (
-            f"{mixtures_note(snapshot.verdict)} Adjusted p-value: one-sided, adjusted for the "
-            f"number of candidates. {gate_level(snapshot.verdict)}"
+            f"{mixtures_note(snapshot.verdict, snapshot.objective)} Adjusted p-value: one-sided, "
+            f"adjusted for the number of candidates. {gate_level(snapshot.verdict)}"
         )
     if snapshot.available:
         budget = count(snapshot.study.budget)
@@ -260,13 +262,14 @@ def _remarks(snapshot: Snapshot) -> list[str]:
         parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])
         weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
         remarks.append(f"Without constraints the surrogate would choose {weights}.")
-    return [*remarks, *guard_lines(verdict)]
+    return [*remarks, *guard_lines(verdict, snapshot.objective)]
 
 
 def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     mixtures = {column.name: column.mixture for column in columns}
     known, reliable = surrogate_quality(snapshot), _reliability(snapshot)
-    figures = [] if known is None else surrogate_figures(*known, reliable.get(OBJECTIVE))
+    of, sign = reliable.get(OBJECTIVE), snapshot.objective.sign
+    figures = [] if known is None else surrogate_figures(*known, of, sign)
     scores = _scores(snapshot, known[1] if known is not None else None, reliable)
     held_out = (snapshot.study.home, snapshot.holdout, snapshot.trials)
     sections = [

@@ -79,14 +79,14 @@ def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
 
 
 def surrogate_figures(
-    name: str, quality: OutOfFold, objective: Reliability | None
+    name: str, quality: OutOfFold, objective: Reliability | None, sign: int = 1
 ) -> list[go.Figure]:
-    """The objective as predicted out of fold, against the measured one."""
+    """The objective, times `sign`, as predicted out of fold, against the measured one."""
     score = quality.scores[OBJECTIVE]
     return [
         plots.predicted_against_measured(
-            quality.objective_observed,
-            quality.objective_mean,
+            sign * quality.objective_observed,
+            sign * quality.objective_mean,
             quality.objective_std,
             scores=(
                 f"{name}, {score.n} trials: rank correlation "

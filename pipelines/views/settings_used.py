@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from mixopt.pipelines.views.wording import weighed
 from mixopt.study.rounds import Judged, Round
 
 ROUNDS = ("round", "proposer", "surrogate", "trials of a round", "objective")
@@ -43,4 +44,4 @@ def _used(asked: Round) -> tuple[str, ...]:
 
 
 def _objective(weights: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+    return weighed(weights)

@@ -19,7 +19,7 @@ def smallest_difference_line(seen: SmallestDifference, objective: Objective) -> 
     ]
     return (
         f"Smallest difference that {seen.seeds} seeds of {seen.candidates} mixtures can see: "
-        f"{', '.join(found)} (promoted at an adjusted p-value of at most {seen.level:.3g}; "
+        f"{', '.join(found)} (selected at an adjusted p-value of at most {seen.level:.3g}; "
         f"{_noise(seen)})."
     )
 

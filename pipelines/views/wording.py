@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
-from mixopt.core.trials import State, Trial
+from mixopt.core.trials import Outcome, State, Trial
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.selection.candidates import NATURAL
 from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.queries import best_trial
+from mixopt.study.replaced import outcome_of
 from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
 
@@ -43,33 +45,63 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def described(outcome: Outcome) -> str:
+    """What became of a training in a few words: its metrics, or its failure."""
+    if outcome.result is None:
+        return str(outcome.failure or State.FAILED)
+    return ", ".join(f"{name} {value:g}" for name, value in outcome.result.metrics.items())
+
+
+def correction(trial: Trial) -> str:
+    """What was recorded of `trial`, which was corrected, and what counts now."""
+    values = [*map(described, trial.replaced), described(outcome_of(trial))]
+    return f"trial {trial.number} corrected: {' → '.join(values)}"
+
+
 def unit(objective: Objective) -> str:
     """The unit of the objective: bits per byte, or the name of the only metric that it weighs.
 
-    None if it weighs several others. Lower is better, so that of an accuracy it is `−accuracy`.
+    Empty if it weighs several others.
     """
     if all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items()):
         return "bits per byte"
     if len(objective.weights) > 1:
         return ""
-    ((name, weight),) = objective.weights.items()
-    return name if weight > 0 else f"−{name}"
+    return objective.metrics[0]
+
+
+def better(objective: Objective) -> str:
+    """`higher is better` or `lower is better`, of the values that people read."""
+    return f"{'higher' if objective.sign == -1 else 'lower'} is better"
+
+
+def weighed(weights: Mapping[str, float]) -> str:
+    """The weights of an objective, as a list; a negative one is of a metric better higher.
+
+    >>> weighed({"accuracy/arc": -0.5, "loss": 0.5})
+    'accuracy/arc 0.5 (higher is better), loss 0.5'
+    """
+    return ", ".join(
+        f"{name} {abs(weight):.3g}{' (higher is better)' if weight < 0 else ''}"
+        for name, weight in weights.items()
+    )
 
 
 def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | None) -> str:
     """One sentence on where the study stands: the verdict, or the best trial so far."""
     if verdict is None:
         return _progress(trials, objective)
+    verdict = verdict.turned(objective.sign)
     winner, baseline = verdict.winner, verdict.candidate(verdict.baseline)
     if not verdict.improved or baseline is None or not (winner.mean and baseline.mean):
         reason = verdict.reason.strip().rstrip(".")
-        return f"The {verdict.promoted} mixture is promoted" + (f": {reason}." if reason else ".")
+        return f"The {verdict.promoted} mixture is selected" + (f": {reason}." if reason else ".")
     gain = baseline.mean - winner.mean
     evidence = _difference(winner, verdict.baseline)
     if winner.adjusted_p is not None:
         evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
-        f"The {verdict.promoted} mixture is promoted: {_mean_sd(winner, unit(objective))} against "
+        f"The {verdict.promoted} mixture is selected: {_mean_sd(winner, unit(objective))} against "
         f"{_mean_sd(baseline)} for the {baseline.name} mixture, at equal tokens over {winner.n} "
         f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(baseline.mean):.1%}"
         + "".join(f"; {item}" for item in evidence)
@@ -139,8 +171,9 @@ def _guard_cell(candidate: Candidate, metric: str, digits: int) -> str:
     return f"{'' if found.holds else '✗ '}{worse} of {found.allowed:.{digits}f}"
 
 
-def guard_lines(verdict: Verdict) -> list[str]:
+def guard_lines(verdict: Verdict, objective: Objective) -> list[str]:
     """What the guardrails cost the recommended mixture, as sentences; none without them."""
+    verdict = verdict.turned(objective.sign)
     if verdict.unguarded is None or verdict.unguarded_mean is None:
         return []
     parts = sorted(verdict.unguarded.as_dict().items(), key=lambda item: -item[1])
@@ -160,12 +193,21 @@ def guard_lines(verdict: Verdict) -> list[str]:
     ]
 
 
+def selected_weights(verdict: Verdict) -> str:
+    """The weights of the selected mixture in a sentence, the largest first."""
+    weights = verdict.mixture.as_dict()
+    order = sorted(weights, key=weights.__getitem__, reverse=True)
+    shown = [f"{name} {weights[name]:.1%}" for name in order if weights[name] >= 0.0005]
+    rest = "; nothing of the others" if len(shown) < len(order) else ""
+    return f"Weights of the {verdict.promoted} mixture: {', '.join(shown)}{rest}."
+
+
 def gate_level(verdict: Verdict) -> str:
-    """The adjusted p-value at which the gate promotes, and the look."""
+    """The adjusted p-value at which a candidate passes the gate, and the look."""
     if not verdict.level:
-        return f"All {verdict.looks} looks (select.looks) were used up: nothing could be promoted."
+        return f"All {verdict.looks} looks (select.looks) were used up: no candidate could pass."
     at = f" at look {verdict.look} of {verdict.looks}" if verdict.looks > 1 else ""
-    return f"The gate promotes at {verdict.level:.3g} or less{at}."
+    return f"A candidate passes the gate at {verdict.level:.3g} or less{at}."
 
 
 def p_value(candidate: Candidate) -> str:
@@ -178,6 +220,7 @@ def p_value(candidate: Candidate) -> str:
 
 def before_selection(predicted: Forecast, objective: Objective) -> str:
     """The prediction of the recommended mixture, before anything is run for it."""
+    predicted = replace(predicted, mean=objective.sign * predicted.mean)
     mean, one_seed = _amount(predicted.mean, objective), _between(*predicted.this_seed)
     if predicted.scatter is None:
         return f"recommended: {mean}, 90 % {one_seed} for the search's seed only; {UNREPEATED}"
@@ -194,6 +237,7 @@ def calibration(verdict: Verdict | None, objective: Objective) -> str:
     """
     if verdict is None:
         return ""
+    verdict = verdict.turned(objective.sign)
     candidate = verdict.candidate("recommended") or verdict.winner
     predicted, mean = candidate.predicted, candidate.mean
     if predicted is None or mean is None:
@@ -227,12 +271,12 @@ def interval_label(verdict: Verdict | None) -> str:
     return "predicted mean ± 90 %" if repeated else "predicted ± 90 %, one seed only"
 
 
-def mixtures_note(verdict: Verdict) -> str:
+def mixtures_note(verdict: Verdict, objective: Objective) -> str:
     """What each ± of the table of mixtures is: the same words on every page."""
     note = (
-        "Measured: mean ± standard deviation over seeds; lower is better. ± 90 % is half the width "
-        f"of a 90 % interval: against {verdict.baseline}, of the mean difference over equal seeds; "
-        "predicted, "
+        f"Measured: mean ± standard deviation over seeds; {better(objective)}. ± 90 % is half the "
+        f"width of a 90 % interval: against {verdict.baseline}, of the mean difference over equal "
+        "seeds; predicted, "
     )
     if verdict.seed_scatter:
         return note + "of the mean over those seeds, the search's own seed allowed for."
@@ -271,7 +315,7 @@ def markdown(
     if verdict is not None:
         measured = calibration(verdict, objective)
         lines += [verbatim(measured), ""] if measured else []
-        lines.append(_table(verdict))
+        lines.append(_table(verdict.turned(objective.sign), objective))
         if verdict.binding:
             binding = "; ".join(map(verbatim, verdict.binding))
             lines += [f"**Constraints that bind:** {binding}.", ""]
@@ -288,8 +332,8 @@ def markdown(
         f"{duration(sum(c.device_seconds for c in cost))} of device time, "
         f"{sum(c.flops for c in cost):.2g} FLOPs.",
         "",
-        "**Objective:** "
-        + " + ".join(f"{w:.3g} × {verbatim(m)}" for m, w in objective.weights.items()),
+        f"**Objective, {better(objective)}:** "
+        + " + ".join(f"{w:.3g} × {verbatim(m)}" for m, w in objective.shown.weights.items()),
     ]
     return "\n".join(lines)
 
@@ -306,7 +350,7 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     scatter = seed_scatter_of(trials, objective, best.spec.fidelity)
     return (
         f"{text}; the best so far is trial {best.number} with "
-        f"{_amount(objective.value(best.metrics), objective)}, of one seed: "
+        f"{_amount(objective.shown.value(best.metrics), objective)}, of one seed: "
         f"{UNREPEATED if scatter is None else scattered(scatter)}. Nothing is selected yet."
     )
 
@@ -318,7 +362,7 @@ def _pair(candidate: Candidate) -> str:
     return f"{candidate.mean:.4f}{spread}"
 
 
-def _table(verdict: Verdict) -> str:
+def _table(verdict: Verdict, objective: Objective) -> str:
     candidates = verdict.candidates
     domains = list(dict.fromkeys(d for it in candidates for d in it.mixture.domains))
     rows = [
@@ -336,7 +380,7 @@ def _table(verdict: Verdict) -> str:
     for domain in domains:
         weights = [f"{it.mixture.as_dict().get(domain, 0):.3f}" for it in candidates]
         rows.append(f"| {verbatim(domain)} | " + " | ".join(weights) + " |")
-    return "\n".join([*rows, "", mixtures_note(verdict), ""])
+    return "\n".join([*rows, "", mixtures_note(verdict, objective), ""])
 
 
 def promotion_markdown(promotion: Promotion) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixopt.core.mixture import Mixture
+from mixopt.core.mixture import Mixture, rounded
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
@@ -83,10 +83,10 @@ class JointProposer(Proposer):
         ]
         observed = self.mixtures_of(at_target or done)
         open_ = self.mixtures_of([t for t in trials if not t.complete])
-        seen = {row.tobytes() for row in observed}
+        seen = {rounded(row.tolist()) for row in observed}
         if len(observed) > OBSERVED:
             observed = self.mixtures_of(self._best_measured(at_target or done))
-        return observed, open_[[row.tobytes() not in seen for row in open_]]
+        return observed, open_[[rounded(row.tolist()) not in seen for row in open_]]
 
     def _best_measured(self, trials: Sequence[Trial]) -> list[Trial]:
         """The OBSERVED of `trials` with the least objective; without a metric it counts as most."""

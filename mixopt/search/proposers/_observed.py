@@ -20,12 +20,15 @@ def observed(
 
     Trials that lack a metric of the objective are left out.
     """
-    values: dict[Mixture, list[float]] = {}
+    values: dict[tuple[int, ...], list[float]] = {}
+    mixtures: dict[tuple[int, ...], Mixture] = {}
     for trial in sorted(trials, key=lambda t: t.number):
         whole = trial.complete and all(name in trial.metrics for name in objective.metrics)
         if whole and trial.spec.fidelity == fidelity:
-            values.setdefault(trial.spec.mixture, []).append(objective.value(trial.metrics))
-    return {mixture: float(np.mean(runs)) for mixture, runs in values.items()}
+            key = trial.spec.mixture.key
+            mixtures.setdefault(key, trial.spec.mixture)
+            values.setdefault(key, []).append(objective.value(trial.metrics))
+    return {mixtures[key]: float(np.mean(runs)) for key, runs in values.items()}
 
 
 def best_observed(
@@ -44,9 +47,10 @@ def best_observed(
             "no trial is complete at the fidelity asked for, so none is best",
             hint="Run the search first",
         )
-    tried = [spec for spec in pool if spec.mixture in values]
+    by_key = {mixture.key: value for mixture, value in values.items()}
+    tried = [spec for spec in pool if spec.mixture.key in by_key]
     if tried:
-        return min(tried, key=lambda spec: values[spec.mixture])
+        return min(tried, key=lambda spec: by_key[spec.mixture.key])
     best = min(values, key=lambda mixture: values[mixture])
     weights = np.array([spec.mixture.weights for spec in pool])
     return pool[int(hellinger(weights, best.array[None]).argmin())]

@@ -115,8 +115,8 @@ class Proposer(ABC):
 
     def untried(self, trials: Sequence[Trial], pool: Sequence[TrialSpec]) -> list[TrialSpec]:
         """The specs of `pool` that no trial is of, whatever its role and round were."""
-        tried = {(t.spec.mixture, t.spec.fidelity, t.spec.seed) for t in trials}
-        return [spec for spec in pool if (spec.mixture, spec.fidelity, spec.seed) not in tried]
+        tried = {_asked(t.spec) for t in trials}
+        return [spec for spec in pool if _asked(spec) not in tried]
 
     def specs(self, trials: Sequence[Trial], mixtures: Sequence[Mixture]) -> list[TrialSpec]:
         """`mixtures` as specs of the round after the last of `trials`."""
@@ -145,8 +145,15 @@ class Proposer(ABC):
     def mixtures_of(self, trials: Sequence[Trial]) -> np.ndarray:
         """(k, m) distinct mixtures of all `trials`, whatever their state, in ledger order."""
         ordered = sorted(trials, key=lambda t: t.number)
-        unique = dict.fromkeys(t.spec.mixture.weights for t in ordered)
-        return np.array(list(unique)).reshape(-1, len(self.space.domains))
+        unique: dict[tuple[int, ...], tuple[float, ...]] = {}
+        for trial in ordered:
+            unique.setdefault(trial.spec.mixture.key, trial.spec.mixture.weights)
+        return np.array(list(unique.values())).reshape(-1, len(self.space.domains))
+
+
+def _asked(spec: TrialSpec) -> tuple[tuple[int, ...], Fidelity, int]:
+    """What is trained, whatever its role and round."""
+    return spec.mixture.key, spec.fidelity, spec.seed
 
 
 def hellinger(weights: np.ndarray, others: np.ndarray) -> np.ndarray:

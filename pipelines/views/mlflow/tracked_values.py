@@ -61,7 +61,7 @@ def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) ->
         yield f"router/dropped/{domain}", share, last, end
     value = objective.of_trial(trial)
     if value is not None:
-        yield "objective", value, last, end
+        yield "objective", objective.sign * value, last, end
 
 
 def trial_params(trial: Trial) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
-    """The candidates' statistics and the promoted mixture of a verdict.
+    """The candidates' statistics and the promoted mixture of a verdict, as people read it.
 
     `difference_low` and `difference_high` are the 90 % interval of the mean difference to the
     baseline, `adjusted_p` its one-sided p-value adjusted for the number of candidates.
@@ -220,7 +220,7 @@ def best_so_far(trials: Sequence[Trial], objective: Objective, start: int) -> li
     for number, step in enumerate(search_progress(list(settled), objective), start=1):
         stamp = start + number
         points += [
-            ("best/objective", step.best, number, stamp),
+            ("best/objective", objective.sign * step.best, number, stamp),
             ("best/tokens", step.spent.tokens, number, stamp),
             ("best/device_seconds", step.spent.device_seconds, number, stamp),
         ]

@@ -335,6 +335,8 @@ class Tracker:
 
     def _show(self, store: RunStore, trial: Trial) -> None:
         logged = f"{trial.state}:{trial.attempts}:{self._weighed}"
+        if trial.replaced:
+            logged = f"{len(trial.replaced)}:{logged}"
         spec = trial.spec.training_hash("", "")
         status = STATUS[trial.state]
         child = self._children.get(trial.number)
@@ -346,7 +348,9 @@ class Tracker:
         if child is None:
             child = self._create_child(store, trial, spec)
         metrics = values.trial_metrics(trial, self.study.home, self._objective, child.started)
-        if child.logged and not child.logged.endswith(f":{self._weighed}"):
+        if trial.replaced:
+            metrics = restated(metrics)
+        elif child.logged and not child.logged.endswith(f":{self._weighed}"):
             metrics = restated(metrics, "objective")
         store.log(
             child.run,
@@ -373,7 +377,7 @@ class Tracker:
         stamp = values.changed(self.study.home / "verdict.json")
         store.log(
             self._parent,
-            metrics=values.verdict_metrics(verdict, stamp),
+            metrics=values.verdict_metrics(verdict.turned(self._objective.sign), stamp),
             tags={"mixopt.promoted": verdict.promoted},
         )
 
@@ -418,12 +422,14 @@ class Tracker:
         last = max((point.step for point in history), default=0)
         points = values.best_so_far(trials, self._objective, self._parent_start)
         tags = store.client.get_run(self._parent).data.tags
-        if last and tags.get("mixopt.weighed", self._weighed) != self._weighed:
+        corrected = sum(len(t.replaced) for t in trials)
+        weighed = f"{self._weighed}:{corrected}" if corrected else self._weighed
+        if last and tags.get("mixopt.weighed", self._weighed) != weighed:
             store.log(self._parent, metrics=restated(points, "best/objective"))
         store.log(
             self._parent,
             metrics=[point for point in points if point[2] > last],
-            tags={"mixopt.weighed": self._weighed},
+            tags={"mixopt.weighed": weighed},
         )
 
     def _upload_tables(self, store: RunStore, trials: Sequence[Trial]) -> None:
@@ -478,14 +484,15 @@ def _cause(error: Exception) -> str:
     return reason(root if outside else error)
 
 
-def restated(metrics: Iterable[values.Metric], name: str) -> Iterator[values.Metric]:
+def restated(metrics: Iterable[values.Metric], name: str = "") -> Iterator[values.Metric]:
     """`metrics`, those called `name` at the time of now: of one step MLflow shows the latest.
 
-    The objective's weights may change while a study goes on, and its values with them.
+    The objective's weights may change while a study goes on, and its values with them. All of them
+    without a name: of a trial that was corrected.
     """
     now = round(time.time() * 1000)
     for metric, value, step, stamp in metrics:
-        yield metric, value, step, now if metric == name else stamp
+        yield metric, value, step, now if name in ("", metric) else stamp
 
 
 def _child(run: Run) -> _Child:

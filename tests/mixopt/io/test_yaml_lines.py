@@ -1,13 +1,17 @@
 """Errors in YAML files name the line, the key and the fix."""
 
+import re
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict
+from pydantic_core._pydantic_core import list_all_errors
 
 from mixopt.core.errors import CorpusError, StudyError
 from mixopt.core.recipe import Recipe
 from mixopt.io import yaml_lines
+from mixopt.io.plain_words import PATTERNS, plain_words
+from mixopt.study.settings import Study as StudyFile
 
 
 class Search(BaseModel):
@@ -77,7 +81,10 @@ def test_scientific_numbers_are_numbers_and_no_is_a_name(tmp_path):
         ),
         ("recipe:\n  warmpu: 0.1\n", "study.yaml:2: recipe.warmpu: there is no such key."),
         ("recipe:\n  learning_rate: -1\n", "study.yaml:2: recipe.learning_rate: must be above 0"),
-        ("places:\n  home: {budget: x}\n", "study.yaml:2: places.home.budget: input should be"),
+        (
+            "places:\n  home: {budget: x}\n",
+            "study.yaml:2: places.home.budget: must be a whole number, it is 'x'",
+        ),
         (
             "places:\n\n  home:\n    budget: 1\n    budget: 2\n",
             "study.yaml:5: places.home.budget: the",
@@ -117,3 +124,32 @@ def test_bytes_that_are_no_text_are_an_error_not_a_crash(tmp_path):
     (tmp_path / "study.yaml").write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(StudyError, match="is not YAML"):
         yaml_lines.load(tmp_path / "study.yaml", Study)
+
+
+@pytest.mark.parametrize("typo", ["objektive: {web: 1}", "zzz: 1"])
+def test_an_unknown_key_is_told_before_what_follows_from_it(tmp_path, typo):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: x\ncorpus: c\nseed: -1\n{typo}\n")  # the objective is missing, too
+    with pytest.raises(StudyError, match=r"study\.yaml:4: \w+: there is no such key"):
+        yaml_lines.load(path, StudyFile)
+
+
+def patterns(schema):
+    """All patterns that a JSON schema asks of texts."""
+    if isinstance(schema, dict):
+        here = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+        return [*here, *(p for inner in schema.values() for p in patterns(inner))]
+    if isinstance(schema, list):
+        return [p for inner in schema for p in patterns(inner)]
+    return []
+
+
+def test_no_words_of_pydantic_reach_a_person():
+    for error in list_all_errors():
+        context = dict.fromkeys(re.findall(r"{(\w+)}", error["message_template_python"]), "x")
+        text = plain_words(error["type"], error["message_template_python"], context)
+        assert "should" not in text.lower(), error["type"]
+        assert not text.startswith("Input")
+    found = set(patterns(StudyFile.model_json_schema()))
+    assert len(found) > 1
+    assert found <= set(PATTERNS)

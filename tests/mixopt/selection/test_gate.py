@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mixopt.core.errors import StudyError
+from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
@@ -90,7 +91,7 @@ def test_without_sure_improvement_natural_is_promoted_and_the_reason_told() -> N
     verdict = make().verdict(play(make(), level, noise=0.05))
     assert (verdict.promoted, verdict.improved) == ("natural", False)
     assert verdict.mixture == CANDIDATES["natural"]
-    assert "natural is promoted" in verdict.reason
+    assert "natural is selected" in verdict.reason
 
 
 @pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
@@ -330,6 +331,29 @@ def test_a_forbidden_natural_mixture_that_nobody_beats_gives_way_to_its_projecti
     assert (verdict.promoted, verdict.improved) == ("projected natural", False)
     assert verdict.mixture == candidates["projected natural"]
     assert shown(verdict, "projected natural").n == shown(verdict, "natural").n
+
+
+def test_a_mixture_whose_training_diverged_is_no_candidate() -> None:
+    uniform, best = Mixture.uniform(("a", "b", "c")), CANDIDATES["best observed"]
+    space = MixtureSpace(("a", "b", "c"), CANDIDATES["natural"])
+    found = (CANDIDATES["recommended"], best, space)
+    assert list(finalists(*found)) == ["natural", "recommended", "best observed", "uniform"]
+    beside = Mixture.of({"a": 0.3334, "b": 0.3333, "c": 0.3333})
+    assert "uniform" not in finalists(*found, diverged=[beside])
+    assert list(finalists(*found, diverged=list(CANDIDATES.values()))) == ["natural"]
+    team = {"natural": CANDIDATES["natural"], "production": uniform}
+    assert "production" in finalists(*found, team, [uniform])  # a baseline is compared
+
+
+def test_a_projection_that_nobody_beats_is_asked_about_guardrails() -> None:
+    candidates = finalists(CANDIDATES["recommended"], None, CAPPED)
+    guard = Guardrail(OBJECTIVE.metrics[0], 0.01)
+    selection = Selection(candidates, FIDELITY, OBJECTIVE, SEEDS, guardrails=(guard,))
+    truth = dict.fromkeys(candidates, 1.2) | {"natural": 1.0, "projected natural": 1.3}
+    verdict = selection.verdict(play(selection, truth))
+    assert verdict.promoted == "projected natural"
+    assert verdict.winner.broken
+    assert "projected natural is not shown to keep to the guardrails either" in verdict.reason
 
 
 def test_no_mixture_is_promoted_that_nobody_measured() -> None:

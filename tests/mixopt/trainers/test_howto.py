@@ -63,6 +63,24 @@ def test_a_script_of_the_page_is_killed_and_goes_on_to_its_end(tmp_path: Path, n
         assert whole.metrics == result.metrics
 
 
+def test_the_smallest_script_answers_a_job(tmp_path: Path) -> None:
+    suite = TrainerConformance()
+    suite.trainer, suite.folder = {"command": f"{sys.executable} smallest.py {{job}}"}, DOCS
+    job = TrainingJob(
+        study="how-to",
+        trial="0",
+        mixture={"code": 0.25, "web": 0.75},
+        tokens=TOKENS,
+        seed=1,
+        fidelity=Fidelity("proxy", 0, TOKENS),
+        folder=str(tmp_path / "smallest"),
+        metrics=("accuracy/arc",),
+    )
+    result = suite.result(job)
+    assert result.environment["verified"] == "mixture, tokens, seed"
+    assert 0.5 < result.metrics["accuracy/arc"] < 0.6
+
+
 def test_the_page_shows_the_scripts_as_they_are() -> None:
     page = (DOCS.parent / "trainers.md").read_text()
     for file in DOCS.iterdir():

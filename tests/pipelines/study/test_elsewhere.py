@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+import mixopt
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Failure, Role, State
 from mixopt.pipelines.study.elsewhere import ask_trials, tell_results
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.trials import TrialsWait
+from mixopt.pipelines.views.wording import described
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import load_study
+from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import ledger_trials
 
 FILE = """\
@@ -48,6 +52,23 @@ def handed_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dic
     return path, trained(asked(path))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with a verdict; `judged` copies it."""
+    path = tmp_path_factory.mktemp("whole") / "ift.yaml"
+    path.write_text(FILE)
+    while len(frame := asked(path)):
+        told(path, trained(frame))
+    return path
+
+
+@pytest.fixture
+def judged(whole: Path, tmp_path: Path) -> Path:
+    """The study file of a copy of a study with a verdict."""
+    shutil.copytree(whole.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / whole.name
+
+
 def accuracy(row: dict[str, Any]) -> float:
     noise = (row["trial"] * 7 % 5 - 2) / 1000
     return 0.5 + 0.2 * row["mixture.maths"] + 0.1 * row["mixture.code"] + noise
@@ -61,11 +82,11 @@ def asked(file: Path, most: int = 100, **options: Any) -> pl.DataFrame:
     return pl.read_csv(table) if table.exists() else pl.DataFrame()
 
 
-def told(file: Path, rows: list[dict[str, Any]]) -> None:
+def told(file: Path, rows: list[dict[str, Any]], **options: Any) -> None:
     """Tell `rows`."""
     table = file.parent / "told.json"
     table.write_text(json.dumps(rows))
-    tell_results(file, table)
+    tell_results(file, table, **options)
 
 
 def trained(
@@ -131,6 +152,125 @@ def test_a_result_is_recorded_once(file: Path, capsys: pytest.CaptureFixture[str
         told(file, [{**rows[0], "accuracy": 0.9}])
     results = [trial.metrics["accuracy"] for trial in ledger_trials(load_study(file))]
     assert results == [row["accuracy"] for row in rows]
+
+
+def test_a_result_is_corrected_only_if_that_is_asked_for(file: Path, run: Run) -> None:
+    rows = trained(asked(file))
+    told(file, rows)
+    with pytest.raises(StudyError, match=r"`mixopt tell .* --replace`: the old value is kept"):
+        told(file, [{**rows[0], "accuracy": 0.9}])
+    told(file, [{**rows[0], "accuracy": 0.9}, rows[1]], replace=True)
+    told(file, [{**rows[0], "accuracy": None, "failure": "diverged"}], replace=True)
+    told(file, [{**rows[0], "accuracy": 0.8}], replace=True)
+    study = load_study(file)
+    trial = ledger_trials(study)[0]
+    assert trial.complete
+    assert trial.metrics == {"accuracy": 0.8}
+    assert [described(it) for it in trial.replaced] == [
+        f"accuracy {rows[0]['accuracy']:g}",
+        "accuracy 0.9",
+        "diverged",
+    ]
+    line = f"trial 0 corrected: accuracy {rows[0]['accuracy']:g} → accuracy 0.9 → diverged"
+    assert f"{line} → accuracy 0.8" in run("status", file).out
+    (study.home / "ledger.db").unlink()
+    asked(file)
+    assert ledger_trials(study)[0].metrics == {"accuracy": 0.8}
+
+
+def test_a_correction_after_the_verdict_is_another_look(
+    judged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, home = judged, load_study(judged).home
+    before = read_verdict(home)
+    assert before is not None
+    assert before.improved
+    capsys.readouterr()
+    last = ledger_trials(load_study(file))[-1]
+    told(file, [{"trial": last.number, "accuracy": last.metrics["accuracy"] + 1e-6}], replace=True)
+    assert "1 replaced" in (shown := " ".join(capsys.readouterr().out.split()))
+    assert "the verdict was of the old value: the next one is another look, and 0 are left" in shown
+    assert asked(file).is_empty()
+    after = read_verdict(home)
+    assert after is not None
+    assert (before.look, after.look, after.improved) == (1, 2, False)
+
+
+def test_nothing_is_handed_out_that_could_promote_nothing(judged: Path) -> None:
+    file, home = judged, load_study(judged).home
+    before = (home / "verdict.json").read_text()
+    file.write_text(FILE.replace("seeds: 2", "seeds: 3"))
+    with pytest.raises(StudyError, match="no look is left, so that 3 further trainings could"):
+        asked(file)
+    assert (home / "verdict.json").read_text() == before
+    assert all(trial.ended for trial in ledger_trials(load_study(file)))
+
+
+def test_a_metric_is_shown_in_its_own_direction(judged: Path, run: Run) -> None:
+    """An accuracy of .7 is nowhere −.7, and more of it is a gain."""
+    study, home = load_study(judged), load_study(judged).home
+    best = max(t.metrics["accuracy"] for t in ledger_trials(study))
+    verdict = mixopt.open_study(judged).verdict
+    assert verdict is not None
+    winner = verdict.winner
+    assert winner.mean is not None
+    assert 0.6 < winner.mean <= best
+    assert winner.difference is not None
+    assert winner.difference > 0
+    status = " ".join(run("status", judged).out.split())
+    assert f"mixture is selected: {winner.mean:.4f} accuracy" in status
+    assert f"(+{winner.difference / (winner.mean - winner.difference):.1%}" in status
+    assert f"difference {winner.difference:.4f}, 90 % between 0." in status
+    assert "accuracy 1 (higher is better)" in status
+    assert f"Weights of the {winner.name} mixture: maths" in status
+    assert "promoted" not in status
+    predicted = run("predict", judged, "--mixture", "maths=20%", "--json").out
+    values = json.loads(predicted)
+    assert values["objective"] == {"accuracy": 1}
+    assert values["higher_is_better"]
+    assert all(row["objective"] > 0.4 for row in values["rows"])
+    assert all(row["run_low"] < row["objective"] < row["run_high"] for row in values["rows"])
+    table = pl.read_csv(run("trials", judged).out.encode())
+    assert table["objective"].equals(table["accuracy"].alias("objective"))
+    assert "higher is better" in run("plan", judged).out
+    page = (home / "report.html").read_text()
+    body = page[page.index("</script>") :]
+    assert "−accuracy" not in status + body
+    assert f"{winner.mean:.4f} ±" in body
+    assert "over seeds; higher is better" in body
+    figures = mixopt.open_study(judged).plots
+    for figure in (figures.progress(), figures.candidates(), figures.surrogate()):
+        shown = [x for trace in figure.data for x in (*trace.x, *trace.y) if isinstance(x, float)]
+        assert not any(-1 < x < 0 for x in shown)
+
+
+def test_the_trainer_may_change_until_a_result_is_told(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions = [FILE.replace("elsewhere", f"{{elsewhere: true, version: {v}}}") for v in "ab"]
+    file.write_text(versions[0])
+    frame = asked(file)
+    file.write_text(versions[1])
+    assert asked(file, again=True).equals(frame)
+    assert "trainer.version: was 'a', is 'b'" in capsys.readouterr().err
+    told(file, trained(frame)[:1])
+    file.write_text(versions[0])
+    with pytest.raises(StudyError, match=r"trainer\.version: was 'b', is 'a'"):
+        asked(file)
+
+
+def test_what_is_handed_out_is_not_lost(file: Path, run: Run) -> None:
+    asked(file, most=1)
+    assert "trial 0 is handed out, and its result is not told yet" in (
+        " ".join(run("retry", file, "0").err.split())
+    )
+    assert "--again` hands it out once more" in " ".join(run("retry", file, "0").err.split())
+    assert "trial 1 waits to be handed out" in " ".join(run("retry", file, "1").err.split())
+    shown = run("status", file).out
+    assert "trial 0: handed out at 20" in shown
+    assert "ago); no result is told yet" in shown
+    assert "tokens evaluated" not in shown
+    assert "Next: mixopt ask" in run("fail", file, "1").out
 
 
 def test_failures_are_no_scores(file: Path) -> None:

@@ -136,7 +136,7 @@ def test_the_card_says_mixture_losses_receipt_limits_and_lineage(
     moments = (promotion.seed, promotion.before, promotion.after)
     losses = " | ".join(f"{at['bpb/descriptions']:.4f}" for at in moments)
     assert f"| bpb/descriptions | {losses} |" in body
-    assert "The found mixture is promoted" in body
+    assert "The found mixture is selected" in body
     assert "sequences of 32 tokens" in body
     assert Corpus.open(finished.corpus_path).hash in body
     facts = json.loads((exported / "mixopt.json").read_text())

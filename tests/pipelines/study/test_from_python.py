@@ -30,11 +30,11 @@ WHOLE: dict[str, Any] = {
         ({"searches": {}}, "mixopt.Study: searches: there is no such key. Did you mean 'search'?"),
         (
             {"search": {"trials": 2}},
-            "mixopt.Study: search.trials: input should be greater than or equal to 3, it is 2.",
+            "mixopt.Study: search.trials: must be at least 3, it is 2.",
         ),
         (
             {"space": {"bounds": {"law": [0, 2]}}},
-            "mixopt.Study: space.bounds.law.1: input should be less than or equal to 1, it is 2.",
+            "mixopt.Study: space.bounds.law.1: must be at most 1, it is 2.",
         ),
         (
             {"search": {"surrogate": "gpp"}},

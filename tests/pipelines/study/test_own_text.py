@@ -45,7 +45,7 @@ def test_own_text_becomes_a_corpus_a_plan_and_a_promoted_model(tmp_path: Path) -
     assert "upcycled model" in planned
     assert max(map(len, planned.splitlines())) <= 100
     assert not (tmp_path / "study").exists()  # a plan leaves nothing behind
-    assert "mixture is promoted" in follow(4)
+    assert "mixture is selected" in follow(4)
     promotion = json.loads((tmp_path / "study" / "promotion" / "result.json").read_text())
     assert set(promotion["mixture"]) == {"law", "code", "prose"}
     assert promotion["after"]["bpb/notes"] < promotion["before"]["bpb/notes"]

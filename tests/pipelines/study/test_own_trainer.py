@@ -16,6 +16,7 @@ from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.run import run_study
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import load_study
+from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import SMALL, ledger_trials
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -103,6 +104,29 @@ def test_what_is_no_result_stops_the_study(
     with pytest.raises(error, match=message):
         run_study(file, step="search")
     assert not any(trial.ended for trial in ledger_trials(load_study(file)))
+
+
+def test_a_trainer_may_be_corrected_until_a_training_is_recorded(
+    tmp_path: Path, ray_here: None, run: Run
+) -> None:
+    file = write_own(tmp_path, SCRIPT)  # leaves no result.json
+    assert run("search", file).code == 1
+    shown = " ".join(run("status", file).out.split())
+    assert "Stopped by an error at 20" in shown
+    assert "result.json" in shown
+    (tmp_path / "train.py").write_text(SCRIPT + ENDS)
+    result = run("search", file)
+    assert result.code == 0
+    assert "no training is recorded yet" in result.out
+    assert "trainer.files train.py: was" in result.out
+    home = load_study(file).home
+    assert (home / "earlier/1/0000/job.json").exists()
+    assert json.loads((home / "trials/0000/job.json").read_text())["attempt"] == 1
+    assert "Stopped" not in run("status", file).out
+    (tmp_path / "train.py").write_text(SCRIPT + ENDS + "\n")
+    refused = run("search", file)
+    assert refused.code == 1
+    assert "locked settings differ" in refused.err
 
 
 def by_a_command(corpus: Corpus) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def test_a_study_runs_as_a_job_and_keeps_everything_beside_its_file(
     )
     done = succeeded(cluster.submit("python", "-m", "mixopt", "run", file))
     assert re.search(rf"job: Ray at \S+:{cluster.port}\n", done.stdout), done.stdout
-    assert "mixture is promoted" in done.stdout
+    assert "mixture is selected" in done.stdout
     trials = ledger_trials(file)
     assert len(trials) >= 3
     assert {t.state for t in trials} == {State.COMPLETE}

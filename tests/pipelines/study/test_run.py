@@ -160,7 +160,7 @@ def test_status_sync_and_report_show_a_finished_study(
     code, status, _ = run("status", ran.file)
     assert code == 0
     assert "no active driver" in status
-    assert "mixture is promoted" in status
+    assert "mixture is selected" in status
     rows = [line for line in status.splitlines() if str(ran.home) not in line]
     assert max(map(len, rows)) <= 100
     assert Path(run("report", ran.file).out.strip()) == ran.home / "report.html"

@@ -63,7 +63,7 @@ SPECS = {
     "unknown target": (f"{MIX}target: mixtrl\n", "spec.yaml:4: target: no family is called"),
     "a dense target": (f"{MIX}target: llama\n", "spec.yaml:4: target: llama has no experts"),
     "another trunk": (f"{MIX}target: qwen3-moe\n", "spec.yaml:4: target: qwen3-moe needs what"),
-    "unknown dtype": (f"{MIX}dtype: bf16\n", "spec.yaml:4: dtype: input should be 'float32'"),
+    "unknown dtype": (f"{MIX}dtype: bf16\n", "spec.yaml:4: dtype: must be 'float32'"),
     "unknown merge": (f"{MIX}merge: averag\n", "spec.yaml:4: merge: no merge is called"),
     "unknown setting": (
         f"{MIX}router_settings:\n  sd: 1\n",
@@ -94,7 +94,7 @@ SPECS = {
         f"{MIX}experts_per_token: 3\n",
         "spec.yaml:4: experts_per_token: must be 1 to 2",
     ),
-    "one expert": (f"{MIX}experts: 1\n", "spec.yaml:4: experts: input should be greater than or"),
+    "one expert": (f"{MIX}experts: 1\n", "spec.yaml:4: experts: must be at least"),
     "no YAML": ("method: [sparse\n", "spec.yaml:2: is not YAML"),
     "no such folder": (
         MIX.replace("law: law", "law: lw"),

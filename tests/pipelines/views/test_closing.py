@@ -169,13 +169,13 @@ def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value()
 
 def test_every_page_says_the_same_of_what_follows_a_plus_minus() -> None:
     found = verdict_of(DECISION, seed_scatter=SCATTER)
-    note = mixtures_note(found)
+    note = mixtures_note(found, OBJECTIVE)
     page = markdown("tiny", [], OBJECTIVE, found, None)
     assert note in page
     assert "| **objective** ± sd over seeds | 3.6898 ± 0.0215 | 3.4030 ± 0.0269 | 3.7000 |" in page
     assert "mean ± standard deviation over seeds" in note
     assert "of the mean over those seeds" in note
-    assert "for the search's own seed only" in mixtures_note(verdict_of(DECISION))
+    assert "for the search's own seed only" in mixtures_note(verdict_of(DECISION), OBJECTIVE)
 
 
 def test_the_headline_says_that_deviations_are_over_seeds() -> None:
@@ -198,7 +198,7 @@ def test_every_page_names_the_baseline_that_the_study_compares_with() -> None:
         )
     )
     assert "(sd over seeds 0.0215) for the production mixture" in headline([], OBJECTIVE, found)
-    assert "against production, of the mean difference" in mixtures_note(found)
+    assert "against production, of the mean difference" in mixtures_note(found, OBJECTIVE)
     page = markdown("tiny", [], OBJECTIVE, found, None)
     assert "| against production ± 90 % | – | −0.2868 ± 0.0432 |" in page
     assert "natural" not in page

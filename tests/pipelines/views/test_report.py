@@ -43,7 +43,7 @@ def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study
     assert (found.name, natural.name) == ("found", verdict.baseline)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead is not None
-    assert lead[1].startswith("The found mixture is promoted")
+    assert lead[1].startswith("The found mixture is selected")
     assert f"{found.mean:.4f}" in lead[1]
     assert f"{natural.mean:.4f}" in lead[1]
 
@@ -108,7 +108,7 @@ def test_a_natural_mixture_that_stays_is_explained(tmp_path: Path) -> None:
     verdict = dataclasses.replace(verdict, promoted="natural", improved=False, reason=reason)
     files.write_json(study.home / "verdict.json", verdict.to_json())
     page = write_report(study).read_text()
-    assert "The natural mixture is promoted: the found mixture is better with only 71 %." in page
+    assert "The natural mixture is selected: the found mixture is better with only 71 %." in page
 
 
 def test_a_report_is_written_without_the_corpus_and_from_a_torn_promotion(tmp_path: Path) -> None:

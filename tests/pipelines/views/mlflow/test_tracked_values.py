@@ -84,6 +84,37 @@ def test_the_cost_of_pruned_trials_is_in_the_sums() -> None:
     ]
 
 
+def test_an_accuracy_is_shown_as_it_is(tmp_path: Path) -> None:
+    accuracy = Objective({"accuracy/arc": -1})
+    trials = []
+    for number, value in enumerate((0.4, 0.6, 0.5)):
+        metrics = {"accuracy/arc": value}
+        result = TrialResult(metrics, (CurvePoint(8, 512, metrics),), Cost(512, 3.0, 1e9))
+        trials.append(dataclasses.replace(trial(), number=number, result=result))
+    found = {name: value for name, value, *_ in trial_metrics(trials[0], tmp_path, accuracy, 0)}
+    assert found["objective"] == found["accuracy/arc"] == 0.4
+    points = best_so_far(trials, accuracy, 0)
+    assert [v for name, v, *_ in points if name == "best/objective"] == [0.4, 0.6, 0.6]
+
+
+def test_a_verdict_turned_is_of_what_people_read() -> None:
+    better = dataclasses.replace(
+        NATURAL, name="found", mean=-0.6, difference=-0.2, difference_low=-0.3, difference_high=-0.1
+    )
+    kept = verdict_of(decision(NATURAL), candidates=(NATURAL, better), interval=(-0.7, -0.5))
+    verdict = kept.turned(-1)
+    assert verdict.turned(-1) == kept
+    assert kept.turned(1) is kept
+    assert verdict.interval == (0.5, 0.7)
+    found = {name: value for name, value, *_ in verdict_metrics(verdict, 0)}
+    assert found["selection/found/mean"] == 0.6
+    assert found["selection/found/difference"] == 0.2
+    assert found["selection/found/difference_low"] == 0.1
+    assert found["selection/found/difference_high"] == 0.3
+    assert found["selection/natural/predicted_low"] == -2.2
+    assert found["selection/natural/inside"] == 1.0
+
+
 def test_a_dense_model_shows_none(tmp_path: Path) -> None:
     assert not [name for name in shown(trial(), tmp_path) if name.startswith("router/")]
 
