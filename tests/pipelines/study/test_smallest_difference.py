@@ -50,7 +50,7 @@ def test_plan_and_select_agree_and_follow_the_noise(
     scatter = seed_scatter_of(ledger_trials(file), objective, fidelity)
     assert scatter is not None
     for times in smallest_differences(4, [2], 0.1).values():
-        assert f"{times * scatter.std:.3g} −accuracy in" in second
+        assert f"{times * scatter.std:.3g} accuracy in" in second
     assert "from 4 repeated runs" in second
 
     tell_all(file, 1.0)  # the round; then selection hands out its runs, and says before what it can
