@@ -38,8 +38,8 @@ def smallest_differences(
 
     Example:
         >>> found = smallest_differences(4, [3], level=0.1)
-        >>> {power: f"{difference:.1f}" for power, difference in found.items()}
-        {0.5: '1.8', 0.8: '2.6'}
+        >>> {power: round(difference) for power, difference in found.items()}
+        {0.5: 2, 0.8: 3}
     """
     return dict(_found(candidates, tuple(pulls), level, rejects))
 

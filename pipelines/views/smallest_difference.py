@@ -13,10 +13,9 @@ UNKNOWN = "the noise is not known yet: search.repeats measures it"
 
 def smallest_difference_line(seen: SmallestDifference, objective: Objective) -> str:
     """What so many seeds can see, with which power, at which level, and by which noise."""
-    found = [
-        f"{_amount(seen, power, objective)} in {100 * power:.0f} % of studies"
-        for power in seen.deviations
-    ]
+    first, *others = seen.deviations
+    found = [f"{_amount(seen, first)}{_unit(seen, objective)} in {100 * first:.0f} % of studies"]
+    found += [f"{_amount(seen, power)} in {100 * power:.0f} %" for power in others]
     return (
         f"Smallest difference that {seen.seeds} seeds of {seen.candidates} mixtures can see: "
         f"{', '.join(found)} (selected at an adjusted p-value of at most {seen.level:.3g}; "
@@ -24,13 +23,17 @@ def smallest_difference_line(seen: SmallestDifference, objective: Objective) -> 
     )
 
 
-def _amount(seen: SmallestDifference, power: float, objective: Objective) -> str:
+def _amount(seen: SmallestDifference, power: float) -> str:
     if math.isinf(seen.deviations[power]):
         return "none"
     if seen.noise is None:
-        return f"{seen.deviations[power]:.1f} seed standard deviations of a run"
-    what = unit(objective)
-    return f"{seen.differences[power]:.3g}{' ' + what if what else ''}"
+        return f"{seen.deviations[power]:.1f}"
+    return f"{seen.differences[power]:.3g}"
+
+
+def _unit(seen: SmallestDifference, objective: Objective) -> str:
+    what = unit(objective) if seen.noise is not None else "seed standard deviations of a run"
+    return f" {what}" if what and math.isfinite(min(seen.deviations.values())) else ""
 
 
 def _noise(seen: SmallestDifference) -> str:

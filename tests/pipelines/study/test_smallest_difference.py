@@ -39,7 +39,7 @@ def test_plan_and_select_agree_and_follow_the_noise(
     first = line(capsys)
     half, most = (f"{it:.1f}" for it in smallest_differences(4, [2], 0.1).values())
     assert f"2 seeds of 4 mixtures can see: {half} seed standard deviations" in first
-    assert f"{most} seed standard deviations of a run in 80 % of studies" in first
+    assert f" of a run in 50 % of studies, {most} in 80 % (selected at" in first
     assert "not known yet: search.repeats measures it" in first
 
     tell_all(file, 1.0)
@@ -49,8 +49,8 @@ def test_plan_and_select_agree_and_follow_the_noise(
     second = line(capsys)
     scatter = seed_scatter_of(ledger_trials(file), objective, fidelity)
     assert scatter is not None
-    for times in smallest_differences(4, [2], 0.1).values():
-        assert f"{times * scatter.std:.3g} accuracy in" in second
+    half, most = (f"{it * scatter.std:.3g}" for it in smallest_differences(4, [2], 0.1).values())
+    assert f"{half} accuracy in 50 % of studies, {most} in 80 %" in second
     assert "from 4 repeated runs" in second
 
     tell_all(file, 1.0)  # the round; then selection hands out its runs, and says before what it can
