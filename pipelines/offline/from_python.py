@@ -211,8 +211,8 @@ def fit(
             frame.select("run", "prose"))`.
         priors: YAML file with the natural mixture and constraints (docs/finished-runs.md).
         objective: metric → weight, negative for a metric to maximise. If None, the mean of all
-            metrics; those that are scores by their names (`acc`, `f1`) are maximised. The first
-            `notes` of the fit tell which are.
+            metrics but those that repeats show to be mostly noise; those that are scores by their
+            names (`acc`, `f1`) are maximised. The first `notes` of the fit tell which are.
         surrogate: registry name, `auto`, or `package.module:Name`.
         params: model size to predict for, such as `60M`; None for that of the most expensive runs
             (parameters times tokens).

@@ -22,8 +22,11 @@ from mixopt.core.trials import Failure, Role, State, Trial, TrialSpec
 from mixopt.pipelines.study.run import sync_study
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, metric_name
 from mixopt.pipelines.views.mlflow.tracking import Tracker, tracking_uri, ui_command
+from mixopt.pipelines.views.reliability import reliability_line
+from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.ledger import Ledger
+from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
 
@@ -128,6 +131,10 @@ def test_showing_everything_again_changes_nothing(shown: Study) -> None:
 def test_the_study_run_has_the_summary_the_table_and_the_best_so_far(shown: Study) -> None:
     [parent] = runs_of(shown, "study")
     assert parent.data.tags["mlflow.note.content"].startswith("## shown\n\nThe found mixture is")
+    known = study_reliability(shown, trials_of(shown))
+    assert verbatim(reliability_line(known)) in parent.data.tags["mlflow.note.content"]
+    ceiling = parent.data.metrics["reliability/bpb/descriptions/ceiling"]
+    assert ceiling == known["bpb/descriptions"].ceiling
     assert parent.data.tags["mixopt.promoted"] == "found"
     files = {f.path for f in client().list_artifacts(parent.info.run_id)}
     assert {"trials.csv", "trials.json", "mixture.json", "verdict.json", "study.yaml"} <= files
