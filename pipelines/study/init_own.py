@@ -155,8 +155,9 @@ def write_own_study_file(
         "proxy.tokens",
         "space.budget",
     ]
-    steps = ("ask", "tell") if trainer == "elsewhere" else ("run",)
-    following = "\n  ".join([command("plan", file), *(command(step, file) for step in steps[:1])])
+    elsewhere = trainer == "elsewhere"
+    first = command("ask", file, "--out", "next.csv") if elsewhere else command("run", file)
+    following = "\n  ".join([command("plan", file), first])
     make_console().print(
         f"Wrote {file}. Put your own into it: {', '.join(examples)}. Next:\n  {following}",
         soft_wrap=True,

@@ -95,11 +95,11 @@ def _steps(session: Session, step: Step) -> None:
     verdict = _verdict_or_refuse(session) if step == "promote" else select.select(session)
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     if step == "promote" or (step == "run" and session.study.promote is not None):
-        _require_guardrails(session, verdict)
+        require_guardrails(session.study, verdict)
         promote.promote(session, verdict)
 
 
-def _require_guardrails(session: Session, verdict: Verdict) -> None:
+def require_guardrails(study: Study, verdict: Verdict) -> None:
     """Refuse to promote a mixture that is not shown to keep to the guardrails.
 
     Only the projection of a baseline that lies outside the space can be such a one.
@@ -111,7 +111,7 @@ def _require_guardrails(session: Session, verdict: Verdict) -> None:
         raise StudyError(
             f"the {verdict.promoted} mixture is not shown to keep to the guardrails "
             f"({', '.join(it.metric for it in broken)}), and no other candidate passed the gate",
-            where=f"{session.study.path}: guardrails",
+            where=f"{study.path}: guardrails",
             hint="Allow more, or widen the space so that the baseline lies in it; with "
             "select.looks left, more seeds may show that it holds",
         )

@@ -68,7 +68,8 @@ def show_status(path: Path) -> None:
         elif trial.state is State.RUNNING and study.elsewhere:
             console.print(f"  trial {trial.number}: {_handed_out(trial)}")
         elif trial.state is State.RUNNING:
-            console.print(f"  trial {trial.number}: {_progress(study.home, trial)}")
+            now = "interrupted, " if holder == IDLE else ""
+            console.print(f"  trial {trial.number}: {now}{_progress(study.home, trial)}")
         elif trial.state is State.PRUNED:
             console.print(f"  trial {trial.number} pruned: {trial.message}")
         elif trial.state is State.FAILED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,18 @@ def test_what_is_locked_names_the_file_that_changed(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print('b')\n")
     with pytest.raises(StudyError, match=r"trainer\.files train\.py: was '"):
         lock_settings(here, here.open_data())
+
+
+def test_what_is_locked_is_what_an_own_trainer_is_asked_for(tmp_path: Path) -> None:
+    here = study(tmp_path, ("elsewhere\n", "{elsewhere: true, version: b}\n"))
+    lock_settings(here, here.open_data())
+    keys = json.loads((here.home / LOCKED).read_text())
+    assert not [key for key in keys if key.startswith(("proxy.model", "proxy.recipe"))]
+    assert {key for key in keys if key.startswith("trainer")} == {
+        "trainer.elsewhere",
+        "trainer.version",
+    }
+    assert {"proxy.tokens", "proxy.params", "search.trials", "budget"} <= keys.keys()
 
 
 def test_a_place_may_change(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mixopt.study.settings import load_study
 from tests.pipelines.made_runs import Run
 from tests.pipelines.study import ift_lookup
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.xdist_group("ray")
 
 DATA = Path(os.environ.get("MIXOPT_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 RUNS = DATA / "admire_ift" / "runs_0.5b_3b.csv"
@@ -92,6 +92,7 @@ def with_metrics(row: dict[str, str], table: ift_lookup.Table) -> dict[str, Any]
     return {**row, **table.measure(mixture, int(row["seed"]))}
 
 
+@pytest.mark.slow
 def test_both_ways_end_with_the_same_verdict(
     tmp_path: Path, ray_here: None, table: ift_lookup.Table, run: Run
 ) -> None:

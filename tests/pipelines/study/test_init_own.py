@@ -58,7 +58,7 @@ def test_the_command_line_says_what_is_left_to_do(tmp_path: Path, run: Run) -> N
     )
     assert result.code == 0
     assert "Put your own into it: objective, metrics, proxy.tokens, space.budget" in result.out
-    assert f"mixopt ask {file}" in result.out
+    assert f"mixopt ask {file} --out next.csv" in result.out
     assert "the file is there already" in run("init", file, "--trainer", "elsewhere").err
     assert "--domain and --metric are for --trainer" in run("init", file, "--domain", "a=1").err
 
