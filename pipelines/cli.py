@@ -362,6 +362,18 @@ def _refuse_plugin(name: str | None) -> None:
 
 
 @app.command()
+def front(
+    study: StudyFile,
+    out: Annotated[Path | None, typer.Option(help="CSV to write, a row per mixture.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what can be had of several metrics at once: the Pareto front, and how to choose."""
+    from mixopt.pipelines.study.front import show_front
+
+    show_front(study, out, as_json=as_json)
+
+
+@app.command()
 def propose(
     fit_or_study: FitOrStudy,
     out: Annotated[

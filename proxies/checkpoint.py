@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixopt.core.errors import BrokenCheckpointError, CheckpointError
+from mixopt.core.errors import BrokenCheckpointError, CheckpointError, is_out_of_memory
 from mixopt.io.files import write_bytes
 
 
@@ -50,7 +50,10 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"cannot be read: {error}", where=str(path), hint="Check the disk and its permissions"
         ) from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        # RuntimeError: it became shorter between its header and its content
         raise BrokenCheckpointError(
             f"is cut or broken: {error}",
             where=str(path),

@@ -15,6 +15,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
+from mixopt.search.front import FrontPoint
 from mixopt.search.optimum import Recommendation
 from mixopt.study.frames import curves_frame, trials_frame
 from mixopt.study.holdout import HoldoutScore, read_holdout, score_holdout
@@ -167,6 +168,18 @@ class OpenStudy(Opened):
             SurrogateError: too few trials are complete.
         """
         return self.model.optimum(self.space, self.surrogate_name)
+
+    def front(self) -> list[FrontPoint]:
+        """What can be had of the objective's metrics at once: the predicted Pareto front.
+
+        Ordered by the first metric, the best first; see `mixopt.search.front.pareto_front`.
+
+        Raises:
+            StudyError: the objective has one metric.
+            CorpusError: the corpus, which bounds the space, is not there.
+            SurrogateError: too few trials are complete.
+        """
+        return self.model.front(self.space, self.surrogate_name)
 
     def out_of_fold(self) -> OutOfFold:
         """See `Opened.out_of_fold`; of the search's complete trials."""

@@ -454,3 +454,38 @@ def _epochs(
     if not available or not budget or any(not available.get(d) for d in mixture.domains):
         return None
     return [w * budget / available[d] for d, w in mixture.as_dict().items()]
+
+
+def trade_off(
+    values: np.ndarray,
+    front: np.ndarray,
+    metrics: tuple[str, str],
+    *,
+    labels: Sequence[str] | None = None,
+) -> go.Figure:
+    """Two metrics of every trial against each other, and the trials that none beats in both.
+
+    Args:
+        values: (n, 2) what the trials measured.
+        front: (n,) whether no other trial is better in both.
+        metrics: names of the two.
+        labels: (n,) a name for each trial.
+    """
+    figure = style.figure("What can be had of two metrics at once", *metrics)
+    order = np.flatnonzero(front)[np.argsort(values[front, 0])]
+    others = np.flatnonzero(~front)
+    for name, rows, colour, mode in (
+        ("other trials", others, style.GREY, "markers"),
+        ("none is better in both", order, style.BLUE, "lines+markers"),
+    ):
+        figure.add_scatter(
+            x=values[rows, 0],
+            y=values[rows, 1],
+            mode=mode,
+            name=name,
+            marker={"size": 8, "color": colour},
+            line={"color": colour, "width": 1.2, "dash": "dot"},
+            text=None if labels is None else [labels[row] for row in rows.tolist()],
+            hovertemplate="%{text}<br>%{x:.4f}, %{y:.4f}<extra></extra>",
+        )
+    return figure

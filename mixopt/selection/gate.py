@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from mixopt.selection.guarded import Guarded, guarded
 from mixopt.selection.looks import Look
 from mixopt.selection.paired import MOST_SEEDS, gaps, half_interval, one_sided_p, seeds_needed
 from mixopt.selection.results import Candidate, Decision
+from mixopt.selection.trade_offs import trade_offs
 
 Rule = Literal["repeat", "successive-rejects"]
 
@@ -358,6 +360,9 @@ class Selection:
             runs = self._runs(guardrail.metric, trials)
             for name, it in guarded(guardrail, runs, self._rows, self.seeds, self.level).items():
                 found[name] = replace(found[name], guarded=(*found[name].guarded, it))
+        weights, metric_runs = self.objective.weights, partial(self._runs, trials=trials)
+        for name, each in trade_offs(weights, metric_runs, self._rows, len(self.seeds)).items():
+            found[name] = replace(found[name], trade_offs=each)
         layout = self._layout(values)
         if layout is None:
             return found
@@ -396,7 +401,7 @@ class Selection:
         return found
 
     def _runs(self, metric: str, trials: Sequence[Trial]) -> dict[str, dict[int, float]]:
-        """Values of a guarded metric, as `values` of the objective; runs without it have none."""
+        """Values of a metric, as `values` of the objective; runs without it have none."""
         found: dict[str, dict[int, float]] = {name: {} for name in self.candidates}
         for trial in self.pulls(trials):
             if trial.complete and metric in trial.metrics:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mixopt.core.mixture import Mixture
 from mixopt.selection.guarded import Guarded
+from mixopt.selection.trade_offs import TradeOff
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Candidate:
         tokens: training tokens of its runs.
         device_seconds: device time of its runs, all attempts.
         guarded: what its runs show of each guardrail; empty without any, and of the baseline.
+        trade_offs: its difference in each metric of the objective; empty of a single metric, and of
+            the baseline.
         predicted: the surrogate's prediction of `mean`, from before the runs; its interval is for
             `n` fresh seeds. None before it was made.
 
@@ -102,6 +105,7 @@ class Candidate:
     tokens: int = 0
     device_seconds: float = 0.0
     guarded: tuple[Guarded, ...] = ()
+    trade_offs: tuple[TradeOff, ...] = ()
     predicted: Predicted | None = None
 
     @property
@@ -148,6 +152,7 @@ class Candidate:
             "tokens": self.tokens,
             "device_seconds": self.device_seconds,
             "guarded": [it.to_json() for it in self.guarded],
+            "trade_offs": [it.to_json() for it in self.trade_offs],
             "predicted": None if self.predicted is None else self.predicted.to_json(),
         }
 
@@ -174,6 +179,7 @@ class Candidate:
             tokens=int(values["tokens"]),
             device_seconds=float(values["device_seconds"]),
             guarded=tuple(Guarded.from_json(it) for it in values["guarded"]),
+            trade_offs=tuple(TradeOff.from_json(it) for it in values["trade_offs"]),
             predicted=None if predicted is None else Predicted.from_json(predicted),
         )
 

@@ -16,6 +16,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity, Trial
+from mixopt.search.front import FrontPoint, pareto_front
 from mixopt.search.guards import Guards
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.study.queries import search_trials
@@ -199,6 +200,16 @@ class StudyModel:
         """
         asked, guards = self.settings, self.guards(space, name)
         return recommend(self.fitted(name), asked.objective, space, asked.seed, guards=guards)
+
+    def front(self, space: MixtureSpace, name: str = "") -> list[FrontPoint]:
+        """What can be had of the objective's metrics at once; see `mixopt.search.front`.
+
+        Raises:
+            StudyError: the objective has one metric.
+            SurrogateError: fewer than 3 trials are complete.
+        """
+        asked, guards = self.settings, self.guards(space, name)
+        return pareto_front(self.fitted(name), asked.objective, space, asked.seed, guards)
 
     def guards(self, space: MixtureSpace, name: str = "") -> Guards | None:
         """The study's guardrails as the surrogate `name` sees them; None if there are none.

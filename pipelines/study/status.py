@@ -19,6 +19,7 @@ from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
+from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.wording import (
     calibration,
     command,
@@ -84,6 +85,7 @@ def show_status(path: Path) -> None:
     for line in (
         headline(trials, objective, verdict),
         weights,
+        trade_line(verdict),
         multiplier_line(verdict),
         calibration(verdict, objective),
     ):

@@ -204,7 +204,7 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
     for it in found:
         intervals = [pair for pair in _intervals(it.forecast) if pair] or [it.forecast.this_seed]
         cells = [f"{it.forecast.mean:.4f} ± {(high - low) / 2:.4f}" for low, high in intervals]
-        table.add_row(it.name, *cells, _largest_weights(it.mixture))
+        table.add_row(it.name, *cells, largest_weights(it.mixture))
     console.print(table)
     console.print(
         f"Mean: over fresh seeds; {scattered(scatter)}."
@@ -217,7 +217,8 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
             console.print(f"  {it.name} is outside the space: {'; '.join(it.outside)}")
 
 
-def _largest_weights(mixture: Mixture) -> str:
+def largest_weights(mixture: Mixture) -> str:
+    """The largest weights of a mixture, in words."""
     order = sorted(mixture.as_dict().items(), key=lambda item: -item[1])
     shown = [f"{name} {weight:.1%}" for name, weight in order if weight >= SMALLEST_WEIGHT]
     return ", ".join(shown[:SHOWN]) + (" …" if len(shown) > SHOWN else "")

@@ -16,6 +16,7 @@ from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
+from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -59,7 +60,7 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
         for line in guard_lines(verdict, objective):
             console.print(line, style="dim")
     console.print(headline(trials, objective, verdict), style="bold")
-    for line in (multiplier_line(verdict), calibration(verdict, objective)):
+    for line in (trade_line(verdict), multiplier_line(verdict), calibration(verdict, objective)):
         if line:
             console.print(line)
     print_reliability(study_reliability(study, trials), console)

@@ -37,6 +37,8 @@ from mixopt.pipelines.views.report_figures import (
     surrogate_quality,
 )
 from mixopt.pipelines.views.settings_used import ROUNDS, VERDICTS, round_rows, verdict_rows
+from mixopt.pipelines.views.trade_offs import NOTE as TRADE_NOTE
+from mixopt.pipelines.views.trade_offs import front_figures, front_rows, trade_line
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -256,7 +258,8 @@ def _remarks(snapshot: Snapshot) -> list[str]:
     if verdict is None:
         return remarks
     measured = calibration(verdict, snapshot.objective)
-    remarks = [*(line for line in (multiplier_line(verdict), measured) if line), *remarks]
+    lines = (trade_line(verdict), multiplier_line(verdict), measured)
+    remarks = [*(line for line in lines if line), *remarks]
     if verdict.binding:
         remarks.append("Constraints that bind: " + "; ".join(verdict.binding) + ".")
         parts = sorted(verdict.unconstrained.as_dict().items(), key=lambda item: -item[1])
@@ -271,12 +274,19 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     of, sign = reliable.get(OBJECTIVE), snapshot.objective.sign
     figures = [] if known is None else surrogate_figures(*known, of, sign)
     scores = _scores(snapshot, known[1] if known is not None else None, reliable)
+    head, front = front_rows(snapshot)
     held_out = (snapshot.study.home, snapshot.holdout, snapshot.trials)
     sections = [
         Section(
             "Selection",
             tables=_table(VERDICTS, verdict_rows(snapshot.judged)),
             figures=_html(selection_figures(snapshot, mixtures)),
+        ),
+        Section(
+            "Trade-offs",
+            TRADE_NOTE if front else "",
+            _table(head, front),
+            _html(front_figures(snapshot)),
         ),
         Section(
             "Promotion",

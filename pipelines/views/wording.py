@@ -9,6 +9,7 @@ from dataclasses import replace
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Outcome, State, Trial
+from mixopt.pipelines.views.trade_offs import trade_rows
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.selection.candidates import NATURAL
 from mixopt.selection.results import Candidate, Predicted
@@ -149,6 +150,7 @@ def gate_rows(
         (against(baseline), [difference_interval(it, digits, baseline) for it in candidates]),
         (ADJUSTED, [p_value(candidate) for candidate in candidates]),
         *guard_rows(candidates, digits),
+        *trade_rows(candidates, digits, baseline),
     ]
 
 

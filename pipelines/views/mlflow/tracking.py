@@ -41,6 +41,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
 from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
+from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
@@ -248,6 +249,7 @@ class Tracker:
         self._upload_tables(store, trials)
         known = study_reliability(self.study, trials)
         remarks = [
+            trade_line(verdict),
             multiplier_line(verdict),
             *holdout_lines(self.study.home, holdout, trials),
             reliability_line(known),

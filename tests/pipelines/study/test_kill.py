@@ -267,7 +267,7 @@ def test_a_study_killed_while_cohorts_train_goes_on_with_the_same_ones(
 def test_a_study_killed_again_and_again_at_any_moment_ends_the_same(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
-    file, whole = (write(tmp_path / name, text_corpus, 5 * STEPS) for name in ("broken", "whole"))
+    file, whole = (write(tmp_path / name, text_corpus, 2 * STEPS) for name in ("broken", "whole"))
     run(whole)
     rng = random.Random(0)
     for _ in range(8):
