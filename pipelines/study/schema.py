@@ -21,8 +21,11 @@ from pydantic_core import core_schema
 
 import mixopt
 from mixopt.core.formatting import count
+from mixopt.study.data import short_domain
+from mixopt.study.guards import short_guard
 from mixopt.study.locked import FREE, may_change
 from mixopt.study.named import OWN_PATTERN
+from mixopt.study.own_trainer import short_trainer
 from mixopt.study.sections import parse_tokens, short_task
 from mixopt.study.settings import Study
 
@@ -38,6 +41,12 @@ TOKENS = {
         },
     ]
 }
+SHORT: list[tuple[Any, list[dict[str, Any]]]] = [  # what may stand alone in place of a section
+    (short_task, [{"type": "string"}]),
+    (short_trainer, [{"type": "string"}]),
+    (short_guard, [{"type": "number"}, {"type": "string"}]),
+    (short_domain, [*TOKENS["anyOf"]]),
+]
 SHARED = {  # shapes that several sections hold: where the page describes them
     "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
@@ -60,9 +69,11 @@ class _Generator(GenerateJsonSchema):
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
         node = super().function_before_schema(schema)
-        if schema["function"]["function"] is short_task:
-            return {"anyOf": [node, {"type": "string"}]}
-        return copy.deepcopy(TOKENS) if schema["function"]["function"] is parse_tokens else node
+        function = schema["function"]["function"]
+        if function is parse_tokens:
+            return copy.deepcopy(TOKENS)
+        short = next((also for each, also in SHORT if each is function), [])
+        return {"anyOf": [node, *copy.deepcopy(short)]} if short else node
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
         node = super().dataclass_schema(schema)
