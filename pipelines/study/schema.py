@@ -32,7 +32,7 @@ from mixopt.study.settings import Study
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
 PAGE_FILE = Path(mixopt.__file__).parents[1] / "docs" / "study.md"
 
-TOKENS = {
+TOKENS: dict[str, list[dict[str, Any]]] = {
     "anyOf": [
         {"type": "integer", "exclusiveMinimum": 0},
         {
@@ -45,7 +45,7 @@ SHORT: list[tuple[Any, list[dict[str, Any]]]] = [  # what may stand alone in pla
     (short_task, [{"type": "string"}]),
     (short_trainer, [{"type": "string"}]),
     (short_guard, [{"type": "number"}, {"type": "string"}]),
-    (short_domain, [*TOKENS["anyOf"]]),
+    (short_domain, TOKENS["anyOf"]),
 ]
 SHARED = {  # shapes that several sections hold: where the page describes them
     "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
