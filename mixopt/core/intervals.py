@@ -17,7 +17,7 @@ def rank_interval(correlation: float, n: int) -> tuple[float, float]:
     to .97, for the ranks of so few are rarely that much alike.
 
     >>> tuple(round(end, 2) for end in rank_interval(0.9, 8))
-    (0.57, 0.98)
+    (0.54, 0.98)
 
     Args:
         correlation: in [-1, 1], or NaN where one side is constant.
