@@ -93,7 +93,7 @@ def _rejecting(
         moved[:, 1] -= better
         means = [moved[:, 1:, :target].mean(axis=2) for target in pulls[:-1]]  # (g, k) each
         live = np.ones((len(values), k), dtype=bool)
-        for mean in means[: k - 1]:
+        for mean in means:
             worst = np.where(live, mean, -np.inf).argmax(axis=1)
             live[np.arange(len(live)), worst] = False
         pairs = moved[:, 1:] - moved[:, :1]

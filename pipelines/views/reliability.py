@@ -19,11 +19,10 @@ HEAD = (
     "ceiling",
 )
 NOTE = (
-    "Signal over noise: the standard deviation of a metric over the search's mixtures, cleaned of "
-    "noise, over the standard deviation between seeds of one mixture. Ceiling: the rank "
-    "correlation that a perfect prediction would have with one run of each mixture with a fresh "
-    "seed. A surrogate of trials that share a seed may exceed it: it predicts that seed's error "
-    "too."
+    "Signal over noise: the standard deviation of a metric over mixtures, cleaned of noise, over "
+    "the standard deviation between seeds of one mixture. Ceiling: the rank correlation that a "
+    "perfect prediction would have with one run of each mixture with a fresh seed. A surrogate of "
+    "runs that share a seed may exceed it: it predicts that seed's error too."
 )
 ADVICE = (
     "Use a smoother metric such as bits per byte, evaluate on more tokens, or compare more seeds "
@@ -89,7 +88,7 @@ def ceiling_of(it: Reliability | None) -> str:
 
 
 def ratio(it: Reliability) -> str:
-    """Signal over noise to two digits; ∞ where seeds change nothing."""
+    """Signal over noise in short; ∞ where seeds change nothing."""
     return _number(it.ratio)
 
 
@@ -106,7 +105,9 @@ def _interval(it: Reliability) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else "∞"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def _shown(found: Mapping[str, Reliability]) -> dict[str, Reliability]:
