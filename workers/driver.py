@@ -226,7 +226,7 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         )
     if failure is Failure.CRASHED:
         raise TrainingError(
-            f"the worker crashed:\n{message}",
+            f"the worker crashed:\n{message.rstrip('. ')}",
             where=f"{work.key} in {work.folder}",
             hint="What was trained is kept; remove the cause, and run the same command again",
         )

@@ -85,6 +85,10 @@ select:                   # candidates against the baseline, with fresh seeds
   confidence: 0.9         # selects at an adjusted p-value of at most (1 - confidence) / looks
   looks: 1                # verdicts that may select a candidate, 1 to 5; fixed at the first
 
+# The full run on the selected mixture, by a trainer of yours too (docs/trainers.md); without it the
+# study ends with the mixture:
+# promote: {{trainer: {{command: "python full.py {{job}}"}}, tokens: {budget}}}
+
 mlflow:
   uri: null               # null: MLFLOW_TRACKING_URI, else SQLite in the study folder
   experiment: mixopt

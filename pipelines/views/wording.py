@@ -200,7 +200,8 @@ def selected_weights(verdict: Verdict) -> str:
     weights = verdict.mixture.as_dict()
     order = sorted(weights, key=weights.__getitem__, reverse=True)
     shown = [f"{name} {weights[name]:.1%}" for name in order if weights[name] >= 0.0005]
-    rest = "; nothing of the others" if len(shown) < len(order) else ""
+    left = len(order) - len(shown)
+    rest = f"; under 0.05 % of {left} other{'s' * (left > 1)}" if left else ""
     return f"Weights of the {verdict.promoted} mixture: {', '.join(shown)}{rest}."
 
 

@@ -41,6 +41,29 @@ def test_every_value_that_it_shows_is_the_default_or_an_example(
     assert ("ray" in shown) is (trainer != "elsewhere")
 
 
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_keys_that_it_only_mentions_are_valid_too(tmp_path: Path, trainer: str) -> None:
+    file = tmp_path / "mine.yaml"
+    for name in ("ours.py", "full.py"):
+        (tmp_path / name).write_text("def train(job, report): ...\n")
+    write_own_study_file(file, trainer)
+    text = file.read_text()
+    for was, now in (
+        ("# promote: ", "promote: "),
+        ("# guardrails: ", "guardrails: "),
+        ("bounds: {}", "bounds: {web: [0.05, 0.6]}"),
+        ("linear: []", "linear: [{weights: {web: 1, code: 1}, at_most: 1}]"),
+        ("enqueue: []", "enqueue: [{web: 0.6, code: 0.4}]"),
+    ):
+        assert was in text
+        text = text.replace(was, now)
+    file.write_text(text)
+    study = load_study(file)
+    check(study, study.open_data())
+    assert study.promote is not None
+    assert study.promote.tokens == study.budget
+
+
 def test_names_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     domains = ("no=1k", "c: d=2k", "it's=3k", "tulu_v3.9=4k", "007=5k")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ from mlflow.entities import Run
 
 from mixopt.core.errors import MixoptError, StudyError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Failure, Role, State, Trial, TrialSpec
+from mixopt.core.trials import Failure, Outcome, Role, State, Trial, TrialSpec
 from mixopt.pipelines.study.run import sync_study
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, metric_name
 from mixopt.pipelines.views.mlflow.tracking import Tracker, tracking_uri, ui_command
@@ -26,6 +27,7 @@ from mixopt.pipelines.views.reliability import reliability_line
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.ledger import Ledger
+from mixopt.study.queries import best_trial
 from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
@@ -418,6 +420,30 @@ def test_a_server_shows_the_study_and_serves_the_model(
 
 def test_names_that_mlflow_refuses_are_mended() -> None:
     assert metric_name("bpb/C++ (web):α") == "bpb/C__ _web___"
+
+
+def test_a_trial_that_was_corrected_shows_its_last_value(database: str, tmp_path: Path) -> None:
+    study = finished_study(tmp_path, "corrected")
+    trials = trials_of(study)
+    assert tracker_of(study).sync(trials)
+    best = best_trial(trials, study.mixture_objective())
+    assert best is not None
+    assert best.result is not None
+    better = {name: value / 2 for name, value in best.metrics.items()}
+    ledger = open_ledger(study)
+    ledger.replace(best.number, Outcome(dataclasses.replace(best.result, metrics=better)))
+    ledger.close()
+    for _ in range(2):
+        assert tracker_of(study).sync(trials_of(study))
+    expected = study.mixture_objective().value(better)
+    (run,) = [
+        run for run in runs_of(study, "trial") if run.data.tags["mixopt.trial"] == str(best.number)
+    ]
+    assert run.data.metrics["objective"] == pytest.approx(expected)
+    shown = client().get_metric_history(run.info.run_id, "objective")
+    assert len(shown) == 2  # then and now, each once
+    [parent] = runs_of(study, "study")
+    assert parent.data.metrics["best/objective"] == pytest.approx(expected)
 
 
 def test_where_weights_of_the_objective_changed_its_values_are_shown_anew(
