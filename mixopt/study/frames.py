@@ -69,7 +69,7 @@ def _row(trial: Trial, objective: Objective | None) -> dict[str, object]:
         "candidate": spec.candidate or None,
         "seed": spec.seed,
         "model": spec.fidelity.model,
-        "params": spec.fidelity.params,
+        "params": spec.fidelity.params if spec.fidelity.params_known else None,
         "tokens": spec.fidelity.tokens,
         **{f"mixture.{d}": w for d, w in spec.mixture.as_dict().items()},
         **({"objective": objective.shown.of_trial(trial)} if objective is not None else {}),

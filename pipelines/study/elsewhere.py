@@ -28,6 +28,7 @@ from mixopt.pipelines.study.told import Row, read_rows
 from mixopt.pipelines.study.trials import TrialsWait, record_outcome
 from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.report import write_report
+from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.wording import (
     command,
     correction,
@@ -184,8 +185,9 @@ def _next_step(session: Session) -> TrialsWait | None:
     except TrialsWait as waits:
         return waits
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
-    session.display.say(headline((), session.objective, verdict))
-    session.display.say(selected_weights(verdict))
+    words = (headline((), session.objective, verdict), trade_line(verdict))
+    for line in (*filter(None, words), selected_weights(verdict)):
+        session.display.say(line)
     export = command("export", session.study.path, "--mixture", "json")
     session.display.say(f"Train on it: {export}, and the report is {session.home / 'report.html'}")
     return None

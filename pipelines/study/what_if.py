@@ -27,12 +27,14 @@ from mixopt.io.json_values import finite
 from mixopt.offline.runs import read_mixtures
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
-from mixopt.pipelines.views.wording import UNREPEATED, scattered, unit
+from mixopt.pipelines.views.wording import UNREPEATED, better, scattered, unit
 from mixopt.search.designs import SMALLEST_WEIGHT
 from mixopt.study.given_mixtures import mixture_words
 from mixopt.surrogates.noise import Forecast
 
 SHOWN = 3  # weights of a mixture on the terminal
+NAMED = 24  # columns on the terminal that a mixture's name has at most
+GAP = 2  # between columns of a table
 
 
 @dataclass(frozen=True)
@@ -190,22 +192,13 @@ def _intervals(forecast: Forecast) -> tuple[tuple[float, float] | None, tuple[fl
 def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf]) -> None:
     """Print what is predicted of mixtures, of which there is at least one."""
     fidelity, what = study.model.settings.fidelity, unit(study.objective)
+    size = f" of {count(fidelity.params)} parameters" if fidelity.params_known else ""
     console.print(
-        f"Predicted objective{f' ({what})' if what else ''} of a proxy of "
-        f"{count(fidelity.params)} parameters after {count(fidelity.tokens)} tokens, by "
-        f"{study.surrogate_name}:"
+        f"Predicted objective{f' ({what})' if what else ''} of a proxy{size} after "
+        f"{count(fidelity.tokens)} tokens, {better(study.objective)}, by {study.surrogate_name}:"
     )
+    console.print(_table(found, console.width))
     scatter = found[0].forecast.scatter
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("mixture", overflow="fold")
-    for head in ("mean ± 90 %", "one run ± 90 %") if scatter else ("± 90 %, one seed only",):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("largest weights", no_wrap=True, overflow="ellipsis")
-    for it in found:
-        intervals = [pair for pair in _intervals(it.forecast) if pair] or [it.forecast.this_seed]
-        cells = [f"{it.forecast.mean:.4f} ± {(high - low) / 2:.4f}" for low, high in intervals]
-        table.add_row(it.name, *cells, largest_weights(it.mixture))
-    console.print(table)
     console.print(
         f"Mean: over fresh seeds; {scattered(scatter)}."
         if scatter
@@ -215,6 +208,28 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
     for it in found:
         if it.outside:
             console.print(f"  {it.name} is outside the space: {'; '.join(it.outside)}")
+
+
+def _table(found: Sequence[WhatIf], room: int) -> Table:
+    """A row per mixture, in `room` columns: names of domains are cut to fit, numbers never."""
+    scatter = found[0].forecast.scatter
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    heads = ("mean ± 90 %", "one run ± 90 %") if scatter else ("± 90 %, one seed only",)
+    rows = []
+    for it in found:
+        intervals = [pair for pair in _intervals(it.forecast) if pair] or [it.forecast.this_seed]
+        cells = [f"{it.forecast.mean:.4f} ± {(high - low) / 2:.4f}" for low, high in intervals]
+        rows.append((it.name, *cells, largest_weights(it.mixture)))
+    widths = [max(map(len, column)) for column in zip(("mixture", *heads, ""), *rows, strict=True)]
+    first, *numbers = [min(NAMED, widths[0]), *widths[1:-1]]
+    left = room - first - sum(numbers) - GAP * (len(numbers) + 1)
+    table.add_column("mixture", overflow="fold", width=first)
+    for head, width in zip(heads, numbers, strict=True):
+        table.add_column(head, justify="right", no_wrap=True, width=width)
+    table.add_column("largest weights", no_wrap=True, overflow="ellipsis", max_width=max(left, 15))
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def largest_weights(mixture: Mixture) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,16 +11,20 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 import mixopt
 from mixopt.core.errors import StudyError
+from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Failure, Role, State
 from mixopt.pipelines.study.elsewhere import ask_trials, tell_results
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.trials import TrialsWait
+from mixopt.pipelines.study.what_if import WhatIf, print_predictions
 from mixopt.pipelines.views.wording import described
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import load_study
+from mixopt.surrogates.noise import Forecast, SeedScatter
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import ledger_trials
 
@@ -388,3 +393,18 @@ def test_a_study_with_a_trainer_is_not_asked(file: Path) -> None:
     file.write_text(FILE.replace("elsewhere", "{command: 'python train.py {job}'}"))
     with pytest.raises(StudyError, match="the study has a trainer, which `mixopt run` starts"):
         ask_trials(file, 1)
+
+
+def test_numbers_of_a_prediction_are_whole_beside_long_names(judged: Path, run: Run) -> None:
+    long = "a_domain_whose_name_alone_is_wider_than_the_half_of_a_terminal_that_has_eighty_columns"
+    study = mixopt.open_study(judged)
+    mixture = Mixture.of({f"{long}_{k}": 1.0 for k in range(3)})
+    forecast = Forecast(0.51234, 0.01, scatter=SeedScatter(0.01, 3.0, 4))
+    console = Console(width=80, file=io.StringIO())
+    print_predictions(console, study, [WhatIf("web=40%", mixture, forecast)])
+    shown = console.file.getvalue()
+    assert shown.count("0.5123 ± 0.0") == 2
+    assert "web=40%" in shown
+    assert "higher is better" in shown
+    assert "1 parameters" not in shown
+    assert mixopt.open_study(judged).trials["params"].null_count() == len(study.trials)
