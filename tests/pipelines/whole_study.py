@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from mixopt.core.trials import Trial
@@ -43,6 +44,13 @@ RECIPE = {
     "checkpoint_seconds": 0.2,
 }
 STEP = 4 * 32  # tokens
+
+
+def slow(value: Any) -> Any:
+    """A parameter of `make test-slow`: `make test` has another one of its kind."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 SMALL: dict[str, Any] = {
     "objective": {"notes": 1.0},
     "proxy": {"tokens": 20 * STEP, "model": MODEL, "recipe": RECIPE},

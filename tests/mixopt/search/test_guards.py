@@ -52,7 +52,7 @@ def test_without_guardrails_it_pays_with_everything_else(surrogate: GaussianProc
     assert found.mixture["code"] > 0.9
 
 
-@pytest.mark.parametrize("allowed", [0.05, 0.2])
+@pytest.mark.parametrize("allowed", [0.05, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_a_guardrail_binds_and_has_a_price(surrogate: GaussianProcess, allowed: float) -> None:
     found = recommend(surrogate, CODE, SPACE, 0, guards=guards(allowed))
     worse = np.sqrt(NATURAL["web"]) - np.sqrt(found.mixture["web"])

@@ -93,8 +93,10 @@ def test_one_that_diverges_is_no_score(tmp_path: Path, ray_here: None) -> None:
     [
         ("", TrainingError, r"result\.json"),
         (ENDS.replace("accuracy", "loss"), TrainingError, "accuracy"),
-        (ENDS + "sys.exit('no data')", TrainingError, "no data"),
-        ("sys.exit(65)", CorpusError, "65"),
+        pytest.param(
+            ENDS + "sys.exit('no data')", TrainingError, "no data", marks=pytest.mark.slow
+        ),
+        pytest.param("sys.exit(65)", CorpusError, "65", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_no_result_stops_the_study(

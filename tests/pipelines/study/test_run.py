@@ -35,6 +35,7 @@ from tests.pipelines.whole_study import (
     finish,
     ledger_trials,
     shown_trials,
+    slow,
     start,
     succeeded,
     write_study,
@@ -185,7 +186,7 @@ def test_the_same_command_again_trains_nothing_and_shows_nothing_twice(ran: Ran)
     assert again.stderr == ""
 
 
-@pytest.mark.parametrize("before", ["", "{}", '{"web": '])
+@pytest.mark.parametrize("before", [slow(""), slow("{}"), '{"web": '])
 def test_the_mixture_to_promote_is_written_again_where_it_differs(
     before: str, ran: Ran, copy: Path, run: Run
 ) -> None:
@@ -265,7 +266,7 @@ def test_a_file_of_the_folder_that_is_cut_or_of_another_shape_is_named(
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("command", ["search", "select", "report"])
+@pytest.mark.parametrize("command", [slow("search"), "select", slow("report")])
 def test_a_study_goes_on_without_its_settings_and_trains_nothing_again(
     command: str, ran: Ran, copy: Path, run: Run
 ) -> None:
@@ -303,7 +304,7 @@ def test_a_measured_setting_that_is_cut_is_named(tmp_path: Path, text_corpus: Co
                     ask()
 
 
-@pytest.mark.parametrize("text", ['{"promoted": ', "{}", "[]"])
+@pytest.mark.parametrize("text", ['{"promoted": ', slow("{}"), slow("[]")])
 def test_a_verdict_that_is_cut_or_of_another_shape_is_found_again(
     text: str, ran: Ran, copy: Path, run: Run
 ) -> None:
