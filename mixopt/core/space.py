@@ -170,6 +170,14 @@ class MixtureSpace:
             return np.zeros(len(weights))
         return self.kl_penalty * self.kl(weights)
 
+    def own_penalty(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) the same, for proposers that ask for `log_feasible` as well."""
+        return self.penalty(weights)
+
+    def log_feasible(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) log of the probability that what must not get worse does not; 0: nothing must."""
+        return np.zeros(len(weights))
+
     def contains(self, mixture: Mixture, tolerance: float = 1e-6) -> bool:
         """Whether `mixture` breaks no constraint by more than `tolerance`.
 

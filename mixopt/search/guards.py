@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
@@ -62,6 +63,11 @@ class Guards:
         margin = risk * std + (self._to_be_shown if risk else 0.0)
         over = np.maximum(mean + margin, 0.0) / self._scale
         return np.asarray(STEEP * self.gain * over.sum(axis=1))
+
+    def log_feasible(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) log of the probability that all hold, their metrics taken as independent."""
+        mean, std = self.excess(weights)
+        return np.asarray(log_ndtr(-mean / np.maximum(std, 1e-12)).sum(axis=1))
 
     def holds(self, weights: np.ndarray) -> np.ndarray:
         """(n,) whether all are likely to hold."""
@@ -132,6 +138,15 @@ class GuardedSpace(MixtureSpace):
         """`space` with these guardrails."""
         same = {field.name: getattr(space, field.name) for field in fields(MixtureSpace)}
         return cls(**same, guards=guards)
+
+    def log_feasible(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) see `Guards.log_feasible`."""
+        nothing = super().log_feasible(weights)
+        return nothing if self.guards is None else self.guards.log_feasible(weights)
+
+    def own_penalty(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) see `MixtureSpace.penalty`: without what guardrails add."""
+        return super().penalty(weights)
 
     def penalty(self, weights: np.ndarray) -> np.ndarray:
         """(n,) see `MixtureSpace.penalty`, and `Guards.penalty`."""

@@ -42,6 +42,7 @@ def greedy_hypervolume(
     worst: np.ndarray,
     seed: int,
     blocked: np.ndarray | None = None,
+    log_feasible: np.ndarray | None = None,
 ) -> list[int]:
     """The `n` of `free` with the greatest joint expected hypervolume improvement, one by one.
 
@@ -58,6 +59,7 @@ def greedy_hypervolume(
         worst: (k,) reference point.
         seed: of the draws.
         blocked: (c, c) bool: the points that a chosen one rules out.
+        log_feasible: (c,) log probability that a point may be chosen at all.
     """
     paths = [Paths.of(m, c, SAMPLES) for m, c in zip(means, covariances, strict=True)]
     k, width = len(paths), len(base) + n
@@ -69,7 +71,9 @@ def greedy_hypervolume(
     left[list(free)] = True
     while left.any() and len(chosen) < n:
         rows = np.flatnonzero(left)
-        take = int(rows[np.argmax(log_added_volume(paths, rows, partitions))])
+        score = log_added_volume(paths, rows, partitions)
+        score = score if log_feasible is None else score + log_feasible[rows]
+        take = int(rows[np.argmax(score)])
         chosen.append(take)
         left[take] = False
         if blocked is not None:

@@ -110,6 +110,7 @@ def greedy_improvement(
     n: int,
     seed: int,
     blocked: np.ndarray | None = None,
+    log_feasible: np.ndarray | None = None,
 ) -> list[int]:
     """The `n` of `free` with the greatest joint noisy expected improvement, chosen one by one.
 
@@ -125,6 +126,8 @@ def greedy_improvement(
         n: how many; all of `free` if it holds fewer.
         seed: of the draws.
         blocked: (c, c) bool: the points that a chosen one rules out.
+        log_feasible: (c,) log probability that a point may be chosen at all, independent of the
+            objective: improvement is multiplied by it (1403.5607).
     """
     paths = Paths.of(mean, covariance, SAMPLES)
     normals = standard_normals(SAMPLES, len(base) + n, seed)
@@ -138,7 +141,8 @@ def greedy_improvement(
     left = np.zeros(len(mean), dtype=bool)
     left[list(free)] = True
     while left.any() and len(chosen) < n:
-        score = np.where(left, log_improvement(paths, best), -np.inf)
+        score = log_improvement(paths, best) + (0.0 if log_feasible is None else log_feasible)
+        score = np.where(left, score, -np.inf)
         tied = np.where(left & (score == score.max()), mean, np.inf)  # all -inf: the best mean
         take = int(tied.argmin())
         chosen.append(take)

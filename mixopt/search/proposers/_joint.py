@@ -55,16 +55,12 @@ class JointProposer(Proposer):
         return self.fidelity if surrogate.multi_fidelity else None
 
     def moments(
-        self, surrogate: JointSurrogate, weights: np.ndarray, objective: Objective | None = None
+        self, surrogate: JointSurrogate, weights: np.ndarray, objective: Objective
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (n,) and covariance (n, n) of the objective at `weights` (n, m), at the target.
-
-        The space's penalty is in the mean of the proposer's own objective; others are as they are.
-        """
+        """Mean (n,) and covariance (n, n) of `objective` at `weights` (n, m), at the target."""
         target = self.target(surrogate)
         at = None if target is None else [target] * len(weights)
-        mean, covariance = surrogate.joint(weights, objective or self.objective, at)
-        return (mean + self.space.penalty(weights) if objective is None else mean), covariance
+        return surrogate.joint(weights, objective, at)
 
     def observed_and_pending(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
         """Distinct mixtures (k, m) that were measured at the target, and (p, m) all other ones.

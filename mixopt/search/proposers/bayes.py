@@ -36,7 +36,8 @@ class Bayes(JointProposer):
     The objective is composed of its metrics' posterior, never regressed itself. Improvement is on
     posterior draws of the observed mixtures that may be the best; waiting and running trials are
     drawn along, as is what was chosen before in the batch, and pruned and failed ones likewise, so
-    that the search does not return to them.
+    that the search does not return to them. Guardrails multiply the improvement by the probability
+    that they hold (1403.5607).
 
     Candidates come from all over the space and from gradients of mean - hope x deviation; which of
     them improve most, together, is then exact but for the draws. Against gradients of BoTorch's
@@ -119,14 +120,30 @@ class Bayes(JointProposer):
         blocked: np.ndarray | None,
     ) -> list[int]:
         """The `n` of `free` rows of `weights` (c, m) that improve most together."""
-        observed, pending = self.observed_and_pending(trials)
-        known = observed[incumbents(*self._marginal(surrogate, observed))]
-        base, c = np.concatenate([known, pending]), len(weights)
-        mean, covariance = self.moments(surrogate, np.concatenate([weights, base]))
+        observed, pending = self.feasible_and_pending(trials)
+        if len(observed):
+            observed = observed[incumbents(*self._marginal(surrogate, observed))]
+        base, c = np.concatenate([observed, pending]), len(weights)
+        both = np.concatenate([weights, base])
+        mean, covariance = self.moments(surrogate, both, self.objective)
+        mean = mean + self.space.own_penalty(both)
         if blocked is not None:
             blocked = np.pad(blocked, (0, len(base)))
+        chance = self.space.log_feasible(both)
         return greedy_improvement(
-            mean, covariance, range(c, c + len(base)), free.tolist(), n, self.seed, blocked
+            mean, covariance, range(c, c + len(base)), free.tolist(), n, self.seed, blocked, chance
+        )
+
+    def feasible_and_pending(self, trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
+        """As `observed_and_pending`; of those what more likely than not keeps to guardrails.
+
+        What does not is nothing to improve on.
+        """
+        observed, pending = self.observed_and_pending(trials)
+        likely = np.log(0.5)
+        return (
+            observed[self.space.log_feasible(observed) >= likely],
+            pending[self.space.log_feasible(pending) >= likely],
         )
 
     def _screened(
@@ -135,9 +152,11 @@ class Bayes(JointProposer):
         """Indices of the `most` of `weights` that promise most by themselves."""
         if len(weights) <= most:
             return np.arange(len(weights))
-        observed, _ = self.observed_and_pending(trials)
-        best = float(self._marginal(surrogate, observed)[0].min())
-        gain = marginal_log_improvement(*self._marginal(surrogate, weights), best)
+        observed, _ = self.feasible_and_pending(trials)
+        mean, std = self._marginal(surrogate, weights)
+        known = self._marginal(surrogate, observed)[0] if len(observed) else mean
+        best = float(known.min() if len(observed) else known.max())
+        gain = marginal_log_improvement(mean, std, best) + self.space.log_feasible(weights)
         return np.sort(np.argsort(-gain, kind="stable")[:most])
 
     def _marginal(
@@ -145,4 +164,4 @@ class Bayes(JointProposer):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation (n,) of the objective, penalty included, at `weights` (n, m)."""
         mean, std = surrogate.predict(weights, self.target(surrogate)).compose(self.objective)
-        return mean + self.space.penalty(weights), std
+        return mean + self.space.own_penalty(weights), std

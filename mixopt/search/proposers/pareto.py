@@ -127,10 +127,11 @@ class Pareto(Bayes):
             return np.arange(len(weights))
         observed, _ = self.observed_and_pending(trials)
         target, parts = self.target(surrogate), [self.objective, *self.objectives(trials)]
-        kept = set[int]()
+        kept, chance = set[int](), self.space.log_feasible(weights)
         for part in parts:
             best = float(surrogate.predict(observed, target).compose(part)[0].min())
             gain = marginal_log_improvement(*surrogate.predict(weights, target).compose(part), best)
+            gain = gain + chance
             kept |= {*np.argsort(-gain, kind="stable")[: most // len(parts)].tolist()}
         return np.array(sorted(kept))
 
@@ -144,10 +145,12 @@ class Pareto(Bayes):
         blocked: np.ndarray | None,
     ) -> list[int]:
         """The `n` of `free` rows of `weights` (c, m) that add most volume together."""
-        observed, pending = self.observed_and_pending(trials)
         parts = self.objectives(trials)
         if len(parts) < 2:  # nothing to trade off
             return super()._best(surrogate, trials, weights, n, free, blocked)
+        observed, pending = self.feasible_and_pending(trials)
+        if not len(observed):  # none is likely to keep to guardrails: volume from what there is
+            observed, pending = self.observed_and_pending(trials)
         prediction = surrogate.predict(observed, self.target(surrogate))
         means, stds = (
             np.array(a) for a in zip(*(prediction.compose(o) for o in parts), strict=True)
@@ -169,6 +172,7 @@ class Pareto(Bayes):
             worst,
             self.seed,
             blocked,
+            self.space.log_feasible(both),
         )
 
 
