@@ -48,9 +48,10 @@ def take_changed_trainer(study: Study, data: TrainingData) -> str:
     aside = _set_aside(home)
     lock_anew(study, data)
     where = f" (attempts so far are in {aside})" if aside else ""
+    what = f":{differences(changed)}" if changed else ""
     return (
-        f"no training is recorded yet, so the study goes on with the trainer as it is now{where}:"
-        f"{differences(changed)}"
+        f"no training is recorded yet, so the study goes on with the trainer as it is now{where}"
+        f"{what}"
     )
 
 

@@ -147,11 +147,11 @@ def write_own_study_file(
     better = dict(
         _pair(f"{text}=lower", "--metric", "accuracy/arc=higher") for text in metrics or METRICS
     )
-    study = {"domains": tokens, "objective": dict.fromkeys(better, 1.0), "metrics": better}
-    # numbers or directions may be none
-    study_of({"name": file.stem, "trainer": "elsewhere", **study}, file, str(file))
+    given = {"domains": tokens, "objective": dict.fromkeys(better, 1.0), "metrics": better}
+    # what cannot be read is refused before a share of it is taken and anything is written
+    study_of({"name": file.stem, "trainer": "elsewhere", **given}, file, str(file))
     text = _text(file, trainer, tokens, better)
-    study_of(yaml.safe_load(text), file, str(file))  # nor may be the command
+    study_of(yaml.safe_load(text), file, str(file))
     files.write_bytes(file, text.encode())
     examples = [
         *([] if domains else ["domains"]),
@@ -200,7 +200,7 @@ def _text(file: Path, trainer: str, tokens: dict[str, str], better: dict[str, st
 
 
 def _share(tokens: dict[str, str], share: float) -> str:
-    """A share of all tokens, in two digits; an example where they cannot be read."""
+    """A share of all tokens, in two digits."""
     counts = [parse_tokens(value) for value in tokens.values()]
     total = sum(value for value in counts if isinstance(value, int))
     return count(float(f"{max(1.0, share * total):.2g}"))
