@@ -200,6 +200,17 @@ def approve(
 
 
 @app.command()
+def overrule(
+    study: StudyFile,
+    why: Annotated[str, typer.Option(help="Your reason, which is recorded.")],
+) -> None:
+    """Go on though the mixtures' order does not hold at a larger size (select.at)."""
+    from mixopt.pipelines.study.transfer import overrule
+
+    overrule(study, why)
+
+
+@app.command()
 def report(
     study: StudyFile,
     out: Annotated[

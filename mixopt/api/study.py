@@ -17,6 +17,7 @@ from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
 from mixopt.search.front import FrontPoint
 from mixopt.search.optimum import Recommendation
+from mixopt.selection.transfer import Transfer
 from mixopt.study.frames import curves_frame, trials_frame
 from mixopt.study.holdout import HoldoutScore, read_holdout, score_holdout
 from mixopt.study.locked import require_begun
@@ -117,6 +118,12 @@ class OpenStudy(Opened):
     def promotion(self) -> Promotion | None:
         """What the promotion measured; None before it ended."""
         return self.snapshot.promotion
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """Whether the mixtures' order holds at a larger size (select.at); None before a check."""
+        found = self.snapshot.transfer
+        return None if found is None else found.turned(self.objective.sign)
 
     @property
     def holdout(self) -> HoldoutScore | None:

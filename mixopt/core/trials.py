@@ -27,6 +27,7 @@ class Role(StrEnum):
     ENQUEUED = "enqueued"  # asked for by the study file (search.enqueue)
     HOLDOUT = "holdout"  # kept aside: predicted before it runs, and learned from by nothing
     SELECT = "select"  # a finalist or a baseline with a fresh seed
+    TRANSFER = "transfer"  # one of these once more at a larger size (select.at)
 
 
 class State(StrEnum):

@@ -30,6 +30,7 @@ ROLES = {
     Role.SEARCH: BLUE,
     Role.HOLDOUT: SKY,
     Role.SELECT: GREEN,
+    Role.TRANSFER: RUST,
 }
 BITS = "bits per byte"
 

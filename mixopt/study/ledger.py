@@ -54,6 +54,7 @@ STATES = {
 }
 WEIGHT = FloatDistribution(0.0, 1.0)
 COHORTS, HOLDOUT = "cohorts", "holdout"  # keys of what the Optuna study keeps
+OVERRULED = "overruled"
 ROUND, JUDGED, REPLACED = "round ", "judged ", "replaced "  # … before a number
 
 
@@ -328,6 +329,16 @@ class Ledger:
     def keep_holdout(self, digest: str) -> None:
         """Record the SHA-256 of what is predicted of the held-out trials, before they run."""
         self._storage.set_study_user_attr(self._study_id, HOLDOUT, digest)
+
+    def overruled(self) -> dict[str, str]:
+        """Basis of a check at a larger size → why a person goes on in spite of it."""
+        kept = self._storage.get_study_user_attrs(self._study_id).get(OVERRULED)
+        return {} if kept is None else dict(json.loads(kept))
+
+    def keep_overruled(self, basis: str, why: str) -> None:
+        """Record that a person goes on in spite of the check with that basis."""
+        kept = self.overruled() | {basis: why}
+        self._storage.set_study_user_attr(self._study_id, OVERRULED, json.dumps(kept))
 
     def cohorts(self) -> list[list[int]]:
         """The numbers of trials that train as one, also of those alone, of all that were packed."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mixopt.io.trial_files import read_object
+from mixopt.selection.transfer import Transfer
 from mixopt.study.results import Promotion, Verdict
+from mixopt.study.settings import Study
 
 Record = TypeVar("Record")
 
@@ -25,6 +27,17 @@ def read_settings(home: Path) -> dict[str, Any]:
 def read_verdict(home: Path) -> Verdict | None:
     """What the selection decided (`verdict.json`); None before it has."""
     return _read(home / "verdict.json", Verdict.from_json)
+
+
+def read_transfer(study: Study) -> Transfer | None:
+    """What the runs at a larger size showed (`transfer.json`); None before they ended.
+
+    None too where the study asks for none by now, or has another verdict.
+    """
+    found, verdict = _read(study.home / "transfer.json", Transfer.from_json), None
+    if found is not None and study.select.at is not None:
+        verdict = read_verdict(study.home)
+    return found if found is not None and verdict and verdict.basis == found.verdict else None
 
 
 def read_promotion(home: Path) -> Promotion | None:

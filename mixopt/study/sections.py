@@ -169,6 +169,21 @@ class Search(Section):
         return holdout
 
 
+class LargerSize(Section):
+    """A larger size, at which the order of mixtures is checked before a promotion is paid for."""
+
+    model: Shape | None = None
+    """Shape there; null is that of `proxy.model`."""
+    tokens: Tokens | None = None
+    """Training tokens there; null is `proxy.tokens`."""
+    params: Tokens | None = None
+    """Of a `trainer` of your own: parameters that one token uses there."""
+    seeds: int = Field(default=2, ge=1)
+    """Fresh seeds per mixture."""
+    candidates: int = Field(default=2, ge=1, le=3)
+    """How many of the best candidates run there, beside the baseline."""
+
+
 class Select(Section):
     """How the finalists are compared, and what the gate asks for."""
 
@@ -180,6 +195,8 @@ class Select(Section):
     """1 - confidence bounds the rate of false promotions over candidates and looks."""
     looks: int = Field(default=1, ge=1, le=5)
     """Verdicts that may promote; each has an equal share of 1 - confidence. Fixed by the first."""
+    at: LargerSize | None = None
+    """Baseline and best candidates once more at this size before a promotion: {tokens: 5M}."""
 
     def runs(self, candidates: int) -> tuple[int, int | None]:
         """Fresh seeds for so many candidates, and runs in all where the rule has a budget.

@@ -27,6 +27,7 @@ from pydantic import (
 from mixopt import surrogates
 from mixopt.core import urls
 from mixopt.core.errors import MixtureError, StudyError
+from mixopt.core.formatting import count
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
@@ -166,6 +167,25 @@ class Study(Section):
         elif proxy.params is not None:
             raise ValueError("params: our proxies have those of proxy.model")
         return proxy
+
+    @field_validator("select")
+    @classmethod
+    def _at_another_size(cls, select: Select, info: ValidationInfo) -> Select:
+        at, proxy = select.at, info.data.get("proxy")  # absent where it is not valid itself
+        if at is None or proxy is None:
+            return select
+        own = info.data.get("trainer") is not None
+        if own and at.model is not None:
+            raise ValueError("at.model: your trainer has its own; write at.params or at.tokens")
+        if not own and at.params is not None:
+            raise ValueError("at.params: our proxies have those of at.model")
+        same = (proxy.params, proxy.tokens) if own else (proxy.model, proxy.tokens)
+        size = at.params if own else at.model
+        if (size or same[0], at.tokens or same[1]) == same:
+            raise ValueError("at: the size is that of the proxies; write more tokens or a model")
+        if at.tokens is not None and at.tokens < proxy.tokens:
+            raise ValueError(f"at.tokens: are fewer than the proxies' {count(proxy.tokens)}")
+        return select
 
     @field_validator("search")
     @classmethod
@@ -462,12 +482,38 @@ class Study(Section):
         assert isinstance(data, Corpus)  # our proxies read one
         return Fidelity("proxy", self.proxy_model(data).active_params(), self.proxy.tokens)
 
-    def token_limits(self, data: TrainingData) -> dict[str, int] | None:
+    def larger_model(self, corpus: Corpus) -> ModelConfig:
+        """The shape at `select.at`, with the vocabulary of the corpus."""
+        at = self.select.at
+        shape = self.proxy.model if at is None or at.model is None else at.model
+        return dataclasses.replace(shape, vocab_size=corpus.vocab_size)
+
+    def larger_fidelity(self, data: TrainingData) -> Fidelity | None:
+        """Size and tokens of `select.at`; None where the study has none.
+
+        Its name is unlike that of another shape with as many parameters.
+        """
+        at = self.select.at
+        if at is None:
+            return None
+        tokens = at.tokens or self.proxy.tokens
+        if self.trainer is not None:
+            return Fidelity("larger", at.params or self.proxy.params or 1, tokens)
+        assert isinstance(data, Corpus)  # our proxies read one
+        model = self.larger_model(data)
+        name = f"larger {digest(dataclasses.asdict(model))[:8]}"
+        return Fidelity(name, model.active_params(), tokens)
+
+    def token_limits(self, data: TrainingData, tokens: int | None = None) -> dict[str, int] | None:
         """Tokens of each domain that a proxy may see, so that it repeats as the promoted run would.
 
         None where the whole domain may be seen: the proxies are as long as the promoted run.
+
+        Args:
+            data: of the study.
+            tokens: of the training; those of a proxy if not given.
         """
-        share = self.proxy.tokens / self.budget
+        share = (tokens or self.proxy.tokens) / self.budget
         if not self.proxy.simulate_repetition or share >= 1:
             return None
         least = self.proxy.recipe.sequence_length if self.trainer is None else 1

@@ -11,6 +11,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Trial
 from mixopt.selection.candidates import NATURAL
+from mixopt.selection.transfer import Transfer
 from mixopt.study import identity, records
 from mixopt.study.ledger import Ledger
 from mixopt.study.results import Promotion, Verdict
@@ -34,6 +35,8 @@ class Snapshot:
         baselines: by name, the one to beat first; empty where the corpus, or a file of theirs, is
             not at hand.
         holdout: SHA-256 of what was predicted of the held-out trials; None before it was.
+        transfer: of the mixtures' order at a larger size; None before it is checked.
+        overruled: basis of such a check → why a person goes on in spite of it.
     """
 
     study: Study
@@ -46,6 +49,8 @@ class Snapshot:
     judged: Sequence[Judged] = ()
     baselines: Mapping[str, Mixture] = field(default_factory=dict)
     holdout: str | None = None
+    transfer: Transfer | None = None
+    overruled: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -68,12 +73,13 @@ def read_snapshot(study: Study) -> Snapshot:
     rounds: list[Round] = []
     judged: list[Judged] = []
     holdout = None
+    overruled: dict[str, str] = {}
     owner = identity.read(study.home)
     if owner is not None:  # else it has not begun
         ledger = Ledger.read(study.ledger_url, study.name, objective, owner)
         try:
             trials = ledger.trials()
-            holdout = ledger.holdout()
+            holdout, overruled = ledger.holdout(), ledger.overruled()
             rounds, judged = list(ledger.rounds().values()), list(ledger.judged().values())
         finally:
             ledger.close()
@@ -95,4 +101,6 @@ def read_snapshot(study: Study) -> Snapshot:
         judged,
         baselines,
         holdout,
+        records.read_transfer(study),
+        overruled,
     )

@@ -263,10 +263,11 @@ def seed_scatter_of(
 
     Selection's fresh runs of a mixture and the search's own are not taken together: how far apart
     they lie is what a forecast is judged by, and the best observed run was picked for being low.
-    Held-out trials tell nothing: they are what predictions are scored by.
+    Held-out trials tell nothing: predictions are scored by them. Nor do runs at another size.
     """
     fresh = [t for t in trials if t.spec.role is Role.SELECT]
-    searched = [t for t in trials if t.spec.role not in (Role.SELECT, Role.HOLDOUT)]
+    others = (Role.SELECT, Role.HOLDOUT, Role.TRANSFER)
+    searched = [t for t in trials if t.spec.role not in others]
     groups = (runs_by_mixture(part, objective, fidelity) for part in (searched, fresh))
     return seed_scatter(runs for group in groups for runs in group.values())
 

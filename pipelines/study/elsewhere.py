@@ -25,6 +25,7 @@ from mixopt.pipelines.study.search import search
 from mixopt.pipelines.study.select import select
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.study.told import Row, read_rows
+from mixopt.pipelines.study.transfer import OrderLost, check_transfer
 from mixopt.pipelines.study.trials import TrialsWait, record_outcome
 from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.report import write_report
@@ -113,7 +114,7 @@ def tell_results(path: Path, table: Path, *, replace: bool = False) -> None:
         for told in news:
             _record(session, told)
         waiting = sum(not trial.ended for trial in session.ledger.trials())
-        session.tracker.sync(session.ledger.trials(), session.ledger.holdout())
+        session.show()
         again = sum(row.told for row in rows) - len(news)
         replaced = sum(told.trial.ended for told in news)
         session.display.say(
@@ -182,8 +183,13 @@ def _next_step(session: Session) -> TrialsWait | None:
         with keeping_stop(session.home, unless=TrialsWait):
             search(session)
             verdict = select(session)
+            check_transfer(session, verdict)
     except TrialsWait as waits:
         return waits
+    except OrderLost:
+        session.show()
+        write_report(session.study)
+        raise
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     words = (headline((), session.objective, verdict), trade_line(verdict))
     for line in (*filter(None, words), selected_weights(verdict)):

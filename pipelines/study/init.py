@@ -69,6 +69,7 @@ select:                   # candidates against the baseline, with fresh seeds
   seeds: 3
   confidence: 0.9         # selects at an adjusted p-value of at most (1 - confidence) / looks
   looks: 1                # verdicts that may select a candidate, 1 to 5; fixed at the first
+  at: null                # the best once more at a larger size before a promotion: {{tokens: 3M}}
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
   upcycler: branch-train-mix  # {upcyclers}

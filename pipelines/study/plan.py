@@ -28,8 +28,10 @@ from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.plan_trials import (
     FULL_RUN,
+    LARGER,
     ROUNDS,
     SELECTION,
+    larger_count,
     show_own_plan,
     show_smallest_difference,
     trial_counts,
@@ -126,6 +128,11 @@ def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) ->
         )
         for name, runs in trial_counts(study, corpus).items()
     ]
+    if (larger := study.larger_fidelity(corpus)) is not None:
+        runs, at_size = larger_count(study), study.larger_model(corpus)
+        plan.append(
+            Step(LARGER, runs, larger.tokens, at_size, proxy.recipe, runs, command="select")
+        )
     return [*plan, *promotion_steps(study, corpus, models)]
 
 

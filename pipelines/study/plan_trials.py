@@ -19,6 +19,7 @@ from mixopt.trainers.preflight import look_at
 ROUNDS = "rounds"
 FULL_RUN = "full run (promote.trainer)"
 SELECTION = "selection (at most)"  # often two of the finalists agree
+LARGER = "larger size (at most)"  # nothing runs there where the baseline is promoted
 
 
 def trial_counts(study: Study, data: TrainingData) -> dict[str, int]:
@@ -40,6 +41,17 @@ def most_finalists(study: Study, data: TrainingData) -> int:
     # the surrogate's optimum, the best observed, uniform; outside, the projection runs as well
     outside = not space.contains(space.reference)
     return len({*study.baselines(data), UNIFORM}) + 2 + outside
+
+
+def larger_count(study: Study) -> int:
+    """How many trials run at the larger size (`select.at`), at most."""
+    at = study.select.at
+    return 0 if at is None else (1 + at.candidates) * at.seeds
+
+
+def planned_larger(study: Study, command: str) -> int:
+    """How many of these `mixopt search`, `select`, `promote` or `run` trains at most."""
+    return larger_count(study) if command in ("select", "run") else 0
 
 
 def planned_trials(study: Study, data: TrainingData, command: str) -> int:
@@ -88,15 +100,16 @@ def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
     for column in ("step", "trainings", "tokens each", "tokens"):
         table.add_column(column, justify="left" if column == "step" else "right")
     counts, each = trial_counts(study, data), study.proxy.tokens
-    for name, runs in counts.items():
-        table.add_row(name, str(runs), count(each), count(runs * each))
-    runs, tokens = sum(counts.values()), sum(counts.values()) * each
+    rows = [(name, runs, each) for name, runs in counts.items()]
+    if (larger := study.larger_fidelity(data)) is not None:
+        rows.append((LARGER, larger_count(study), larger.tokens))
     if study.promote is not None and study.promote.trainer is not None:
-        full = study.promote.tokens
-        table.add_row(FULL_RUN, "1", count(full), count(full))
-        runs, tokens = runs + 1, tokens + full
+        rows.append((FULL_RUN, 1, study.promote.tokens))
+    for name, runs, tokens in rows:
+        table.add_row(name, str(runs), count(tokens), count(runs * tokens))
     table.add_section()
-    table.add_row("in all", str(runs), "", count(tokens))
+    runs = sum(runs for _, runs, _ in rows)
+    table.add_row("in all", str(runs), "", count(sum(runs * tokens for _, runs, tokens in rows)))
     console.print(table)
     _show_trainer(study, console)
     weighed = ", ".join(

@@ -13,8 +13,9 @@ from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.pipelines.study import champion, plan, promote, search, select
 from mixopt.pipelines.study.own_promotion import full_run_flops
-from mixopt.pipelines.study.plan_trials import planned_trials
+from mixopt.pipelines.study.plan_trials import planned_larger, planned_trials
 from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.study.transfer import OrderLost, check_transfer, require_transfer
 from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
 from mixopt.pipelines.views.console import Display, make_console
@@ -56,7 +57,7 @@ def run_study(path: Path, step: Step = "run") -> None:
         try:
             with keeping_stop(study.home, unless=TrialsWait):
                 _steps(session, step)
-        except TrialsWait:
+        except (TrialsWait, OrderLost):  # a person has to act, and sees by the views on what
             _views(session)
             raise
         except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
@@ -73,7 +74,8 @@ def _planned_flops(session: Session, step: Step) -> float:
         full_run = full_run_flops(session, study.promote) if step in ("promote", "run") else 0.0
     if study.trainer is None:
         return full_run + plan.planned_flops(study, session.corpus, step, session.models)
-    return full_run + session.trial_flops * planned_trials(study, session.data, step)
+    larger = session.larger_flops * planned_larger(study, step)
+    return full_run + larger + session.trial_flops * planned_trials(study, session.data, step)
 
 
 def _require_trials(path: Path, first: str = "") -> Study:
@@ -92,7 +94,12 @@ def _steps(session: Session, step: Step) -> None:
     if step == "search":
         return
     search.require_complete(session)
-    verdict = _verdict_or_refuse(session) if step == "promote" else select.select(session)
+    if step == "promote":
+        verdict = _verdict_or_refuse(session)
+        require_transfer(session, verdict)
+    else:
+        verdict = select.select(session)
+        check_transfer(session, verdict)
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     if step == "promote" or (step == "run" and session.study.promote is not None):
         require_guardrails(session.study, verdict)
@@ -130,7 +137,7 @@ def _verdict_or_refuse(session: Session) -> Verdict:
 
 def _views(session: Session) -> None:
     """Bring MLflow up to date with the ledger, and write the report."""
-    session.tracker.sync(session.ledger.trials(), session.ledger.holdout())
+    session.show()
     report = write_report(session.study)
     session.tracker.artifacts(report)
     champion.decide_champion(session)  # last: it trains nothing, but runs on a worker that may fail
@@ -150,7 +157,7 @@ def sync_study(path: Path) -> None:
         )
     with open_session(path) as session:
         tracker, trials = session.tracker, session.ledger.trials()
-        if not (tracker.study_started() and tracker.sync(trials, session.ledger.holdout())):
+        if not (tracker.study_started() and session.show()):
             assert tracker.error is not None  # it is enabled
             raise problem(session.study, tracker.error)
         tracker.artifacts(write_report(session.study))

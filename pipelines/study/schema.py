@@ -48,7 +48,7 @@ SHORT: list[tuple[Any, list[dict[str, Any]]]] = [  # what may stand alone in pla
     (short_domain, TOKENS["anyOf"]),
 ]
 SHARED = {  # shapes that several sections hold: where the page describes them
-    "ModelConfig": ("A model's shape", "proxy.model, promote.model"),
+    "ModelConfig": ("A model's shape", "proxy.model, promote.model, select.at.model"),
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Trainer": ("A trainer", "trainer, promote.trainer"),
     "RunResources": ("Resources of the full run", "promote.resources"),
@@ -56,6 +56,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "DomainTokens": ("A domain", "domains"),
     "Guard": ("A guardrail", "guardrails"),
     "TaskFile": ("A task", "tasks"),
+    "LargerSize": ("A larger size", "select.at"),
     "Pruner": ("A pruner", "search.pruner"),
 }
 
@@ -186,6 +187,7 @@ of each key whether it may change once a study has begun.
 - `search.enqueue` may grow at any time. What the ledger has no trial of runs at the next
   `mixopt run`, before the next round. What ran stays. After a verdict it makes the next one another
   look.
+- `select.at` may change: another size is another check of the order, and no other look.
 - `search.holdout` may change until the held-out trials are predicted, at the end of the search.
 - The corpus may move, as long as its contents stay.
 - The tokens of the run that the mixture is for may not change, be they `space.budget` or

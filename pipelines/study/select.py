@@ -131,7 +131,7 @@ def _basis(session: Session, trials: Sequence[Trial]) -> str:
     study = session.study
     return digest(
         [
-            study.select.model_dump(exclude={"looks"}),
+            study.select.model_dump(exclude={"looks", "at"}),
             study.search.surrogate,
             dict(session.objective.weights),
             study.space.model_dump(),

@@ -7,6 +7,7 @@ Everything durable is under `study.home`:
     driver.lock       the active driver
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, resolved once for all trainings
+    transfer.json     the order of the mixtures at a larger size (select.at)
     holdout.json      what was predicted of the held-out trials, before they ran
     cohort.json       how many trials train fastest as one, measured once
     verified/         which machines compared the corpus with its checksums
@@ -34,7 +35,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.core.space import MixtureSpace
-from mixopt.core.trials import Fidelity, Trial
+from mixopt.core.trials import Fidelity, Role, Trial
 from mixopt.corpus.shards import Corpus
 from mixopt.io import locks
 from mixopt.io.trial_files import trial_folder
@@ -153,6 +154,15 @@ class Session:
         chosen = measured.precision(self.home, purpose, lambda: self._measure_precision(asked))
         return dataclasses.replace(recipe, precision=chosen)
 
+    def larger_recipe(self) -> Recipe:
+        """How trials at `select.at` are trained: as proxies, with what that size can afford."""
+        fidelity = self.study.larger_fidelity(self.data)
+        assert fidelity is not None
+        sets = len(self.corpus.validation_domains) + len(self.study.tasks)
+        recipe = self.study.proxy.recipe
+        affordable = recipe.affordable(fidelity.tokens, sets, len(self.weighed))
+        return dataclasses.replace(affordable, precision=self.recipe("proxy").precision)
+
     def evaluation_recipe(self) -> Recipe:
         """How promoted models are evaluated that are not trained: in fp32 if `precision: auto`."""
         _, recipe = self._affordable("promote")
@@ -188,7 +198,9 @@ class Session:
 
         New ones are packed for the connected cluster.
         """
-        asked = 1 if self.study.trainer is not None else self.study.ray.cohort
+        larger = any(trial.spec.role is Role.TRANSFER for trial in trials)
+        alone = self.study.trainer is not None or larger  # the cohort's size is that of proxies
+        asked = 1 if alone else self.study.ray.cohort
         packed, fresh = self.packing.packed(trials, None if asked == "auto" else asked)
         if not fresh:
             return packed
@@ -241,6 +253,16 @@ class Session:
         return 2.0 * TRAINING_PER_FORWARD * params * tokens
 
     @cached_property
+    def larger_flops(self) -> float:
+        """Training FLOPs of a trial at `select.at`, as `trial_flops`; 0 where there is none."""
+        fidelity = self.study.larger_fidelity(self.data)
+        if fidelity is None:
+            return 0.0
+        if self.study.trainer is None:
+            return self.flops(self.study.larger_model(self.corpus), fidelity.tokens)
+        return 2.0 * TRAINING_PER_FORWARD * fidelity.params * fidelity.tokens
+
+    @cached_property
     def training(self) -> str:
         """Identity of all that a trial depends on but mixture, fidelity and seed."""
         return self.study.training_hash(self.data)
@@ -250,6 +272,11 @@ class Session:
         """Metrics that a trainer of the user's has to measure: weighed ones and guarded ones."""
         guarded = (guardrail.metric for guardrail in self.study.guarded())
         return tuple(dict.fromkeys((*self.objective.metrics, *guarded)))
+
+    def show(self) -> bool:
+        """Bring MLflow up to date with the ledger and the folder; whether it is."""
+        ledger = self.ledger
+        return self.tracker.sync(ledger.trials(), ledger.holdout(), ledger.overruled())
 
     def _own_work(self, trial: Trial, folder: Path, identity: str) -> Work:
         """The training that `trial` asks of the study's own trainer."""
@@ -266,7 +293,7 @@ class Session:
             ),
             folder=str(folder),
             metrics=self.needed_metrics,
-            domains=job_domains(self.data, study.token_limits(self.data)),
+            domains=job_domains(self.data, study.token_limits(self.data, spec.fidelity.tokens)),
             corpus=str(self.data.path) if isinstance(self.data, Corpus) else None,
             settings=study.trainer.settings,
             gpus=self.resources.gpus,
@@ -300,14 +327,15 @@ class Session:
         folder, identity = trial_folder(self.home, trial.number), self.identity(trial)
         if self.study.trainer is not None:
             return self._own_work(trial, folder, identity)
+        larger = spec.role is Role.TRANSFER
         job = Job(
-            model=self.model,
-            recipe=self.recipe("proxy"),
+            model=self.study.larger_model(self.corpus) if larger else self.model,
+            recipe=self.larger_recipe() if larger else self.recipe("proxy"),
             corpus=str(self.study.corpus_path),
             mixtures=(spec.mixture,),
             seeds=(spec.seed,),
             tokens=spec.fidelity.tokens,
-            token_limits=self.study.token_limits(self.data),
+            token_limits=self.study.token_limits(self.data, spec.fidelity.tokens),
             identity=identity,
             tasks=self.tasks,
             weighed=self.weighed,

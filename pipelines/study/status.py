@@ -20,6 +20,7 @@ from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.trade_offs import trade_line
+from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.pipelines.views.wording import (
     calibration,
     command,
@@ -30,7 +31,7 @@ from mixopt.pipelines.views.wording import (
 )
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
-from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.records import read_promotion, read_transfer, read_verdict
 from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
 from mixopt.study.stopped import read_stop
@@ -55,7 +56,7 @@ def show_status(path: Path) -> None:
         console.print(f"Stopped by an error {_ago(stop.at)}: {stop.error}", soft_wrap=True)
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     trials, rounds = ledger.trials(), ledger.rounds()
-    holdout = ledger.holdout()
+    holdout, overruled = ledger.holdout(), ledger.overruled()
     ledger.close()
     console.print(_table(study, trials))
     for trial in trials:
@@ -88,6 +89,7 @@ def show_status(path: Path) -> None:
         trade_line(verdict),
         multiplier_line(verdict),
         calibration(verdict, objective),
+        *transfer_lines(read_transfer(study), overruled, objective.sign),
     ):
         if line:
             console.print(line)

@@ -40,12 +40,17 @@ def add_missing(
     free = {trial.number: trial for trial in ledger.trials()}
     trials = []
     for spec in specs:
-        same = next((trial for trial in free.values() if trial.spec.same_as(spec)), None)
+        same = next((trial for trial in free.values() if _same(trial.spec, spec)), None)
         if same is not None:
             del free[same.number]
         whole = never_pruned(spec, space)
         trials.append(same or ledger.add(spec, None if whole else limits))
     return trials
+
+
+def _same(one: TrialSpec, other: TrialSpec) -> bool:
+    """Whether they ask for the same training: shapes of one size are told apart by their names."""
+    return one.same_as(other) and one.fidelity.model == other.fidelity.model
 
 
 def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
@@ -55,13 +60,22 @@ def never_pruned(spec: TrialSpec, space: MixtureSpace) -> bool:
     selection's runs.
     """
     baseline = space.mixture(space.reference.array)
-    return spec.role in (Role.REPEAT, Role.HOLDOUT, Role.SELECT) or spec.mixture.same_as(baseline)
+    whole = (Role.REPEAT, Role.HOLDOUT, Role.SELECT, Role.TRANSFER)
+    return spec.role in whole or spec.mixture.same_as(baseline)
 
 
-def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Trial]:
+def run_trials(
+    session: Session, label: str, trials: Sequence[Trial], flops: float | None = None
+) -> list[Trial]:
     """Train the trials that have not ended, and record each as it ends.
 
     A cohort that is out of memory for good is halved once the others have ended.
+
+    Args:
+        session: of the study.
+        label: of the step.
+        trials: what is to be trained.
+        flops: of each; those of a proxy if not given.
 
     Returns:
         The trials as the ledger has them now, all ended.
@@ -71,7 +85,7 @@ def run_trials(session: Session, label: str, trials: Sequence[Trial]) -> list[Tr
         TrainingError: a worker crashed, or was lost too often.
     """
     todo = [trial for trial in trials if not trial.ended]
-    flops = session.trial_flops
+    flops = session.trial_flops if flops is None else flops
     if not todo:
         session.display.skip(flops * len(trials))
         return list(trials)
@@ -154,7 +168,7 @@ class CohortTraining(Training):
         super().__init__(
             cohort.work,
             label=f"trial{several} {cohort.work.key}",
-            tokens=session.fidelity.tokens,
+            tokens=cohort.trials[0].spec.fidelity.tokens,
             proxies=len(cohort.trials),
             bars={str(number): flops for number in cohort.pending},
         )

@@ -17,6 +17,7 @@ from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.trade_offs import trade_line
+from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -38,7 +39,7 @@ from mixopt.pipelines.views.wording import (
 from mixopt.selection.looks import Looks
 from mixopt.study.ledger import Ledger
 from mixopt.study.looks_taken import looks_taken
-from mixopt.study.records import read_promotion, read_verdict
+from mixopt.study.records import read_promotion, read_transfer, read_verdict
 from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.settings import Study
@@ -63,6 +64,8 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
     for line in (trade_line(verdict), multiplier_line(verdict), calibration(verdict, objective)):
         if line:
             console.print(line)
+    for line in transfer_lines(read_transfer(study), ledger.overruled(), objective.sign):
+        console.print(line, markup=False)
     print_reliability(study_reliability(study, trials), console)
     for line in holdout_lines(home, ledger.holdout(), trials):
         console.print(line, markup=False)

@@ -39,6 +39,7 @@ from mixopt.pipelines.views.report_figures import (
 from mixopt.pipelines.views.settings_used import ROUNDS, VERDICTS, round_rows, verdict_rows
 from mixopt.pipelines.views.trade_offs import NOTE as TRADE_NOTE
 from mixopt.pipelines.views.trade_offs import front_figures, front_rows, trade_line
+from mixopt.pipelines.views.transfer_words import LARGER, transfer_lines, transfer_rows
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     PROXY_NOTE,
@@ -275,6 +276,7 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
     figures = [] if known is None else surrogate_figures(*known, of, sign)
     scores = _scores(snapshot, known[1] if known is not None else None, reliable)
     head, front = front_rows(snapshot)
+    sign = snapshot.objective.sign
     held_out = (snapshot.study.home, snapshot.holdout, snapshot.trials)
     sections = [
         Section(
@@ -287,6 +289,11 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
             TRADE_NOTE if front else "",
             _table(head, front),
             _html(front_figures(snapshot)),
+        ),
+        Section(
+            "Larger size",
+            " ".join(transfer_lines(snapshot.transfer, snapshot.overruled, sign)),
+            _table(LARGER, transfer_rows(snapshot.transfer, sign)),
         ),
         Section(
             "Promotion",
@@ -304,7 +311,7 @@ def _sections(snapshot: Snapshot, columns: Sequence[Column]) -> list[Section]:
             " ".join(holdout_lines(*held_out)),
             _table(HELD_OUT, holdout_rows(*held_out)),
         ),
-        Section("Reliability", NOTE, _table(HEAD, reliability_rows(reliable))),
+        Section("Reliability", NOTE if reliable else "", _table(HEAD, reliability_rows(reliable))),
         Section("Surrogate", _surrogate_text(snapshot), scores, _html(figures)),
     ]
     return [s for s in sections if s.figures or s.tables or s.text]

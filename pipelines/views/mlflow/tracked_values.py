@@ -20,6 +20,7 @@ from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
 from mixopt.selection.results import Candidate
+from mixopt.selection.transfer import Transfer
 from mixopt.study.holdout import HoldoutScore
 from mixopt.study.queries import search_progress
 from mixopt.study.results import Promotion, Verdict
@@ -156,6 +157,17 @@ def holdout_metrics(score: HoldoutScore, stamp: int) -> Iterator[Metric]:
     for name, value in found.items():
         if math.isfinite(value):
             yield f"holdout/{name}", value, score.n, stamp
+
+
+def transfer_metrics(found: Transfer, stamp: int) -> Iterator[Metric]:
+    """Rank correlation of the two sizes, and each mixture's mean and difference at the larger."""
+    shown: dict[str, float | None] = {"rank_correlation": found.correlation}
+    for it in found.rows:
+        of = {"mean": it.mean, "difference": it.difference, "low": it.low, "high": it.high}
+        shown |= {f"{it.name}/{key}": value for key, value in of.items()}
+    for name, value in shown.items():
+        if value is not None:
+            yield f"transfer/{name}", value, found.fidelity.tokens, stamp
 
 
 def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:

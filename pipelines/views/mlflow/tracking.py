@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import mixopt
@@ -42,6 +43,8 @@ from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.trade_offs import trade_line
+from mixopt.pipelines.views.transfer_words import transfer_lines
+from mixopt.selection.transfer import Transfer
 from mixopt.study import records
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.frames import trials_frame
@@ -187,6 +190,11 @@ class Tracker:
         self._show_verdict(store, verdict)
 
     @_shown
+    def transfer(self, store: RunStore, found: Transfer, overruled: str | None) -> None:
+        """Show the check of the mixtures' order at a larger size, and why it was overruled."""
+        self._show_transfer(store, found, overruled)
+
+    @_shown
     def promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
         """Show the promotion in its own child run and register its model.
 
@@ -220,7 +228,13 @@ class Tracker:
         registered_model.apply(store, self.study, decision)
 
     @_shown
-    def sync(self, store: RunStore, trials: Sequence[Trial], holdout: str | None = None) -> None:
+    def sync(
+        self,
+        store: RunStore,
+        trials: Sequence[Trial],
+        holdout: str | None = None,
+        overruled: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Show the whole study, all that was missed and nothing twice.
 
         Works from the ledger's `trials` and the study folder alone, so also after MLflow's
@@ -231,6 +245,7 @@ class Tracker:
             store: given by the guard, not by the caller.
             trials: of the ledger.
             holdout: SHA-256 of the predictions of the held-out trials, as the ledger has it.
+            overruled: basis of a check at a larger size → why a person goes on in spite of it.
         """
         for number in self._children.keys() - {t.number for t in trials}:
             self._remove(store, self._children.pop(number))
@@ -240,6 +255,9 @@ class Tracker:
         promotion = records.read_promotion(self.study.home)
         if verdict is not None:
             self._show_verdict(store, verdict)
+        transfer = records.read_transfer(self.study)
+        if transfer is not None:
+            self._show_transfer(store, transfer, overruled.get(transfer.basis))
         if promotion is not None:
             self._show_promotion(store, promotion, self.study.home / "promotion")
         if holdout is not None:
@@ -251,6 +269,7 @@ class Tracker:
         remarks = [
             trade_line(verdict),
             multiplier_line(verdict),
+            *transfer_lines(transfer, overruled, self._objective.sign),
             *holdout_lines(self.study.home, holdout, trials),
             reliability_line(known),
             *reliability_warnings(known),
@@ -394,6 +413,15 @@ class Tracker:
             score = score_holdout(read_holdout(self.study.home, digest), trials)
             stamp = values.changed(self.study.home / HOLDOUT)
             store.log(self._parent, metrics=values.holdout_metrics(score, stamp))
+
+    def _show_transfer(self, store: RunStore, found: Transfer, overruled: str | None) -> None:
+        stamp = values.changed(self.study.home / "transfer.json")
+        kept = "true" if found.kept else "false" if overruled is None else f"overruled: {overruled}"
+        store.log(
+            self._parent,
+            metrics=values.transfer_metrics(found.turned(self._objective.sign), stamp),
+            tags={"mixopt.order_kept": kept},
+        )
 
     def _show_promotion(self, store: RunStore, result: Promotion, folder: Path) -> None:
         known = result.key
