@@ -38,6 +38,7 @@ from mixopt.workers.cluster import (
     slots,
     too_small,
 )
+from mixopt.workers.own_job import OwnJob
 from mixopt.workers.proxy_task import Work, perform
 
 WAIT_SECONDS = 1.0
@@ -213,6 +214,17 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
     return _judge(failure, message["message"], attempt, resources)
 
 
+def _correct(work: Work) -> str:
+    """What to do about a trainer that breaks the contract."""
+    hint = "Correct the trainer (docs/trainers.md) and run the same command again. "
+    if isinstance(work.job, OwnJob) and work.job.job.role == "promote":
+        return hint + "Other files or settings are another full run, from its beginning"
+    return (
+        hint + "Once a training is recorded, other files are other trainings: give the study "
+        "another name"
+    )
+
+
 def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resources) -> Failed:
     work = attempt.work
     if failure is Failure.BAD_DATA:
@@ -221,8 +233,7 @@ def _judge(failure: Failure, message: str, attempt: _Attempt, resources: Resourc
         raise TrainingError(
             message.rstrip("."),
             where=f"{work.key} in {work.folder}",
-            hint="Correct the trainer (docs/trainers.md) and run the same command again. Once a "
-            "training is recorded, other files are other trainings: give the study another name",
+            hint=_correct(work),
         )
     if failure is Failure.CRASHED:
         raise TrainingError(

@@ -12,6 +12,8 @@ from mixopt.selection.power import smallest_differences
 from mixopt.study.sections import Select
 from mixopt.surrogates.noise import SeedScatter, pair_scatter_of, seed_scatter_of
 
+ROUNDING = 1e-12  # scatter that tells nothing: seeds do the same to all mixtures, or nothing
+
 
 @dataclass(frozen=True)
 class SmallestDifference:
@@ -86,6 +88,6 @@ def _noise(
 ) -> tuple[SeedScatter | None, bool]:
     """The scatter of a run, and whether what seeds do to all mixtures is taken off it."""
     pairs = pair_scatter_of(trials, objective, fidelity)
-    if pairs is not None:
+    if pairs is not None and pairs.std > ROUNDING:
         return pairs, True
     return seed_scatter_of(trials, objective, fidelity), False

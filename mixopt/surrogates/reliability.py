@@ -28,6 +28,9 @@ FEWEST_FREEDOM = 2.0  # degrees of freedom of the noise under which nobody is wa
 DRAWS = 200  # of the noise: the ceiling of 24 mixtures is known to .005
 
 
+ROUNDING = 1e-9  # noise, as a share of the signal, that is rounding
+
+
 @dataclass(frozen=True)
 class Reliability:
     """How well single runs tell mixtures apart by a metric.
@@ -53,7 +56,12 @@ class Reliability:
     @property
     def ratio(self) -> float:
         """Signal over noise; infinite where seeds change nothing."""
-        return self.signal / self.noise.std if self.noise.std > 0 else math.inf
+        return math.inf if self.silent else self.signal / self.noise.std
+
+    @property
+    def silent(self) -> bool:
+        """Whether seeds change nothing but rounding: a trainer may not use them."""
+        return self.noise.std <= ROUNDING * self.signal
 
     @property
     def poor(self) -> bool:

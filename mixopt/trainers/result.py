@@ -191,5 +191,7 @@ def _check_checkpoint(values: Mapping[str, Any], job: TrainingJob, where: str) -
         raise broken("`checkpoint` is missing: the full run is registered by it", where, hint)
     home = Path(job.folder).resolve()
     path = (home / checkpoint).resolve()
-    if not path.is_relative_to(home) or not path.exists():
+    if path.exists() and not path.is_relative_to(home):
+        raise broken(f"`checkpoint`: {checkpoint} leads out of the folder, to {path}", where, hint)
+    if not path.exists():
         raise broken(f"`checkpoint`: there is no {checkpoint} in the folder", where, hint)

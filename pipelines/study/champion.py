@@ -71,6 +71,8 @@ def approve_promotion(path: Path, why: str) -> None:
         champion.keep_decision(session.home, decision)
         shown = found is not None and session.tracker.decided(decision)
         later = "" if shown else f"; `{command('sync', path)}` shows it in MLflow"
+        if not session.study.mlflow.enabled:
+            later = "; MLflow is switched off, so no registry shows it"
         session.display.say(f"the promoted model is approved as champion{later}")
 
 

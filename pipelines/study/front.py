@@ -94,24 +94,35 @@ def _print(console: Console, study: OpenStudy, points: Sequence[FrontPoint]) -> 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for name in shown:
-        table.add_column(styled(f"{name} ± 90 %"), justify="right")
+        better = ", higher is better" if study.objective.weights[name] < 0 else ""
+        table.add_column(styled(f"{name} ± 90 %{better}"), justify="right")
     table.add_column("largest weights", no_wrap=True, overflow="ellipsis")
     for number, point in enumerate(points, 1):
         cells = [f"{point.mean[m]:.4f} ± {NORMAL_90 * point.std[m]:.4f}" for m in shown]
-        table.add_row(f"f{number}", *cells, styled(largest_weights(point.mixture)))
+        mark = " now" if dict(point.weights) == dict(study.objective.weights) else ""
+        table.add_row(f"f{number}{mark}", *cells, styled(largest_weights(point.mixture)))
     console.print(table)
     if len(shown) < len(metrics):
         console.print(f"{len(metrics) - len(shown)} further metrics: --out FILE.", style="dim")
     console.print(
-        "± 90 % is of the metric at the search's own seed. The weights that choose a point, for "
-        f"`objective` in {file}:",
+        "now: of the weights as they are. ± 90 % is of the metric at the search's own seed. The "
+        f"weights that choose a point, for `objective` in {file}:",
         style="dim",
     )
     for number, point in enumerate(points, 1):
         words = ", ".join(f"{n}: {w:g}" for n, w in file_weights(study, point.weights).items())
         console.print(styled((f"f{number:<4}", "dim"), f"{{{words}}}"), soft_wrap=True)
-    console.print(
-        f"With them `{command('run', file)}` recommends that mixture, and the gate judges by them; "
-        "every verdict keeps the weights that it was made with.",
-        style="dim",
+    elsewhere = study.settings.trainer is not None and study.settings.trainer.elsewhere
+    goes_on = command("ask" if elsewhere else "run", file)
+    console.print(f"With them `{goes_on}` recommends that mixture. {_look(study)}", style="dim")
+
+
+def _look(study: OpenStudy) -> str:
+    """What choosing a point costs: a verdict by other weights is another look."""
+    taken, planned = len(study.snapshot.judged), study.settings.select.looks
+    if taken < planned:
+        return f"The gate's verdict by them is look {taken + 1} of {planned} (select.looks)."
+    return (
+        f"But no look is left (select.looks: {planned}): the gate could select none but the "
+        "baseline. Plan more looks in a new study."
     )

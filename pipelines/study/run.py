@@ -101,6 +101,9 @@ def _steps(session: Session, step: Step) -> None:
         verdict = select.select(session)
         check_transfer(session, verdict)
     files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
+    if step == "run" and session.study.promote is not None and verdict.level == 0:
+        session.display.warn("no look is left (select.looks), so no full run begins by itself")
+        return
     if step == "promote" or (step == "run" and session.study.promote is not None):
         require_guardrails(session.study, verdict)
         promote.promote(session, verdict)

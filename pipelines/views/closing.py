@@ -184,7 +184,7 @@ def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
     """Print the commands that open the views, go on, and begin with one's own text."""
     file = _short(study.path)
     rows = [
-        ("open the MLflow UI", ui_command(study)),
+        *([("open the MLflow UI", ui_command(study))] if study.mlflow.enabled else []),
         ("open the report", str(_short(study.home / "report.html"))),
         ("see where it stands", command("status", file)),
         ("search on", f"raise search.rounds in {file}, then {command('run', file)}"),

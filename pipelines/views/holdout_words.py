@@ -57,7 +57,7 @@ def _scored(held: Holdout, score: HoldoutScore, trials: Sequence[Trial]) -> str:
     what = unit(held.objective)
     error = f"mean absolute error {score.mae:.4f}{f' {what}' if what else ''}"
     if score.noise is not None:
-        error += f", of which the scatter over seeds alone makes {score.noise:.4f}"
+        error += f" (the scatter over seeds alone would make {score.noise:.4f})"
     parts.append(error)
     of = "one run with a fresh seed" if held.scatter is not None else "a run with the search's seed"
     parts.append(f"{score.inside} of {score.n} inside the 90 % interval of {of}")

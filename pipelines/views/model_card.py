@@ -154,8 +154,11 @@ def _mixture(promotion: Promotion, available: Mapping[str, int]) -> str:
         tokens, there = weight * total, available.get(domain, 0)
         epochs = f"{tokens / there:.2g}" if there else "–"
         rows.append([verbatim(domain), f"{weight:.3f}", count(tokens), count(there), epochs])
-    note = f"Tokens of the last stage, {count(total)} in all; the stages before it are below."
-    return _table(["domain", "weight", "tokens", "in the corpus", "epochs"], rows) + "\n\n" + note
+    note = f"{count(total)} tokens in all."
+    if promotion.upcycled:
+        note = f"Tokens of the last stage, {count(total)} in all; the stages before it are below."
+    held = "in the corpus" if promotion.upcycled else "there are"
+    return _table(["domain", "weight", "tokens", held, "epochs"], rows) + "\n\n" + note
 
 
 def _largest(promotion: Promotion) -> list[tuple[str, float]]:

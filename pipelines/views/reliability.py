@@ -59,8 +59,18 @@ def reliability_line(found: Mapping[str, Reliability]) -> str:
 
 
 def reliability_warnings(found: Mapping[str, Reliability], advice: str = ADVICE) -> list[str]:
-    """A sentence per metric that ranks mixtures badly, with what to do about it."""
-    return [
+    """A sentence per metric that ranks mixtures badly, with what to do about it.
+
+    And one where seeds change nothing: the likeliest cause is a trainer that does not use them.
+    """
+    silent = [
+        f"Seeds change nothing: {it.noise.runs} repeated runs gave the same "
+        f"{'objective' if name == OBJECTIVE else name} for the same mixture. Let the trainer use "
+        "its job's seed; else no difference can be told from chance, and p-values say nothing."
+        for name, it in _shown(found).items()
+        if it.silent
+    ]
+    return silent + [
         f"{'The objective' if name == OBJECTIVE else name} ranks mixtures badly: signal over noise "
         f"{_facts(it)}, under {LEAST:g}. {advice}."
         for name, it in _shown(found).items()

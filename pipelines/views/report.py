@@ -56,6 +56,8 @@ from mixopt.pipelines.views.wording import (
     interval_label,
     made_by,
     mixtures_note,
+    moments,
+    proxy_label,
     unit,
 )
 from mixopt.selection.gate import best_observed
@@ -339,12 +341,28 @@ def _imported_text(promotion: Promotion) -> str:
 
 
 def _stages(snapshot: Snapshot) -> list[Table]:
-    stages = snapshot.promotion.stages if snapshot.promotion is not None else ()
+    promotion = snapshot.promotion
+    stages = promotion.stages if promotion is not None else ()
+    measured = [] if promotion is None or promotion.upcycled else _measured_table(promotion)
     rows = [
         (stage.name, stage.kind, count(stage.tokens), duration(stage.device_seconds))
         for stage in stages
     ]
-    return _table(("stage", "kind", "tokens", "device time"), rows)
+    return [*measured, *_table(("stage", "kind", "tokens", "device time"), rows)]
+
+
+def _measured_table(promotion: Promotion) -> list[Table]:
+    """The metrics of a full run by a trainer of the user's, of which no figure is drawn."""
+    shown = moments(promotion)
+    rows = [
+        (
+            name,
+            *(f"{values[name]:.4f}" for _, values in shown),
+            interval(promotion.predicted.get(name), 4),
+        )
+        for name in promotion.metrics
+    ]
+    return _table(("metric", *(label for label, _ in shown), proxy_label(promotion)), rows)
 
 
 def _surrogate_text(snapshot: Snapshot) -> str:
@@ -400,7 +418,7 @@ def _commands(study: Study) -> list[tuple[str, str]]:
         ("go on from where the study stands", command("run", study.path)),
         ("write this report again", command("report", study.path)),
         ("rebuild MLflow's view from the ledger", command("sync", study.path)),
-        ("open MLflow", ui_command(study)),
+        *([("open MLflow", ui_command(study))] if study.mlflow.enabled else []),
     ]
 
 

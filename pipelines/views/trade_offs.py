@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MOST_DRAWN = 3  # metrics of which every pair has a figure
 FRONT = ("trial", "mixture")
 NOTE = (
-    "Trials of the search that no other beats in every metric, as measured, of one seed each. "
+    "Mixtures of the search that no other beats in every metric, as measured: means over the seeds "
+    "that each has, mostly one. "
     "`mixopt front` shows what is predicted of the whole space, and which weights choose a point."
 )
 
@@ -106,14 +107,14 @@ def front_figures(snapshot: Snapshot) -> list[go.Figure]:
 
 
 def _measured(snapshot: Snapshot) -> tuple[list[Trial], np.ndarray]:
-    """The search's complete trials, and (n, q) their values of the objective's metrics."""
+    """The first complete trial of each mixture, and (n, q) the metrics' means over its seeds."""
     metrics = snapshot.objective.metrics
-    trials = [
-        t
-        for t in search_trials(snapshot.trials)
-        if t.complete and all(metric in t.metrics for metric in metrics)
-    ]
-    return trials, np.array([[t.metrics[metric] for metric in metrics] for t in trials])
+    same: dict[Hashable, list[Trial]] = {}
+    for trial in search_trials(snapshot.trials):
+        if trial.complete and all(metric in trial.metrics for metric in metrics):
+            same.setdefault(trial.spec.mixture.key, []).append(trial)
+    means = [[np.mean([t.metrics[m] for t in each]) for m in metrics] for each in same.values()]
+    return [each[0] for each in same.values()], np.array(means)
 
 
 def _cell(candidate: Candidate, metric: str, digits: int) -> str:

@@ -98,15 +98,15 @@ def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | N
         reason = verdict.reason.strip().rstrip(".")
         return f"The {verdict.promoted} mixture is selected" + (f": {reason}." if reason else ".")
     gain = baseline.mean - winner.mean
+    signs = {weight > 0 for weight in objective.weights.values()}
+    share = f"{'−' if gain >= 0 else '+'}{abs(gain) / abs(baseline.mean):.1%}; "
     evidence = _difference(winner, verdict.baseline)
     if winner.adjusted_p is not None:
         evidence.append(f"{ADJUSTED} {p_value(winner)}")
     return (
         f"The {verdict.promoted} mixture is selected: {_mean_sd(winner, unit(objective))} against "
         f"{_mean_sd(baseline)} for the {baseline.name} mixture, at equal tokens over {winner.n} "
-        f"fresh seeds ({'−' if gain >= 0 else '+'}{abs(gain) / abs(baseline.mean):.1%}"
-        + "".join(f"; {item}" for item in evidence)
-        + ")."
+        f"fresh seeds ({share if len(signs) == 1 else ''}{'; '.join(evidence)})."
     )
 
 

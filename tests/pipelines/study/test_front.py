@@ -78,6 +78,8 @@ def test_a_terminal_of_100_columns_holds_it(file: Path, capsys: pytest.CaptureFi
     assert max(map(len, shown.splitlines())) <= 100
     assert "{descriptions: " in shown
     assert "bpb/web ± 90 %" in shown
+    assert "look 1 of 1 (select.looks)" in " ".join(shown.split())
+    assert sum(" now " in line for line in shown.splitlines()) <= 1
 
 
 def test_views_say_what_the_promoted_mixture_pays(file: Path) -> None:

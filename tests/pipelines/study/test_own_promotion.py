@@ -78,6 +78,7 @@ def test_the_full_run_is_measured_beside_its_prediction(promoted: Path) -> None:
     assert "accuracy" in table.getvalue()
     page = (study.home / "report.html").read_text()
     assert "Trained by your own trainer, 100k tokens" in page
+    assert f"{promotion.after['accuracy']:.4f}" in page
 
 
 def test_its_checkpoint_is_the_champion_in_the_registry(promoted: Path, tmp_path: Path) -> None:
@@ -131,7 +132,10 @@ def test_plan_counts_it(promoted: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        (FULL_ENDS.replace("result)", '{**result, "checkpoint": "gone"})'), "checkpoint"),
+        (
+            FULL_ENDS.replace("result)", '{**result, "checkpoint": ".."})'),
+            "leads out of the folder",
+        ),
         (FULL_ENDS.replace("result)", '{"failure": "diverged"})'), "full-run"),
         ("sys.exit('no such data')", "no such data"),
     ],

@@ -118,7 +118,10 @@ def test_a_trainer_that_seeds_do_not_move_is_shown_without_a_division() -> None:
     exact = Reliability(0.1, SeedScatter(0.0, 2.0, 3), 20, np.inf, np.inf, 1.0)
     found = {"loss": exact, "objective": exact}
     assert "∞ (90 % interval ∞ to ∞" in reliability_line(found)
-    assert reliability_warnings(found) == []
+    (warning,) = reliability_warnings(found)
+    assert "Let the trainer use its job's seed" in warning
+    rounded = Reliability(0.1, SeedScatter(1e-16, 2.0, 3), 20, 1e9, np.inf, 1.0)
+    assert reliability_warnings({"loss": rounded}) == [warning]
     assert not any("signal_over_noise" in name for name, *_ in reliability_metrics(found, 1, 0))
 
 
