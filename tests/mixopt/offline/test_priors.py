@@ -101,7 +101,7 @@ def test_a_bound_that_lacks_its_other_half_is_remarked(
         ("bounds: {wbe: [0, 1]}\n", "P.yaml:1: bounds.wbe", "Did you mean web"),
         ("linear:\n- weights: {x: 1}\n  at_most: 1\n", "P.yaml:2: linear.0.weights.x", "Choose"),
         ("natural: {web: 0}\n", "P.yaml:1: natural", "all sizes are 0"),
-        ("natural: {web: -1}\n", "P.yaml:1: natural.web", "greater than or equal to 0"),
+        ("natural: {web: -1}\n", "P.yaml:1: natural.web", "must be at least 0"),
         ("max_epochs: 2\n", "P.yaml:1: max_epochs", "available tokens and the budget"),
         ("bonds: {web: [0, 1]}\n", "P.yaml:1: bonds", "Did you mean 'bounds'"),
         ("natural: {web: 1}\nrelative_sizes: {web: 1}\n", "P.yaml:2", "another name of"),

@@ -340,7 +340,9 @@ def test_a_full_run_must_name_its_checkpoint(tmp_path: Path) -> None:
     job = make_job(tmp_path / "home", role="promote")
     assert "`checkpoint` is missing" in str(fails(tmp_path, GOOD, job=job))
     escaping = 'finish(metrics={"loss": 1}, checkpoint="../study/train.py")'
-    assert "there is no ../study/train.py in the folder" in str(fails(tmp_path, escaping, job=job))
+    assert "leads out of the folder, to" in str(fails(tmp_path, escaping, job=job))
+    absent = escaping.replace("../study/train.py", "gone")
+    assert "there is no gone in the folder" in str(fails(tmp_path, absent, job=job))
     body = '(folder / "model").mkdir()\nfinish(metrics={"loss": 1}, checkpoint="model")'
     result = train(tmp_path, body, job).result
     assert result is not None

@@ -116,6 +116,7 @@ def test_a_study_goes_from_design_to_verdict(file: Path) -> None:
     run_study(file)  # everything is told: it shows the end, and waits for nothing
 
 
+@pytest.mark.slow
 def test_a_guardrail_binds_the_optimum_and_the_gate(file: Path) -> None:
     guarded = "guardrails: {loss/web: 0.05}\nproxy:"
     file.write_text(FILE.replace("proxy:", guarded).replace("trials: 4", "trials: 8"))
