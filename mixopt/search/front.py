@@ -16,7 +16,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.search.guards import Guards
-from mixopt.search.optimum import RISK, minimise
+from mixopt.search.optimum import RISK, cautious, minimise_guarded
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.base import Surrogate
 
@@ -83,7 +83,8 @@ def pareto_front(
         units = _movement(surrogate, metrics, space, seed)
         signs = np.sign(objective.coefficients)
         asked = [objective, *(_weighed(metrics, signs * w / units) for w in _lattice(len(metrics)))]
-        found = [_optimum(surrogate, each, space, seed, guards, risk) for each in asked]
+        scores = [cautious(surrogate, each, risk, guards) for each in asked]
+        found = [minimise_guarded(score, space, seed, guards) for score in scores]
         mixtures = _distinct(list(zip(asked, found, strict=True)))
         prediction = surrogate.predict(np.stack([mixture.array for _, mixture in mixtures]))
     columns = [list(prediction.metrics).index(name) for name in metrics]
@@ -136,25 +137,6 @@ def _movement(
 
 def _weighed(metrics: Sequence[str], weights: np.ndarray) -> Objective:
     return Objective(dict(zip(metrics, weights.tolist(), strict=True)), prefix="")
-
-
-def _optimum(
-    surrogate: Surrogate,
-    objective: Objective,
-    space: MixtureSpace,
-    seed: int,
-    guards: Guards | None,
-    risk: float,
-) -> Mixture:
-    def score(weights: np.ndarray) -> np.ndarray:
-        mean, std = surrogate.predict(weights).compose(objective)
-        plain = mean + risk * std
-        return plain if guards is None else plain + guards.penalty(weights)
-
-    mixture = minimise(score, space, seed)
-    if guards is None:
-        return mixture
-    return guards.inside(mixture, space.mixture(space.project(guards.baseline.array)))
 
 
 def _distinct(found: Sequence[tuple[Objective, Mixture]]) -> list[tuple[Objective, Mixture]]:

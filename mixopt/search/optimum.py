@@ -95,21 +95,12 @@ def recommend(
         risk: 0 trusts the mean alone, which drifts to where no trial has been.
         guards: what the mixture is likely to keep to; where no other does, it is the baseline.
     """
-
-    def plain(weights: np.ndarray) -> np.ndarray:
-        mean, std = surrogate.predict(weights).compose(objective)
-        return mean + risk * std
-
-    def score(weights: np.ndarray) -> np.ndarray:
-        return plain(weights) if guards is None else plain(weights) + guards.penalty(weights)
-
+    score = cautious(surrogate, objective, risk, guards)
     unguarded: Mixture | None = None
     with reproducible(seed):
         if guards is not None:
-            unguarded = minimise(plain, space, seed)
-        mixture = minimise(score, space, seed)
-        if guards is not None:
-            mixture = guards.inside(mixture, space.mixture(space.project(guards.baseline.array)))
+            unguarded = minimise(cautious(surrogate, objective, risk), space, seed)
+        mixture = minimise_guarded(score, space, seed, guards)
         free, held = mixture, space.held_by(mixture)
         prices = _prices(score, mixture, held)
         if held or space.kl_penalty > 0:
@@ -133,6 +124,29 @@ def recommend(
         guards={} if guards is None else guards.expected(mixture),
         of_run=prediction.holds_noise(objective),
     )
+
+
+def cautious(
+    surrogate: Surrogate, objective: Objective, risk: float = RISK, guards: Guards | None = None
+) -> Score:
+    """Weights (n, m) → predicted mean + risk x deviation + what guardrails add (n,)."""
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        mean, std = surrogate.predict(weights).compose(objective)
+        plain = np.asarray(mean + risk * std)
+        return plain if guards is None else plain + guards.penalty(weights)
+
+    return score
+
+
+def minimise_guarded(
+    score: Score, space: MixtureSpace, seed: int, guards: Guards | None
+) -> Mixture:
+    """As `minimise`; where guardrails are unlikely to hold there, towards the baseline from it."""
+    mixture = minimise(score, space, seed)
+    if guards is None:
+        return mixture
+    return guards.inside(mixture, space.mixture(space.project(guards.baseline.array)))
 
 
 def _prices(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.core import urls
+from mixopt.core.errors import FileError
 from mixopt.io import files
 from mixopt.io.trial_files import read_object
 
@@ -43,7 +44,8 @@ def keeping_stop(home: Path, *, unless: type[Exception]) -> Iterator[None]:
         raise
     except Exception as error:
         message = urls.masked(str(error) or type(error).__name__)
-        files.write_json(home / FILE, {"error": message, "at": time.time()})
+        with contextlib.suppress(FileError):  # a full disk: the error itself is what counts
+            files.write_json(home / FILE, {"error": message, "at": time.time()})
         raise
 
 

@@ -78,6 +78,7 @@ search:
   rounds: 2               # rounds of proposals; may be raised later
   batch: 4                # trials in each
   enqueue: []             # mixtures to try in any case, such as  - {{{first}: 0.6, {second}: 0.4}}
+  holdout: 0              # trials kept aside, predicted before they run; such as 8
 
 select:                   # candidates against the baseline, with fresh seeds
   rule: repeat            # every candidate with every seed, or successive-rejects
