@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,21 +18,13 @@ if TYPE_CHECKING:
     from mixopt.corpus.domain import Progress
     from mixopt.corpus.shards import Corpus
 
-corpus_app = typer.Typer(
-    help="Build and describe a corpus: text in, tokenized domains out.", no_args_is_help=True
-)
 
-Out = Annotated[Path, typer.Argument(help="Folder of the corpus.", metavar="OUT")]
+def build_from_sources(sources: Path, out: Path) -> None:
+    """Build the corpus that the file `sources` describes in `out`, and show it.
 
-
-@corpus_app.command()
-def build(
-    sources: Annotated[
-        Path, typer.Argument(help="File that names the domains' files.", metavar="SOURCES.yaml")
-    ],
-    out: Out,
-) -> None:
-    """Build a corpus from a sources file; only changed domains are built again."""
+    Raises:
+        CorpusError: the file or a source of it cannot be read.
+    """
     from mixopt.corpus.build import build_corpus
 
     with _progress() as progress:
@@ -42,15 +32,17 @@ def build(
     _show(corpus)
 
 
-@corpus_app.command("from-environment")
-def from_environment(
-    out: Out,
-    megabytes: Annotated[float, typer.Option(help="Text per domain, at most.")] = 3.0,
-    vocabulary: Annotated[
-        int, typer.Option(min=257, max=1 << 20, help="Tokens of the tokenizer.")
-    ] = 2048,
-) -> None:
-    """Build a corpus from text that mixopt's dependencies bring along."""
+def build_from_environment(out: Path, megabytes: float, vocabulary: int) -> None:
+    """Build a corpus in `out` from text that mixopt's dependencies bring along, and show it.
+
+    Args:
+        out: folder of the corpus.
+        megabytes: of text per domain, at most.
+        vocabulary: tokens of the tokenizer.
+
+    Raises:
+        CorpusError: there is too little text.
+    """
     from mixopt.corpus.environment import corpus_from_environment
 
     with _progress() as progress:
@@ -58,17 +50,15 @@ def from_environment(
     _show(corpus)
 
 
-@corpus_app.command()
-def describe(
-    out: Out,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and compare its hash.")
-    ] = False,
-) -> None:
-    """Show a corpus: what each domain holds, and what was left out."""
+def describe_corpus(folder: Path, *, verify: bool) -> None:
+    """Show the corpus in `folder`, every file compared with its hash first if `verify`.
+
+    Raises:
+        CorpusError: it is absent or broken.
+    """
     from mixopt.corpus.shards import Corpus
 
-    corpus = Corpus.open(out)
+    corpus = Corpus.open(folder)
     if verify:
         corpus.verify()
     _show(corpus, ", every file verified" if verify else "")

@@ -13,7 +13,7 @@ from pathlib import Path
 from mixopt.core.errors import CorpusError
 from mixopt.corpus.shards import Corpus
 from mixopt.io import files
-from mixopt.pipelines.corpus import from_environment
+from mixopt.pipelines.corpus import build_from_environment
 from mixopt.pipelines.study.export_model import export_model
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.views.console import make_console, styled
@@ -40,7 +40,7 @@ def run_demo(folder: Path) -> None:
     try:
         Corpus.open(corpus)  # an older gathering is kept: other packages would be other text
     except CorpusError:
-        from_environment(corpus, MEGABYTES, VOCABULARY)
+        build_from_environment(corpus, MEGABYTES, VOCABULARY)
     study = folder / "study.yaml"
     if not study.exists():
         template = (

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -13,7 +17,17 @@ from mixopt.pipelines.cli import app
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import environment, mixopt, succeeded
 
-COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+def walk(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below `command`, with the words that call it."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield (*words, name), below
+        yield from walk(below, *words, name)
+
+
+ALL = dict(walk(typer.main.get_command(app)))
+COMMANDS = sorted(words[0] for words in ALL if len(words) == 1)
+every_command = pytest.mark.parametrize("words", sorted(ALL), ids=" ".join)
 HEAVY = ("torch", "ray", "mlflow", "optuna", "botorch", "lightgbm", "pandas", "polars", "scipy")
 
 
@@ -35,11 +49,61 @@ def test_the_commands_of_the_loop_are_there() -> None:
     assert loop | views | {"demo"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
-    result = succeeded(mixopt(command, "--help", cwd=tmp_path)).stdout
-    assert f"{command} " in result
-    assert max(map(len, result.splitlines())) <= 100
+@every_command
+def test_every_command_explains_itself_in_100_columns(
+    words: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    short, long = run(*words, "-h"), run(*words, "--help")
+    assert (short.code, short.out) == (0, long.out)
+    assert max(map(len, short.out.splitlines())) <= 100
+    assert f"mixopt {' '.join(words)} " in short.out
+
+
+@every_command
+def test_every_command_ends_its_help_with_examples_that_it_takes(words: tuple[str, ...]) -> None:
+    command = ALL[words]
+    title, *examples = command.epilog.strip().splitlines()
+    assert title in ("Example:", "Examples:")
+    for example in examples:
+        _, *arguments = shlex.split(example.replace("\\[", "["))
+        assert tuple(arguments[: len(words)]) == words
+        if not hasattr(command, "commands"):
+            command.make_context(words[-1], arguments[len(words) :])  # raises UsageError
+
+
+@every_command
+def test_every_command_stands_in_a_group(words: tuple[str, ...]) -> None:
+    assert ALL[words].rich_help_panel
+
+
+def test_help_lists_groups_and_exit_codes(run: Run) -> None:
+    shown = run("-h").out
+    panels = {ALL[(name,)].rich_help_panel for name in COMMANDS}
+    assert [panel for panel in panels if f" {panel} " not in shown] == []
+    assert len(panels) < len(COMMANDS) / 2
+    assert [code for code in ("0", "1", "2", "130", "143") if f" {code} " not in shown] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands(shell: str, tmp_path: Path) -> None:
+    asked = {
+        "_MIXOPT_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "mixopt pr",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": "mixopt pr",
+        "COMP_CWORD": "1",
+    }
+    code = "import sys; sys.argv[0] = 'mixopt'; import mixopt.pipelines.cli as c; c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment() | asked,
+        capture_output=True,
+        text=True,
+    )
+    found = re.findall(r"^(?:_arguments)?\W*([a-z]+)\b", done.stdout, re.MULTILINE)
+    assert set(found) == {"predict", "propose", "promote"}, done.stdout
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What every command has: a group in `mixopt --help`, and examples in its own help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")]
+FitOrStudy = Annotated[
+    Path,
+    typer.Argument(help="Folder of `mixopt fit`, or a study file.", metavar="DIR|STUDY.yaml"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class Group:
+    """The commands of one file, which `mixopt --help` lists together.
+
+    Args:
+        panel: the heading that it lists them under.
+        help: of the commands together, where a word stands before them (`mixopt corpus build`).
+        examples: of that word.
+    """
+
+    def __init__(self, panel: str, help: str | None = None, examples: Sequence[str] = ()) -> None:
+        self.panel = panel
+        self.app = typer.Typer(
+            help=help,
+            epilog=lines("Examples:", examples) if examples else None,
+            no_args_is_help=True,
+        )
+
+    def command(self, *examples: str, name: str | None = None) -> Callable[[F], F]:
+        """Make the function a command, named as the function if no `name` is given.
+
+        Args:
+            examples: command lines that its help ends with, at least one.
+            name: of the command.
+        """
+        epilog = lines("Examples:" if len(examples) > 1 else "Example:", examples)
+        return self.app.command(name, rich_help_panel=self.panel, epilog=epilog)
+
+
+def lines(title: str, rows: Sequence[str]) -> str:
+    """The end of a help page: `title`, then a line for each of `rows`, printed as they are."""
+    escaped = (row.replace("[", "\\[") for row in rows)
+    return "\n".join(("", title, *(f"  {row}" for row in escaped)))  # "": keeps the indentation
