@@ -47,7 +47,7 @@ def missing() -> str | None:
     try:
         from transformers import OlmoeForCausalLM  # noqa: F401
     except ImportError as error:
-        return f"transformers is not installed ({error}); pip install 'mixopt[hf]'"
+        return f"transformers is not installed ({error}); pip install 'mixopt[huggingface]'"
     return None
 
 

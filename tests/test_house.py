@@ -10,7 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.built import ROOT, build
+
 LINKED = ("proxies", "workers", "pipelines")  # at the top level; imported as mixopt.…
 
 IMPORT_ALL = """
@@ -60,14 +61,6 @@ def test_nothing_is_imported_under_two_names(tmp_path: Path) -> None:
         [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
-
-
-def build(source: Path, target: str, folder: Path) -> Path:
-    """The sdist or wheel that `source` makes."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    (made,) = folder.iterdir()
-    return made
 
 
 def test_sdist_and_wheel_hold_one_package(tmp_path: Path) -> None:

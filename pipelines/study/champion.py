@@ -13,6 +13,7 @@ from typing import Any
 
 from mixopt.core.errors import StudyError
 from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.views.mlflow.registered_model import registered_name
 from mixopt.pipelines.views.wording import command
 from mixopt.study import champion
 from mixopt.study.champion import ChampionDecision, Standing
@@ -73,7 +74,9 @@ def approve_promotion(path: Path, why: str) -> None:
         later = "" if shown else f"; `{command('sync', path)}` shows it in MLflow"
         if not session.study.mlflow.enabled:
             later = "; MLflow is switched off, so no registry shows it"
-        session.display.say(f"the promoted model is approved as champion{later}")
+        version = "" if found is None else f", version {found.version}"
+        model = f"{registered_name(session.study)}{version} (promotion {promotion.key[:8]})"
+        session.display.say(f"approved as champion: {model}{later}")
 
 
 def _decide(

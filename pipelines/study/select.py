@@ -63,7 +63,8 @@ def select(session: Session) -> Verdict:
     if session.study.elsewhere and not look.level:
         _refuse_runs(session, selection)
     session.display.say(_before_look(look))
-    if look.level > 0 and len(selection.candidates) > 1:
+    unspent = selection.next_pulls(session.ledger.trials())
+    if look.level > 0 and len(selection.candidates) > 1 and unspent:
         seen = smallest_difference.of_selection(selection, session.ledger.trials())
         session.display.say(smallest_difference_line(seen, session.objective))
     for trial in selection.lost(session.ledger.trials()):

@@ -150,7 +150,7 @@ def _from_hub(name: str, folder: Path) -> Path:
             f"there is no folder {folder}, and names on the hub need huggingface_hub, which is not "
             "installed",
             where=name,
-            hint='pip install "mixopt[hf]", or give a local folder',
+            hint='pip install "mixopt[huggingface]", or give a local folder',
         ) from error
     repository, _, revision = name.partition("@")
     try:

@@ -179,7 +179,7 @@ def open_gguf(path: Path) -> GgufFile:
         raise CheckpointError(
             "GGUF needs the package gguf, which is not installed",
             where=str(path),
-            hint='pip install "mixopt[hf]"',
+            hint='pip install "mixopt[huggingface]"',
         ) from error
     try:
         reader = GGUFReader(path)
@@ -226,7 +226,7 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
         raise CheckpointError(
             "the tokenizer of a GGUF file needs transformers, which is not installed",
             where=str(path),
-            hint='pip install "mixopt[hf]"',
+            hint='pip install "mixopt[huggingface]"',
         ) from error
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

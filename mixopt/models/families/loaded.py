@@ -12,7 +12,7 @@ import torch
 
 from mixopt.core.errors import CheckpointError
 
-INSTALL = "pip install 'mixopt[hf]'"
+INSTALL = "pip install 'mixopt[huggingface]'"
 
 
 def is_installed() -> bool:

@@ -217,6 +217,8 @@ def test_a_person_decides_where_the_study_says_so(
     with pytest.raises(StudyError, match="no reason is given"):
         approve_promotion(study.path, "  ")
     approve_promotion(study.path, "evaluated by hand")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"approved as champion: {study.promote.name or study.name}, version 1" in shown
     assert aliases(study) == {"champion": "first"}
     assert (decision_of(study)["by"], decision_of(study)["why"]) == ("person", "evaluated by hand")
     assert tags_of(study)["mixopt.decided_by"] == "person"
