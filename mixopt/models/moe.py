@@ -6,6 +6,7 @@ Shapes: K proxies, N tokens, M = K·N, D width, E experts, F expert width, S slo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,13 @@ class MoE(nn.Module):
 
     Parameters `gate_up` (K, E, D, 2F), `down` (K, E, F, D), and for shared experts, fused into one
     of width F' = F · shared_experts, `shared_gate_up` (K, D, 2F') and `shared_down` (K, F', D).
+
+    Attributes:
+        fp32: names of its parameters that are multiplied in fp32; the others are cast to the
+            dtype of the products before they are used.
     """
+
+    fp32: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__()

@@ -45,6 +45,24 @@ class Losses:
     auxiliary_K: Tensor
 
 
+def check_state(shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> None:
+    """Refuse the state of another model.
+
+    Raises:
+        TrainingError: names or shapes differ from `shapes`.
+    """
+    wrong = sorted(
+        name
+        for name in shapes.keys() | state.keys()
+        if name not in shapes or name not in state or shapes[name] != state[name].shape
+    )
+    if wrong:
+        raise TrainingError(
+            f"the state does not fit this model: {', '.join(wrong[:5])}",
+            hint="Start from a model of the same shape",
+        )
+
+
 class Block(nn.Module):
     """x + attention(norm x), then x + feed-forward(norm x); the residual stream stays fp32."""
 
@@ -120,6 +138,12 @@ class Transformer(nn.Module):
 
     def loss(self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None) -> Losses:
         """Next-token losses; `mask_KBT` is True where a position is real (padding on the right)."""
+        return self.routed_loss(ids_KBT, targets_KBT, mask_KBT)[0]
+
+    def routed_loss(
+        self, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None = None
+    ) -> tuple[Losses, list[Routing]]:
+        """As `loss`, and the MoE layers' routings."""
         x_KND, routings = self.trunk(ids_KBT, mask_KBT)
         mask_KN = None if mask_KBT is None else mask_KBT.flatten(1)
         nats_K = cross_entropy(x_KND, self._head(), targets_KBT.flatten(1), mask_KN)
@@ -127,7 +151,7 @@ class Transformer(nn.Module):
         for routing in routings:
             for loss_K in routing.losses.values():
                 auxiliary_K = auxiliary_K + loss_K
-        return Losses(nats_K, auxiliary_K)
+        return Losses(nats_K, auxiliary_K), routings
 
     @torch.no_grad()
     def nats(
@@ -161,14 +185,29 @@ class Transformer(nn.Module):
         )
         routings: list[Routing] = []
         y_KND: Tensor | None = None
-        for block in self.blocks:
+        for layer in range(self.config.layers):
             below = routings[-1] if routings else None
             context = RoutingContext(ids_KN, mask_KN, below, length)
-            x_KND, y_KND, routing = block(x_KND, y_KND, length, rotary, context, self.compute_dtype)
+            x_KND, y_KND, routing = self.run_block(layer, x_KND, y_KND, length, rotary, context)
             if routing is not None:
                 routings.append(routing)
         _, _, x_KND = add_and_norm(x_KND, y_KND, self.final_norm, self.compute_dtype)
         return x_KND, routings
+
+    def run_block(
+        self,
+        layer: int,
+        x_KND: Tensor,
+        y_KND: Tensor | None,
+        length: int,
+        rotary: tuple[Tensor, Tensor],
+        context: RoutingContext,
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        """What block `layer` makes of the stream; see `Block.forward`."""
+        out: tuple[Tensor, Tensor, Routing | None] = self.blocks[layer](
+            x_KND, y_KND, length, rotary, context, self.compute_dtype
+        )
+        return out
 
     def routers(self) -> list[Router]:
         """The routers, first layer first; empty for a dense model."""
@@ -194,20 +233,11 @@ class Transformer(nn.Module):
         Raises:
             TrainingError: names or shapes differ.
         """
-        mine = self.state_dict()
-        wrong = sorted(
-            name
-            for name in mine.keys() | state.keys()
-            if name not in mine or name not in state or mine[name].shape[1:] != state[name].shape
-        )
-        if wrong:
-            raise TrainingError(
-                f"the state does not fit this model: {', '.join(wrong[:5])}",
-                hint="Start from a model of the same shape",
-            )
+        mine = {name: tensor[proxy] for name, tensor in self.state_dict().items()}
+        check_state({name: tensor.shape for name, tensor in mine.items()}, state)
         with torch.no_grad():
             for name, tensor in mine.items():
-                tensor[proxy].copy_(state[name])
+                tensor.copy_(state[name])
 
     def _head(self) -> Tensor:
         head = self.embedding if self.head is None else self.head

@@ -23,6 +23,8 @@ class MultiHeadMoE(MoE):
     costs as much as one of a plain layer with the same F and k, and the two mixings.
     """
 
+    fp32 = ("head",)  # the router sees its product
+
     def add_experts(self) -> None:
         """See the class."""
         config = self.config
@@ -47,7 +49,7 @@ class MultiHeadMoE(MoE):
         self, router: Router, x_KND: Tensor, router_x_KND: Tensor, context: RoutingContext
     ) -> tuple[Tensor, Routing]:
         """What the sub-tokens' experts add, (K, N, D), and the routing of the sub-tokens."""
-        mixed_KND = torch.bmm(router_x_KND, self.head)  # fp32: the router sees it
+        mixed_KND = torch.bmm(router_x_KND, self.head)
         y_KND, routing = super().route(router, mixed_KND.to(x_KND.dtype), mixed_KND, context)
         return torch.bmm(y_KND, self.merge.to(y_KND.dtype)), routing
 

@@ -7,7 +7,8 @@ Shapes: K proxies of the cohort, N tokens of one proxy, D width, E experts, S sl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -89,13 +90,19 @@ class Router(nn.Module, ABC):
     The step loop calls `begin_step` before the first micro-batch of an optimizer step and
     `end_step` after the optimizer moved; between them `step_counts_KE` gathers the assignments of
     every micro-batch, which makes the balance loss global (2501.11873). Evaluation (`eval()`)
-    leaves every state alone.
+    leaves every state alone. Where several processes train one model, each on a part of every
+    micro-batch, counts are those of all of them (`sum_over_processes`).
 
     Attributes:
         settings_class: its own settings, and what it weighs.
         layer_class: `package.module:Name` of the layer that it routes for.
         capturable: whether `route` is the same operators on the same shapes at every training step,
             and no Python looks at a value: a GPU then replays the step (`mixopt.proxies.captured`).
+        reads_other_layers: whether `route` reads parameters of other layers' routers.
+        reads_whole_batch: whether a token's experts depend on other sequences of its micro-batch,
+            which then cannot be split over processes.
+        sum_over_processes: the sum of a tensor over all processes that train the model; None where
+            one process does.
         settings: what the study file says under `router_settings`.
         null_experts: choices that are no experts of the layer.
         choices: columns of the scores: the E experts, and the null experts after them.
@@ -106,6 +113,8 @@ class Router(nn.Module, ABC):
     settings_class: ClassVar[type[RouterSettings]] = RouterSettings
     layer_class: ClassVar[str] = "mixopt.models.moe:MoE"
     capturable: ClassVar[bool] = False
+    reads_other_layers: ClassVar[bool] = False
+    reads_whole_batch: ClassVar[bool] = False
     step_counts_KE: Tensor
     step_tokens_K: Tensor
 
@@ -122,6 +131,7 @@ class Router(nn.Module, ABC):
         # of the micro-batches of this step: those before the present one, and what `route` counted
         self._before = self.step_counts_KE, self.step_tokens_K
         self._counted: list[tuple[Tensor, Tensor | int]] = []
+        self.sum_over_processes: Callable[[Tensor], Tensor] | None = None
 
     @property
     def null_experts(self) -> int:
@@ -150,6 +160,21 @@ class Router(nn.Module, ABC):
                 self.step_tokens_K += tokens
         return routing
 
+    @contextmanager
+    def replaying(self, counts_KE: Tensor, tokens_K: Tensor) -> Iterator[None]:
+        """Within it, tokens are routed as when the step's counts were these, and not counted again.
+
+        For a forward pass that is computed once more to get its gradient.
+        """
+        now = self.step_counts_KE.clone(), self.step_tokens_K.clone()
+        self.step_counts_KE.copy_(counts_KE)
+        self.step_tokens_K.copy_(tokens_K)
+        try:
+            yield
+        finally:
+            self.step_counts_KE.copy_(now[0])
+            self.step_tokens_K.copy_(now[1])
+
     def join(self, routers: Sequence[Router]) -> None:
         """Called once by a model, with the routers of all its layers, before `initialize`."""
 
@@ -168,14 +193,19 @@ class Router(nn.Module, ABC):
     def count(self, indices_KNS: Tensor, mask_KN: Tensor | None) -> Tensor:
         """Real tokens assigned to each choice, (K, choices) fp32; gathered over a training step.
 
-        The first E columns are `Routing.counts_KE`. A router counts once per `route`.
+        Of all processes, in training. The first E columns are `Routing.counts_KE`. A router counts
+        once per `route`.
         """
         choices_E = torch.arange(self.choices, device=indices_KNS.device)
         chosen_KNE = (indices_KNS.unsqueeze(-1) == choices_E).any(2)
         if mask_KN is not None:
             chosen_KNE = chosen_KNE & mask_KN.unsqueeze(-1)
         counts_KE = chosen_KNE.sum(1).float()
-        tokens = chosen_KNE.shape[1] if mask_KN is None else mask_KN.sum(1)
+        tokens: Tensor | int = chosen_KNE.shape[1] if mask_KN is None else mask_KN.sum(1)
+        if self.training and self.sum_over_processes is not None:
+            own_K = torch.as_tensor(tokens, device=counts_KE.device).expand(len(counts_KE)).float()
+            total_KX = self.sum_over_processes(torch.cat([counts_KE, own_K.unsqueeze(1)], -1))
+            counts_KE, tokens = total_KX[:, :-1], total_KX[:, -1]
         self._counted.append((counts_KE, tokens))
         return counts_KE
 
@@ -196,7 +226,10 @@ class Router(nn.Module, ABC):
             mask_KN: True where a token is real; None if all are.
             tokens: N.
         """
-        real_K1 = tokens if mask_KN is None else mask_KN.sum(1, keepdim=True)
+        real_K1: Tensor | int = tokens if mask_KN is None else mask_KN.sum(1, keepdim=True)
+        if self.training and self.sum_over_processes is not None:
+            own = torch.as_tensor(real_K1, device=counts_KE.device, dtype=torch.float32)
+            real_K1 = self.sum_over_processes(own.expand(len(counts_KE), 1).clone())
         if self.training and self.config.balance == "global":
             counts_KE = self._before[0] + counts_KE
             real_K1 = real_K1 + self._before[1].unsqueeze(-1)

@@ -48,6 +48,7 @@ class ExpertChoiceRouter(SoftmaxRouter):
     """
 
     settings_class = ExpertChoiceSettings
+    reads_whole_batch = True
 
     def route(self, x_KND: Tensor, context: RoutingContext) -> Routing:
         """See the class."""

@@ -51,7 +51,9 @@ class RecurrentRouter(TopKRouter):
     """
 
     settings_class = RecurrentSettings
+    reads_other_layers = True
     settings: RecurrentSettings
+    hidden_bias: Tensor
 
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__(config, cohort, layer)
@@ -100,7 +102,7 @@ class RecurrentRouter(TopKRouter):
         """The next state, (K, N, P), of a GRU as `torch.nn.GRUCell` computes it."""
         reset, update, new = _affine(x_KNP, self, "input").chunk(3, -1)
         if state_KNP is None:
-            recurrent_KNG = self.get_parameter("hidden_bias").unsqueeze(1)
+            recurrent_KNG = self.hidden_bias.unsqueeze(1)
         else:
             recurrent_KNG = _affine(state_KNP, self, "hidden")
         of_reset, of_update, of_new = recurrent_KNG.chunk(3, -1)
@@ -112,5 +114,6 @@ class RecurrentRouter(TopKRouter):
 
 
 def _affine(x_KNP: Tensor, router: nn.Module, name: str) -> Tensor:
-    bias_K1G = router.get_parameter(f"{name}_bias").unsqueeze(1)
-    return torch.baddbmm(bias_K1G, x_KNP, router.get_parameter(f"{name}_weight"))
+    bias_K1G = getattr(router, f"{name}_bias").unsqueeze(1)
+    # not get_parameter, which takes no tensor in a parameter's place (`mixopt.models.single`)
+    return torch.baddbmm(bias_K1G, x_KNP, getattr(router, f"{name}_weight"))
