@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mixopt.corpus.shards import Corpus
 
 
-def build_from_sources(sources: Path, out: Path) -> None:
+def build_from_sources(sources: Path, out: Path, *, as_json: bool = False) -> None:
     """Build the corpus that the file `sources` describes in `out`, and show it.
 
     Raises:
@@ -29,16 +29,19 @@ def build_from_sources(sources: Path, out: Path) -> None:
 
     with _progress() as progress:
         corpus = build_corpus(sources, out, progress)
-    _show(corpus)
+    _show(corpus, as_json=as_json)
 
 
-def build_from_environment(out: Path, megabytes: float, vocabulary: int) -> None:
+def build_from_environment(
+    out: Path, megabytes: float, vocabulary: int, *, as_json: bool = False
+) -> None:
     """Build a corpus in `out` from text that mixopt's dependencies bring along, and show it.
 
     Args:
         out: folder of the corpus.
         megabytes: of text per domain, at most.
         vocabulary: tokens of the tokenizer.
+        as_json: print one JSON object instead of the table; so in the other functions here.
 
     Raises:
         CorpusError: there is too little text.
@@ -47,10 +50,10 @@ def build_from_environment(out: Path, megabytes: float, vocabulary: int) -> None
 
     with _progress() as progress:
         corpus = corpus_from_environment(out, megabytes, vocabulary, progress)
-    _show(corpus)
+    _show(corpus, as_json=as_json)
 
 
-def describe_corpus(folder: Path, *, verify: bool) -> None:
+def describe_corpus(folder: Path, *, verify: bool, as_json: bool = False) -> None:
     """Show the corpus in `folder`, every file compared with its hash first if `verify`.
 
     Raises:
@@ -61,17 +64,21 @@ def describe_corpus(folder: Path, *, verify: bool) -> None:
     corpus = Corpus.open(folder)
     if verify:
         corpus.verify()
-    _show(corpus, ", every file verified" if verify else "")
+    _show(corpus, verified=verify, as_json=as_json)
 
 
-def _show(corpus: Corpus, verified: str = "") -> None:
+def _show(corpus: Corpus, *, verified: bool = False, as_json: bool = False) -> None:
     from mixopt.pipelines.views.console import make_console
+    from mixopt.pipelines.views.json_output import print_json
 
+    if as_json:
+        print_json(corpus_values(corpus) | {"verified": verified})
+        return
     console = make_console()
     console.print(corpus_table(corpus))
-    tokenizer = corpus.manifest.tokenizer
+    tokenizer, checked = corpus.manifest.tokenizer, ", every file verified" if verified else ""
     console.print(
-        f"\ncorpus {corpus.hash[:12]}{verified}; tokenizer {tokenizer.hash[:12]} of "
+        f"\ncorpus {corpus.hash[:12]}{checked}; tokenizer {tokenizer.hash[:12]} of "
         f"{tokenizer.vocab_size:,} tokens, their bytes {tokenizer.token_bytes}"
     )
     for name, domain in corpus.manifest.domains.items():
@@ -79,6 +86,34 @@ def _show(corpus: Corpus, verified: str = "") -> None:
             console.print(f"{name}: first skipped: {domain.first_skipped}", soft_wrap=True)
         if not domain.validation.tokens:
             console.print(f"{name}: no validation loss, because no document was held out")
+
+
+def corpus_values(corpus: Corpus) -> dict[str, Any]:
+    """What the table of a corpus holds, as JSON-able values; `natural` is null of no mixture's."""
+    tokenizer, natural = corpus.manifest.tokenizer, corpus.natural.as_dict()
+    return {
+        "folder": str(corpus.path),
+        "hash": corpus.hash,
+        "tokenizer": {
+            "hash": tokenizer.hash,
+            "vocab_size": tokenizer.vocab_size,
+            "token_bytes": tokenizer.token_bytes,
+        },
+        "domains": {
+            name: {
+                "documents": domain.documents,
+                "bytes": domain.bytes,
+                "train_tokens": domain.train.tokens,
+                "validation_tokens": domain.validation.tokens,
+                "natural": natural.get(name),
+                "duplicates": domain.duplicates,
+                "skipped": domain.skipped,
+                "first_skipped": domain.first_skipped,
+                "role": domain.role,
+            }
+            for name, domain in corpus.manifest.domains.items()
+        },
+    }
 
 
 def corpus_table(corpus: Corpus) -> Table:

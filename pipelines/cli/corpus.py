@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group
+from mixopt.pipelines.cli.groups import AsJson, Group
 
 group = Group(
     "Corpus",
@@ -23,11 +23,12 @@ def build(
         Path, typer.Argument(help="File that names the domains' files.", metavar="SOURCES.yaml")
     ],
     out: Out,
+    as_json: AsJson = False,
 ) -> None:
     """Build a corpus from a sources file; only changed domains are built again."""
     from mixopt.pipelines.corpus import build_from_sources
 
-    build_from_sources(sources, out)
+    build_from_sources(sources, out, as_json=as_json)
 
 
 @group.command(
@@ -41,11 +42,12 @@ def from_environment(
     vocabulary: Annotated[
         int, typer.Option(min=257, max=1 << 20, help="Tokens of the tokenizer.")
     ] = 2048,
+    as_json: AsJson = False,
 ) -> None:
     """Build a corpus from text that mixopt's dependencies bring along."""
     from mixopt.pipelines.corpus import build_from_environment
 
-    build_from_environment(out, megabytes, vocabulary)
+    build_from_environment(out, megabytes, vocabulary, as_json=as_json)
 
 
 @group.command("mixopt corpus describe corpus", "mixopt corpus describe corpus --verify")
@@ -54,8 +56,9 @@ def describe(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file and compare its hash.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a corpus: what each domain holds, and what was left out."""
     from mixopt.pipelines.corpus import describe_corpus
 
-    describe_corpus(out, verify=verify)
+    describe_corpus(out, verify=verify, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group, StudyFile
+from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
 
 group = Group("Study: trained elsewhere")
 
@@ -22,11 +22,12 @@ def ask(
     again: Annotated[
         bool, typer.Option(help="Those first that were handed out and not told.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hand out trials of a study whose trainer is elsewhere."""
     from mixopt.pipelines.study.elsewhere import ask_trials
 
-    ask_trials(study, most, out, again=again)
+    ask_trials(study, most, out, again=again, as_json=as_json)
 
 
 @group.command("mixopt tell study.yaml next.csv", "mixopt tell study.yaml corrected.csv --replace")

@@ -12,12 +12,28 @@ from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
 group = Group("Study: look at it")
 
 
-@group.command("mixopt status study.yaml")
-def status(study: StudyFile) -> None:
+@group.command(
+    "mixopt status study.yaml",
+    "mixopt status study.yaml --watch",
+    "mixopt status study.yaml --json",
+)
+def status(
+    study: StudyFile,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the driver ends.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 2.0,
+    as_json: AsJson = False,
+) -> None:
     """Show where a study stands; safe while it runs."""
-    from mixopt.pipelines.study.status import show_status
+    from mixopt.pipelines.study.status import show_status, watch_status
 
-    show_status(study)
+    if watch:
+        watch_status(study, every, as_json=as_json)
+    else:
+        show_status(study, as_json=as_json)
 
 
 @group.command("mixopt report study.yaml", "mixopt report study.yaml --out study.html")
@@ -46,11 +62,12 @@ def trials(
         Literal["csv", "json", "parquet"], typer.Option(help="Format of the table.")
     ] = "csv",
     out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the trials as a table, a row each; safe while it runs."""
     from mixopt.pipelines.study.export_trials import export_trials
 
-    export_trials(study, format, out)
+    export_trials(study, format, out, as_json=as_json)
 
 
 @group.command("mixopt front study.yaml", "mixopt front study.yaml --out front.csv")

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group, StudyFile
+from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
 
 group = Group("Study: run it")
+ResultAsJson = Annotated[
+    bool, typer.Option("--json", help="Print at the end what `mixopt status --json` prints.")
+]
 
 
 @group.command(
@@ -53,46 +56,53 @@ def init(
     write_own_study_file(file, trainer, domain or (), metric or (), force=force)
 
 
-@group.command("mixopt plan study.yaml", "mixopt plan study.yaml --slots 8")
+@group.command("mixopt plan study.yaml", "mixopt plan study.yaml --slots 8 --no-measure")
 def plan(
     study: StudyFile,
     slots: Annotated[
         int, typer.Option(min=0, help="Trials at once; 0: as many as cores here.")
     ] = 0,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Train a few steps here to know how long it takes."
+        ),
+    ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a study will cost, and which constraints bind, before it trains."""
     from mixopt.pipelines.study.plan import show_plan
 
-    show_plan(study, slots)
+    show_plan(study, slots, measure=measure, as_json=as_json)
 
 
 @group.command("mixopt run study.yaml")
-def run(study: StudyFile) -> None:
+def run(study: StudyFile, as_json: ResultAsJson = False) -> None:
     """Search, select and promote: the whole study, from wherever it stands."""
     from mixopt.pipelines.study.run import run_study
 
-    run_study(study)
+    run_study(study, as_json=as_json)
 
 
 @group.command("mixopt search study.yaml")
-def search(study: StudyFile) -> None:
+def search(study: StudyFile, as_json: ResultAsJson = False) -> None:
     """Train the design and the proposer's rounds."""
     from mixopt.pipelines.study.run import run_study
 
-    run_study(study, step="search")
+    run_study(study, step="search", as_json=as_json)
 
 
 @group.command("mixopt select study.yaml")
-def select(study: StudyFile) -> None:
+def select(study: StudyFile, as_json: ResultAsJson = False) -> None:
     """Compare the finalists with fresh seeds and decide (after the search)."""
     from mixopt.pipelines.study.run import run_study
 
-    run_study(study, step="select")
+    run_study(study, step="select", as_json=as_json)
 
 
 @group.command("mixopt promote study.yaml")
-def promote(study: StudyFile) -> None:
+def promote(study: StudyFile, as_json: ResultAsJson = False) -> None:
     """Train the upcycled MoE on the selected mixture (after selection)."""
     from mixopt.pipelines.study.run import run_study
 
-    run_study(study, step="promote")
+    run_study(study, step="promote", as_json=as_json)

@@ -36,6 +36,7 @@ from mixopt.pipelines.offline.fitted import RECORD, TABLE, Fitted, begin, record
 from mixopt.pipelines.offline.outputs import FOLDER, writable
 from mixopt.pipelines.offline.read_objective import read_objective
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.reliability import ceiling, ceiling_of
 from mixopt.plots.fit import short
 from mixopt.surrogates import noise
@@ -108,7 +109,7 @@ def fit_runs(
         found = findings.find(fitted, choice)
     written = write(out, found, priors)
     if as_json:
-        print(json.dumps(finite({**summary(found), "out": str(out), "files": written}), indent=1))
+        print_json({**summary(found), "out": str(out), "files": written})
     else:
         show(console, found, out)
 

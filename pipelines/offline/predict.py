@@ -5,7 +5,6 @@ mixopt predict fit --ratios mixtures.csv --out predictions.csv
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import polars as pl
 
 from mixopt.core.trials import Fidelity
 from mixopt.io.csv_files import csv_bytes
-from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.runs import Mixtures, read_mixtures
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.surrogates._torch import reproducible
 from mixopt.surrogates.scoring import OBJECTIVE
 
@@ -71,7 +70,7 @@ def predict_runs(
     write(out, csv_bytes(frame))
     if as_json:
         rows = frame.to_dicts()
-        print(json.dumps(finite({"out": str(out), "notes": list(found.notes), "rows": rows})))
+        print_json({"out": str(out), "notes": list(found.notes), "rows": rows})
         return
     console = make_console()
     for note in found.notes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Trial, TrialSpec
 from mixopt.io.csv_files import csv_bytes
-from mixopt.io.json_values import finite
 from mixopt.offline.as_trials import pending_trials, trials_of
 from mixopt.offline.constraint_words import available_of, bounds_of, linear_of
 from mixopt.offline.priors import SAFE_EPOCHS
@@ -38,6 +36,7 @@ from mixopt.offline.sheets import parse_count
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.search import proposers
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.surrogates._torch import reproducible
@@ -185,7 +184,7 @@ def show_proposal(
     write(out, _csv(proposed, fitted))
     if as_json:
         values = {**_values(proposed, fitted, proposer, notes), "out": str(out)}
-        print(json.dumps(finite(values), indent=1))
+        print_json(values)
     else:
         _show(make_console(), proposed, fitted, proposer, notes, out)
 

@@ -28,6 +28,7 @@ from mixopt.pipelines.study.told import Row, read_rows
 from mixopt.pipelines.study.transfer import OrderLost, check_transfer
 from mixopt.pipelines.study.trials import TrialsWait, record_outcome
 from mixopt.pipelines.views.console import Display, make_error_console
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.wording import (
@@ -46,7 +47,14 @@ WEIGHT = "mixture."  # before a domain's name
 SAME_WEIGHT = 1e-4  # spreadsheets round
 
 
-def ask_trials(path: Path, most: int, out: Path | None = None, *, again: bool = False) -> None:
+def ask_trials(
+    path: Path,
+    most: int,
+    out: Path | None = None,
+    *,
+    again: bool = False,
+    as_json: bool = False,
+) -> None:
     """Hand out up to `most` trials of the study at `path`, as a table on the console or in `out`.
 
     Rounds follow from the results of those before them, so that no trial of the next one is there
@@ -58,6 +66,7 @@ def ask_trials(path: Path, most: int, out: Path | None = None, *, again: bool = 
         most: how many trials at most.
         out: a `.csv` or `.json` file, which must not exist.
         again: hand out those first that were handed out before and not told.
+        as_json: print one JSON object instead of the table, its rows under `trials`.
 
     Raises:
         StudyError: the study has another trainer, or `out` is there.
@@ -73,12 +82,18 @@ def ask_trials(path: Path, most: int, out: Path | None = None, *, again: bool = 
         waits = _next_step(session)
         if waits is None:
             write_report(session.study)
+            if as_json:
+                print_json({"study": session.study.name, "step": "verdict", "trials": []})
             return
         before = [trial for trial in waits.trials if trial.state is State.RUNNING]
         fresh = [trial for trial in waits.trials if trial.state is State.WAITING]
         asked = [*(before if again else []), *fresh][:most]
+        if as_json:
+            rows = asked_frame(asked).to_dicts()
+            print_json({"study": session.study.name, "step": waits.label, "trials": rows})
         if asked:
-            _write(asked_frame(asked), out)
+            if out is not None or not as_json:
+                _write(asked_frame(asked), out)
             for trial in asked:
                 session.ledger.start(trial.number)
             session.display.say(_next_to_do(session, waits.label, asked, out))

@@ -17,17 +17,19 @@ from mixopt.core.errors import StudyError
 from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
 from mixopt.pipelines.offline.outputs import FILE, writable, write
+from mixopt.pipelines.views.json_output import print_json
 
 Format = Literal["csv", "json", "parquet"]
 
 
-def export_trials(path: Path, format: Format, out: Path | None) -> None:
+def export_trials(path: Path, format: Format, out: Path | None, *, as_json: bool = False) -> None:
     """Write the trials of the study at `path` to `out`, or print them.
 
     Args:
         path: the study file; the study may be running.
         format: `csv`, `json` (a list of objects) or `parquet`.
         out: None prints; Parquet needs a file.
+        as_json: print one JSON object, its rows under `trials`, whatever the format of `out`.
 
     Raises:
         StudyError: the study has not begun, or Parquet would be printed.
@@ -35,13 +37,16 @@ def export_trials(path: Path, format: Format, out: Path | None) -> None:
     """
     if out is not None:
         writable(out, FILE)
-    elif format == "parquet":
+    elif format == "parquet" and not as_json:
         raise StudyError("Parquet is no text", where="--format parquet", hint="Add --out FILE")
-    data = as_bytes(open_study(path).trials, format)
-    if out is None:
-        print(data.decode(), end="")
+    study = open_study(path)
+    if out is not None:
+        write(out, as_bytes(study.trials, format))
+    if as_json:
+        print_json({"study": study.settings.name, "trials": study.trials.to_dicts()})
+    elif out is None:
+        print(as_bytes(study.trials, format).decode(), end="")
     else:
-        write(out, data)
         print(out)
 
 

@@ -5,7 +5,6 @@ The study is only read: it may be running.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from rich.table import Table
 from mixopt.api.study import OpenStudy, open_study
 from mixopt.core.intervals import NORMAL_90
 from mixopt.io.csv_files import csv_bytes
-from mixopt.io.json_values import finite
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.study.what_if import largest_weights
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.wording import command
 from mixopt.search.front import FrontPoint
 
@@ -49,7 +48,7 @@ def show_front(path: Path, out: Path | None = None, *, as_json: bool = False) ->
         write(out, csv_bytes(pl.DataFrame([_flat(row) for row in rows])))
     if as_json:
         values = {"study": study.settings.name, "surrogate": study.surrogate_name, "points": rows}
-        print(json.dumps(finite(values), indent=1))
+        print_json(values)
         return
     _print(make_console(), study, points)
     if out is not None:

@@ -4,206 +4,216 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mixopt.core.formatting import count
-from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.core.space import MixtureSpace
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import SMALLEST, advised_peak_rate, is_extrapolated
 from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
-from mixopt.pipelines.study.cohorts import sizes
-from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
-from mixopt.pipelines.study.imported_models import ImportedModels
+from mixopt.pipelines.study.plan_steps import (
+    PROBE_STEPS,
+    Room,
+    Step,
+    measured_speed,
+    planned_room,
+    steps,
+)
 from mixopt.pipelines.study.plan_trials import (
     FULL_RUN,
-    LARGER,
-    ROUNDS,
-    SELECTION,
-    larger_count,
-    show_own_plan,
-    show_smallest_difference,
-    trial_counts,
+    own_notes,
+    own_trainings,
+    smallest_difference_note,
 )
 from mixopt.pipelines.study.session import study_resources
-from mixopt.pipelines.views.console import make_console, styled
+from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.wording import duration
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.data import TrainingData
 from mixopt.study.settings import Study, load_study
 
-PROBE_STEPS = 24
-
 
 @dataclass(frozen=True)
-class Step:
-    """A step of the study: `runs` trainings of `tokens` tokens each.
+class PlannedStep:
+    """A row of the plan.
 
     Attributes:
-        name: what it is called.
-        runs: how many trainings.
-        tokens: training tokens of each.
-        model: their shape.
-        recipe: how they are trained.
-        at_once: how many are handed out together; the next ones wait for all of them.
-        proxies: whether they may train in cohorts.
-        command: the one that trains them, as `mixopt run` does too.
+        step: its name.
+        trainings: how many, at most.
+        tokens_each: training tokens of each.
+        flops: training FLOPs of all; None of a trainer of the user's.
+        device_seconds: that devices train; None where it is not measured.
+        wall_seconds: until the last ends; None where it is not measured.
     """
 
-    name: str
-    runs: int
-    tokens: int
-    model: ModelConfig
-    recipe: Recipe
-    at_once: int
-    proxies: bool = False
-    command: Literal["search", "select", "promote"] = "promote"
-
-    def cohorts(self, room: Room) -> list[int]:
-        """Sizes of the cohorts of those that are handed out together, largest first."""
-        return room.cohorts(self.at_once) if self.proxies else [1] * self.at_once
-
-    def device_seconds(self, speed: float) -> float:
-        """Time that devices train, at `speed` tokens per second of a cohort."""
-        return self.runs * self.tokens / speed
-
-    def wall_seconds(self, room: Room, speed: float) -> float:
-        """Time until the last training ends: a wave lasts as long as its largest cohort."""
-        waves = self.cohorts(room)[:: room.slots]
-        rounds = self.runs // self.at_once
-        return rounds * sum(waves) * self.tokens / speed
+    step: str
+    trainings: int
+    tokens_each: int
+    flops: float | None = None
+    device_seconds: float | None = None
+    wall_seconds: float | None = None
 
     @property
-    def flops(self) -> float:
-        """Training FLOPs of the step."""
-        per_token = self.model.flops_per_token(self.recipe.sequence_length)
-        return TRAINING_PER_FORWARD * per_token * self.tokens * self.runs
+    def tokens(self) -> int:
+        """Of all trainings."""
+        return self.trainings * self.tokens_each
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where a plan's trainings run.
+class StudyPlan:
+    """What a study will train.
 
     Attributes:
-        slots: trainings at once.
-        most: largest cohort.
-        busy: whether cohorts are so small that no slot is idle.
+        study: its name.
+        at_once: trainings at once; None of a trainer of the user's.
+        rows: a step each.
+        notes: what is to be said beside them, in order.
     """
 
-    slots: int
-    most: int = 1
-    busy: bool = True
+    study: str
+    at_once: int | None
+    rows: Sequence[PlannedStep]
+    notes: Sequence[str]
 
-    def cohorts(self, trials: int) -> list[int]:
-        """Sizes of the cohorts of so many trials."""
-        return sizes(trials, self.most, self.slots if self.busy else 1)
+    def total(self, name: str) -> float | None:
+        """The sum of a column; None where it is not known of a row."""
+        values = [getattr(row, name) for row in self.rows]
+        return None if None in values else sum(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON-able values."""
+        rows = [{**dataclasses.asdict(row), "tokens": row.tokens} for row in self.rows]
+        columns = ("trainings", "tokens", "flops", "device_seconds", "wall_seconds")
+        return {
+            "study": self.study,
+            "trainings_at_once": self.at_once,
+            "steps": rows,
+            "total": {name: self.total(name) for name in columns},
+            "notes": list(self.notes),
+        }
 
 
-def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) -> list[Step]:
-    """The study's steps with their trainings, as the study file asks for them.
+def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = False) -> None:
+    """Print the study's steps, their cost and time, and the constraints that bind.
 
     Args:
-        study: whose steps.
-        corpus: of the study.
-        models: existing models in the place of trainings.
+        path: the study file.
+        slots: trainings at once; 0 for as many as this machine has cores.
+        measure: train a few steps here, for the times; without it there are none.
+        as_json: print one JSON object.
     """
-    proxy, model = study.proxy, study.proxy_model(corpus)
-    plan = [
-        Step(
-            *(name, runs, proxy.tokens, model, proxy.recipe),
-            at_once=study.search.batch if name == ROUNDS else runs,
-            proxies=True,
-            command="select" if name == SELECTION else "search",
+    study = load_study(path)
+    study.import_own_parts()
+    data = study.open_data()
+    check(study, data)
+    space = study.mixture_space(data)
+    if study.trainer is not None:
+        plan = StudyPlan(
+            study.name,
+            None,
+            [PlannedStep(*row) for row in own_trainings(study, data)],
+            own_notes(study),
         )
-        for name, runs in trial_counts(study, corpus).items()
-    ]
-    if (larger := study.larger_fidelity(corpus)) is not None:
-        runs, at_size = larger_count(study), study.larger_model(corpus)
-        plan.append(
-            Step(LARGER, runs, larger.tokens, at_size, proxy.recipe, runs, command="select")
-        )
-    return [*plan, *promotion_steps(study, corpus, models)]
+    else:
+        assert isinstance(data, Corpus)  # our proxies read one
+        plan = proxies_plan(study, data, slots, measure=measure)
+    about_space = space_notes(study, space, data)
+    seen = smallest_difference_note(study, data)
+    if as_json:
+        print_json(plan.to_json() | {"space": about_space, "smallest_difference": seen})
+        return
+    console = make_console()
+    _print_plan(plan, console)
+    console.print("\n" + "\n".join(about_space))
+    console.print(f"\n{seen}", soft_wrap=True)
 
 
-def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[Step]:
-    """The trainings of the study's promotion; none of them where imported models take its place."""
-    promote = study.upcycling
-    if promote is None or (models is not None and models.checkpoints):
-        return []
-    full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
-    dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
-    plan = []
-    if models is None:
-        plan.append(Step("dense seed model", 1, promote.seed_tokens, dense.shape, recipe, 1))
-    if experts := len(dense.domains) - (0 if models is None else len(models.experts)):
-        tokens = promote.expert_tokens
-        plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
-    return [*plan, Step("upcycled model", 1, promote.tokens, full, recipe, 1)]
-
-
-def planned_flops(
-    study: Study, corpus: Corpus, command: str, models: ImportedModels | None = None
-) -> float:
-    """Training FLOPs of all that `mixopt search`, `select`, `promote` or `run` trains."""
-    return sum(s.flops for s in steps(study, corpus, models) if command in ("run", s.command))
-
-
-def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
-    """How this machine would pack the trials of `plan`; `cohort: auto` is measured here."""
-    if study.ray.cohort != "auto":
-        return Room(slots, study.ray.cohort, busy=False)
-    trials = [step for step in plan if step.proxies]
-    if all(step.at_once <= slots for step in trials):
-        return Room(slots)
-    import torch
-
-    from mixopt.proxies.cohorts import choose_cohort
-    from mixopt.proxies.precision import choose_precision
-
-    model, recipe, resources = trials[0].model, trials[0].recipe, study_resources(study)
-    device, threads = torch.device(resources.device), torch.get_num_threads()
-    torch.set_num_threads(resources.threads)
-    precision = choose_precision(model, recipe, 1, device)
-    resolved = dataclasses.replace(recipe, precision="bf16" if precision == "bf16" else "fp32")
-    most = choose_cohort(model, resolved, device, resources.gpus)
-    torch.set_num_threads(threads)
-    return Room(slots, most)
-
-
-def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> float:
-    """Training tokens per second of `cohort` such trainings as one, by running a little here."""
-    from mixopt.proxies.job import Job
-    from mixopt.proxies.training import Progress, train
-
-    recipe = dataclasses.replace(step.recipe, evaluations=1, evaluation_tokens=1, curve_tokens=1)
-    job = Job(
-        model=step.model,
-        recipe=recipe,
-        corpus=str(study.corpus_path),
-        mixtures=(corpus.natural,) * cohort,
-        seeds=tuple(range(cohort)),
-        tokens=PROBE_STEPS * recipe.tokens_per_step,
+def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = True) -> StudyPlan:
+    """The plan of a study that trains our proxies; arguments as of `show_plan`."""
+    console = make_error_console()
+    models = import_models(study, corpus, lambda line: console.print(line, style="dim"))
+    slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
+    trainings = steps(study, corpus, models)
+    room, speeds = Room(slots), {}
+    if measure:
+        with console.status(styled("measuring the speed of this machine …")):
+            room = planned_room(trainings, study, slots)
+            speeds = _speeds(trainings, room, study, corpus)
+    return StudyPlan(
+        study.name,
+        slots,
+        [_planned(step, room, speeds.get(step.name)) for step in trainings],
+        [
+            *_time_notes(study, trainings, room, measured=measure),
+            *(() if models is None else imported_lines(study, corpus, models)),
+            *rate_advice(trainings),
+            *promotion_advice(study, corpus),
+        ],
     )
-    seen: list[float] = []
 
-    def report(progress: Progress) -> None:
-        seen.append(progress.tokens_per_second)
 
-    resources = study_resources(study)
-    with tempfile.TemporaryDirectory() as folder:
-        train(job, Path(folder), report, threads=resources.threads, device=resources.device)
-    return seen[-1]
+def _speeds(
+    trainings: Sequence[Step], room: Room, study: Study, corpus: Corpus
+) -> dict[str, float]:
+    """Name of a step → tokens per second of its cohorts; each shape is measured once."""
+    # cohorts that are handed out together differ by one at most: the larger size is timed
+    kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in trainings}
+    firsts = {kinds[step.name]: step for step in reversed(trainings)}
+    speeds = {
+        kind: measured_speed(firsts[kind], kind[1], study, corpus)
+        for kind in dict.fromkeys(kinds.values())
+    }
+    return {name: speeds[kind] for name, kind in kinds.items()}
+
+
+def _planned(step: Step, room: Room, speed: float | None) -> PlannedStep:
+    row = PlannedStep(step.name, step.runs, step.tokens, step.flops)
+    if speed is None:
+        return row
+    spent, lasts = step.device_seconds(speed), step.wall_seconds(room, speed)
+    return dataclasses.replace(row, device_seconds=spent, wall_seconds=lasts)
+
+
+def _time_notes(
+    study: Study, trainings: Sequence[Step], room: Room, *, measured: bool
+) -> list[str]:
+    """What the table's times are of, and what they leave out."""
+    notes = []
+    if measured:
+        notes.append(
+            f"Times are for {_cores(study)} of this machine ({PROBE_STEPS} steps measured just "
+            f"now; evaluation is not counted; it {_evaluation(study)})."
+        )
+    else:
+        notes.append(
+            "Nothing was measured, so there are no times (--no-measure). Evaluation is not "
+            f"counted; it {_evaluation(study)}."
+        )
+    if study.search.pruner is not None:
+        notes.append(
+            "Trials that are pruned cost less than this; the initial design waits for its first "
+            f"{study.search.pruner.startup_trials} (search.pruner)."
+        )
+    largest = max(step.cohorts(room)[0] for step in trainings)
+    if largest > 1:
+        notes.append(f"Trials train in cohorts of up to {largest} (ray.cohort).")
+    if study.promote is not None and study.promote.trainer is not None:
+        notes.append(
+            f"{FULL_RUN.capitalize()}: {count(study.promote.tokens)} tokens, not in the table: "
+            "your trainer's times are not known."
+        )
+    return notes
 
 
 def _cores(study: Study) -> str:
@@ -249,109 +259,47 @@ def _evaluation(study: Study) -> str:
     return f"adds up to about {share:.0%} to the FLOPs of a proxy"
 
 
-def show_plan(path: Path, slots: int) -> None:
-    """Print the study's steps, their cost and time, and the constraints that bind.
-
-    Args:
-        path: the study file.
-        slots: trainings at once; 0 for as many as this machine has cores.
-    """
-    study = load_study(path)
-    study.import_own_parts()
-    data = study.open_data()
-    check(study, data)
-    space, console = study.mixture_space(data), make_console()
-    if study.trainer is not None:
-        show_own_plan(study, data, console)
-    else:
-        assert isinstance(data, Corpus)  # our proxies read one
-        _show_proxies_plan(study, data, slots, console)
-    _show_space(study, space, data, console)
-    show_smallest_difference(study, data, console)
-
-
-def _show_proxies_plan(study: Study, corpus: Corpus, slots: int, console: Console) -> None:
-    models = import_models(study, corpus, lambda line: console.print(line, style="dim"))
-    slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
-    table = Table(title=f"Plan of {study.name}: {slots} trainings at once", title_justify="left")
-    for column in ("step", "trainings", "tokens each", "tokens", "FLOPs", "device time", "wall"):
+def _print_plan(plan: StudyPlan, console: Console) -> None:
+    at_once = "" if plan.at_once is None else f": {plan.at_once} trainings at once"
+    table = Table(title=f"Plan of {plan.study}{at_once}", title_justify="left")
+    known = [name for name in ("flops", "device_seconds", "wall_seconds") if plan.total(name)]
+    heads = {"flops": "FLOPs", "device_seconds": "device time", "wall_seconds": "wall"}
+    for column in ("step", "trainings", "tokens each", "tokens", *(heads[name] for name in known)):
         table.add_column(column, justify="left" if column == "step" else "right")
-    plan = steps(study, corpus, models)
-    with console.status(styled("measuring the speed of this machine …")):
-        room = planned_room(plan, study, slots)
-        # cohorts that are handed out together differ by one at most: the larger size is timed
-        kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in plan}
-        speeds = {
-            kind: measured_speed(
-                next(s for s in plan if kinds[s.name] == kind), kind[1], study, corpus
-            )
-            for kind in dict.fromkeys(kinds.values())
-        }
-    device, wall = 0.0, 0.0
-    for step in plan:
-        speed = speeds[kinds[step.name]]
-        spent, lasts = step.device_seconds(speed), step.wall_seconds(room, speed)
-        device, wall = device + spent, wall + lasts
-        table.add_row(
-            step.name,
-            str(step.runs),
-            count(step.tokens),
-            count(step.runs * step.tokens),
-            count(step.flops),
-            duration(spent),
-            duration(lasts),
-        )
+    for row in plan.rows:
+        cells = (_cell(name, getattr(row, name)) for name in known)
+        each, tokens = count(row.tokens_each), count(row.tokens)
+        table.add_row(row.step, str(row.trainings), each, tokens, *cells)
     table.add_section()
-    table.add_row(
-        "in all",
-        str(sum(s.runs for s in plan)),
-        "",
-        count(sum(s.runs * s.tokens for s in plan)),
-        count(sum(s.flops for s in plan)),
-        duration(device),
-        duration(wall),
-    )
+    cells = (_cell(name, plan.total(name)) for name in known)
+    tokens = count(plan.total("tokens") or 0)
+    table.add_row("in all", str(plan.total("trainings")), "", tokens, *cells)
     console.print(table)
-    console.print(
-        f"Times are for {_cores(study)} of this machine ({PROBE_STEPS} steps measured just now; "
-        f"evaluation is not counted; it {_evaluation(study)}).",
-        style="dim",
-    )
-    if study.search.pruner is not None:
-        console.print(
-            "Trials that are pruned cost less than this; the initial design waits for its first "
-            f"{study.search.pruner.startup_trials} (search.pruner).",
-            style="dim",
-        )
-    largest = max(cohort for _, cohort in kinds.values())
-    if largest > 1:
-        console.print(f"Trials train in cohorts of up to {largest} (ray.cohort).", style="dim")
-    if study.promote is not None and study.promote.trainer is not None:
-        console.print(
-            f"{FULL_RUN.capitalize()}: {count(study.promote.tokens)} tokens, not in the table: "
-            "your trainer's times are not known.",
-            style="dim",
-        )
-    for line in () if models is None else imported_lines(study, corpus, models):
-        console.print(line, soft_wrap=True)
-    for line in (*rate_advice(plan), *promotion_advice(study, corpus)):
-        console.print(line, style="dim")
+    for note in plan.notes:
+        console.print(note, style="dim", soft_wrap=True)
 
 
-def _show_space(study: Study, space: MixtureSpace, data: TrainingData, console: Console) -> None:
-    """Print which domains are too small for the run that the mixture is for."""
-    console.print(f"\nThe mixture is for a run of {count(study.budget)} tokens.")
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return count(value) if name == "flops" else duration(value)
+
+
+def space_notes(study: Study, space: MixtureSpace, data: TrainingData) -> list[str]:
+    """Which domains are too small for the run that the mixture is for, and what to beat."""
+    notes = [f"The mixture is for a run of {count(study.budget)} tokens."]
     capped = [name for name, cap in space.caps.items() if cap < 1]
     for name in capped:
-        console.print(
+        notes.append(
             f"  {name}: at most {space.caps[name]:.1%} ({count(data.tokens[name])} tokens)"
         )
     if not capped:
-        console.print("  No domain is too small for it: only the study's own bounds bind.")
+        notes.append("  No domain is too small for it: only the study's own bounds bind.")
     first, *others = study.baselines(data)
     if first != NATURAL or others:
         more = f"; compared with as well: {', '.join(others)}" if others else ""
-        console.print(f"  The mixture to beat is {first}{more}.")
+        notes.append(f"  The mixture to beat is {first}{more}.")
     bounds = space.binding(space.reference)
     for line in bounds if not space.contains(space.reference) else []:
-        console.print(f"  The {first} mixture is outside: {line}")
+        notes.append(f"  The {first} mixture is outside: {line}")
+    return notes

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
-from mixopt.core.formatting import count
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.pipelines.views.wording import command
 from mixopt.selection.candidates import UNIFORM
@@ -62,8 +58,8 @@ def planned_trials(study: Study, data: TrainingData, command: str) -> int:
     return {"search": search, "select": selection, "run": search + selection}.get(command, 0)
 
 
-def show_smallest_difference(study: Study, data: TrainingData, console: Console) -> None:
-    """Print what selection will be able to see, by the noise of the trials so far."""
+def smallest_difference_note(study: Study, data: TrainingData) -> str:
+    """What selection will be able to see, by the noise of the trials so far."""
     seen = of_plan(
         study.select,
         most_finalists(study, data),
@@ -71,57 +67,47 @@ def show_smallest_difference(study: Study, data: TrainingData, console: Console)
         study.mixture_objective(),
         study.proxy_fidelity(data),
     )
-    line = smallest_difference_line(seen, study.mixture_objective())
-    console.print(f"\n{line}", soft_wrap=True)
+    return smallest_difference_line(seen, study.mixture_objective())
 
 
-def _show_trainer(study: Study, console: Console) -> None:
-    """Print what was found of the trainer on this machine; it is not run.
-
-    Raises:
-        StudyError: a file that it depends on is not there.
-    """
-    assert study.trainer is not None
-    if study.trainer.elsewhere:
-        first = command("ask", study.path)
-        console.print(f"Trained elsewhere: `{first}` hands the trainings out.", soft_wrap=True)
-        return
-    with study.naming():
-        findings = look_at(study.trainer.made(study.path.parent))
-    console.print("Trainer, looked at on this machine and not run:")
-    for finding in findings:
-        style = None if finding.fine else "yellow"
-        console.print(f"  {'✓' if finding.fine else '✗'} {finding.text}", style=style)
-
-
-def show_own_plan(study: Study, data: TrainingData, console: Console) -> None:
-    """Print how many trainings the study asks its own trainer for, and of how many tokens."""
-    table = Table(title=f"Plan of {study.name}", title_justify="left")
-    for column in ("step", "trainings", "tokens each", "tokens"):
-        table.add_column(column, justify="left" if column == "step" else "right")
+def own_trainings(study: Study, data: TrainingData) -> list[tuple[str, int, int]]:
+    """Step, trainings and tokens of each that the study asks its own trainer for, at most."""
     counts, each = trial_counts(study, data), study.proxy.tokens
     rows = [(name, runs, each) for name, runs in counts.items()]
     if (larger := study.larger_fidelity(data)) is not None:
         rows.append((LARGER, larger_count(study), larger.tokens))
     if study.promote is not None and study.promote.trainer is not None:
         rows.append((FULL_RUN, 1, study.promote.tokens))
-    for name, runs, tokens in rows:
-        table.add_row(name, str(runs), count(tokens), count(runs * tokens))
-    table.add_section()
-    runs = sum(runs for _, runs, _ in rows)
-    table.add_row("in all", str(runs), "", count(sum(runs * tokens for _, runs, tokens in rows)))
-    console.print(table)
-    _show_trainer(study, console)
+    return rows
+
+
+def own_notes(study: Study) -> list[str]:
+    """What is to be said of a trainer of the user's, which is looked at and not run.
+
+    Raises:
+        StudyError: a file that it depends on is not there.
+    """
     weighed = ", ".join(
         f"{weight:g} × {name} ({study.metrics.get(name, 'lower')} is better)"
         for name, weight in study.objective.items()
     )
-    console.print(f"Objective: {weighed}.", style="dim", markup=False)
+    notes = [*_trainer_notes(study), f"Objective: {weighed}."]
     if study.space.budget is None and study.promote is None:
-        console.print(
-            "space.budget is not set: the mixture is for a run as long as a trial.", style="dim"
-        )
-    console.print(
-        "Times are not known: the trainer is yours. One training shows what it takes.",
-        style="dim",
-    )
+        notes.append("space.budget is not set: the mixture is for a run as long as a trial.")
+    times = "Times are not known: the trainer is yours. One training shows what it takes."
+    return [*notes, times]
+
+
+def _trainer_notes(study: Study) -> list[str]:
+    """What was found of the trainer on this machine.
+
+    Raises:
+        StudyError: a file that it depends on is not there.
+    """
+    assert study.trainer is not None
+    if study.trainer.elsewhere:
+        return [f"Trained elsewhere: `{command('ask', study.path)}` hands the trainings out."]
+    with study.naming():
+        findings = look_at(study.trainer.made(study.path.parent))
+    found = [f"  {'✓' if finding.fine else '✗'} {finding.text}" for finding in findings]
+    return ["Trainer, looked at on this machine and not run:", *found]

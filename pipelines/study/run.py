@@ -11,14 +11,16 @@ from typing import Literal
 
 from mixopt.core.errors import StudyError
 from mixopt.io import files
-from mixopt.pipelines.study import champion, plan, promote, search, select
+from mixopt.pipelines.study import champion, plan_steps, promote, search, select
 from mixopt.pipelines.study.own_promotion import full_run_flops
 from mixopt.pipelines.study.plan_trials import planned_larger, planned_trials
 from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.study.standing import read_standing
 from mixopt.pipelines.study.transfer import OrderLost, check_transfer, require_transfer
 from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
-from mixopt.pipelines.views.console import Display, make_console
+from mixopt.pipelines.views.console import Display, make_console, make_error_console
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.mlflow.tracking import problem
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.wording import command
@@ -38,8 +40,13 @@ WHOLE = {
 }
 
 
-def run_study(path: Path, step: Step = "run") -> None:
+def run_study(path: Path, step: Step = "run", *, as_json: bool = False) -> None:
     """Run one step of the study at `path`, or with `run` all of them, doing only what is not done.
+
+    Args:
+        path: the study file.
+        step: which.
+        as_json: print progress on stderr, and in the end what `mixopt status --json` prints.
 
     Raises:
         StudyError: it is not the step's turn; the command that comes first is named.
@@ -47,11 +54,11 @@ def run_study(path: Path, step: Step = "run") -> None:
     """
     if step in ("select", "promote"):
         _require_trials(path, first=f"mixopt search {path}")
-    console = make_console()
+    console = make_error_console() if as_json else make_console()
     display = Display(console, whole=WHOLE[step])
     with open_session(path, display, trains=True) as session:
         study = session.study
-        display.total = _planned_flops(session, step)
+        display.total, display.home = _planned_flops(session, step), study.home
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         try:
@@ -64,7 +71,10 @@ def run_study(path: Path, step: Step = "run") -> None:
             session.tracker.study_ended(failed=True)
             raise
         _views(session)
-        print_closing(study, session.ledger, session.space.domains, console)
+        if not as_json:
+            print_closing(study, session.ledger, session.space.domains, console)
+    if as_json:
+        print_json(read_standing(path).to_json())
 
 
 def _planned_flops(session: Session, step: Step) -> float:
@@ -73,7 +83,7 @@ def _planned_flops(session: Session, step: Step) -> float:
     if study.promote is not None and study.promote.trainer is not None:
         full_run = full_run_flops(session, study.promote) if step in ("promote", "run") else 0.0
     if study.trainer is None:
-        return full_run + plan.planned_flops(study, session.corpus, step, session.models)
+        return full_run + plan_steps.planned_flops(study, session.corpus, step, session.models)
     larger = session.larger_flops * planned_larger(study, step)
     return full_run + larger + session.trial_flops * planned_trials(study, session.data, step)
 

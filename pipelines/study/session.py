@@ -13,6 +13,7 @@ Everything durable is under `study.home`:
     verified/         which machines compared the corpus with its checksums
     trials/0007/      checkpoint, curve, attempts, completion marker of trial 7
     cohorts/0004-0007/  trials that train as one (the ledger says which): their checkpoint
+    progress.json     how far the active driver is, for `mixopt status`
     looks.json        how often the study was judged (select.looks)
     verdict.json      the gate's comparison, and the mixture to promote (mixture.json)
     promotion/…/      stages, weights and result of a promotion

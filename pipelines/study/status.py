@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from mixopt.core.formatting import count
 from mixopt.core.trials import Role, State, Trial
-from mixopt.io import locks
-from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
+from mixopt.pipelines.study.standing import (
+    HANDED_OUT,
+    HELD,
+    INTERRUPTED,
+    FullRun,
+    Standing,
+    read_standing,
+    tokens_and_age,
+)
 from mixopt.pipelines.views.closing import print_reliability
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
+from mixopt.pipelines.views.json_output import json_text, print_json
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.trade_offs import trade_line
@@ -29,94 +38,208 @@ from mixopt.pipelines.views.wording import (
     headline,
     selected_weights,
 )
-from mixopt.study import identity
-from mixopt.study.ledger import Ledger
-from mixopt.study.records import read_promotion, read_transfer, read_verdict
+from mixopt.study.records import read_transfer
 from mixopt.study.reliability import study_reliability
-from mixopt.study.settings import Study, load_study
-from mixopt.study.stopped import read_stop
 
-IDLE, HANDED_OUT = "no active driver", "handed out"
-SHOWN = (State.COMPLETE, State.PRUNED, State.RUNNING, State.WAITING, State.FAILED)
+IDLE = "no active driver"
+ALWAYS = (State.COMPLETE, State.RUNNING, State.WAITING, State.FAILED)  # columns, also where all 0
 
 
-def show_status(path: Path) -> None:
-    """Print the state of the study at `path`: its driver, trials, rounds, verdict and promotion."""
-    study = load_study(path)
+def show_status(path: Path, *, as_json: bool = False) -> None:
+    """Print the state of the study at `path`: its driver, stage, trials, verdict and promotion.
+
+    Args:
+        path: the study file.
+        as_json: print one JSON object.
+
+    Raises:
+        LedgerError: its ledger cannot be reached, or is another folder's.
+    """
+    standing = read_standing(path)
+    if as_json:
+        print_json(standing.to_json())
+    else:
+        print_standing(standing, make_console())
+
+
+def watch_status(path: Path, every: float, *, as_json: bool = False) -> None:
+    """Show the state of the study at `path` again and again, until its driver ends or it is done.
+
+    On a terminal the view is drawn in place. Elsewhere, and as JSON (an object per line), only what
+    differs from before is printed. A study that nobody works on yet is waited for.
+
+    Args:
+        path: the study file.
+        every: seconds between two looks.
+        as_json: print JSON objects.
+
+    Raises:
+        LedgerError: its ledger cannot be reached, or is another folder's.
+    """
     console = make_console()
-    owner = identity.read(study.home)
-    if owner is None:
-        first = command("ask" if study.elsewhere else "run", path)
-        console.print(f"{study.name} has not begun. Next: {first}")
+    live = console.is_terminal and not as_json
+    driven, before = False, ""
+    with Live(console=console, auto_refresh=False, transient=False) as view:
+        while True:
+            standing = read_standing(path)
+            text = _as_text(standing, console, as_json=as_json)
+            if live:
+                view.update(Text.from_ansi(text), refresh=True)
+            elif text != before:
+                print(text, flush=True)
+            driven, before = driven or standing.driver is not None, text
+            if standing.driver is None and (driven or (standing.begun and standing.done)):
+                return
+            time.sleep(every)
+
+
+def _as_text(standing: Standing, console: Console, *, as_json: bool) -> str:
+    if as_json:
+        return json_text(standing.to_json(), indent=None)
+    with console.capture() as captured:
+        print_standing(standing, console)
+    return captured.get().rstrip("\n")
+
+
+def print_standing(standing: Standing, console: Console) -> None:
+    """Print where a study stands: first what is going on, then trials, then what was found."""
+    study, path = standing.study, standing.file
+    if not standing.begun:
+        console.print(f"{study.name} has not begun. Next: {standing.next_command}")
         return
-    holder = _holder(study.home / "driver.lock")
-    console.print(styled((study.name, "bold"), f" in {study.home}: {holder}"))
-    stop = read_stop(study.home)
-    if stop is not None and holder == IDLE:
+    held_by = IDLE if standing.driver is None else f"driven by {standing.driver}"
+    console.print(styled((study.name, "bold"), f" in {study.home}: {held_by}"))
+    console.print(_stage_line(standing), soft_wrap=True)
+    if standing.stop is not None:
+        stop = standing.stop
         console.print(f"Stopped by an error {_ago(stop.at)}: {stop.error}", soft_wrap=True)
-    ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
-    trials, rounds = ledger.trials(), ledger.rounds()
-    holdout, overruled = ledger.holdout(), ledger.overruled()
-    ledger.close()
-    console.print(_table(study, trials))
-    for trial in trials:
-        if trial.replaced:
-            console.print(f"  {correction(trial)}")
-        if trial.held and not trial.ended:
-            console.print(f"  trial {trial.number} held: {trial.message}", markup=False)
-            console.print(
-                f"    {command('retry', path, trial.number)}, or mixopt fail", markup=False
-            )
-        elif trial.state is State.RUNNING and study.elsewhere:
-            console.print(f"  trial {trial.number}: {_handed_out(trial)}")
-        elif trial.state is State.RUNNING:
-            now = "interrupted, " if holder == IDLE else ""
-            console.print(f"  trial {trial.number}: {now}{_progress(study.home, trial)}")
-        elif trial.state is State.PRUNED:
-            console.print(f"  trial {trial.number} pruned: {trial.message}")
-        elif trial.state is State.FAILED:
-            console.print(f"  trial {trial.number} {trial.failure}: {trial.message}")
-    for number, proposer, surrogate, size, weights in round_rows(list(rounds.values())):
+    console.print(_table(standing))
+    console.print(_spent_line(standing))
+    for trial in standing.trials:
+        for line in _trial_lines(standing, trial):
+            console.print(f"  {line}")
+    for number, proposer, surrogate, size, weights in round_rows(list(standing.rounds)):
         by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
         console.print(f"  round {number}: {by}, {size} trials, {weights}")
-    for line in holdout_lines(study.home, holdout, trials):
-        console.print(line, markup=False)
-    objective, verdict = study.mixture_objective(), read_verdict(study.home)
-    weights = "" if verdict is None else selected_weights(verdict)
+    _print_findings(standing, console)
+    if standing.next_command:
+        console.print(styled(("Next: ", "bold"), standing.next_command), soft_wrap=True)
+    elif standing.done:
+        console.print(styled(("Next: ", "bold"), command("report", path)), soft_wrap=True)
+
+
+def _print_findings(standing: Standing, console: Console) -> None:
+    """Print what the study found so far."""
+    study, trials, verdict = standing.study, standing.trials, standing.verdict
+    for line in holdout_lines(study.home, standing.holdout, trials):
+        console.print(line)
+    objective = standing.objective
     for line in (
         headline(trials, objective, verdict),
-        weights,
+        _best_line(standing),
+        "" if verdict is None else selected_weights(verdict),
         trade_line(verdict),
         multiplier_line(verdict),
         calibration(verdict, objective),
-        *transfer_lines(read_transfer(study), overruled, objective.sign),
+        *transfer_lines(read_transfer(study), standing.overruled, objective.sign),
     ):
         if line:
             console.print(line)
     print_reliability(study_reliability(study, trials), console)
-    promotion = read_promotion(study.home)
+    promotion, full_run = standing.promotion, standing.full_run
     if promotion is not None:
         model = study.home / "promotion" / promotion.model
         how = promotion.method + ("" if promotion.trained else ", upcycled, not trained,")
-        console.print(f"Promoted by {how} to {model}", soft_wrap=True)
+        last = "" if full_run is None else " (the last full run that ended)"
+        console.print(f"Promoted by {how} to {model}{last}", soft_wrap=True)
+    if full_run is not None:
+        now = "interrupted" if standing.driver is None else "under way"
+        console.print(f"Full run {full_run.id} is {now}: {_stages(full_run)}")
 
 
-def _table(study: Study, trials: Sequence[Trial]) -> Table:
-    """The states and costs of the trials, a row per role."""
+def _stages(full_run: FullRun) -> str:
+    parts = (
+        f"{name} {'ended' if tokens is None else f'{count(tokens)} tokens evaluated'}"
+        for name, tokens in full_run.stages.items()
+    )
+    return ", ".join(parts) or "nothing trained yet"
+
+
+def _stage_line(standing: Standing) -> str:
+    progress = standing.progress
+    if progress is None:
+        return f"Stage: {standing.stage}"
+    line = f"Stage: {progress.stage}, {progress.done} of {progress.of} trainings ended"
+    if progress.planned:
+        line += f"; {progress.flops / progress.planned:.0%} of what this command trains at most"
+    if progress.seconds_left is not None:
+        line += f", about {duration(progress.seconds_left)} left"
+    return line
+
+
+def _spent_line(standing: Standing) -> str:
+    spent = standing.spent
+    line = f"Spent on trials: {count(spent.tokens)} tokens"
+    if not standing.study.elsewhere:  # whose time it is not known
+        line += f", {duration(spent.device_seconds)} of device time"
+    promotion = standing.promotion
+    if promotion is not None and promotion.trained:
+        line += f"; on the promotion: {count(promotion.tokens)} tokens"
+        if not standing.study.elsewhere:
+            line += f", {duration(promotion.device_seconds)}"
+    return line
+
+
+def _best_line(standing: Standing) -> str:
+    """The best trial's interval; empty once there is a verdict, which has better ones."""
+    best = standing.best()
+    if standing.verdict is not None or best is None or best.interval is None:
+        return ""
+    low, high = best.interval
+    return (
+        f"Trial {best.trial}: 90 % for its mean over seeds is between {low:.4f} and {high:.4f}, "
+        "not allowing for selection bias: the best of many runs was lucky too."
+    )
+
+
+def _trial_lines(standing: Standing, trial: Trial) -> list[str]:
+    """What is to be said of a trial that is open, or ended otherwise than complete."""
+    path, number, state = standing.file, trial.number, standing.states[trial.number]
+    lines = [correction(trial)] if trial.replaced else []
+    if state == HELD:
+        lines.append(f"trial {number} held: {trial.message}")
+        lines.append(f"  {command('retry', path, number)}, or mixopt fail")
+    elif state == HANDED_OUT:
+        lines.append(f"trial {number}: {_handed_out(trial)}")
+    elif state in (State.RUNNING, INTERRUPTED):
+        now = f"{INTERRUPTED}, " if state == INTERRUPTED else ""
+        lines.append(f"trial {number}: {now}{_evaluated(standing, trial)}")
+    elif state == State.PRUNED:
+        lines.append(f"trial {number} pruned: {trial.message}")
+    elif state == State.FAILED:
+        lines.append(f"trial {number} {trial.failure}: {trial.message}")
+    return lines
+
+
+def _table(standing: Standing) -> Table:
+    """The states and costs of the trials, a row per role; rare states only where one is in them."""
+    elsewhere, counts = standing.study.elsewhere, standing.counted()
+    instead = {str(State.RUNNING)} if elsewhere else set()
+    states = [s for s, n in counts.items() if n or (s in ALWAYS and s not in instead)]
+    if elsewhere and HANDED_OUT not in states:
+        states.insert(1, HANDED_OUT)
+    costs = ("tokens",) if elsewhere else ("tokens", "device time")  # whose it is not known
     table = Table()
-    states = [HANDED_OUT if s is State.RUNNING and study.elsewhere else str(s) for s in SHOWN]
-    costs = ("tokens",) if study.elsewhere else ("tokens", "device time")  # whose it is not known
     for column in ("role", *states, *costs):
         table.add_column(column, justify="left" if column == "role" else "right")
     for role in Role:
-        mine = [t for t in trials if t.spec.role is role]
+        mine = [t for t in standing.trials if t.spec.role is role]
         if not mine:
             continue
-        counted = Counter(t.state for t in mine)
+        counted = standing.counted(role)
         cost = [t.result.cost for t in mine if t.result is not None]
         spent = [count(sum(c.tokens for c in cost)), duration(sum(c.device_seconds for c in cost))]
-        cells = [str(counted[s]) for s in SHOWN]
-        table.add_row(str(role), *cells, *spent[: len(costs)])
+        table.add_row(str(role), *(str(counted[s]) for s in states), *spent[: len(costs)])
     return table
 
 
@@ -132,28 +255,8 @@ def _ago(at: float) -> str:
     return f"at {when} ({duration(max(0.0, time.time() - at))} ago)"
 
 
-def _holder(lock: Path) -> str:
-    """The holder of the study's lock, read without taking it."""
-    import fcntl
-
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return IDLE
-    except BlockingIOError:
-        return f"driven by {locks.holder(lock)}"
-    except OSError:
-        return IDLE
-
-
-def _progress(home: Path, trial: Trial) -> str:
-    curve = read_curve(home, trial)
-    done = count(curve[-1].tokens) if curve else "0"
-    age = ""
-    folder, proxy = training_folder(home, trial.number)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.exists():
-        age = f", checkpoint {duration(time.time() - checkpoint.stat().st_mtime)} old"
-    if proxy >= 0:
-        age += f", in cohort {folder.name}"
-    return f"{done} of {count(trial.spec.fidelity.tokens)} tokens evaluated{age}"
+def _evaluated(standing: Standing, trial: Trial) -> str:
+    tokens, age, cohort = tokens_and_age(standing.study.home, trial)
+    line = f"{count(tokens)} of {count(trial.spec.fidelity.tokens)} tokens evaluated"
+    line += "" if age is None else f", checkpoint {duration(age)} old"
+    return line + (f", in cohort {cohort}" if cohort else "")

@@ -7,7 +7,6 @@ The study is only read: it may be running.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,10 @@ from mixopt.core.errors import StudyError
 from mixopt.core.formatting import count
 from mixopt.core.mixture import Mixture
 from mixopt.io.csv_files import csv_bytes
-from mixopt.io.json_values import finite
 from mixopt.offline.runs import read_mixtures
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.wording import UNREPEATED, better, scattered, unit
 from mixopt.search.designs import SMALLEST_WEIGHT
 from mixopt.study.given_mixtures import mixture_words
@@ -109,7 +108,7 @@ def predict_study(
             "rows": rows,
             "notes": notes,
         }
-        print(json.dumps(finite(values), indent=1))
+        print_json(values)
         return
     console = make_console()
     print_predictions(console, study, found)

@@ -9,7 +9,6 @@ The study is only read: nothing is recorded, and it may be running. With `search
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +18,6 @@ from mixopt.core.errors import StudyError
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import TrialSpec
 from mixopt.io.csv_files import csv_bytes
-from mixopt.io.json_values import finite
 from mixopt.offline.as_trials import pending_trials
 from mixopt.offline.runs import read_mixtures
 from mixopt.pipelines.offline.outputs import FILE, writable, write
@@ -28,6 +26,7 @@ from mixopt.pipelines.study.checks import kept_domains
 from mixopt.pipelines.study.search import predictions
 from mixopt.pipelines.study.what_if import print_predictions, what_if
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.search import proposers
 from mixopt.study.model import SurrogateFactory
 from mixopt.study.queries import search_trials
@@ -89,7 +88,7 @@ def propose_for_study(
             ],
             "notes": notes,
         }
-        print(json.dumps(finite(values), indent=1))
+        print_json(values)
         return
     console = make_console()
     console.print(f"{len(found)} mixture{'s' * (len(found) != 1)} by {name}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from mixopt.models.upcycling.folders import Plan, check_out, plan, write
 from mixopt.pipelines.upcycling.shown import as_values, show_plan, show_result
 from mixopt.pipelines.upcycling.spec import SpecFile
 from mixopt.pipelines.views.console import make_console, make_error_console
+from mixopt.pipelines.views.json_output import print_json
 
 CACHE = "upcycling-cache"  # beside OUT
 
@@ -46,7 +46,7 @@ def upcycle(
         if dry_run:
             left = shutil.disk_usage(_nearest(out)).free
             if as_json:
-                print(json.dumps(as_values(planned, left)))
+                print_json(as_values(planned, left))
             else:
                 show_plan(make_console(), planned, out, left)
             return
@@ -55,7 +55,7 @@ def upcycle(
     except StudyError as error:  # others are about files
         raise file.located(error) from error
     if as_json:
-        print(json.dumps(receipt.to_json()))
+        print_json(receipt.to_json())
     else:
         show_result(make_console(), planned, receipt, out)
 

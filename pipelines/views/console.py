@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +26,10 @@ from rich.progress import (
 from rich.text import Text
 
 from mixopt.pipelines.views.wording import duration
+from mixopt.study.progress import Progress as Recorded
+from mixopt.study.progress import write_progress
 
+SECONDS_BETWEEN_RECORDS = 5.0
 SECONDS_BETWEEN_LINES = 20.0
 WIDTH_ELSEWHERE = 100  # where there is no terminal, such as a CI log or a Ray job's
 
@@ -69,6 +73,7 @@ class Display:
 
     def __init__(self, console: Console, total: float = 0.0, whole: str = "whole study") -> None:
         self.console = console
+        self.home: Path | None = None  # the study folder, for `mixopt status`; None keeps nothing
         self.total = total
         self.whole = whole
         self._done = 0.0  # FLOPs of the phases that ended
@@ -79,6 +84,9 @@ class Display:
         self._resumed = 0.0
         self._since = time.monotonic()
         self._line_at = 0.0
+        self._kept_at = 0.0
+        self._began = time.monotonic()
+        self._trained = 0.0  # FLOPs since then, in phases that ended
         self._bars: Progress | None = None
         self._tasks: tuple[TaskID, TaskID] | None = None
         self._rate = 0.0
@@ -103,6 +111,7 @@ class Display:
         self._items = (len(done), items)
         self._resumed = sum(done.values())
         self._since, self._line_at = time.monotonic(), time.monotonic()
+        self._keep()
         try:
             if not self.console.is_terminal:
                 self.console.print(f"{label}: {items - len(done)} of {items} to train")
@@ -135,6 +144,8 @@ class Display:
                 yield
         finally:
             self._bars, self._tasks = None, None
+            self._trained += sum(self._live.values()) - self._resumed
+            self._live, self._resumed = {}, 0.0
             self._done += total
 
     def progress(self, key: str, flops: float, rate: float = 0.0) -> None:
@@ -147,9 +158,24 @@ class Display:
         """Record that piece `key` is done."""
         self._live[key] = flops
         self._items = (self._items[0] + 1, self._items[1])
+        self._keep()
         self._draw()
 
+    def _keep(self) -> None:
+        """Write how far the command is for `mixopt status`."""
+        if self.home is None:
+            return
+        self._kept_at = time.monotonic()
+        now = sum(self._live.values())
+        trained, flops = self._trained + now - self._resumed, self._done + now
+        planned = max(self.total, self._done + self._phase_total)
+        left = (planned - flops) * (self._kept_at - self._began) / trained if trained > 0 else None
+        stage, (done, of) = self._label, self._items
+        write_progress(self.home, Recorded(stage, done, of, flops, planned, left, time.time()))
+
     def _draw(self) -> None:
+        if time.monotonic() - self._kept_at >= SECONDS_BETWEEN_RECORDS:
+            self._keep()
         now = sum(self._live.values())
         note = f"{self._items[0]}/{self._items[1]}"
         if self._rate:

@@ -77,6 +77,18 @@ def test_every_command_stands_in_a_group(words: tuple[str, ...]) -> None:
     assert ALL[words].rich_help_panel
 
 
+NO_TABLE = {
+    *("demo", "init", "report", "sync", "retry", "fail", "approve", "overrule", "tell", "export"),
+    "corpus",
+}
+
+
+@every_command
+def test_every_command_that_prints_a_table_prints_json_too(words: tuple[str, ...]) -> None:
+    options = {option for parameter in ALL[words].params for option in parameter.opts}
+    assert ("--json" in options) == (words not in {(name,) for name in NO_TABLE})
+
+
 def test_help_lists_groups_and_exit_codes(run: Run) -> None:
     shown = run("-h").out
     panels = {ALL[(name,)].rich_help_panel for name in COMMANDS}

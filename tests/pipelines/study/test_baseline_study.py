@@ -11,7 +11,7 @@ import yaml
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
-from mixopt.pipelines.study.plan import steps
+from mixopt.pipelines.study.plan_steps import steps
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.select import _basis
 from mixopt.pipelines.study.session import open_session

@@ -12,7 +12,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Role, Trial
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.checks import check
-from mixopt.pipelines.study.plan import steps
+from mixopt.pipelines.study.plan_steps import steps
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.search import require_complete
 from mixopt.pipelines.study.session import open_session

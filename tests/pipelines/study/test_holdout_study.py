@@ -15,7 +15,7 @@ from mixopt.core.errors import StudyError
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.elsewhere import ask_trials
-from mixopt.pipelines.study.plan import planned_flops, steps
+from mixopt.pipelines.study.plan_steps import planned_flops, steps
 from mixopt.pipelines.study.run import run_study, sync_study
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.study.status import show_status

@@ -20,15 +20,8 @@ from mixopt.models.learning_rates import advised_peak_rate
 from mixopt.models.upcycling import UPCYCLERS
 from mixopt.pipelines.study.checks import check_promotion
 from mixopt.pipelines.study.init import write_study_file
-from mixopt.pipelines.study.plan import (
-    Room,
-    Step,
-    planned_flops,
-    promotion_advice,
-    rate_advice,
-    show_plan,
-    steps,
-)
+from mixopt.pipelines.study.plan import promotion_advice, rate_advice, show_plan
+from mixopt.pipelines.study.plan_steps import Room, Step, planned_flops, steps
 from mixopt.pipelines.study.session import open_session
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS

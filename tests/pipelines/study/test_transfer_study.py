@@ -13,7 +13,8 @@ import mixopt
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
-from mixopt.pipelines.study.plan import planned_flops, show_plan, steps
+from mixopt.pipelines.study.plan import show_plan
+from mixopt.pipelines.study.plan_steps import planned_flops, steps
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.study.status import show_status

@@ -1,0 +1,160 @@
+"""`mixopt status`: what really runs, how far it is, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mixopt.core.mixture import Mixture
+from mixopt.core.trials import Failure, Role, TrialSpec
+from mixopt.io import locks
+from mixopt.io.trial_files import trial_folder
+from mixopt.pipelines.study.standing import INTERRUPTED, read_standing
+from mixopt.pipelines.study.status import watch_status
+from mixopt.study.progress import Progress, write_progress
+from mixopt.study.settings import Study
+from tests.pipelines.finished_study import (
+    FIDELITY,
+    TOKENS,
+    finished_study,
+    open_ledger,
+    write_study,
+)
+from tests.pipelines.finished_study import run as trained
+from tests.pipelines.made_runs import Run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return finished_study(tmp_path_factory.mktemp("finished"))
+
+
+def searching(folder: Path) -> Study:
+    """A study in its design: three trials complete (two are repeats), one begun, one failed."""
+    study = write_study(folder)
+    ledger = open_ledger(study)
+    natural = Mixture.natural(TOKENS)
+    for seed, role in ((0, Role.DESIGN), (1, Role.REPEAT), (2, Role.REPEAT)):
+        trained(study, ledger, TrialSpec(natural, FIDELITY, seed, role))
+    uniform = Mixture.uniform(TOKENS)
+    ledger.start(ledger.add(TrialSpec(uniform, FIDELITY, 0)).number)
+    failed = ledger.add(TrialSpec(uniform, FIDELITY, 9)).number
+    ledger.fail(failed, Failure.DIVERGED, "the loss was inf at step 3")
+    ledger.close()
+    return study
+
+
+def test_a_trial_runs_only_while_a_worker_holds_it(tmp_path: Path) -> None:
+    study = searching(tmp_path)
+    assert read_standing(study.path).states[3] == INTERRUPTED
+    with locks.hold(study.home / "driver.lock", "the study"):
+        assert read_standing(study.path).states[3] == "waiting"  # begun by an earlier driver
+        with locks.hold(trial_folder(study.home, 3) / "lock", "trial 3"):
+            assert read_standing(study.path).states[3] == "running"
+
+
+def test_the_best_so_far_has_an_interval_and_failures_their_reasons(
+    tmp_path: Path, run: Run
+) -> None:
+    study = searching(tmp_path)
+    values = json.loads(run("status", study.path, "--json").out)
+    low, high = values["best"]["interval_90"]
+    assert low < values["best"]["objective"] < high
+    assert values["failures"] == [
+        {"trial": 4, "failure": "diverged", "message": "the loss was inf at step 3"}
+    ]
+    assert values["trials"] | {"complete": 3, "failed": 1, INTERRUPTED: 1} == values["trials"]
+    shown = run("status", study.path).out
+    assert f"between {low:.4f} and {high:.4f}" in " ".join(shown.split())
+    assert "trial 4 diverged: the loss was inf at step 3" in shown
+    assert f"Next: mixopt run {study.path}" in shown
+
+
+def test_the_driver_says_its_stage_and_the_time_left(tmp_path: Path, run: Run) -> None:
+    study = searching(tmp_path)
+    progress = Progress("round 1 of 2", 3, 4, 2e9, 8e9, 90.0, time.time())
+    write_progress(study.home, progress)
+    assert "round 1 of 2" not in run("status", study.path).out  # of a driver that is gone
+    with locks.hold(study.home / "driver.lock", "the study"):
+        shown = run("status", study.path).out
+        values = json.loads(run("status", study.path, "--json").out)
+    assert "Stage: round 1 of 2, 3 of 4 trainings ended; 25% of what" in shown
+    assert "about 1.5 min left" in shown
+    assert (values["stage"], values["seconds_left"]) == ("round 1 of 2", 90.0)
+    assert values["driver"].startswith(f"process {os.getpid()} on ")
+    assert values["spent"]["planned_flops"] == 8e9
+
+
+def test_an_interrupted_full_run_stands_beside_the_last_that_ended(
+    finished: Study, run: Run
+) -> None:
+    seed, moe = (finished.home / "promotion" / "newer" / name for name in ("seed", "moe"))
+    for stage in (seed, moe):
+        stage.mkdir(parents=True)
+        (stage / "lock").touch()
+    (seed / "done.json").write_text("{}")
+    (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n{"st')
+    shown = run("status", finished.path).out
+    (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n')
+    later = run("status", finished.path).out
+    assert "(the last full run that ended)" in shown
+    assert "Full run newer is interrupted: seed ended, moe 0 tokens evaluated" in shown
+    assert "moe 120k tokens evaluated" in later
+
+
+def test_watch_ends_with_the_driver_and_prints_what_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = searching(tmp_path)
+    watching = threading.Thread(
+        target=watch_status, args=(study.path, 0.05), kwargs={"as_json": True}
+    )
+    with locks.hold(study.home / "driver.lock", "the study"):
+        watching.start()
+        lines: list[str] = []
+        while not lines:
+            lines += capsys.readouterr().out.splitlines()
+            time.sleep(0.01)
+        ledger = open_ledger(study)
+        ledger.fail(3, Failure.CRASHED, "gone")
+        ledger.close()
+        while len(lines) < 2:
+            lines += capsys.readouterr().out.splitlines()
+            time.sleep(0.01)
+    watching.join()
+    lines += capsys.readouterr().out.splitlines()
+    seen = [json.loads(line) for line in lines]
+    assert len({line for line in lines}) == len(lines)
+    assert [s["trials"]["failed"] for s in seen] == sorted(s["trials"]["failed"] for s in seen)
+    assert (seen[0]["trials"]["failed"], seen[-1]["trials"]["failed"]) == (1, 2)
+    assert seen[-1]["driver"] is None
+
+
+def test_a_study_that_has_not_begun_says_so_in_json_too(tmp_path: Path, run: Run) -> None:
+    study = write_study(tmp_path, name="fresh")
+    values = json.loads(run("status", study.path, "--json").out)
+    assert (values["begun"], values["stage"]) == (False, "not begun")
+    assert values["next"] == f"mixopt run {study.path}"
+
+
+def test_trials_and_status_are_one_json_object_each(finished: Study, run: Run) -> None:
+    rows = json.loads(run("trials", finished.path, "--json").out)["trials"]
+    values = json.loads(run("status", finished.path, "--json").out)
+    assert len(rows) == sum(values["trials"].values())
+    assert values["verdict"]["selected"]
+    assert values["promotion"]["mixture"] == values["verdict"]["selected"]
+
+
+def test_a_plan_that_measures_nothing_has_no_times(finished: Study, run: Run) -> None:
+    values = json.loads(run("plan", finished.path, "--no-measure", "--json").out)
+    assert values["steps"][0]["step"] == "initial design"
+    assert {step["wall_seconds"] for step in values["steps"]} == {None}
+    assert values["total"]["flops"] == pytest.approx(sum(s["flops"] for s in values["steps"]))
+    shown = run("plan", finished.path, "--no-measure").out
+    assert "Nothing was measured" in shown
+    assert "wall" not in shown.split("in all")[0]
