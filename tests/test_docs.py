@@ -77,7 +77,8 @@ def assert_real(words: list[str], line: str) -> None:
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"no command {words[0]!r}: {line}"
         command = command.commands[words.pop(0)]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    options = (option for it in command.params for option in (*it.opts, *it.secondary_opts))
+    known = {*options, "--help"}
     assert [w for w in words if w.startswith("--") and w not in known] == [], line
 
 

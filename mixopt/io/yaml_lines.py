@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,19 +51,27 @@ def load(path: str | Path, model: type[M], error: type[MixoptError] = StudyError
     return Document(path, error).validate(model)
 
 
-def place_in(path: Path, key: str) -> str:
+def place_in(path: Path, key: str, overrides: Sequence[str] = ()) -> str:
     """`file.yaml:line: key` of a dotted key; without a line where there is no such file.
 
-    For what is found wrong after the file was read.
+    For what is found wrong after the file was read with `overrides`.
     """
     if not path.exists():
         return f"{path}: {key}"
-    document = Document(path)
+    document = overridden(path, overrides)
     place: Place = ()
     for part in key.split("."):
         numbered = (*place, int(part)) if part.isdigit() else ()
         place = numbered if numbered in document._lines and numbered else (*place, part)
     return document.where(place)
+
+
+def overridden(path: Path, overrides: Sequence[str]) -> Document:
+    """The file at `path` with `overrides`; raises as `Document` and `Document.override`."""
+    document = Document(path)
+    for text in overrides:
+        document.override(text)
+    return document
 
 
 class Document:
@@ -76,6 +84,7 @@ class Document:
     def __init__(self, path: str | Path, error: type[MixoptError] = StudyError) -> None:
         self.path, self._error = str(path), error
         self._lines: dict[Place, int] = {(): 1}
+        self._overrides: dict[Place, str] = {}
         try:
             loader = _Loader(Path(path).read_bytes())
             node = loader.get_single_node()
@@ -97,10 +106,57 @@ class Document:
         except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date that is none
             raise error(f"is not YAML: {problem}", where=self.path) from None
 
+    def override(self, text: str) -> None:
+        """Set a key as `--set` asks for: `text` is `key=value`, the value as YAML writes it.
+
+        Keys of sections are joined by dots; sections that are not there are made. Errors about what
+        was set name the override in place of a line.
+
+        Raises:
+            MixoptError: (as of the constructor) it is no `key=value`, its value is not YAML, or a
+                part of the key is no section.
+        """
+        name, equals, written = text.partition("=")
+        place, where = tuple(name.split(".")), f"--set {text}"
+        if not equals or not all(place):
+            raise self._error("is no KEY=VALUE", where=where, hint="Write --set search.rounds=3")
+        try:
+            loader = _Loader(written)
+            node = loader.get_single_node()
+            value = None if node is None else loader.construct_document(node)
+        except (yaml.YAMLError, ValueError):
+            raise self._error(
+                f"{written!r} is not YAML", where=where, hint="Put quotes around texts"
+            ) from None
+        section = self.values
+        if not isinstance(section, dict):
+            return  # no study file: `validate` says so
+        for depth, part in enumerate(place[:-1], 1):
+            if section.get(part) is None:
+                section[part] = {}
+                self._lines[place[:depth]] = 0
+            section = section[part]
+            if not isinstance(section, dict):
+                raise self._error(
+                    f"{'.'.join(place[:depth])} is no section in {self.path}, it is {section!r}",
+                    where=where,
+                    hint=f"Write --set '{'.'.join(place[:depth])}={{{place[depth]}: …}}'",
+                )
+        section[place[-1]] = value
+        for known in [known for known in self._lines if known[: len(place)] == place]:
+            del self._lines[known]
+        self._lines[place] = 0
+        self._overrides[place] = text
+        if node is not None:
+            self._walk(node, place)
+
     def where(self, place: Place = ()) -> str:
         """`file.yaml:line: key` of the deepest part of `place` that the file has."""
         known = tuple(self._known(place))
         key = ".".join(map(str, place))
+        for depth in range(len(known), 0, -1):
+            if known[:depth] in self._overrides:
+                return f"--set {self._overrides[known[:depth]]}: {key}"
         head = f"{self.path}:{self._lines[known]}"
         return f"{head}: {key}" if key else head
 
@@ -206,7 +262,7 @@ class Values(Document):
         self, values: Mapping[str, Any], name: str, error: type[MixoptError] = StudyError
     ) -> None:
         self.path, self.values, self._error = name, values, error
-        self._lines = {(): 0}
+        self._lines, self._overrides = {(): 0}, {}
         self._number(values, ())
 
     def where(self, place: Place = ()) -> str:

@@ -22,6 +22,7 @@ from mixopt.io.trial_files import trial_folder
 from mixopt.selection.candidates import NATURAL
 from mixopt.study import own_trainer
 from mixopt.study.data import TrainingData
+from mixopt.study.overrides import as_options, read_overrides
 from mixopt.study.settings import Study
 
 LOCKED = "study.json"  # in a study folder
@@ -103,7 +104,7 @@ def lock_settings(study: Study, data: TrainingData) -> None:
         raise StudyError(
             f"locked settings differ from those this study was begun with:{differences(changed)}",
             where=str(study.path),
-            hint=f"Put them back, or give the study another name ({study.home} keeps its trials)",
+            hint=_put_back(study, changed),
         )
 
 
@@ -132,6 +133,26 @@ def changed_settings(study: Study, data: TrainingData) -> dict[str, tuple[Any, A
         for key in sorted(compared)
         if settings.get(key) != locked.get(key)
     }
+
+
+def _put_back(study: Study, changed: Mapping[str, Any]) -> str:
+    """What to do about settings that differ: of the file, or of the command line now or before."""
+    before = [
+        text
+        for text in read_overrides(study.home) or ()
+        if any(_sets(text, key) for key in changed) and text not in study.overrides
+    ]
+    now = [text for text in study.overrides if any(_sets(text, key) for key in changed)]
+    if before:
+        return f"The last run had them by {as_options(before)}: give it again"
+    fix = f"Leave out {as_options(now)}" if now else "Put them back"
+    return f"{fix}, or give the study another name ({study.home} keeps its trials)"
+
+
+def _sets(override: str, key: str) -> bool:
+    """Whether an override `name=value` sets the setting `key`, or a section around it."""
+    name = override.partition("=")[0]
+    return key == name or key.startswith(f"{name}.") or name == key.partition(".")[0]
 
 
 def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:

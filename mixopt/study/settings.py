@@ -43,6 +43,7 @@ from mixopt.selection.candidates import NATURAL
 from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselines
 from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
 from mixopt.study.guards import Guard, short_guard
+from mixopt.study.overrides import current_overrides
 from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.promote import Promote
 from mixopt.study.sections import (
@@ -103,6 +104,7 @@ class Study(Section):
     ray: Ray = Ray()
 
     _path: Path = PrivateAttr(default=Path("study.yaml"))
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
     _ledger_without_spaces = field_validator("ledger")(without_spaces)
 
     @model_validator(mode="before")
@@ -216,6 +218,15 @@ class Study(Section):
     def path(self) -> Path:
         """The file that this study was read from."""
         return self._path
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What the command line set in place of the file: `key=value` each."""
+        return self._overrides
+
+    def place(self, key: str) -> str:
+        """`file:line: key` of a dotted key of the file, or the override that set it."""
+        return yaml_lines.place_in(self._path, key, self._overrides)
 
     @property
     def home(self) -> Path:
@@ -443,7 +454,7 @@ class Study(Section):
         except (MixtureError, StudyError) as error:
             where, below = error.where, f"{key}.{error.where}".removesuffix(".")
             if not where.startswith(str(self._path.parent)):
-                where = yaml_lines.place_in(self._path, below)
+                where = self.place(below)
             raise StudyError(error.what, where=where, hint=error.hint) from error
 
     def mixture_space(self, data: TrainingData) -> MixtureSpace:
@@ -560,14 +571,15 @@ def digest(settings: Any) -> str:
 
 
 def load_study(path: Path | str) -> Study:
-    """The study file at `path`, validated.
+    """The study file at `path`, with what the command line overrides, validated.
 
     Raises:
         StudyError: naming file, line, key and fix.
     """
     path = Path(path)
-    study = yaml_lines.load(path, Study)
-    study._path = path.absolute()
+    overrides = current_overrides()
+    study = yaml_lines.overridden(path, overrides).validate(Study)
+    study._path, study._overrides = path.absolute(), overrides
     return study
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group, StudyFile
+from mixopt.pipelines.cli.groups import Group, Overrides, StudyFile
 
 group = Group("Study: decide")
 TrialNumbers = Annotated[
@@ -15,7 +15,11 @@ TrialNumbers = Annotated[
 
 
 @group.command("mixopt retry study.yaml 12 13")
-def retry(study: StudyFile, trials: TrialNumbers) -> None:
+def retry(
+    study: StudyFile,
+    trials: TrialNumbers,
+    overrides: Overrides = None,
+) -> None:
     """Run trials again that lost their worker too often."""
     from mixopt.pipelines.study.decide import retry_trials
 
@@ -23,7 +27,11 @@ def retry(study: StudyFile, trials: TrialNumbers) -> None:
 
 
 @group.command("mixopt fail study.yaml 12 13")
-def fail(study: StudyFile, trials: TrialNumbers) -> None:
+def fail(
+    study: StudyFile,
+    trials: TrialNumbers,
+    overrides: Overrides = None,
+) -> None:
     """Give trials up: they end without a result, and the study goes on."""
     from mixopt.pipelines.study.decide import fail_trials
 
@@ -34,6 +42,7 @@ def fail(study: StudyFile, trials: TrialNumbers) -> None:
 def approve(
     study: StudyFile,
     why: Annotated[str, typer.Option(help="Your reason, which is recorded.")],
+    overrides: Overrides = None,
 ) -> None:
     """Make the promoted model the champion in the registry (promote.approve: manual)."""
     from mixopt.pipelines.study.champion import approve_promotion
@@ -45,6 +54,7 @@ def approve(
 def overrule(
     study: StudyFile,
     why: Annotated[str, typer.Option(help="Your reason, which is recorded.")],
+    overrides: Overrides = None,
 ) -> None:
     """Go on though the mixtures' order does not hold at a larger size (select.at)."""
     from mixopt.pipelines.study.transfer import overrule

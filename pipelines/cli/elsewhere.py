@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
+from mixopt.pipelines.cli.groups import AsJson, Group, Overrides, StudyFile
 
 group = Group("Study: trained elsewhere")
 
@@ -23,6 +23,7 @@ def ask(
         bool, typer.Option(help="Those first that were handed out and not told.")
     ] = False,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Hand out trials of a study whose trainer is elsewhere."""
     from mixopt.pipelines.study.elsewhere import ask_trials
@@ -37,6 +38,7 @@ def tell(
     replace: Annotated[
         bool, typer.Option("--replace", help="Correct what was told before; it is kept as well.")
     ] = False,
+    overrides: Overrides = None,
 ) -> None:
     """Record results of trials that `ask` handed out."""
     from mixopt.pipelines.study.elsewhere import tell_results

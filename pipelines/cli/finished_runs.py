@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import AsJson, FitOrStudy, Group
+from mixopt.pipelines.cli.groups import AsJson, FitOrStudy, Group, Overrides
 
 group = Group("Finished runs and what-if")
 
@@ -75,6 +75,7 @@ def predict(
         typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
     ] = None,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Predict any mixtures: what if web is 40 %? Intervals are of 90 %: mean ± 1.645 std."""
     if _is_study(fit_or_study):
@@ -139,6 +140,7 @@ def propose(
         typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
     ] = None,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Propose the next mixtures to train, from a fit of finished runs or for a study."""
     from mixopt.pipelines.offline.propose import Constraints, show_proposal

@@ -15,6 +15,24 @@ FitOrStudy = Annotated[
     Path,
     typer.Argument(help="Folder of `mixopt fit`, or a study file.", metavar="DIR|STUDY.yaml"),
 ]
+
+
+def _override(context: typer.Context, overrides: list[str] | None) -> list[str] | None:
+    from mixopt.study.overrides import overriding
+
+    context.with_resource(overriding(overrides or ()))
+    return overrides
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_override,
+        help="In place of the study file's: search.rounds=3. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
+from mixopt.pipelines.cli.groups import AsJson, Group, Overrides, StudyFile
 
 group = Group("Study: look at it")
 
@@ -26,6 +26,7 @@ def status(
         float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
     ] = 2.0,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Show where a study stands; safe while it runs."""
     from mixopt.pipelines.study.status import show_status, watch_status
@@ -42,6 +43,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write; report.html in the study folder.")
     ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Write the HTML report from the ledger; safe while it runs."""
     from mixopt.pipelines.offline.outputs import FILE, writable
@@ -63,6 +65,7 @@ def trials(
     ] = "csv",
     out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Write the trials as a table, a row each; safe while it runs."""
     from mixopt.pipelines.study.export_trials import export_trials
@@ -75,6 +78,7 @@ def front(
     study: StudyFile,
     out: Annotated[Path | None, typer.Option(help="CSV to write, a row per mixture.")] = None,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Show what can be had of several metrics at once: the Pareto front, and how to choose."""
     from mixopt.pipelines.study.front import show_front
@@ -83,7 +87,10 @@ def front(
 
 
 @group.command("mixopt sync study.yaml")
-def sync(study: StudyFile) -> None:
+def sync(
+    study: StudyFile,
+    overrides: Overrides = None,
+) -> None:
     """Rebuild MLflow's view of a study from its ledger."""
     from mixopt.pipelines.study.run import sync_study
 

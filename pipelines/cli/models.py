@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group, StudyFile
+from mixopt.pipelines.cli.groups import Group, Overrides, StudyFile
 
 group = Group("Models")
 
@@ -30,6 +30,7 @@ def export(
         Path | None,
         typer.Option(metavar="OUT", help="New folder for the model, as transformers loads it."),
     ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Write the chosen mixture for another trainer, or the promoted model for other tools."""
     from mixopt.pipelines.offline.outputs import FILE, writable

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import AsJson, Group, StudyFile
+from mixopt.pipelines.cli.groups import AsJson, Group, Overrides, StudyFile
 
 group = Group("Study: run it")
 ResultAsJson = Annotated[
@@ -69,6 +69,7 @@ def plan(
         ),
     ] = True,
     as_json: AsJson = False,
+    overrides: Overrides = None,
 ) -> None:
     """Show what a study will cost, and which constraints bind, before it trains."""
     from mixopt.pipelines.study.plan import show_plan
@@ -77,7 +78,11 @@ def plan(
 
 
 @group.command("mixopt run study.yaml")
-def run(study: StudyFile, as_json: ResultAsJson = False) -> None:
+def run(
+    study: StudyFile,
+    as_json: ResultAsJson = False,
+    overrides: Overrides = None,
+) -> None:
     """Search, select and promote: the whole study, from wherever it stands."""
     from mixopt.pipelines.study.run import run_study
 
@@ -85,7 +90,11 @@ def run(study: StudyFile, as_json: ResultAsJson = False) -> None:
 
 
 @group.command("mixopt search study.yaml")
-def search(study: StudyFile, as_json: ResultAsJson = False) -> None:
+def search(
+    study: StudyFile,
+    as_json: ResultAsJson = False,
+    overrides: Overrides = None,
+) -> None:
     """Train the design and the proposer's rounds."""
     from mixopt.pipelines.study.run import run_study
 
@@ -93,7 +102,11 @@ def search(study: StudyFile, as_json: ResultAsJson = False) -> None:
 
 
 @group.command("mixopt select study.yaml")
-def select(study: StudyFile, as_json: ResultAsJson = False) -> None:
+def select(
+    study: StudyFile,
+    as_json: ResultAsJson = False,
+    overrides: Overrides = None,
+) -> None:
     """Compare the finalists with fresh seeds and decide (after the search)."""
     from mixopt.pipelines.study.run import run_study
 
@@ -101,7 +114,11 @@ def select(study: StudyFile, as_json: ResultAsJson = False) -> None:
 
 
 @group.command("mixopt promote study.yaml")
-def promote(study: StudyFile, as_json: ResultAsJson = False) -> None:
+def promote(
+    study: StudyFile,
+    as_json: ResultAsJson = False,
+    overrides: Overrides = None,
+) -> None:
     """Train the upcycled MoE on the selected mixture (after selection)."""
     from mixopt.pipelines.study.run import run_study
 

@@ -136,7 +136,7 @@ def place(study: Study, model: str, *more: str) -> str:
 
 def line_of(study: Study, *keys: str) -> str:
     """`file:line: key` of a key of the study file."""
-    return yaml_lines.Document(study.path).where(keys)
+    return yaml_lines.overridden(study.path, study.overrides).where(keys)
 
 
 @contextlib.contextmanager

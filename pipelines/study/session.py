@@ -5,6 +5,7 @@ Everything durable is under `study.home`:
     study.json        the locked settings: those that trainings depend on
     identity.json     the folder's id, which its ledger and its MLflow runs carry
     driver.lock       the active driver
+    overrides.json    what its last driver was given by --set
     ledger.db         the ledger (unless the study file names another storage)
     precision.json    fp32 or bf16, resolved once for all trainings
     transfer.json     the order of the mixtures at a larger size (select.at)
@@ -55,6 +56,7 @@ from mixopt.study.first_training import take_changed_trainer
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.overrides import keep_overrides, overrides_note, read_overrides
 from mixopt.study.promote import Promote
 from mixopt.study.queries import SEARCH_ROLES
 from mixopt.study.sections import Proxy
@@ -390,6 +392,9 @@ def open_session(
         if changed := take_changed_trainer(study, data):
             display.say(changed)
         lock_settings(study, data)
+        if note := overrides_note(read_overrides(study.home), study.overrides):
+            display.say(f"{study.name} {note}")
+        keep_overrides(study.home, study.overrides)
         owner = claim(study.home, study.binding(data))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
         artifact = partial(registry_folder, study)

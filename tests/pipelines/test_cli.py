@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import typer.main
 
 from mixopt.pipelines.cli import app
+from tests.pipelines.finished_study import write_study
 from tests.pipelines.made_runs import Run
 from tests.pipelines.whole_study import environment, mixopt, succeeded
 
@@ -87,6 +89,28 @@ NO_TABLE = {
 def test_every_command_that_prints_a_table_prints_json_too(words: tuple[str, ...]) -> None:
     options = {option for parameter in ALL[words].params for option in parameter.opts}
     assert ("--json" in options) == (words not in {(name,) for name in NO_TABLE})
+
+
+@every_command
+def test_every_command_that_reads_a_study_file_takes_overrides(words: tuple[str, ...]) -> None:
+    parameters = ALL[words].params
+    reads = any(p.metavar in ("STUDY.yaml", "DIR|STUDY.yaml") for p in parameters)
+    options = {option for parameter in parameters for option in parameter.opts}
+    assert ("--set" in options) == (reads and words != ("init",))
+
+
+def test_an_override_holds_for_its_command_alone(run: Run, tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    seeds = ("--set", "select.seeds=9", "--set", "search={trials: 3, rounds: 0}")
+    values = json.loads(run("plan", study.path, "--no-measure", "--json", *seeds).out)
+    assert [(s["step"], s["trainings"]) for s in values["steps"][:2]] == [
+        ("initial design", 5),
+        ("selection (at most)", 36),
+    ]
+    refused = run("plan", study.path, "--set", "search.trails=3")
+    assert (refused.code, refused.out) == (1, "")
+    assert "--set search.trails=3: search.trails: there is no such key" in refused.err
+    assert run("status", study.path).code == 0
 
 
 def test_help_lists_groups_and_exit_codes(run: Run) -> None:
