@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,7 +23,14 @@ from mixopt.selection.candidates import NATURAL, projected
 from mixopt.selection.comparison import compare, seeds_to_pass
 from mixopt.selection.guarded import Guarded, guarded
 from mixopt.selection.looks import Look
-from mixopt.selection.paired import MOST_SEEDS, gaps, half_interval, one_sided_p, seeds_needed
+from mixopt.selection.paired import (
+    MOST_SEEDS,
+    gaps,
+    half_interval,
+    one_sided_p,
+    seeds_needed,
+    silent,
+)
 from mixopt.selection.results import Candidate, Decision
 from mixopt.selection.trade_offs import trade_offs
 
@@ -228,6 +234,12 @@ class Selection:
     def _refusal(self, candidates: Sequence[str], trials: Sequence[Trial]) -> str:
         """Why none of `candidates` is promoted, and what would decide it."""
         reports, end = self.reports(trials), f"so {self.fallback} is selected"
+        if silent(self.values(trials)):
+            return (
+                "seeds change nothing: the runs of each candidate gave the same objective with "
+                f"every seed, and no difference can be told from chance, {end}. Let the trainer "
+                "use its job's seed, in a new study"
+            )
         tested = {name: p for name in candidates if (p := reports[name].p) is not None}
         if not tested:
             return f"no candidate shares two finished seeds with {self.baseline}, {end}"
@@ -356,13 +368,26 @@ class Selection:
         """What the runs so far show of each candidate, by name, the baseline first."""
         values, pulls = self.values(trials), self.pulls(trials)
         found = {name: self._report(name, values, pulls) for name in self._rows}
+        unseeded = silent(values)
+
+        def metric_runs(metric: str) -> dict[str, dict[int, float]]:
+            runs = self._runs(metric, trials)
+            return {name: _first(own) for name, own in runs.items()} if unseeded else runs
+
         for guardrail in self.guardrails:
-            runs = self._runs(guardrail.metric, trials)
+            runs = metric_runs(guardrail.metric)
             for name, it in guarded(guardrail, runs, self._rows, self.seeds, self.level).items():
                 found[name] = replace(found[name], guarded=(*found[name].guarded, it))
-        weights, metric_runs = self.objective.weights, partial(self._runs, trials=trials)
+        weights = self.objective.weights
         for name, each in trade_offs(weights, metric_runs, self._rows, len(self.seeds)).items():
             found[name] = replace(found[name], trade_offs=each)
+        if unseeded:  # equal runs are one run: no interval, no p-value
+            return {
+                name: replace(
+                    report, difference_low=None, difference_high=None, p=None, adjusted_p=None
+                )
+                for name, report in found.items()
+            }
         layout = self._layout(values)
         if layout is None:
             return found
@@ -451,6 +476,11 @@ class Selection:
             tokens=sum(cost.tokens for cost in costs),
             device_seconds=sum(cost.device_seconds for cost in costs),
         )
+
+
+def _first(runs: Mapping[int, float]) -> dict[int, float]:
+    """The first of `runs`: what equal ones tell."""
+    return dict(list(runs.items())[:1])
 
 
 def _broken(it: Guarded) -> str:

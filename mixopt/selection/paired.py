@@ -8,11 +8,24 @@ from collections.abc import Mapping
 import numpy as np
 
 MOST_SEEDS = 1000  # beyond this, no number of seeds is recommended
+ROUNDING = 1e-9  # spread of a candidate's runs, as a share of their size, that is rounding
 
 
 def gaps(mine: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
     """Differences (pairs,) of two candidates over the seeds that both finished."""
     return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
+
+
+def silent(values: Mapping[str, Mapping[int, float]]) -> bool:
+    """Whether seeds change no candidate's `values` but by rounding: a trainer may not use them.
+
+    >>> silent({"natural": {1: 2.5, 2: 2.5}, "uniform": {1: 2.4, 2: 2.4}})
+    True
+    >>> silent({"natural": {1: 2.5, 2: 2.5}, "uniform": {1: 2.4, 2: 2.3}})
+    False
+    """
+    runs = [np.array(list(own.values())) for own in values.values() if len(own) > 1]
+    return bool(runs) and all(np.ptp(own) <= ROUNDING * np.abs(own).max() for own in runs)
 
 
 def half_interval(values: np.ndarray) -> float:

@@ -66,7 +66,7 @@ def reliability_warnings(found: Mapping[str, Reliability], advice: str = ADVICE)
     silent = [
         f"Seeds change nothing: {it.noise.runs} repeated runs gave the same "
         f"{'objective' if name == OBJECTIVE else name} for the same mixture. Let the trainer use "
-        "its job's seed; else no difference can be told from chance, and p-values say nothing."
+        "its job's seed; else no difference can be told from chance, and nothing is selected."
         for name, it in _shown(found).items()
         if it.silent
     ]

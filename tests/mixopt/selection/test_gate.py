@@ -107,6 +107,32 @@ def test_equal_candidates_are_promoted_no_oftener_than_the_confidence_allows(rul
     assert np.mean(wrong) > 0
 
 
+@pytest.mark.parametrize("rule", ["repeat", "successive-rejects"])
+def test_nothing_is_selected_on_runs_that_seeds_do_not_change(rule: Rule) -> None:
+    objective = Objective({"web": 1, "code": 1})
+    selection = Selection(CANDIDATES, FIDELITY, objective, SEEDS, rule=rule, budget=20)
+    trials: list[Trial] = []
+    while specs := selection.next_pulls(trials):
+        for spec in specs:
+            metrics = dict.fromkeys(("bpb/web", "bpb/code"), CLEAR[spec.candidate])
+            result = TrialResult(metrics, (), Cost())
+            trials.append(Trial(len(trials), spec, State.COMPLETE, result))
+    verdict = selection.verdict(trials)
+    assert (verdict.promoted, verdict.improved) == ("natural", False)
+    assert "seeds change nothing" in verdict.reason
+    report = shown(verdict, "recommended")
+    assert report.difference == pytest.approx(-0.05)
+    assert report.n >= 2
+    assert (report.difference_low, report.p, report.adjusted_p) == (None, None, None)
+    assert [each.low for each in report.trade_offs] == [None, None]
+
+
+def test_a_difference_that_is_the_same_on_every_seed_counts() -> None:
+    # seeds move all candidates alike: they are used, and pairing takes all of it away
+    verdict = make().verdict(play(make(), CLEAR, noise=0.0))
+    assert (verdict.promoted, verdict.improved) == ("recommended", True)
+
+
 def test_runs_of_the_search_do_not_count_at_the_gate() -> None:
     lucky = [
         ran(
