@@ -373,7 +373,7 @@ class _Run:
             metrics=dict(self.curves[k][-1].metrics),
             curve=tuple(self.curves[k]),
             cost=Cost(tokens, self.device_seconds[k], 3 * per_token * tokens),
-            environment=self._environment(),
+            environment=environment(self.corpus, self.device, self.precision),
         )
         if k in self.pruned:
             limits = self.job.limits[k] if self.job.limits is not None else None
@@ -386,19 +386,6 @@ class _Run:
                 result, loads=last.loads, entropies=last.entropies, dropped=last.dropped
             )
         )
-
-    def _environment(self) -> dict[str, str]:
-        return {
-            "mixopt": mixopt.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "device": str(self.device),
-            "threads": str(team.threads()),
-            "precision": self.precision,
-            "corpus": self.corpus.hash,
-            "tokenizer": self.corpus.tokenizer_hash,
-        }
 
     def _checkpoint(self) -> None:
         self._note_losses()
@@ -454,6 +441,21 @@ class _Run:
             if self.job.cohort > 1:
                 path = path.with_stem(f"{path.stem}-{k}")
             token_losses.write(path, self.last[row].token_losses)
+
+
+def environment(corpus: Corpus, device: torch.device, precision: str) -> dict[str, str]:
+    """What a result depends on besides its job: versions, device, corpus."""
+    return {
+        "mixopt": mixopt.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "device": str(device),
+        "threads": str(team.threads()),
+        "precision": precision,
+        "corpus": corpus.hash,
+        "tokenizer": corpus.tokenizer_hash,
+    }
 
 
 def _with_vocabulary(config: ModelConfig, size: int) -> ModelConfig:

@@ -86,14 +86,21 @@ class Batches:
         self.schedule = CountSchedule(weights, batch_sequences)
         self._planned: tuple[int, np.ndarray, np.ndarray] = (-1, weights, weights)
 
-    def at(self, step: int) -> np.ndarray:
+    def at(self, step: int, rows: np.ndarray | None = None) -> np.ndarray:
         """The batch of `step`, (B, T + 1) int64: inputs are `[:, :-1]`, labels `[:, 1:]`.
+
+        Args:
+            step: which one.
+            rows: the sequences of the batch to read; None reads all.
 
         Raises:
             CorpusError: `step` is below 0 or not below `steps`, or a token id is beyond the
                 vocabulary.
         """
-        return _copied(self.corpus, self._views, *self.sequences_at(step))
+        domain_B, number_B = self.sequences_at(step)
+        if rows is not None:
+            domain_B, number_B = domain_B[rows], number_B[rows]
+        return _copied(self.corpus, self._views, domain_B, number_B)
 
     def sequences_at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """What `at` reads: of each sequence its domain's place in `domains` and its own number.

@@ -17,15 +17,17 @@ WEIGHTS, SHAPE, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 VOUCHED = (CURVE, WEIGHTS, SHAPE, TOKENIZER, TOKENS)
 
 
-def write(folder: Path, values: Mapping[str, Any]) -> None:
+def write(folder: Path, values: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> None:
     """Mark the work in `folder` complete. Written last: it vouches for the files that are there.
 
     Args:
         folder: of the work.
         values: its results, JSON-able; `files` is added (name → size in bytes and SHA-256), and
             `sha256`, the marker's own checksum.
+        kept: what `files` says; None: what `described` gives.
     """
-    content = json.loads(json.dumps({**values, "files": described(folder)}))
+    files_kept = described(folder) if kept is None else kept
+    content = json.loads(json.dumps({**values, "files": files_kept}))
     files.write_json(folder / MARKER, {**content, "sha256": _checksum(content)})
 
 
@@ -35,10 +37,15 @@ def read(folder: Path) -> dict[str, Any] | None:
     None where it does not count, so that the work is done again: there is none, it is not as it
     was written, or a file that it vouches for is absent or differs.
     """
+    values = read_alone(folder)
+    return values if values is not None and whole(folder, values.get("files")) else None
+
+
+def read_alone(folder: Path) -> dict[str, Any] | None:
+    """As `read`, but the files that it vouches for are not looked at; see `whole`."""
     try:
-        values = json.loads((folder / MARKER).read_bytes())
-        same = values.pop("sha256") == _checksum(values)
-        return values if same and whole(folder, values["files"]) else None
+        values: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
+        return values if values.pop("sha256") == _checksum(values) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

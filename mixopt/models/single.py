@@ -122,6 +122,14 @@ class SingleTransformer(nn.Module):
         held = {key.rpartition(".")[2]: p for key, p in self.named_parameters()}
         return ((name, held[_key(name)]) for name in self._shapes)
 
+    def sharded_alone(self) -> list[nn.Module]:
+        """The parts."""
+        return list(self.parts)
+
+    def shape_of(self, name: str) -> torch.Size:
+        """The shape of a weight in `proxy_state`."""
+        return self._shapes[name][1:]
+
     def decays(self, name: str) -> bool:
         """Whether weight decay touches this weight: norms and embeddings are left alone."""
         return len(self._shapes[name]) > 2 and name not in ("embedding", "head")

@@ -9,23 +9,24 @@ from mixopt.corpus.shards import Corpus
 ROOT = Path(__file__).parents[2]
 # torch's own dependencies are part of having torch
 PROGRAM = """
-import importlib.abc, sys
+import importlib.abc, importlib.machinery, sys
 from pathlib import Path
 
 ALLOWED = {"torch", "numpy", "mixopt", "torchgen", "functorch"}
 ALLOWED |= {"typing_extensions", "sympy", "mpmath", "filelock", "networkx", "jinja2", "fsspec"}
 refused = set()
 
-class Wall(importlib.abc.MetaPathFinder):
+class Wall(importlib.abc.MetaPathFinder):  # as if nothing else were installed
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         known = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
         if top not in ALLOWED and not known:
             refused.add(top)
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Wall())
+place = sys.meta_path.index(importlib.machinery.PathFinder)
+sys.meta_path[place] = Wall()
 from mixopt.corpus.batches import Batches
 from mixopt.corpus.shards import Corpus
 from mixopt.core.errors import CheckpointError
@@ -34,6 +35,8 @@ from mixopt.models.upcycling.base import upcycler_class
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.proxies.job import Job
+from mixopt.proxies.full_run.training import train_full
+from mixopt.proxies.full_run.world import World
 from mixopt.proxies.training import train
 
 upcycler_class("sparse")
@@ -47,6 +50,8 @@ def job(seconds):
 
 (outcome,) = train(job(float("inf")), Path(sys.argv[2]) / "unsaved", threads=1, device="cpu")
 assert outcome.result.metrics["bpb/d0"] > 0
+full = train_full(job(60.0), Path(sys.argv[2]) / "full", World())
+assert full.result.metrics["bpb/d0"] > 0
 try:
     train(job(60.0), Path(sys.argv[2]) / "saved", threads=1, device="cpu")
 except CheckpointError as error:

@@ -1,0 +1,355 @@
+"""The step loop of a full run: one model in as many processes as there are, resumable in others.
+
+    rows of this process ──► micro-batches ──► gradients summed over processes ──► AdamW on shards
+
+The batch is the same however many processes share it, its losses are weighted by tokens, and
+routers count over all: each step is that of one process within rounding. Every process runs this
+loop with the same job and folder, and decides the same: what decides is summed over processes.
+
+Shapes: B sequences of this process, T tokens predicted per sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixopt.core.errors import TrainingError
+from mixopt.core.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
+from mixopt.corpus.batches import Batches
+from mixopt.corpus.prefetch import prefetched
+from mixopt.corpus.questions import Questions
+from mixopt.corpus.shards import Corpus
+from mixopt.io.files import write_bytes, write_json
+from mixopt.io.markers import SHAPE, WEIGHTS
+from mixopt.io.trial_files import CURVE
+from mixopt.models.config import ModelConfig
+from mixopt.models.single import SingleTransformer
+from mixopt.models.team import at_work
+from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.evaluation import Evaluation, evaluate
+from mixopt.proxies.full_run.checkpoints import Checkpoints
+from mixopt.proxies.full_run.contract import FullModel
+from mixopt.proxies.full_run.evaluation import SplitModel
+from mixopt.proxies.full_run.optimizer import FullOptimizer
+from mixopt.proxies.full_run.progress import FullProgress, Tally
+from mixopt.proxies.full_run.sharding import shard, whole_state
+from mixopt.proxies.full_run.step import FullStep
+from mixopt.proxies.full_run.world import World, split_rows
+from mixopt.proxies.job import Job
+from mixopt.proxies.memory import keep_freed_memory
+from mixopt.proxies.precision import DTYPES, choose_precision
+from mixopt.proxies.schedules import rate_share
+from mixopt.proxies.training import PROGRESS_SECONDS, environment
+
+OnProgress = Callable[[FullProgress], None]
+BuildModel = Callable[[ModelConfig, int, torch.dtype, torch.device], FullModel]
+
+
+def train_full(
+    job: Job,
+    folder: Path,
+    world: World,
+    on_progress: OnProgress | None = None,
+    *,
+    keep_weights: bool = False,
+    recompute: bool = False,
+    build: BuildModel | None = None,
+) -> Outcome:
+    """Train the job's one model in all processes of `world`; its outcome, in each of them.
+
+    Called again on the same folder it goes on from the newest whole checkpoint, in as many
+    processes as there are now: within rounding as if it had never stopped. A checkpoint that is cut
+    is skipped with a note. The folder holds `checkpoints/`, `curve.jsonl`, and with `keep_weights`
+    the final `model.safetensors` and `model.json`, all on a disk that every process sees.
+
+    Args:
+        job: what to train: one mixture, one seed.
+        folder: where its state lives; created if absent.
+        world: the processes; its device is where this one computes.
+        on_progress: called in every process, about once a second and at evaluations; what it
+            raises ends this process' training (resumable), and leaves the others waiting for it.
+        keep_weights: whether the final weights are saved.
+        recompute: whether activations are computed again for gradients, for less memory.
+        build: makes the model from shape, seed, dtype and device; None: `SingleTransformer`.
+
+    Raises:
+        CheckpointError: the folder holds a checkpoint of other work.
+        CorpusError: the corpus lacks a domain, or a domain is too short.
+        TrainingError: the job has several mixtures, a micro-batch fewer sequences than there are
+            processes, or the initial state does not fit the model.
+    """
+    if job.cohort != 1:
+        raise TrainingError(f"a full run trains one model, the job has {job.cohort}", where="job")
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        keep_freed_memory()
+        stack.enter_context(at_work(world.device))
+        run = _FullRun(job, Path(folder), world, on_progress)
+        run.build(build or _ours(recompute))
+        return run.finish(stack, keep_weights)
+
+
+class _FullRun:
+    """The state of one run in one of its processes."""
+
+    def __init__(
+        self, job: Job, folder: Path, world: World, on_progress: OnProgress | None
+    ) -> None:
+        self.job, self.recipe, self.folder, self.world = job, job.recipe, folder, world
+        self.on_progress = on_progress
+        self.corpus = Corpus.open(job.corpus)
+        self.tasks = {name: Questions.read(Path(path)) for name, path in job.tasks.items()}
+        vocabulary = job.model.vocab_size or self.corpus.vocab_size
+        self.config = dataclasses.replace(job.model, vocab_size=vocabulary)
+        self.rows = split_rows(self.recipe.batch_sequences, self.recipe.micro_batches, world)
+        self.batches = Batches(
+            self.corpus,
+            job.mixtures[0],
+            job.seeds[0],
+            self.recipe.batch_sequences,
+            self.recipe.sequence_length,
+            job.token_limits,
+        )
+        identity = job.training_hash(self.corpus.hash)
+        self.checkpoints = Checkpoints(folder, world, identity)
+        count = self.recipe.evaluations
+        self.evaluation_steps = {max(1, job.steps * (i + 1) // count) for i in range(count)}
+        self.step = 0
+        self.curve: list[CurvePoint] = []
+        self.last: Evaluation | None = None
+        self.diverged = ""
+        self.tally = Tally()
+        self.unread: Tensor | None = None  # what the last step returned, still on the device
+        self.due = False  # the first process asks for a checkpoint
+        self.seconds_before = 0.0
+        self.started = self.written = self.reported = time.perf_counter()
+        self.reported_step = 0
+        self.speed = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this run, earlier attempts included."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate."""
+        return (self.job.learning_rates or (self.recipe.learning_rate,))[0]
+
+    def build(self, build: BuildModel) -> None:
+        """The model and optimizer as they begin, or as the newest whole checkpoint has them."""
+        about = self.checkpoints.newest()
+        for note in self.checkpoints.notes:
+            self._tell("training", note=note)
+        self.precision = (about or {}).get("precision") or self._precision()
+        dtype = DTYPES[self.precision]
+        self.model = build(self.config, self.job.seeds[0], dtype, self.world.device)
+        if about is None and self.job.initial is not None:
+            self.model.load_proxy_state(load_state(Path(self.job.initial))[0])
+        shard(self.model, self.world)
+        total = None if self.world.size == 1 else self.world.sum
+        self.weights = dict(self.model.named_weights())  # their pieces, whatever is gathered later
+        self.optimizer = FullOptimizer(
+            self.weights, self.model.decays, self.recipe, self.rate, total
+        )
+        if about is not None:
+            self._resume(about)
+        sizes = [len(rows) for rows in self.rows]
+        micro_batch = self.recipe.batch_sequences // self.recipe.micro_batches
+        self.move = FullStep(self.model, self.optimizer, sizes, micro_batch, self.world)
+        if self.world.first:
+            lines = "".join(map(_curve_line, self.curve))
+            write_bytes(self.folder / CURVE, lines.encode())
+
+    def finish(self, stack: ExitStack, keep_weights: bool) -> Outcome:
+        """Train to the end; the outcome."""
+        rows = np.concatenate([np.arange(part.start, part.stop) for part in self.rows])
+        steps = range(self.step, self.job.steps)
+        ahead = stack.enter_context(prefetched(lambda step: self.batches.at(step, rows), steps))
+        self.model.train()
+        self.reported, self.reported_step = time.perf_counter(), self.step
+        while self.step < self.job.steps and not self.diverged:
+            self._train_step(torch.from_numpy(next(ahead)))
+            ends = self.step in self.evaluation_steps or self.step == self.job.steps
+            if ends:
+                self._read()
+                self._tell("training")
+                self._evaluate()
+            if (ends or self.due) and not self.diverged:
+                self._checkpoint()
+            elif time.perf_counter() - self.reported >= PROGRESS_SECONDS:
+                self._tell("training")
+        if self.diverged:
+            return Outcome(None, Failure.DIVERGED, self.diverged)
+        if keep_weights:
+            self._keep_weights()
+        if self.last is None:  # it ended before, its marker was lost
+            self.last = self._scores(final=True)
+        return self._outcome(self.last)
+
+    def _train_step(self, ids_BT: Tensor) -> None:
+        torch.manual_seed(self._stream())
+        share = rate_share(self.step, self.job.steps, self.recipe)
+        waited = time.perf_counter() - self.written >= self.recipe.checkpoint_seconds
+        found = self.move(
+            ids_BT.to(self.world.device),
+            progress=self.step / self.job.steps,
+            rate_share=share,
+            note=float(self.world.first and waited),
+        )
+        self.tally.add_counts(self.move.counts())
+        self._read()  # of the step before, which a GPU has ended: nothing waits
+        self.unread = found
+        self.step += 1
+
+    def _read(self) -> None:
+        """Look at what a step returned: the same in every process."""
+        if self.unread is None:
+            return
+        loss, entropy, norm, notes = self.unread.tolist()
+        self.unread = None
+        self.tally.add(loss, entropy, norm)
+        self.due = notes > 0
+        if not math.isfinite(loss):
+            self.diverged = f"loss or gradient was not finite at step {self.step}"
+
+    def _stream(self) -> int:
+        """Names the random numbers of this process' step: no state of them needs to be kept."""
+        key = [self.job.seeds[0], self.step, self.world.rank]
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _scores(self, final: bool) -> Evaluation:
+        domains, weighed = self.corpus.validation_domains, self.job.weighed
+        tokens = {
+            name: self.recipe.final_tokens(name, weighed) if final else self.recipe.curve_tokens
+            for name in (*domains, *self.tasks)
+        }
+        model = SplitModel(self.model, self.world)
+        length = self.recipe.sequence_length
+        (found,) = evaluate(model, self.corpus, domains, tokens, length, (), self.tasks)
+        return found
+
+    def _evaluate(self) -> None:
+        if self.diverged:
+            return
+        ends = self.step == self.job.steps
+        self.last = self._scores(final=ends)
+        again = ends and len(self.evaluation_steps) > 1
+        on_curve_text = self._scores(final=False).metrics if again else {}
+        if not all(map(math.isfinite, self.last.metrics.values())):
+            self.diverged = f"evaluation was not finite at step {self.step}"
+            return
+        tokens = self.step * self.recipe.tokens_per_step
+        point = CurvePoint(self.step, tokens, self.last.metrics, self.seconds, on_curve_text)
+        self.curve.append(point)
+        if self.world.first:
+            with (self.folder / CURVE).open("a") as file:
+                file.write(_curve_line(point))
+        self._tell("evaluation", metrics=self.last.metrics)
+
+    def _tell(self, phase: str, note: str = "", metrics: dict[str, float] | None = None) -> None:
+        now, steps = time.perf_counter(), self.step - self.reported_step
+        if steps:
+            self.speed = steps * self.recipe.tokens_per_step / max(now - self.reported, 1e-9)
+        self.reported, self.reported_step = now, self.step
+        seen = self.tally.report()
+        if self.on_progress is None:
+            return
+        done = max(0, self.step - 1)
+        self.on_progress(
+            FullProgress(
+                step=self.step,
+                steps=self.job.steps,
+                tokens=self.step * self.recipe.tokens_per_step,
+                tokens_per_second=self.speed,
+                phase=phase,
+                note=note,
+                learning_rate=self.rate * rate_share(done, self.job.steps, self.recipe),
+                metrics=metrics or {},
+                **seen,
+            )
+        )
+
+    def _checkpoint(self) -> None:
+        self.written, self.due = time.perf_counter(), False
+        if math.isinf(self.recipe.checkpoint_seconds):
+            return
+        about = {
+            "precision": self.precision,
+            "seconds": self.seconds,
+            "curve": [dataclasses.asdict(point) for point in self.curve],
+        }
+        self.checkpoints.save(self.step, self._tensors(), about)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Of model, routers and optimizer; weights and moments lie where they are sharded to."""
+        weights = {f"model.{n}": w.detach() for n, w in self.weights.items()}
+        buffers = {f"model.{n}": b for n, b in self.model.buffers_to_keep().items()}
+        moments = {f"optimizer.{n}": t for n, t in self.optimizer.state().items()}
+        return weights | buffers | moments
+
+    def _resume(self, about: dict[str, Any]) -> None:
+        self.step, self.seconds_before = int(about["step"]), float(about["seconds"])
+        self.curve = [CurvePoint(**point) for point in about["curve"]]
+        tensors = self._tensors()
+        self.checkpoints.load(self.step, tensors)
+        self.optimizer.set_steps(float(tensors["optimizer.steps"]))
+
+    def _precision(self) -> str:
+        """The same in every process; on a GPU bf16 where the recipe leaves it open."""
+        if self.recipe.precision != "auto":
+            return self.recipe.precision
+        names = list(DTYPES)
+        chosen = "bf16"
+        if self.world.device.type == "cpu" and self.world.first:
+            chosen = choose_precision(self.config, self.recipe, 1, self.world.device)
+        return names[self.world.of_first(names.index(chosen))]
+
+    def _keep_weights(self) -> None:
+        state = whole_state(self.model, self.world)
+        if self.world.first:
+            write_json(self.folder / SHAPE, dataclasses.asdict(self.config))
+            save_state(self.folder / WEIGHTS, state)
+        self.world.all_agree(True)  # nobody leaves before they are there
+
+    def _outcome(self, last: Evaluation) -> Outcome:
+        tokens = self.curve[-1].tokens
+        flops = 3 * self.config.flops_per_token(self.recipe.sequence_length) * tokens
+        return Outcome(
+            TrialResult(
+                metrics=dict(self.curve[-1].metrics),
+                curve=tuple(self.curve),
+                cost=Cost(tokens, self.seconds * self.world.size, flops),
+                environment={
+                    **environment(self.corpus, self.world.device, self.precision),
+                    "processes": str(self.world.size),
+                },
+                loads=last.loads,
+                entropies=last.entropies,
+                dropped=last.dropped,
+            )
+        )
+
+
+def _ours(recompute: bool) -> BuildModel:
+    def build(
+        config: ModelConfig, seed: int, dtype: torch.dtype, device: torch.device
+    ) -> FullModel:
+        return SingleTransformer(config, seed, dtype, device, recompute)
+
+    return build
+
+
+def _curve_line(point: CurvePoint) -> str:
+    return json.dumps({"proxy": 0, **dataclasses.asdict(point)}) + "\n"
