@@ -30,6 +30,7 @@ from mixopt.study.locked import lock_settings
 from mixopt.study.results import Promotion, Stage, Verdict
 from mixopt.study.settings import Study, load_study
 from mixopt.surrogates.scoring import Score
+from tests.pipelines.empty_store import put_empty_store
 
 TOKENS = {
     "arithmetic": 150_000,
@@ -59,6 +60,7 @@ def write_study(folder: Path, name: str = "tiny") -> Study:
     if not (folder / "corpus").exists():
         write_corpus(folder / "corpus")
     study = load_study(folder / "study.yaml")
+    put_empty_store(study.home)
     lock_settings(study, Corpus.open(folder / "corpus"))
     return study
 

@@ -22,6 +22,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.settings import Study, load_study
+from tests.pipelines.empty_store import put_empty_store
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds for what takes a few on a quiet machine
@@ -46,9 +47,9 @@ RECIPE = {
 STEP = 4 * 32  # tokens
 
 
-def slow(value: Any) -> Any:
-    """A parameter of `make test-slow`: `make test` has another one of its kind."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def slow(*values: Any) -> Any:
+    """Parameters of `make test-slow`: `make test` has others of their kind."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 SMALL: dict[str, Any] = {
@@ -67,13 +68,20 @@ SMALL: dict[str, Any] = {
 }
 
 
-def write_study(file: Path, corpus: Path, **sections: Mapping[str, Any] | None) -> Path:
-    """A small study at `file`; a section given here is laid over the small one's keys."""
+def write_study(
+    file: Path, corpus: Path, with_store: bool = True, **sections: Mapping[str, Any] | None
+) -> Path:
+    """A small study at `file`; a section given here is laid over the small one's keys.
+
+    `with_store`: its folder has MLflow's empty database already, which spares the migrations.
+    """
     settings: dict[str, Any] = {"name": file.stem, "corpus": str(corpus), **SMALL}
     for name, changes in sections.items():
         settings[name] = None if changes is None else {**settings.get(name, {}), **changes}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    if with_store and "mlflow" not in sections:
+        put_empty_store(file.parent / (settings.get("folder") or settings["name"]))
     return file
 
 

@@ -281,6 +281,7 @@ def result(piece: Work, number: int = 0) -> TrialResult:
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_a_cohort_gives_each_the_result_and_files_of_a_training_alone(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -328,6 +329,7 @@ def test_a_cohort_whose_worker_is_killed_goes_on_and_ends_the_same(
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_one_of_a_cohort_that_diverges_touches_no_other(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def test_it_has_its_domains_and_target_and_each_something_to_learn(corpus):
     assert corpus.manifest.tokenizer.token_bytes == "exact"
 
 
+@pytest.mark.slow
 def test_the_same_environment_gives_the_same_corpus_and_more_megabytes_another(corpus, tmp_path):
     smaller = corpus_from_environment(tmp_path, 0.05, 512)
     assert sum(smaller.tokens.values()) < 0.7 * sum(corpus.tokens.values())

@@ -179,7 +179,7 @@ def search_in_a_world(seed: int, length: float, repeats: int) -> list[bool]:
 # Lengths over √w: seeds that move all mixtures alike, and such that let go of far ones as the
 # demo's do (docs/decisions.md): half the variance of a difference is left .17 apart, all at .4.
 @pytest.mark.parametrize(("length", "believed"), [(math.inf, 0.60), (0.2, 0.85)])
-@pytest.mark.parametrize("repeats", [0, 1, 2])
+@pytest.mark.parametrize("repeats", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_intervals_hold_their_share_of_searches_with_one_seed(
     length: float, believed: float, repeats: int
 ) -> None:

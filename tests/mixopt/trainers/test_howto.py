@@ -34,7 +34,7 @@ def write_texts(folder: Path) -> dict[str, Domain]:
     return domains
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", ["plain", pytest.param("titan", marks=pytest.mark.slow)])
 def test_a_script_of_the_page_is_killed_and_goes_on_to_its_end(tmp_path: Path, name: str) -> None:
     suite = TrainerConformance()
     suite.trainer, suite.folder = SCRIPTS[name], DOCS

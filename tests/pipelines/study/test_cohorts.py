@@ -211,6 +211,7 @@ def test_halves_begin_anew_and_are_remembered_in_place_of_the_whole(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_a_study_trains_its_trials_in_cohorts_and_records_each_alone(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:

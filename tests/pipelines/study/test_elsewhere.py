@@ -184,6 +184,7 @@ def test_a_result_is_corrected_only_if_that_is_asked_for(file: Path, run: Run) -
     assert ledger_trials(study)[0].metrics == {"accuracy": 0.8}
 
 
+@pytest.mark.slow
 def test_a_correction_after_the_verdict_is_another_look(
     judged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_no_point_beats_another_and_each_names_the_weights_that_choose_it(
     assert set(TOKENS) < set(table.columns)
 
 
+@pytest.mark.slow
 def test_the_chosen_weights_make_it_the_optimum(file: Path) -> None:
     points = open_study(file).front()
     chosen = points[len(points) // 2]

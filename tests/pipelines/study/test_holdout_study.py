@@ -66,6 +66,7 @@ def shown(file: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_they_are_handed_out_after_the_search_and_scored(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

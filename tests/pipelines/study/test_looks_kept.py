@@ -14,6 +14,7 @@ from mixopt.study.looks_taken import keep_looks, looks_taken
 from tests.pipelines.finished_study import finished_study
 
 
+@pytest.mark.slow
 def test_another_ledger_brings_no_look_back(tmp_path: Path) -> None:
     finished_study(tmp_path)
     file = tmp_path / "study.yaml"

@@ -23,7 +23,7 @@ from mixopt.study.champion import CHAMPION, read_decision
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.settings import load_study
 from tests.pipelines.study.test_own_trainer import ENDS, SCRIPT, by_a_command, write_own
-from tests.pipelines.whole_study import SMALL
+from tests.pipelines.whole_study import SMALL, slow
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -108,6 +108,7 @@ def test_it_is_exported_as_it_is_with_a_card(promoted: Path, tmp_path: Path) -> 
     assert "Trained by your own trainer, 100k tokens, on the mixture" in card
 
 
+@pytest.mark.slow
 def test_it_is_trained_once_and_again_when_its_script_changes(promoted: Path) -> None:
     study = load_study(promoted)
     before = read_promotion(study.home)
@@ -136,7 +137,7 @@ def test_plan_counts_it(promoted: Path, capsys: pytest.CaptureFixture[str]) -> N
             FULL_ENDS.replace("result)", '{**result, "checkpoint": ".."})'),
             "leads out of the folder",
         ),
-        (FULL_ENDS.replace("result)", '{"failure": "diverged"})'), "full-run"),
+        slow(FULL_ENDS.replace("result)", '{"failure": "diverged"})'), "full-run"),
         ("sys.exit('no such data')", "no such data"),
     ],
 )

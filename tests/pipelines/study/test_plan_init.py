@@ -111,7 +111,7 @@ def test_init_names_a_corpus_beside_it_by_its_relative_path(
 def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
     text_corpus: Corpus, tmp_path: Path
 ) -> None:
-    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False))
     plan = {step.name: (step.runs, step.tokens) for step in steps(study, text_corpus)}
     assert plan == {
         "initial design": (6, 20 * STEP),
@@ -131,7 +131,9 @@ def test_an_upcycler_of_the_seed_alone_branches_no_experts_and_says_how_wide_the
         "upcycler_settings": {"granularity": 4},
         "model": {"experts": 8, "experts_per_token": 4, "expert_width": 32},
     }
-    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, promote=promote))
+    study = load_study(
+        write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, promote=promote)
+    )
     check_promotion(study, text_corpus)
     plan = {step.name: step.model for step in steps(study, text_corpus)}
     assert "domain experts" not in plan
@@ -139,7 +141,7 @@ def test_an_upcycler_of_the_seed_alone_branches_no_experts_and_says_how_wide_the
 
 
 def test_a_command_counts_its_own_trainings_alone(text_corpus: Corpus, tmp_path: Path) -> None:
-    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path))
+    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False))
     flops = {step.name: step.flops for step in steps(study, text_corpus)}
     swarm, rounds, selection, *promotion = flops.values()
     counted = {
@@ -154,7 +156,9 @@ def test_a_command_counts_its_own_trainings_alone(text_corpus: Corpus, tmp_path:
 
 def test_a_plan_counts_the_waves_of_cohorts(text_corpus: Corpus, tmp_path: Path) -> None:
     search = {"trials": 8, "repeats": 2, "rounds": 3, "batch": 4}
-    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, search=search))
+    study = load_study(
+        write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, search=search)
+    )
     plan = {step.name: step for step in steps(study, text_corpus)}
     swarm, rounds, seed = (plan[n] for n in ("initial design", "rounds", "dense seed model"))
     alone, packed, asked = Room(slots=2), Room(slots=2, most=4), Room(2, most=4, busy=False)
@@ -184,20 +188,26 @@ def test_laws_are_asked_about_the_promoted_shape_and_the_dense_model(
 ) -> None:
     shape = {"width": 768, "layers": 12, "heads": 12, "experts": 8, "expert_width": 2048}
     large = {"model": shape, "seed_tokens": "20B", "tokens": "2B"}
-    study = load_study(write_study(tmp_path / "study.yaml", text_corpus.path, promote=large))
+    study = load_study(
+        write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, promote=large)
+    )
     experts, start = promotion_advice(study, text_corpus)
     assert "this shape (8 experts, 2 per token)" in experts
     assert "a dense model of 20B tokens" in start
-    small = load_study(write_study(tmp_path / "small.yaml", text_corpus.path))
+    small = load_study(write_study(tmp_path / "small.yaml", text_corpus.path, with_store=False))
     assert promotion_advice(small, text_corpus) == []
-    without = write_study(tmp_path / "without.yaml", text_corpus.path, promote=None)
+    without = write_study(
+        tmp_path / "without.yaml", text_corpus.path, with_store=False, promote=None
+    )
     assert promotion_advice(load_study(without), text_corpus) == []
 
 
 def test_a_plan_says_how_large_its_cohorts_are(
     text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write_study(tmp_path / "study.yaml", text_corpus.path, ray={"cohort": 4})
+    file = write_study(
+        tmp_path / "study.yaml", text_corpus.path, with_store=False, ray={"cohort": 4}
+    )
     show_plan(file, slots=2)
     assert "cohorts of up to 4" in capsys.readouterr().out
 
@@ -207,7 +217,10 @@ def test_a_plan_names_the_domains_that_are_too_small(
 ) -> None:
     tokens = text_corpus.tokens["code"]
     file = write_study(
-        tmp_path / "study.yaml", text_corpus.path, space={"budget": 8 * tokens, "max_epochs": 2}
+        tmp_path / "study.yaml",
+        text_corpus.path,
+        with_store=False,
+        space={"budget": 8 * tokens, "max_epochs": 2},
     )
     show_plan(file, slots=2)
     printed = capsys.readouterr().out
@@ -305,7 +318,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_a_study_that_is_refused_binds_no_folder_to_its_settings(
     text_corpus: Corpus, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, **settings)
     with pytest.raises(MixoptError, match=message), open_session(file):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
@@ -317,7 +330,7 @@ def test_a_study_that_was_refused_for_its_tasks_opens_once_they_are_corrected(
     tasks = tmp_path / "exam.jsonl"
     tasks.write_text("no question\n")
     settings = {"mlflow": {"enabled": False}, "tasks": {"exam": {"path": "exam.jsonl"}}}
-    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, **settings)
     with pytest.raises(CorpusError, match="exam"), open_session(file):
         pass
     tasks.write_text('{"context": "Two and two are", "continuation": " four"}\n')
@@ -333,7 +346,7 @@ def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
     settings: dict[str, Any],
     message: str,
 ) -> None:
-    file = write_study(tmp_path / "study.yaml", text_corpus.path, **settings)
+    file = write_study(tmp_path / "study.yaml", text_corpus.path, with_store=False, **settings)
     with pytest.raises(MixoptError, match=message):
         show_plan(file, slots=2)
     assert capsys.readouterr().out == ""

@@ -94,6 +94,7 @@ def of_state(study: Study, state: State) -> list[Trial]:
     return [t for t in ledger_trials(study) if t.state is state]
 
 
+@pytest.mark.slow
 def test_some_trials_are_pruned_and_only_those_that_may_be(searched: Study) -> None:
     trials, pruned = ledger_trials(searched), of_state(searched, State.PRUNED)
     assert {t.state for t in trials} == {State.COMPLETE, State.PRUNED}

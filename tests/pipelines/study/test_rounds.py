@@ -63,6 +63,7 @@ def used(asked: Round) -> tuple[Any, ...]:
     return asked.proposer, asked.surrogate, len(asked.specs), dict(asked.weights)
 
 
+@pytest.mark.slow
 def test_a_round_uses_the_settings_of_its_time_and_says_so(copy: Path, run: Run) -> None:
     before = ledger_trials(copy)
     change(copy, "search", rounds=3, batch=1, proposer="random")

@@ -200,7 +200,7 @@ def test_the_mixture_to_promote_is_written_again_where_it_differs(
 def test_a_step_of_a_study_that_has_not_begun_is_refused_and_leaves_no_folder(
     command: str, ran: Ran, tmp_path: Path, run: Run
 ) -> None:
-    file = write_study(tmp_path / "tiny.yaml", ran.study.corpus_path)
+    file = write_study(tmp_path / "tiny.yaml", ran.study.corpus_path, with_store=False)
     result = run(command, file)
     assert result.code == 1
     first = "search" if command in ("select", "promote") else "run"
@@ -223,6 +223,7 @@ def test_a_step_before_its_turn_trains_nothing_and_names_the_command(copy: Path,
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_a_study_that_lost_its_ledger_takes_up_its_trials_from_their_folders(
     ran: Ran, copy: Path, run: Run
 ) -> None:
@@ -350,6 +351,7 @@ def test_a_promoted_model_of_which_bits_flipped_is_exported_again(copy: Path, ru
     assert {path: path.read_bytes() for path in model.iterdir()} == whole
 
 
+@pytest.mark.slow
 def test_a_verdict_judged_again_from_the_same_basis_is_the_same_look(
     ran: Ran, copy: Path, run: Run
 ) -> None:
@@ -370,6 +372,7 @@ def test_the_looks_planned_at_the_first_verdict_are_not_changed_afterwards(
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_more_seeds_after_the_last_look_are_measured_but_promote_nothing(
     copy: Path, run: Run
 ) -> None:
@@ -392,6 +395,7 @@ def test_more_seeds_after_the_last_look_are_measured_but_promote_nothing(
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_more_rounds_go_on_from_where_the_study_ended(ran: Ran, copy: Path, run: Run) -> None:
     change(copy, "search", rounds=2)
     assert run("search", copy).code == 0
@@ -414,6 +418,7 @@ def test_a_setting_that_alters_results_is_refused_with_the_difference(copy: Path
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_a_changed_promotion_begins_beside_the_old_one(ran: Ran, copy: Path, run: Run) -> None:
     home = copy.parent / "tiny"
     old = {path.name for path in (ran.home / "promotion").iterdir() if path.is_dir()}

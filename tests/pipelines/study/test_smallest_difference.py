@@ -63,6 +63,7 @@ def test_plan_and_select_agree_and_follow_the_noise(
     assert not seen.of_pairs
 
 
+@pytest.mark.slow
 def test_another_look_takes_the_noise_of_the_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_there_is_nothing_to_overrule_where_nothing_stopped(file: Path) -> None:
         overrule(file, "why not")
 
 
+@pytest.mark.slow
 def test_another_size_is_another_check_and_no_other_look(file: Path) -> None:
     with pytest.raises(OrderLost):
         to_the_end(file, reversed_there)
@@ -142,6 +143,7 @@ def test_another_size_is_another_check_and_no_other_look(file: Path) -> None:
     assert mixopt.open_study(file).transfer is None
 
 
+@pytest.mark.slow
 def test_a_mixture_that_diverges_there_is_no_better(file: Path) -> None:
     while (frame := asked(file))["role"].to_list()[0] != "transfer":
         told(file, trained(frame))
@@ -161,6 +163,7 @@ def test_a_mixture_that_diverges_there_is_no_better(file: Path) -> None:
         asked(file)
 
 
+@pytest.mark.slow
 def test_a_promoted_baseline_needs_no_check(file: Path) -> None:
     def alike(row: dict[str, Any]) -> float:
         return 0.5 + (row["trial"] * 7 % 5 - 2) / 1000

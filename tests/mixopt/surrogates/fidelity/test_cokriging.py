@@ -207,7 +207,9 @@ def gone_past(table: TrialTable, beyond: int, exact: bool) -> TrialTable:
 
 @pytest.mark.numerics
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("kind", [Cokriging, MultitaskGP, NestedLaws])
+@pytest.mark.parametrize(
+    "kind", [Cokriging, pytest.param(MultitaskGP, marks=pytest.mark.slow), NestedLaws]
+)
 def test_runs_that_trained_past_the_target_count_as_they_stood_there(
     kind: type[Surrogate], exact: bool
 ) -> None:

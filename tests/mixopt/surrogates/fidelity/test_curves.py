@@ -43,6 +43,7 @@ def test_half_a_published_curve_tells_its_end_far_better_than_its_last_value(
     assert (np.abs(mean - truth.mean(axis=1)) < 1.645 * std).mean() >= 0.8
 
 
+@pytest.mark.slow
 def test_finished_runs_sharpen_what_is_said_of_the_others() -> None:
     table, objective = published("5Mix", "160M")
     done = np.isin(table.runs, np.unique(table.runs)[::4])

@@ -24,6 +24,7 @@ LOW, TARGET = Fidelity("low", 10**6, 10**7), Fidelity("target", 10**7, 10**7)
 BOTH = pytest.mark.parametrize("kind", [MultitaskGP, MultiFidelityGP])
 
 
+@pytest.mark.slow
 class TestMultitaskGP(SurrogateConformance):
     surrogate = MultitaskGP
 

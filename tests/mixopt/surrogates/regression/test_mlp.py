@@ -14,6 +14,7 @@ from mixopt.surrogates.regression.mlp import MLP
 from mixopt.testing.surrogates import SurrogateConformance, example_table, example_values
 
 
+@pytest.mark.slow
 class TestMLP(SurrogateConformance):
     surrogate = MLP
 

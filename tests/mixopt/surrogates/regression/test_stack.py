@@ -65,6 +65,7 @@ def test_each_metric_leans_on_the_form_that_it_follows() -> None:
     assert (fitted.shares.max(axis=0) > 0.9).all()
 
 
+@pytest.mark.slow
 def test_the_default_members_together_beat_all_of_them_but_the_form_that_made_the_trials() -> None:
     table, test = example_table(32, noise=0.02), example_table(200, noise=0.0, seed=1)
 

