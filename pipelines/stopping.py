@@ -1,27 +1,40 @@
-"""Ctrl-C and SIGTERM end a command with one line and the exit code that a shell expects.
+"""Ctrl-C and SIGTERM: answered at once, and the exit code that a shell expects.
 
 The handler raises KeyboardInterrupt for both, the only exception that Ray's calls pass on from a
 signal handler. `mixopt.workers.cluster.connect` keeps these handlers: `ray.init` sets its own.
+
+Python calls a handler once native code returns, which may be minutes later while a surrogate is
+fitted. So the answer is not the handler's: the interpreter writes the signal's number to a pipe
+at once (`signal.set_wakeup_fd`), and a thread that reads it prints the line.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 128  # and the signal's number: 130 for Ctrl-C, 143 for SIGTERM
+STOPPING = "stopping; once more ends at once"
+DURABLE = ("run", "search", "select", "promote", "demo", "ask", "sync", "corpus")
+KEPT = "what has ended is kept, and of each training its last checkpoint"
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """End the block and the process with one line on Ctrl-C or SIGTERM.
+def stoppable(words: Sequence[str] = ()) -> Iterator[None]:
+    """End the block and the process with a line on Ctrl-C or SIGTERM; the second ends it at once.
 
-    `finally` blocks run first. An ignored signal stays ignored, as Ctrl-C in a script's background
-    jobs.
+    `finally` blocks run first, after a first signal. An ignored signal stays ignored, as Ctrl-C in
+    a script's background jobs.
+
+    Args:
+        words: the command line after `mixopt`, which is what goes on.
     """
     received: list[int] = []
 
@@ -32,10 +45,50 @@ def stoppable() -> Iterator[None]:
     handled = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in handled}
     try:
-        yield
+        with _answering():
+            yield
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again", file=sys.stderr)
+        print(f"stopped: {_goes_on(words)}", file=sys.stderr)
         sys.exit(EXIT_CODE + (received or [signal.SIGINT])[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _goes_on(words: Sequence[str]) -> str:
+    """What is left of a stopped command, and how to go on."""
+    if not words:
+        return "run the same command again"
+    again = f"`{shlex.join(['mixopt', *words])}`"
+    return f"{KEPT}; {again} goes on" if words[0] in DURABLE else f"{again} begins again"
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Print a line the moment that a signal arrives; end the process at the second one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_answer, args=(reader,), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # ends the thread, which closes the other end
+        thread.join(timeout=1.0)  # its line comes before the last one
+
+
+def _answer(reader: int) -> None:
+    first = True
+    with open(reader, "rb", buffering=0) as arrived:
+        while number := arrived.read(1):
+            if number[0] not in SIGNALS:
+                continue
+            if not first:
+                os._exit(EXIT_CODE + number[0])
+            first = False
+            print(f"\n{STOPPING}", file=sys.stderr, flush=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -22,10 +23,12 @@ from mixopt.pipelines.cli import (
 from mixopt.pipelines.cli.groups import lines
 from mixopt.pipelines.stopping import stoppable
 
+FAILED, OURS = 1, 70  # exit codes; 70 is EX_SOFTWARE of sysexits.h
 EXIT_CODES = (
     "0    done",
     "1    not done: the message says what is wrong and how to put it right",
     "2    the command line is not understood",
+    "70   an error of mixopt's own: the message names the file to send us",
     "130  stopped by Ctrl-C; 143 by SIGTERM",
 )
 
@@ -35,7 +38,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
-        with stoppable():
+        with stoppable(ctx.obj or ()):
             return super().invoke(ctx)
 
 
@@ -63,15 +66,38 @@ def _root(
         raise typer.Exit
 
 
-def main(*arguments: Any) -> None:
-    """The entry point: runs a command; errors of mixopt's own are printed without a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: runs a command, and ends without a traceback whatever goes wrong.
+
+    Args:
+        arguments: in place of those of the process.
+    """
     from mixopt.core.errors import MixoptError
 
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(*arguments)
+        app(words, obj=words)
     except MixoptError as error:
-        from mixopt.pipelines.views.console import make_error_console, styled
+        _say(str(error))
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.filename is None:
+            _report(error, words)
+        _say(f"{error.filename}: {error.strerror}.")
+        sys.exit(FAILED)
+    except Exception as error:  # nothing is hidden: the whole traceback is in the file
+        _report(error, words)
 
-        message = styled(("error", "bold red"), f" {error}")
-        make_error_console().print(message, soft_wrap=True)
-        sys.exit(1)
+
+def _report(error: Exception, words: Sequence[str]) -> NoReturn:
+    from mixopt.pipelines.cli.error_report import write_error_report
+
+    _say(f"in mixopt itself: {type(error).__name__}. {write_error_report(error, words)}.")
+    sys.exit(OURS)
+
+
+def _say(message: str) -> None:
+    from mixopt.pipelines.views.console import make_error_console, styled
+
+    line = styled(("error", "bold red"), f" {message}")
+    make_error_console().print(line, soft_wrap=True)

@@ -74,7 +74,7 @@ def train(trainings: Sequence[Training], resources: Resources, display: Display)
 
 def _show(training: Training, event: driver.Progressed, display: Display) -> None:
     if event.note:
-        display.warn(f"{training.label}: {event.note}")
+        display.say(f"{training.label}: {event.note}", style="dim")  # a note is no fault
     share, speed = event.tokens / training.tokens, event.tokens_per_second / training.proxies
     for bar, flops in training.bars.items():
         display.progress(bar, flops * share, speed)

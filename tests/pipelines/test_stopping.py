@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from mixopt.study.settings import load_study
 from tests.pipelines.held import HOLD, HeldRouter
 from tests.pipelines.whole_study import (
     MODEL,
+    PATIENCE,
     RECIPE,
     STEP,
     attempts,
+    environment,
     finish,
     ledger_trials,
     start,
@@ -28,7 +32,8 @@ from tests.pipelines.whole_study import (
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-STOPPED = "stopped; run the same command again"
+ANSWER = "stopping; once more ends at once"
+STOPPED = "stopped: run the same command again"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -46,7 +51,7 @@ def test_a_signal_ends_a_command_after_its_clean_up(
     with pytest.raises(SystemExit) as ended, stoppable():
         work()
     assert (ended.value.code, cleaned) == (code, [number])
-    assert capsys.readouterr().err.strip() == STOPPED
+    assert capsys.readouterr().err.strip().splitlines() == [ANSWER, STOPPED]
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
@@ -56,6 +61,63 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+BUSY = """
+import hashlib, time
+from mixopt.pipelines.stopping import stoppable
+with stoppable(["fit", "--out", "my fit"]):
+    print("working", flush=True)
+    try:
+        {work}
+    finally:
+        time.sleep({cleaning})
+"""
+NATIVE = "hashlib.pbkdf2_hmac('md5', b'', b'', 2**31 - 1)"  # minutes without a handler called
+
+
+def busy(work: str, cleaning: float = 0.0) -> subprocess.Popen[str]:
+    """A process that has begun to do `work`, and then cleans up for so many seconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY.format(work=work, cleaning=cleaning)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+def test_ctrl_c_is_answered_at_once_in_native_code_and_the_second_ends_it() -> None:
+    process = busy(NATIVE)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline() == f"{ANSWER}\n"
+    process.send_signal(signal.SIGINT)
+    assert (process.wait(PATIENCE), process.stderr.read()) == (130, "")
+
+
+def test_a_second_signal_ends_a_clean_up_that_takes_long() -> None:
+    process = busy("time.sleep(600)", cleaning=600.0)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline() + process.stderr.readline() == f"\n{ANSWER}\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 143
+
+
+def test_one_ctrl_c_cleans_up_and_names_the_command_that_begins_again() -> None:
+    process = busy("time.sleep(600)")
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.returncode == 130
+    assert done.stderr.strip().splitlines() == [
+        ANSWER,
+        "stopped: `mixopt fit --out 'my fit'` begins again",
+    ]
 
 
 @pytest.mark.slow
@@ -85,7 +147,11 @@ def test_a_search_that_is_stopped_keeps_its_trials_and_goes_on(
         still.touch()
         driver.send_signal(number)
         done = finish(driver)
-        assert done.stderr.strip().splitlines() == [STOPPED]
+        assert done.stderr.strip().splitlines() == [
+            ANSWER,
+            "stopped: what has ended is kept, and of each training its last checkpoint; "
+            f"`mixopt search {file}` goes on",
+        ]
         with locks.hold(home / "driver.lock", "the study"):  # it let go
             return done.returncode
 
