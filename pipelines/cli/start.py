@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import Group
+from mixopt.pipelines.cli.groups import AsJson, Group, Overrides
 
 group = Group("Start here")
 
@@ -20,3 +20,21 @@ def demo(
     from mixopt.pipelines.study.demo import run_demo
 
     run_demo(folder)
+
+
+@group.command("mixopt doctor", "mixopt doctor study.yaml", "mixopt doctor study.yaml --json")
+def doctor(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A study whose folder and cluster are looked at.", metavar="STUDY.yaml"
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, Ray, MLflow and storage; ends with 1 if something is broken."""
+    from mixopt.pipelines.doctor.examine import examine
+
+    if not examine(study, as_json=as_json):
+        raise typer.Exit(1)

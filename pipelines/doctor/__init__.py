@@ -1,0 +1,1 @@
+"""Whether this machine, and a study on it, can work: `mixopt doctor`."""
