@@ -86,6 +86,21 @@ def front(
     show_front(study, out, as_json=as_json)
 
 
+@group.command("mixopt ui study.yaml", "mixopt ui study.yaml --open --port 5005")
+def ui(
+    study: StudyFile,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; the first free one from 5000 on.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the first page.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Serve MLflow's pages on a study until Ctrl-C, and print the links to them."""
+    from mixopt.pipelines.views.mlflow.ui import show_ui
+
+    show_ui(study, port, browser=browser)
+
+
 @group.command("mixopt sync study.yaml")
 def sync(
     study: StudyFile,

@@ -21,7 +21,7 @@ from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
 from mixopt.pipelines.views.console import Display, make_console, make_error_console
 from mixopt.pipelines.views.json_output import print_json
-from mixopt.pipelines.views.mlflow.tracking import problem
+from mixopt.pipelines.views.mlflow.problem import problem
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.wording import command
 from mixopt.study import identity

@@ -13,7 +13,6 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.console import styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
-from mixopt.pipelines.views.mlflow.tracking import ui_command
 from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import reliability_line, reliability_warnings
 from mixopt.pipelines.views.trade_offs import trade_line
@@ -24,6 +23,7 @@ from mixopt.pipelines.views.wording import (
     UNTRAINED,
     calibration,
     command,
+    compared_metrics,
     duration,
     gate_rows,
     guard_lines,
@@ -143,9 +143,7 @@ def promotion_table(promotion: Promotion) -> Table:
     columns = [*(label for label, _ in shown), *([proxy_label(promotion)] if trained else [])]
     for column in columns:
         table.add_column(column, justify="right")
-    for metric in promotion.metrics:
-        if promotion.upcycled and not metric.startswith(("bpb/", "task/")):
-            continue
+    for metric in compared_metrics(promotion):
         cells = [_number(metrics.get(metric)) for _, metrics in shown]
         cells += [interval(promotion.predicted.get(metric), 3)] if trained else []
         name = metric.removeprefix("bpb/") if promotion.upcycled else metric
@@ -184,7 +182,7 @@ def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
     """Print the commands that open the views, go on, and begin with one's own text."""
     file = _short(study.path)
     rows = [
-        *([("open the MLflow UI", ui_command(study))] if study.mlflow.enabled else []),
+        *([("open MLflow", command("ui", file))] if study.mlflow.enabled else []),
         ("open the report", str(_short(study.home / "report.html"))),
         ("see where it stands", command("status", file)),
         ("search on", f"raise search.rounds in {file}, then {command('run', file)}"),

@@ -20,7 +20,6 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.trials import State, Trial
 from mixopt.io import files
 from mixopt.pipelines.views.holdout_words import HELD_OUT, holdout_lines, holdout_rows
-from mixopt.pipelines.views.mlflow.mlflow_store import ui_command
 from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
 from mixopt.pipelines.views.reliability import (
     HEAD,
@@ -418,7 +417,7 @@ def _commands(study: Study) -> list[tuple[str, str]]:
         ("go on from where the study stands", command("run", study.path)),
         ("write this report again", command("report", study.path)),
         ("rebuild MLflow's view from the ledger", command("sync", study.path)),
-        *([("open MLflow", ui_command(study))] if study.mlflow.enabled else []),
+        *([("open MLflow", command("ui", study.path))] if study.mlflow.enabled else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a study found, in words: one sentence, and a page in Markdown."""
+"""What a study found, in words, the same on every page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Outcome, State, Trial
+from mixopt.core.trials import Cost, Outcome, State, Trial
 from mixopt.pipelines.views.trade_offs import trade_rows
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.selection.candidates import NATURAL
@@ -57,6 +57,31 @@ def correction(trial: Trial) -> str:
     """What was recorded of `trial`, which was corrected, and what counts now."""
     values = [*map(described, trial.replaced), described(outcome_of(trial))]
     return f"trial {trial.number} corrected: {' → '.join(values)}"
+
+
+def cost_sentence(cost: Cost) -> str:
+    """What was spent, in tokens, device time and training FLOPs.
+
+    >>> cost_sentence(Cost(160_000, 21.2, 2.69e11))
+    '160k tokens, 21 s of device time, 269B FLOPs.'
+    """
+    return (
+        f"{count(cost.tokens)} tokens, {duration(cost.device_seconds)} of device time, "
+        f"{count(cost.flops)} FLOPs."
+    )
+
+
+def formula(objective: Objective) -> str:
+    """The objective as people read it, as a sum.
+
+    >>> formula(Objective({"loss": 1, "accuracy/arc": -1}))
+    '0.5 × bpb/loss − 0.5 × accuracy/arc'
+    """
+    first, *others = objective.shown.weights.items()
+    text = f"{'−' if first[1] < 0 else ''}{abs(first[1]):.3g} × {first[0]}"
+    for name, weight in others:
+        text += f" {'−' if weight < 0 else '+'} {abs(weight):.3g} × {name}"
+    return text
 
 
 def unit(objective: Objective) -> str:
@@ -303,44 +328,6 @@ def _amount(value: float, objective: Objective) -> str:
     return f"{value:.4f}{' ' + what if what else ''}"
 
 
-def markdown(
-    name: str,
-    trials: Sequence[Trial],
-    objective: Objective,
-    verdict: Verdict | None,
-    promotion: Promotion | None,
-    remarks: Sequence[str] = (),
-) -> str:
-    """A page about study `name` for MLflow's description of a run, with `remarks` at the top."""
-    lines = [f"## {verbatim(name)}", "", verbatim(headline(trials, objective, verdict)), ""]
-    for remark in remarks:
-        lines += [verbatim(remark), ""]
-    if verdict is not None:
-        measured = calibration(verdict, objective)
-        lines += [verbatim(measured), ""] if measured else []
-        lines.append(_table(verdict.turned(objective.sign), objective))
-        if verdict.binding:
-            binding = "; ".join(map(verbatim, verdict.binding))
-            lines += [f"**Constraints that bind:** {binding}.", ""]
-    if promotion is not None:
-        lines += ["### Promoted model", "", promotion_markdown(promotion), ""]
-    counts = {state: sum(t.state is state for t in trials) for state in State}
-    cost = [t.result.cost for t in trials if t.result is not None]
-    lines += [
-        "**Trials:** " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-        if trials
-        else "**Trials:** none yet",
-        "",
-        f"**Cost:** {count(sum(c.tokens for c in cost))} tokens, "
-        f"{duration(sum(c.device_seconds for c in cost))} of device time, "
-        f"{sum(c.flops for c in cost):.2g} FLOPs.",
-        "",
-        f"**Objective, {better(objective)}:** "
-        + " + ".join(f"{w:.3g} × {verbatim(m)}" for m, w in objective.shown.weights.items()),
-    ]
-    return "\n".join(lines)
-
-
 def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     states = (State.COMPLETE, State.PRUNED, State.FAILED)
     done, pruned, failed = (sum(t.state is s for t in trials) for s in states)
@@ -358,40 +345,12 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     )
 
 
-def _pair(candidate: Candidate) -> str:
-    if candidate.mean is None:
-        return "–"
-    spread = "" if candidate.std is None else f" ± {candidate.std:.4f}"
-    return f"{candidate.mean:.4f}{spread}"
-
-
-def _table(verdict: Verdict, objective: Objective) -> str:
-    candidates = verdict.candidates
-    domains = list(dict.fromkeys(d for it in candidates for d in it.mixture.domains))
-    rows = [
-        "| | " + " | ".join(verbatim(it.name) for it in candidates) + " |",
-        "|---|" + "---:|" * len(candidates),
-        f"| **objective** {OVER_SEEDS} | " + " | ".join(map(_pair, candidates)) + " |",
-    ]
-    rows += [
-        f"| {label} | " + " | ".join(cells) + " |"
-        for label, cells in gate_rows(candidates, 4, verdict.baseline)
-        if any(cell != "–" for cell in cells)
-    ]
-    cells = " | ".join(interval(it.predicted, 4) for it in candidates)
-    rows.append(f"| {interval_label(verdict)} | {cells} |")
-    for domain in domains:
-        weights = [f"{it.mixture.as_dict().get(domain, 0):.3f}" for it in candidates]
-        rows.append(f"| {verbatim(domain)} | " + " | ".join(weights) + " |")
-    return "\n".join([*rows, "", mixtures_note(verdict, objective), ""])
-
-
 def promotion_markdown(promotion: Promotion) -> str:
     """The promoted model's metrics, as a table in Markdown."""
     heads = ["metric", *(label for label, _ in moments(promotion))]
     heads += [proxy_label(promotion)] if promotion.trained else []
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for name in promotion.metrics:
+    for name in compared_metrics(promotion):
         cells = [_cell(values.get(name)) for _, values in moments(promotion)]
         cells += [interval(promotion.predicted.get(name), 4)] if promotion.trained else []
         rows.append([verbatim(name), *cells])
@@ -399,6 +358,15 @@ def promotion_markdown(promotion: Promotion) -> str:
     lines += ["", PROXY_NOTE] if promotion.predicted else []
     lines += [] if promotion.trained else ["", UNTRAINED]
     return "\n".join(lines)
+
+
+def compared_metrics(promotion: Promotion) -> list[str]:
+    """The metrics of a promoted model's table: of ours bits per byte, else all that there are."""
+    return [
+        name
+        for name in promotion.metrics
+        if not promotion.upcycled or name.startswith(("bpb/", "task/"))
+    ]
 
 
 def moments(promotion: Promotion) -> list[tuple[str, Mapping[str, float]]]:

@@ -11,10 +11,7 @@ import getpass
 import logging
 import os
 import re
-import shlex
-import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +36,15 @@ PATIENCE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 ARTIFACTS = "mlartifacts"  # beside a database of our own
+EXPERIMENT = {
+    # without the kind, MLflow's pages guess, and may open on traces of language models
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.experiment.primaryMetric.name": "objective",  # its chart comes first
+    "mlflow.note.content": (
+        "Studies of mixopt: a run per study, and below it a run per trial. The views of a study, "
+        "under *Views*, list its trials from the best one on."
+    ),
+}
 BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100  # parameters, and tags, that it takes at once
 
@@ -72,18 +78,6 @@ def set_moved_aside(study: Study) -> Path | None:
     return None
 
 
-def ui_command(study: Study) -> str:
-    """The shell command that opens MLflow's pages on `study`, with `***` for a password."""
-    uri = urls.masked(tracking_uri(study))
-    if uri.startswith(("http://", "https://")):
-        return shlex.join([sys.executable, "-m", "webbrowser", uri])
-    # the mlflow that belongs to this Python, by its short name only if the shell would find it
-    own = Path(sys.executable).with_name("mlflow")
-    found = shutil.which("mlflow")
-    start = ["mlflow"] if found and Path(found) == own else [sys.executable, "-m", "mlflow"]
-    return shlex.join([*start, "ui", "--backend-store-uri", uri])
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep MLflow's and its migrations' chatter off the console; what fails still raises."""
@@ -113,14 +107,11 @@ class RunStore:
     @classmethod
     def open(cls, study: Study) -> RunStore:
         """The experiment of `study`, made if it is not there. Raises what MLflow raises."""
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         uri = tracking_uri(study)
         _make_folder(uri)
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = _client(uri)
         found = client.get_experiment_by_name(study.mlflow.experiment)
         if found is not None:
             return cls(client, found.experiment_id)
@@ -128,8 +119,7 @@ class RunStore:
             made = client.create_experiment(
                 study.mlflow.experiment,
                 artifact_location=_artifact_location(uri, study.home),
-                # without the kind, MLflow's pages guess, and may open on traces of language models
-                tags={"mlflow.experimentKind": "custom_model_development"},
+                tags=EXPERIMENT,
             )
         except MlflowException:  # another driver was first
             found = client.get_experiment_by_name(study.mlflow.experiment)
@@ -137,6 +127,20 @@ class RunStore:
                 raise
             made = found.experiment_id
         return cls(client, made)
+
+    @classmethod
+    def find(cls, study: Study) -> RunStore | None:
+        """The experiment of `study` if it is there. Raises what MLflow raises."""
+        client = _client(tracking_uri(study))
+        found = client.get_experiment_by_name(study.mlflow.experiment)
+        return None if found is None else cls(client, found.experiment_id)
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Give the experiment `tags`, those that it lacks or has otherwise."""
+        known = self.client.get_experiment(self.experiment).tags
+        for name, value in tags.items():
+            if known.get(name) != value:
+                self.client.set_experiment_tag(self.experiment, name, value)
 
     def runs(self, tags: Mapping[str, str]) -> list[Run]:
         """All runs that carry every one of `tags`, oldest first."""
@@ -181,7 +185,7 @@ class RunStore:
 
         points = [Metric(metric_name(name), float(v), t, s) for name, v, s, t in metrics]
         settings = [Param(metric_name(k), str(v)[:6000]) for k, v in (params or {}).items()]
-        labels = [RunTag(k, str(v)[:5000]) for k, v in (tags or {}).items()]
+        labels = [RunTag(k, str(v)[:8000]) for k, v in (tags or {}).items()]
         # what is over one call's limits goes ahead in calls of its own; tags are written last
         while len(points) > BATCH - 2 * PARAMS:
             self.client.log_batch(run, metrics=points[:BATCH])
@@ -215,6 +219,14 @@ def curve_metrics(curve: Sequence[CurvePoint], start: int) -> list[tuple[str, fl
 def metric_name(name: str) -> str:
     """`name` with what MLflow refuses in names replaced by `_`."""
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _make_folder(uri: str) -> None:

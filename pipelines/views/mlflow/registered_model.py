@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.io.markers import TOKENIZER as TOKENIZER_FILE
+from mixopt.pipelines.views.mlflow import run_tags
+from mixopt.pipelines.views.mlflow.links import run_link
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
-from mixopt.pipelines.views.wording import made_by
+from mixopt.pipelines.views.mlflow.model_page import version_markdown
+from mixopt.study import identity
 from mixopt.study.champion import CHALLENGER, CHAMPION, ChampionDecision, Standing
+from mixopt.study.records import read_verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -22,12 +26,12 @@ if TYPE_CHECKING:
     from mixopt.study.results import Promotion
     from mixopt.study.settings import Study
 
-PROMOTION, STUDY, TOKENIZER = "mixopt.promotion", "mixopt.study", "mixopt.tokenizer"
+TOKENIZER = "mixopt.tokenizer"
 # Given a promotion and a folder that is not there: writes its model there, and returns where it
 # lies, which is elsewhere if the model stays in our own format.
 Artifact = Callable[["Promotion", Path], Path]
+FOLLOWED = "mixopt.followed_by"  # of a former champion: the version that took its place
 LOGGED = "models:/"  # with a logged model's id: the source of a version on a server
-DECISION = "mixopt.decision"  # key of the decision that a version's alias follows from
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,6 @@ def register(
     result: Promotion,
     folder: Path,
     run: str,
-    digest: str,
     artifact: Artifact,
 ) -> None:
     """Register the exported model of a promotion; `apply` gives it an alias.
@@ -71,7 +74,6 @@ def register(
         result: what the promotion measured.
         folder: the study's `promotion` folder, which the exported model lies below.
         run: id of the promotion's run.
-        digest: identity of the result; a version that carries it is not made again.
         artifact: writes the model as others load it.
     """
     path = folder / result.model
@@ -79,12 +81,10 @@ def register(
         return
     name, client = registered_name(study), store.client
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(
-            name, description=f"Model promoted by the mixopt study {study.name}."
-        )
-    if _version(store, name, digest) is None:
+        client.create_registered_model(name, description=_loading(name))
+    if _version(store, name, result.key) is None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".registered.") as place:
-            _new_version(store, study, result, artifact(result, Path(place) / "model"), run, digest)
+            _new_version(store, study, result, artifact(result, Path(place) / "model"), run)
 
 
 def registered(store: RunStore, study: Study, promotion: str) -> Registered | None:
@@ -95,15 +95,15 @@ def registered(store: RunStore, study: Study, promotion: str) -> Registered | No
         return None
     champion = _by_alias(store, name, CHAMPION)
     standing = None if champion is None else _standing(champion)
-    return Registered(str(version.version), version.tags.get(DECISION, ""), standing)
+    return Registered(str(version.version), version.tags.get(run_tags.DECISION, ""), standing)
 
 
 def _standing(champion: ModelVersion) -> Standing:
     tags = champion.tags
     return Standing(
         version=str(champion.version),
-        promotion=tags.get(PROMOTION, ""),
-        study=tags.get(STUDY, ""),
+        promotion=tags.get(run_tags.KEY, ""),
+        study=tags.get(run_tags.STUDY, ""),
         tokenizer=tags.get(TOKENIZER, ""),
     )
 
@@ -135,23 +135,25 @@ def download_champion(store: RunStore, study: Study, folder: Path) -> None:
 def apply(store: RunStore, study: Study, decision: ChampionDecision) -> None:
     """Give the version of a decided promotion its alias, and the decision as tags, which is last.
 
-    A version that becomes champion is no challenger any more.
+    A version that becomes champion is no challenger any more; the one before it is told by which
+    version it was followed.
     """
     name, client = registered_name(study), store.client
     version = _version(store, name, decision.promotion)
     if version is None:
         return
-    number = str(version.version)
+    number, before = str(version.version), _by_alias(store, name, CHAMPION)
+    if decision.alias == CHAMPION and before is not None and str(before.version) != number:
+        client.set_model_version_tag(name, str(before.version), FOLLOWED, f"version {number}")
     client.set_registered_model_alias(name, decision.alias, number)
     other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
     if str(_aliases(store, name).get(other, "")) == number:
         client.delete_registered_model_alias(name, other)
     tags = {
-        "mixopt.alias": decision.alias,
         "mixopt.reason": decision.reason,
         "mixopt.decided_by": decision.by,
-        "mixopt.against": decision.against,
-        DECISION: decision.key,
+        **({"mixopt.against": f"version {decision.against}"} if decision.against else {}),
+        run_tags.DECISION: decision.key,
     }
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, value[:5000])
@@ -160,7 +162,7 @@ def apply(store: RunStore, study: Study, decision: ChampionDecision) -> None:
 def _version(store: RunStore, name: str, promotion: str) -> ModelVersion | None:
     """The version that was made of the promotion with that key."""
     versions = store.client.search_model_versions(f"name = '{name}'")
-    same = [v for v in versions if v.tags.get(PROMOTION) == promotion]
+    same = [v for v in versions if v.tags.get(run_tags.KEY) == promotion]
     return same[0] if same else None
 
 
@@ -173,9 +175,19 @@ def _by_alias(store: RunStore, name: str, alias: str) -> ModelVersion | None:
     return None if number is None else store.client.get_model_version(name, str(number))
 
 
-def _new_version(
-    store: RunStore, study: Study, result: Promotion, path: Path, run: str, digest: str
-) -> None:
+def _loading(name: str) -> str:
+    return f"""\
+Mixtures of experts that mixopt promoted. The version with the alias *{CHAMPION}* is the one to use;
+a *{CHALLENGER}* was not shown to be better.
+
+```python
+import mlflow
+
+folder = mlflow.artifacts.download_artifacts("models:/{name}@{CHAMPION}")
+```"""
+
+
+def _new_version(store: RunStore, study: Study, result: Promotion, path: Path, run: str) -> None:
     name = registered_name(study)
     logged = _logged_model(store, study, result, path, run)
     # A plain database resolves models:/ with MLflow's global client, which may look elsewhere; a
@@ -186,16 +198,31 @@ def _new_version(
         source=f"{LOGGED}{logged.model_id}" if remote else logged.artifact_location,
         run_id=run,
         model_id=logged.model_id,
-        tags=_tags(study, result, digest),
-        description=_description(result),
+        tags=_tags(study, result),
+        description=_page(store, study, result, run),
     )
 
 
-def _tags(study: Study, result: Promotion, digest: str) -> dict[str, str]:
+def _page(store: RunStore, study: Study, result: Promotion, run: str) -> str:
+    verdict, owner = read_verdict(study.home), identity.read(study.home)
+    if verdict is not None and not verdict.mixture.same_as(result.mixture):
+        verdict = None  # the study has judged again since
+    return version_markdown(
+        study.name,
+        "" if owner is None else owner.id,
+        result,
+        verdict,
+        study.mixture_objective(),
+        run_link("", store.experiment, run).removeprefix("/"),
+    )
+
+
+def _tags(study: Study, result: Promotion) -> dict[str, str]:
     """What made the model, as text that a registry's search understands."""
     return {
-        PROMOTION: digest,
-        STUDY: study.name,
+        run_tags.STUDY: study.name,
+        run_tags.PROMOTION: result.id,
+        run_tags.KEY: result.key,
         TOKENIZER: str(result.files.get(TOKENIZER_FILE, {}).get("sha256", "")),
         "mixopt.corpus": result.corpus_hash,
         "mixopt.method": result.method,
@@ -238,8 +265,3 @@ def _logged_model(
         client.log_model_artifact(logged.model_id, str(Path(folder) / "MLmodel"))
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, result.tokens)])
     return client.finalize_logged_model(logged.model_id, "READY")
-
-
-def _description(result: Promotion) -> str:
-    measured = ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items())
-    return f"{made_by(result)}." + (f" {measured}." if measured else "")

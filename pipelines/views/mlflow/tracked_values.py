@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
-from mixopt.core.trials import State, Trial
+from mixopt.core.trials import Trial, TrialResult
 from mixopt.io import trial_files
+from mixopt.pipelines.views.mlflow import run_tags
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
-from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
-from mixopt.selection.results import Candidate
-from mixopt.selection.transfer import Transfer
-from mixopt.study.holdout import HoldoutScore
 from mixopt.study.queries import search_progress
 from mixopt.study.results import Promotion, Verdict
-from mixopt.surrogates.reliability import Reliability
-from mixopt.surrogates.scoring import OBJECTIVE
 
 Metric = tuple[str, float, int, int]
 
@@ -36,173 +30,120 @@ def weights(mixture: Mapping[str, float]) -> dict[str, str]:
 
 
 def trial_metrics(trial: Trial, home: Path, objective: Objective, start: int) -> Iterator[Metric]:
-    """Learning curve, final metrics, cost and routing of `trial`, whose run began at `start`.
+    """Objective, final metrics, cost, learning curve and routing of `trial`, begun at `start`.
 
-    A curve's metrics are `curve/<metric>`, all on the same text; the final ones, which may be on
-    more, are `<metric>`.
+    In this order, which MLflow's page of a run keeps. A curve's metrics are `curve/<metric>`, all
+    on the same text; the final ones, which may be on more, are `<metric>`.
     Per validation domain, `router/peak_load` is the largest share that an expert has of the
     assignments, by an even share: 1 is balanced, the number of experts is all on one.
     """
     curve = trial_files.read_curve(home, trial)
+    if trial.result is not None and curve:
+        last, end = curve[-1].tokens, start + round(curve[-1].seconds * 1000)
+        for name, value in _finals(trial, objective).items():
+            yield name, value, last, end
     yield from curve_metrics(curve, start)
-    if trial.result is None or not curve:
-        return
-    cost, last = trial.result.cost, curve[-1].tokens
-    end = start + round(curve[-1].seconds * 1000)
-    for name, final in trial.metrics.items() if trial.complete else ():
-        yield name, final, last, end
-    yield "cost/device_seconds", cost.device_seconds, last, end
-    yield "cost/tokens", cost.tokens, last, end
-    yield "cost/flops", cost.flops, last, end
-    for domain, load in trial.result.loads.items():
-        yield f"router/peak_load/{domain}", max(load) * len(load), last, end
-    for domain, entropy in trial.result.entropies.items():
-        yield f"router/entropy/{domain}", entropy, last, end
-    for domain, share in trial.result.dropped.items():
-        yield f"router/dropped/{domain}", share, last, end
+    if trial.result is not None and curve:
+        for name, value in _routing(trial.result).items():
+            yield name, value, last, end
+
+
+def _finals(trial: Trial, objective: Objective) -> dict[str, float]:
+    """Objective, metrics that it weighs, the other ones, and cost."""
+    found: dict[str, float] = {}
     value = objective.of_trial(trial)
     if value is not None:
-        yield "objective", objective.sign * value, last, end
+        found["objective"] = objective.sign * value
+    metrics = dict(trial.metrics)
+    found |= {name: metrics.pop(name) for name in objective.metrics if name in metrics}
+    found |= {name: metrics.pop(name) for name in sorted(metrics) if name.startswith("bpb/")}
+    found |= metrics
+    if trial.result is not None:
+        cost = trial.result.cost
+        found["cost/device_seconds"] = cost.device_seconds
+        found["cost/tokens"] = cost.tokens
+        found["cost/flops"] = cost.flops
+    return found
+
+
+def _routing(result: TrialResult) -> dict[str, float]:
+    found = {f"router/peak_load/{d}": max(load) * len(load) for d, load in result.loads.items()}
+    found |= {f"router/entropy/{domain}": it for domain, it in result.entropies.items()}
+    if any(result.dropped.values()):
+        found |= {f"router/dropped/{domain}": share for domain, share in result.dropped.items()}
+    return found
 
 
 def trial_params(trial: Trial) -> dict[str, Any]:
     """What was asked for, as parameters: they never change."""
     spec, fidelity = trial.spec, trial.spec.fidelity
     return {
+        "trial": trial.number,
+        "role": spec.role,
+        "round": spec.round,
+        **({"candidate": spec.candidate} if spec.candidate else {}),
+        "fidelity": f"{fidelity.model}, {count(fidelity.tokens)} tokens",
+        "seed": spec.seed,
         **weights(spec.mixture.as_dict()),
         "model": fidelity.model,
         **({"active_params": fidelity.params} if fidelity.params_known else {}),
         "tokens": fidelity.tokens,
-        "seed": spec.seed,
-        "round": spec.round,
-        "role": spec.role,
-        **({"candidate": spec.candidate} if spec.candidate else {}),
     }
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
-    """Where `trial` stands, and what to filter runs by."""
-    spec, fidelity = trial.spec, trial.spec.fidelity
-    tags = {
-        "mixopt.state": str(trial.state),
-        "mixopt.role": str(spec.role),
-        "mixopt.round": str(spec.round),
-        "mixopt.fidelity": f"{fidelity.model}, {count(fidelity.tokens)} tokens",
-        "mixopt.attempts": str(trial.attempts),
-    }
-    if trial.result is not None:
-        tags |= {f"mixopt.with.{k}": v for k, v in trial.result.environment.items()}
+    """Where `trial` stands, to filter runs by."""
+    tags = {run_tags.STATE: str(trial.state)}
     if trial.failure is not None:
-        tags["mixopt.failure"] = str(trial.failure)
-        tags["mlflow.note.content"] = f"**{trial.failure}**\n\n{verbatim_block(trial.message)}"
-    elif trial.state is State.PRUNED:
-        tags["mlflow.note.content"] = f"**pruned**: {verbatim(trial.message)}"
+        tags[run_tags.FAILURE] = str(trial.failure)
     return tags
 
 
 def verdict_metrics(verdict: Verdict, stamp: int) -> Iterator[Metric]:
-    """The candidates' statistics and the promoted mixture of a verdict, as people read it.
+    """What studies are compared by: the selected mixture against the baseline.
 
-    `difference_low` and `difference_high` are the 90 % interval of the mean difference to the
-    baseline, `adjusted_p` its one-sided p-value adjusted for the number of candidates.
-    `predicted_low` and `predicted_high` are the 90 % interval of the predicted mean over the
-    candidate's fresh seeds; `inside` is 1 where the measured mean lies between them.
-    `multiplier` is how many times the tokens the baseline would need for the same, with its 90 %
-    interval.
+    `objective` is the mean over fresh seeds, `difference_low` and `difference_high` the 90 %
+    interval of the mean difference to the baseline, `adjusted_p` its one-sided p-value adjusted
+    for the number of candidates, `multiplier` how many times the tokens the baseline would need.
+    All else is in `verdict.json`.
     """
-    found: dict[str, float | None] = {}
-    for candidate in verdict.candidates:
-        for key, value in _candidate_metrics(candidate).items():
-            found[f"selection/{candidate.name}/{key}"] = value
-        for it in candidate.guarded:
-            found[f"selection/{candidate.name}/guardrail/{it.metric}"] = it.worse
-    for name, times in verdict.multipliers.items():
-        found[f"selection/{name}/multiplier"] = times.value
-        found[f"selection/{name}/multiplier_low"] = times.low
-        found[f"selection/{name}/multiplier_high"] = times.high
-    if verdict.seed_scatter is not None:
-        found["selection/seed_scatter/std"] = verdict.seed_scatter.std
-        found["selection/seed_scatter/freedom"] = verdict.seed_scatter.freedom
-    found |= {f"mixture/{d}": w for d, w in verdict.mixture.as_dict().items()}
-    found["selection/confidence"] = verdict.confidence
+    winner, baseline = verdict.winner, verdict.candidate(verdict.baseline)
+    found: dict[str, float | None] = {
+        "objective": winner.mean,
+        "baseline": None if baseline is None else baseline.mean,
+    }
+    if winner.name != verdict.baseline:
+        found |= {
+            "difference": winner.difference,
+            "difference_low": winner.difference_low,
+            "difference_high": winner.difference_high,
+            "adjusted_p": winner.adjusted_p,
+        }
+    if winner.name in verdict.multipliers:
+        found["multiplier"] = verdict.multipliers[winner.name].value
     for name, value in found.items():
         if value is not None:
             yield name, float(value), 0, stamp
-
-
-def reliability_metrics(
-    found: Mapping[str, Reliability], step: int, stamp: int
-) -> Iterator[Metric]:
-    """Signal over noise of metrics with its 90 % interval, after `step` complete trials.
-
-    Not the objective's: its weights may change, and then one step would have two values.
-    """
-    for name, it in found.items():
-        for key, value in it.to_json().items() if name != OBJECTIVE else ():
-            if math.isfinite(value):
-                yield f"reliability/{name}/{key}", value, step, stamp
-
-
-def holdout_metrics(score: HoldoutScore, stamp: int) -> Iterator[Metric]:
-    """How well the held-out trials were predicted, at the step of how many were measured."""
-    found = {
-        "n": float(score.n),
-        "spearman": score.spearman,
-        "spearman_low": score.low,
-        "spearman_high": score.high,
-        "mae": score.mae,
-        "noise": math.nan if score.noise is None else score.noise,
-        "inside": float(score.inside),
-    }
-    for name, value in found.items():
-        if math.isfinite(value):
-            yield f"holdout/{name}", value, score.n, stamp
-
-
-def transfer_metrics(found: Transfer, stamp: int) -> Iterator[Metric]:
-    """Rank correlation of the two sizes, and each mixture's mean and difference at the larger."""
-    shown: dict[str, float | None] = {"rank_correlation": found.correlation}
-    for it in found.rows:
-        of = {"mean": it.mean, "difference": it.difference, "low": it.low, "high": it.high}
-        shown |= {f"{it.name}/{key}": value for key, value in of.items()}
-    for name, value in shown.items():
-        if value is not None:
-            yield f"transfer/{name}", value, found.fidelity.tokens, stamp
-
-
-def _candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
-    predicted = candidate.predicted
-    return {
-        "mean": candidate.mean,
-        "std": candidate.std,
-        "n": candidate.n,
-        "difference": candidate.difference,
-        "difference_low": candidate.difference_low,
-        "difference_high": candidate.difference_high,
-        "adjusted_p": candidate.adjusted_p,
-        **(
-            {}
-            if predicted is None
-            else {f"predicted_{k}": v for k, v in predicted.to_json().items()}
-        ),
-        "inside": candidate.inside,
-    }
 
 
 def promotion_params(promotion: Promotion) -> dict[str, Any]:
     """What a promotion was made of, as parameters; sizes where they are known."""
     sizes = {"model_params": promotion.model_params, "active_params": promotion.active_params}
     return {
-        **weights(promotion.mixture.as_dict()),
+        "candidate": promotion.mixture_name,
         "method": promotion.method,
+        **weights(promotion.mixture.as_dict()),
         **{f"imported.{name}": model for name, model in promotion.imported.items()},
         "tokens": promotion.tokens,
         **{name: size for name, size in sizes.items() if size is not None},
     }
 
 
-def promotion_finals(promotion: Promotion, stamp: int) -> Iterator[Metric]:
-    """Metrics and costs of a promotion; `proxy_predicted…` is of a proxy's run."""
+def promotion_finals(promotion: Promotion, objective: Objective, stamp: int) -> Iterator[Metric]:
+    """Objective, metrics and costs of a promotion; `proxy_predicted…` is of a proxy's run."""
+    if all(name in promotion.metrics for name in objective.metrics):
+        value = objective.shown.value(promotion.metrics)
+        yield "objective", value, promotion.tokens if promotion.trained else 0, stamp
     for when, values, step in (
         ("seed", promotion.seed, 0),
         ("before", promotion.before, 0),

@@ -4,6 +4,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity
 from mixopt.pipelines.views.closing import loads_table, promotion_table
+from mixopt.pipelines.views.mlflow.study_page import StudyPage
 from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
     UNTRAINED,
@@ -13,7 +14,6 @@ from mixopt.pipelines.views.wording import (
     headline,
     interval,
     interval_label,
-    markdown,
     mixtures_note,
     promotion_markdown,
 )
@@ -170,7 +170,7 @@ def test_tables_show_the_difference_with_its_interval_and_the_adjusted_p_value()
 def test_every_page_says_the_same_of_what_follows_a_plus_minus() -> None:
     found = verdict_of(DECISION, seed_scatter=SCATTER)
     note = mixtures_note(found, OBJECTIVE)
-    page = markdown("tiny", [], OBJECTIVE, found, None)
+    page = StudyPage("study.yaml", [], OBJECTIVE, found, None).markdown()
     assert note in page
     assert "| **objective** ± sd over seeds | 3.6898 ± 0.0215 | 3.4030 ± 0.0269 | 3.7000 |" in page
     assert "mean ± standard deviation over seeds" in note
@@ -199,7 +199,7 @@ def test_every_page_names_the_baseline_that_the_study_compares_with() -> None:
     )
     assert "(sd over seeds 0.0215) for the production mixture" in headline([], OBJECTIVE, found)
     assert "against production, of the mean difference" in mixtures_note(found, OBJECTIVE)
-    page = markdown("tiny", [], OBJECTIVE, found, None)
+    page = StudyPage("study.yaml", [], OBJECTIVE, found, None).markdown()
     assert "| against production ± 90 % | – | −0.2868 ± 0.0432 |" in page
     assert "natural" not in page
 

@@ -12,7 +12,6 @@ import mixopt
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Cost, Role, TrialResult, TrialSpec
 from mixopt.pipelines.study.status import show_status
-from mixopt.pipelines.views.mlflow.tracked_values import reliability_metrics
 from mixopt.pipelines.views.reliability import (
     reliability_line,
     reliability_rows,
@@ -98,15 +97,6 @@ def test_a_ceiling_stands_beside_every_rank_correlation(study: Study) -> None:
     assert f"(ceiling {found['objective'].ceiling:.2f})" in title
 
 
-def test_mlflow_has_what_the_table_has(study: Study) -> None:
-    found = known(study)
-    logged = {name: value for name, value, _, _ in reliability_metrics(found, 28, 0)}
-    for name in ("bpb/descriptions", "bpb/headers"):
-        assert logged[f"reliability/{name}/signal_over_noise"] == found[name].ratio
-        assert logged[f"reliability/{name}/ceiling"] == found[name].ceiling
-    assert not any(name.startswith("reliability/objective") for name in logged)
-
-
 def test_an_objective_of_one_metric_has_one_row() -> None:
     one = Reliability(0.1, SeedScatter(0.02, 2.0, 3), 20, 1.5, 20.0, 0.97)
     assert len(reliability_rows({"bpb/web": one, "objective": one})) == 1
@@ -122,7 +112,6 @@ def test_a_trainer_that_seeds_do_not_move_is_shown_without_a_division() -> None:
     assert "Let the trainer use its job's seed" in warning
     rounded = Reliability(0.1, SeedScatter(1e-16, 2.0, 3), 20, 1e9, np.inf, 1.0)
     assert reliability_warnings({"loss": rounded}) == [warning]
-    assert not any("signal_over_noise" in name for name, *_ in reliability_metrics(found, 1, 0))
 
 
 def test_nothing_is_said_before_there_are_repeats(tmp_path: Path) -> None:
