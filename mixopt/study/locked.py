@@ -35,7 +35,7 @@ DESIGNED = "baseline"  # key there: the mixture that the design lies around; abs
 # change (see `lock_settings`).
 FREE = (
     *("mlflow", "ray", "promote", "folder", "corpus", "ledger", "objective", "metrics", "select"),
-    "guardrails",
+    *("guardrails", "notify"),
     *(
         *("baseline", "search.enqueue", "search.holdout"),
         "search.rounds",

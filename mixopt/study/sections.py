@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -246,6 +247,33 @@ class Ray(Section):
     """Trials trained as one, as packed when added: at most so many; `auto` measures the fastest."""
     attempts: int = Field(default=4, ge=1)
     """Attempts before a trial that lost its worker stops the study, or its memory, fails."""
+
+
+class Notify(Section):
+    """Who is told when `mixopt run` (or `search`, `select`, `promote`) has ended or failed.
+
+    Study, stage, message and verdict, as a JSON object. A notification that fails harms nothing.
+    """
+
+    url: str | None = None
+    """Webhook that gets it by POST; `$NAME` in it is taken from the environment, for secrets."""
+    command: str | None = None
+    """Command that gets it on stdin, started beside the study file without a shell."""
+
+    _url_without_spaces = field_validator("url")(without_spaces)
+
+    @field_validator("command")
+    @classmethod
+    def _some_words(cls, command: str | None) -> str | None:
+        """Refuse quotes that are not closed now, not when a study has ended."""
+        if command is not None and not shlex.split(command):
+            raise ValueError("names no program")
+        return command
+
+
+def short_notify(value: Any) -> Any:
+    """It may be written as the webhook's URL alone."""
+    return {"url": value} if isinstance(value, str) else value
 
 
 def short_task(value: Any) -> Any:

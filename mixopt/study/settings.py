@@ -48,6 +48,7 @@ from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.promote import Promote
 from mixopt.study.sections import (
     Mlflow,
+    Notify,
     Proxy,
     Ray,
     Search,
@@ -55,6 +56,7 @@ from mixopt.study.sections import (
     Select,
     Space,
     TaskFile,
+    short_notify,
     short_task,
     without_spaces,
 )
@@ -102,6 +104,8 @@ class Study(Section):
     promote: Promote | None = Promote()
     mlflow: Mlflow = Mlflow()
     ray: Ray = Ray()
+    notify: Annotated[Notify | None, BeforeValidator(short_notify)] = None
+    """Who is told when a command has ended: a webhook's URL, or {url: …, command: …}."""
 
     _path: Path = PrivateAttr(default=Path("study.yaml"))
     _overrides: tuple[str, ...] = PrivateAttr(default=())

@@ -12,6 +12,7 @@ from typing import Literal
 from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.pipelines.study import champion, plan_steps, promote, search, select
+from mixopt.pipelines.study.notify import notifying
 from mixopt.pipelines.study.own_promotion import full_run_flops
 from mixopt.pipelines.study.plan_trials import planned_larger, planned_trials
 from mixopt.pipelines.study.session import Session, open_session
@@ -61,20 +62,26 @@ def run_study(path: Path, step: Step = "run", *, as_json: bool = False) -> None:
         display.total, display.home = _planned_flops(session, step), study.home
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
-        try:
-            with keeping_stop(study.home, unless=TrialsWait):
-                _steps(session, step)
-        except (TrialsWait, OrderLost):  # a person has to act, and sees by the views on what
-            _views(session)
-            raise
-        except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
-            session.tracker.study_ended(failed=True)
-            raise
-        _views(session)
+        with notifying(session, step):
+            _run_steps(session, step)
         if not as_json:
             print_closing(study, session.ledger, session.space.domains, console)
     if as_json:
         print_json(read_standing(path).to_json())
+
+
+def _run_steps(session: Session, step: Step) -> None:
+    """Run the steps, then bring the views up to date."""
+    try:
+        with keeping_stop(session.home, unless=TrialsWait):
+            _steps(session, step)
+    except (TrialsWait, OrderLost):  # a person has to act, and sees by the views on what
+        _views(session)
+        raise
+    except BaseException:  # also Ctrl-C: MLflow should not show a dead study as running
+        session.tracker.study_ended(failed=True)
+        raise
+    _views(session)
 
 
 def _planned_flops(session: Session, step: Step) -> float:

@@ -26,7 +26,7 @@ from mixopt.study.guards import short_guard
 from mixopt.study.locked import FREE, may_change
 from mixopt.study.named import OWN_PATTERN
 from mixopt.study.own_trainer import short_trainer
-from mixopt.study.sections import parse_tokens, short_task
+from mixopt.study.sections import parse_tokens, short_notify, short_task
 from mixopt.study.settings import Study
 
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"
@@ -43,6 +43,7 @@ TOKENS: dict[str, list[dict[str, Any]]] = {
 }
 SHORT: list[tuple[Any, list[dict[str, Any]]]] = [  # what may stand alone in place of a section
     (short_task, [{"type": "string"}]),
+    (short_notify, [{"type": "string"}]),
     (short_trainer, [{"type": "string"}]),
     (short_guard, [{"type": "number"}, {"type": "string"}]),
     (short_domain, TOKENS["anyOf"]),
@@ -58,6 +59,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "TaskFile": ("A task", "tasks"),
     "LargerSize": ("A larger size", "select.at"),
     "Pruner": ("A pruner", "search.pruner"),
+    "Notify": ("Notify", "notify"),
 }
 
 Schema = dict[str, Any]

@@ -209,14 +209,7 @@ class Standing:
             "best": None
             if best is None
             else {"trial": best.trial, "objective": best.value, "interval_90": best.interval},
-            "verdict": None
-            if verdict is None
-            else {
-                "selected": verdict.promoted,
-                "improved": verdict.improved,
-                "reason": verdict.reason,
-                "mixture": verdict.mixture.as_dict(),
-            },
+            "verdict": None if verdict is None else verdict_values(verdict),
             "promotion": None
             if self.promotion is None
             else {"id": self.promotion.id, "mixture": self.promotion.mixture_name},
@@ -224,6 +217,16 @@ class Standing:
             "spent": spent,
             "next": self.next_command,
         }
+
+
+def verdict_values(verdict: Verdict) -> dict[str, Any]:
+    """A verdict in few JSON-able values."""
+    return {
+        "selected": verdict.promoted,
+        "improved": verdict.improved,
+        "reason": verdict.reason,
+        "mixture": verdict.mixture.as_dict(),
+    }
 
 
 STAGES = {
