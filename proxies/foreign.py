@@ -100,27 +100,35 @@ class ForeignModel:
     ) -> tuple[Tensor, list[Routing]]:
         """See `LanguageModel`; `mask_KBT` is True where a position is real."""
         self._routed.clear()
-        x_BTD = self._model.model(
-            input_ids=ids_KBT[0],
-            attention_mask=None if mask_KBT is None else mask_KBT[0].long(),
-            use_cache=False,
-        ).last_hidden_state
-        head = self._model.get_output_embeddings()
-        rows = max(1, LOGITS_AT_ONCE // head.out_features)
-        nats = [
-            F.cross_entropy(head(x_ND).float(), targets_N, reduction="none")
-            for x_ND, targets_N in zip(
-                x_BTD.flatten(0, 1).split(rows), targets_KBT.flatten().split(rows), strict=True
-            )
-        ]
+        nats_KN = nats_of(self._model, ids_KBT, targets_KBT, mask_KBT)
         layers = zip(self._routed, self._experts, strict=True)
-        return torch.cat(nats)[None], [_routing(*routed, experts) for routed, experts in layers]
+        return nats_KN, [routing_of(*routed, experts) for routed, experts in layers]
 
     def _keep(self, router: Any, args: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
         self._routed.append((output[1], output[2]))
 
 
-def _routing(gates_NS: Tensor, indices_NS: Tensor, experts: int) -> Routing:
+@torch.no_grad()
+def nats_of(model: Any, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None) -> Tensor:
+    """Nats of every target, (1, N), by a causal language model of transformers."""
+    x_BTD = model.model(
+        input_ids=ids_KBT[0],
+        attention_mask=None if mask_KBT is None else mask_KBT[0].long(),
+        use_cache=False,
+    ).last_hidden_state
+    head = model.get_output_embeddings()
+    rows = max(1, LOGITS_AT_ONCE // head.out_features)
+    nats = [
+        F.cross_entropy(head(x_ND).float(), targets_N, reduction="none")
+        for x_ND, targets_N in zip(
+            x_BTD.flatten(0, 1).split(rows), targets_KBT.flatten().split(rows), strict=True
+        )
+    ]
+    return torch.cat(nats)[None]
+
+
+def routing_of(gates_NS: Tensor, indices_NS: Tensor, experts: int) -> Routing:
+    """What a router of transformers gave, as one of ours."""
     gates_NS = gates_NS.float()
     counts_E = torch.bincount(indices_NS.flatten(), minlength=experts).float()
     return Routing(indices_NS[None], gates_NS[None], counts_E[None])

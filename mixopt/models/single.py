@@ -49,6 +49,7 @@ class SingleTransformer(nn.Module):
     Attributes:
         parts: of the blocks, first layer first.
         cohort: 1; evaluation asks.
+        gather_dtype: in which the parts' parameters may be gathered; None: fp32.
 
     Example:
         model = SingleTransformer(config, seed=0)
@@ -68,6 +69,7 @@ class SingleTransformer(nn.Module):
         super().__init__()
         skeleton = _Skeleton(config, (seed,), compute_dtype).to(device)
         self.config, self.compute_dtype = config, compute_dtype
+        self.gather_dtype = None if compute_dtype == torch.float32 else compute_dtype
         self._skeleton = (skeleton,)  # a tuple: its modules are none of this one
         self._shapes = {name: p.shape for name, p in skeleton.named_parameters()}
         weights = {name: p.detach() for name, p in skeleton.named_parameters()}

@@ -20,6 +20,7 @@ from torch import Tensor
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import MoE, moe_layer
 from mixopt.models.routers.base import Router, Routing, RoutingContext, router_class, row_mask
+from mixopt.models.single import SingleTransformer
 from mixopt.models.transformer import Transformer
 from mixopt.testing.naive_routers import REFERENCES, Choice, run_layer
 
@@ -285,6 +286,33 @@ class RouterConformance:
                 assert (mine is None) == (theirs is None), name
                 if mine is not None and theirs is not None:
                     assert torch.allclose(mine[0], theirs[k], atol=1e-5, rtol=1e-3), name
+
+    def test_a_model_without_the_axis_is_a_cohort_of_one(self) -> None:
+        """A full run trains the same, activations recomputed or not; it may shard parameters.
+
+        A router that reads parameters of other layers says so by `reads_other_layers`.
+        """
+        config = self.config(experts=4, experts_per_token=2)
+        _, context = self.tokens()
+        assert context.ids_KN is not None
+        ids_KBT = context.ids_KN[:1].view(1, 2, -1)
+        alone = Transformer(config, (3,))
+        _backward(alone, ids_KBT)
+        alone.end_step()
+        gradients = {name: p.grad for name, p in alone.named_parameters()}
+        for recompute in (False, True):
+            single = SingleTransformer(config, 3, recompute=recompute)
+            single.begin_step()
+            nats, auxiliary, _ = single.loss(ids_KBT[0, :, :-1], ids_KBT[0, :, 1:])
+            torch.autograd.backward((nats + auxiliary).sum())
+            single.end_step()
+            for name, weight in single.named_weights():
+                mine, theirs = weight.grad, gradients[name]
+                assert (mine is None) == (theirs is None), name
+                if mine is not None and theirs is not None:
+                    assert torch.equal(mine, theirs[0].reshape(mine.shape)), name
+            for name, tensor in single.buffers_to_keep().items():
+                assert torch.equal(tensor, alone.state_dict()[name]), name
 
     def test_no_position_of_a_model_sees_a_later_one(self) -> None:
         """Causality through all layers and what they hand to each other."""

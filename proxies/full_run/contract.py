@@ -5,13 +5,17 @@ Shapes: B sequences, T positions, N = B·T tokens, K = 1 model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import Router, Routing
+from mixopt.models.transformer import State
 from mixopt.proxies.foreign import LanguageModel
 
 
@@ -23,12 +27,15 @@ class FullModel(LanguageModel, Protocol):
 
     Attributes:
         compute_dtype: of the matrix products.
+        gather_dtype: in which the parameters of `sharded_alone` are gathered; None: fp32, as all
+            others, and as all lie on their devices.
     """
 
     compute_dtype: torch.dtype
+    gather_dtype: torch.dtype | None
 
     def sharded_alone(self) -> Sequence[nn.Module]:
-        """Parts that are gathered and freed on their own, their parameters in `compute_dtype`."""
+        """Parts that are gathered and freed on their own."""
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor, list[Routing]]:
         """Nats per token (1,), the routers' losses (1,), and the routing of every MoE layer."""
@@ -56,3 +63,17 @@ class FullModel(LanguageModel, Protocol):
 
     def load_proxy_state(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite the model, before it is sharded."""
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """How models of a kind are made and saved.
+
+    Attributes:
+        build: from shape, seed, dtype of the products and device.
+        save: the model, into a folder, with the whole state by the names of `proxy_state`; called
+            in one process alone.
+    """
+
+    build: Callable[[ModelConfig, int, torch.dtype, torch.device], FullModel]
+    save: Callable[[Any, Path, State], None]

@@ -26,8 +26,7 @@ METHODS = ("loss", "nats", "begin_step", "end_step")  # which read parameters
 def shard(model: FullModel, world: World) -> None:
     """Cut the model's parameters over the processes, and make its routers count over all.
 
-    Gradients are summed: a loss is a process' share of that of the whole batch. Matrices are
-    gathered in the dtype of the products, everything else in fp32; gradients are summed in fp32.
+    Gradients are summed: a loss is a process' share of that of the whole batch, in fp32.
     One process alone keeps everything as it is.
 
     Raises:
@@ -45,9 +44,8 @@ def shard(model: FullModel, world: World) -> None:
     for router in model.routers():
         router.sum_over_processes = world.sum
     mesh = init_device_mesh(world.device.type, (world.size,))
-    low = None if model.compute_dtype == torch.float32 else model.compute_dtype
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
-    cast_down = MixedPrecisionPolicy(low, torch.float32, cast_forward_inputs=False)
+    cast_down = MixedPrecisionPolicy(model.gather_dtype, torch.float32, cast_forward_inputs=False)
     root = cast(nn.Module, model)
     for part in model.sharded_alone():
         _summed(fully_shard(part, mesh=mesh, mp_policy=cast_down))

@@ -36,10 +36,11 @@ from mixopt.io.trial_files import CURVE
 from mixopt.models.config import ModelConfig
 from mixopt.models.single import SingleTransformer
 from mixopt.models.team import at_work
+from mixopt.models.transformer import State
 from mixopt.proxies.checkpoint import load_state, save_state
 from mixopt.proxies.evaluation import Evaluation, evaluate
 from mixopt.proxies.full_run.checkpoints import Checkpoints
-from mixopt.proxies.full_run.contract import FullModel
+from mixopt.proxies.full_run.contract import FullModel, ModelKind
 from mixopt.proxies.full_run.evaluation import SplitModel
 from mixopt.proxies.full_run.optimizer import FullOptimizer
 from mixopt.proxies.full_run.progress import FullProgress, Tally
@@ -53,7 +54,6 @@ from mixopt.proxies.schedules import rate_share
 from mixopt.proxies.training import PROGRESS_SECONDS, environment
 
 OnProgress = Callable[[FullProgress], None]
-BuildModel = Callable[[ModelConfig, int, torch.dtype, torch.device], FullModel]
 
 
 def train_full(
@@ -63,8 +63,7 @@ def train_full(
     on_progress: OnProgress | None = None,
     *,
     keep_weights: bool = False,
-    recompute: bool = False,
-    build: BuildModel | None = None,
+    kind: ModelKind | None = None,
 ) -> Outcome:
     """Train the job's one model in all processes of `world`; its outcome, in each of them.
 
@@ -80,8 +79,7 @@ def train_full(
         on_progress: called in every process, about once a second and at evaluations; what it
             raises ends this process' training (resumable), and leaves the others waiting for it.
         keep_weights: whether the final weights are saved.
-        recompute: whether activations are computed again for gradients, for less memory.
-        build: makes the model from shape, seed, dtype and device; None: `SingleTransformer`.
+        kind: of model; None: `ours()`.
 
     Raises:
         CheckpointError: the folder holds a checkpoint of other work.
@@ -95,17 +93,42 @@ def train_full(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         keep_freed_memory()
         stack.enter_context(at_work(world.device))
-        run = _FullRun(job, Path(folder), world, on_progress)
-        run.build(build or _ours(recompute))
+        run = _FullRun(job, Path(folder), world, on_progress, kind or ours())
+        run.build()
         return run.finish(stack, keep_weights)
+
+
+def ours(recompute: bool = False) -> ModelKind:
+    """Our transformer.
+
+    Args:
+        recompute: whether its activations are computed again for gradients, for less memory.
+    """
+
+    def build(
+        config: ModelConfig, seed: int, dtype: torch.dtype, device: torch.device
+    ) -> FullModel:
+        return SingleTransformer(config, seed, dtype, device, recompute)
+
+    def save(model: SingleTransformer, folder: Path, state: State) -> None:
+        write_json(folder / SHAPE, dataclasses.asdict(model.config))
+        save_state(folder / WEIGHTS, state)
+
+    return ModelKind(build, save)
 
 
 class _FullRun:
     """The state of one run in one of its processes."""
 
     def __init__(
-        self, job: Job, folder: Path, world: World, on_progress: OnProgress | None
+        self,
+        job: Job,
+        folder: Path,
+        world: World,
+        on_progress: OnProgress | None,
+        kind: ModelKind,
     ) -> None:
+        self.kind = kind
         self.job, self.recipe, self.folder, self.world = job, job.recipe, folder, world
         self.on_progress = on_progress
         self.corpus = Corpus.open(job.corpus)
@@ -147,14 +170,14 @@ class _FullRun:
         """Peak learning rate."""
         return (self.job.learning_rates or (self.recipe.learning_rate,))[0]
 
-    def build(self, build: BuildModel) -> None:
+    def build(self) -> None:
         """The model and optimizer as they begin, or as the newest whole checkpoint has them."""
         about = self.checkpoints.newest()
         for note in self.checkpoints.notes:
             self._tell("training", note=note)
         self.precision = (about or {}).get("precision") or self._precision()
         dtype = DTYPES[self.precision]
-        self.model = build(self.config, self.job.seeds[0], dtype, self.world.device)
+        self.model = self.kind.build(self.config, self.job.seeds[0], dtype, self.world.device)
         if about is None and self.job.initial is not None:
             self.model.load_proxy_state(load_state(Path(self.job.initial))[0])
         shard(self.model, self.world)
@@ -319,8 +342,7 @@ class _FullRun:
     def _keep_weights(self) -> None:
         state = whole_state(self.model, self.world)
         if self.world.first:
-            write_json(self.folder / SHAPE, dataclasses.asdict(self.config))
-            save_state(self.folder / WEIGHTS, state)
+            self.kind.save(self.model, self.folder, state)
         self.world.all_agree(True)  # nobody leaves before they are there
 
     def _outcome(self, last: Evaluation) -> Outcome:
@@ -340,15 +362,6 @@ class _FullRun:
                 dropped=last.dropped,
             )
         )
-
-
-def _ours(recompute: bool) -> BuildModel:
-    def build(
-        config: ModelConfig, seed: int, dtype: torch.dtype, device: torch.device
-    ) -> FullModel:
-        return SingleTransformer(config, seed, dtype, device, recompute)
-
-    return build
 
 
 def _curve_line(point: CurvePoint) -> str:
