@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import cast
 
 import torch
@@ -43,6 +44,8 @@ def shard(model: FullModel, world: World) -> None:
         )
     for router in model.routers():
         router.sum_over_processes = world.sum
+    # of blocks' outputs: nothing works in place on them
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     cast_down = MixedPrecisionPolicy(model.gather_dtype, torch.float32, cast_forward_inputs=False)

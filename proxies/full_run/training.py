@@ -305,8 +305,9 @@ class _FullRun:
         )
 
     def _checkpoint(self) -> None:
+        self._read()  # the last step too: it may have diverged, or ask for this checkpoint again
         self.written, self.due = time.perf_counter(), False
-        if math.isinf(self.recipe.checkpoint_seconds):
+        if math.isinf(self.recipe.checkpoint_seconds) or self.diverged:
             return
         about = {
             "precision": self.precision,

@@ -174,6 +174,12 @@ def test_what_a_killed_process_left_half_written_is_not_read(
     assert not list(folder.glob(".*"))
 
 
+def test_checkpoints_are_written_between_evaluations_too(corpus: Corpus, tmp_path: Path) -> None:
+    train_full(_job(corpus, 6, evaluations=1, checkpoint_seconds=0.0), tmp_path, World())
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-000000004", "step-000000006"]  # asked for in one step, read in the next
+
+
 def test_a_checkpoint_of_other_work_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     job = _job(corpus, 2)
     train_full(job, tmp_path, World())
