@@ -3,7 +3,8 @@
 A trial's Optuna parameters are the mixture weights and its value is the objective as it was when
 the trial ended, so Optuna's own dashboard and plots read true. mixopt never reads that value: it
 computes the objective, whose weights may change, from the metrics. Spec, metrics, cost and failure
-are user attributes; learning curves stay in the trials' folders, so the ledger stays small. What
+are user attributes; learning curves stay in the trials' folders, so the ledger stays small, but for
+the objective of each evaluation, which Optuna's dashboard draws while a trial runs. What
 rounds and verdicts used, and who trains with whom, are attributes of the Optuna study.
 
 States map one to one: WAITING → RUNNING → COMPLETE, PRUNED or FAIL. A trial that was RUNNING
@@ -30,7 +31,16 @@ from optuna.trial import FrozenTrial, TrialState
 from mixopt.core import urls
 from mixopt.core.errors import LedgerError
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Failure, Limits, Outcome, State, Trial, TrialResult, TrialSpec
+from mixopt.core.trials import (
+    CurvePoint,
+    Failure,
+    Limits,
+    Outcome,
+    State,
+    Trial,
+    TrialResult,
+    TrialSpec,
+)
 from mixopt.selection.looks import Looks
 from mixopt.study.identity import Identity, is_kept, keep
 from mixopt.study.ledger_checks import (
@@ -244,6 +254,7 @@ class Ledger:
             LedgerError: it is finished already, or the objective's metrics are not in the result.
         """
         self._keep_result(number, result)
+        self.report(number, result.curve)
         value = self.objective.value(result.metrics)
         self._finish(number, TrialState.COMPLETE, [value])
         return self.trial(number)
@@ -251,19 +262,32 @@ class Ledger:
     def prune(self, number: int, result: TrialResult, message: str) -> Trial:
         """Record that trial `number` was stopped, with what it had spent and measured until then.
 
-        It gets no value. Its evaluations become Optuna's intermediate values, by step, so that
-        Optuna's plots and samplers take it for what it is.
+        It gets no value, but intermediate ones (`report`), so that Optuna's plots and samplers take
+        it for what it is.
 
         Raises:
             LedgerError: it is finished already, or the objective's metrics are not in the result.
         """
         self._keep_result(number, result)
         self._set(number, "message", _shortened(message))
-        for point in result.curve:
-            value = self.objective.value(point.metrics)
-            self._storage.set_trial_intermediate_value(self._id(number), point.step, value)
+        self.report(number, result.curve)
         self._finish(number, TrialState.PRUNED, None)
         return self.trial(number)
+
+    def report(self, number: int, curve: Sequence[CurvePoint]) -> None:
+        """Let Optuna's dashboard draw the evaluations of trial `number`, which has not ended.
+
+        They become Optuna's intermediate values: the objective by step, of points that compare (all
+        on the text of the evaluations on the way). Those that are there already are left as
+        they are, and so are points without a metric of the objective.
+        """
+        trial_id = self._id(number)
+        known = self._storage.get_trial(trial_id).intermediate_values
+        for point in curve:
+            metrics = point.comparable
+            if point.step not in known and metrics.keys() >= set(self.objective.metrics):
+                value = self.objective.value(metrics)
+                self._storage.set_trial_intermediate_value(trial_id, point.step, value)
 
     def fail(self, number: int, failure: Failure, message: str) -> Trial:
         """Record that trial `number` ends without a result. It never becomes a score.

@@ -35,6 +35,9 @@ class Training(ABC):
     def started(self) -> None:  # noqa: B027 (most have nothing to do)
         """A worker began an attempt."""
 
+    def progressed(self) -> None:  # noqa: B027
+        """A worker trained on, and may have evaluated."""
+
     @abstractmethod
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """The work has ended, with an outcome per proxy."""
@@ -63,6 +66,7 @@ def train(trainings: Sequence[Training], resources: Resources, display: Display)
             case driver.Started():
                 training.started()
             case driver.Progressed():
+                training.progressed()
                 _show(training, event, display)
             case driver.Finished():
                 training.finished(event.outcomes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mixopt.core.errors import StudyError, TrainingError
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Failure, Limits, Outcome, Role, State, Trial, TrialSpec
-from mixopt.io.trial_files import trial_folder
+from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.cohorts import Cohort
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
@@ -175,11 +175,22 @@ class CohortTraining(Training):
         self._session, self._cohort = session, cohort
         self.halves: list[Cohort] = []
         """What is to be trained in its place, where it was too large."""
+        self._reported: dict[int, int] = {}  # trial → points of its curve that the ledger has
 
     def started(self) -> None:
         """Count an attempt at each of its trials."""
         for number in self._cohort.pending:
             self._session.ledger.start(number)
+
+    def progressed(self) -> None:
+        """Give the ledger the evaluations since the last time."""
+        for trial in self._cohort.trials:
+            if not trial.ended:
+                curve = read_curve(self._session.home, trial)
+                known = self._reported.get(trial.number, 0)
+                if len(curve) > known:
+                    self._session.ledger.report(trial.number, curve[known:])
+                    self._reported[trial.number] = len(curve)
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Record each trial that had not ended."""
