@@ -32,7 +32,7 @@ def check(study: Study, data: TrainingData) -> None:
     if study.upcycling is not None and not isinstance(data, Corpus):
         raise StudyError(
             "our upcycling trains on a corpus, and the study has none",
-            where=f"{study.path}: promote",
+            where=study.place("promote"),
             hint="Name promote.trainer, or leave it out: `mixopt export --mixture` gives the "
             "mixture to your trainer",
         )
@@ -55,7 +55,7 @@ def check_metrics(study: Study) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             raise StudyError(
                 f"neither the objective nor a guardrail has a metric {name!r}",
-                where=f"{study.path}: metrics",
+                where=study.place(f"metrics.{name}"),
                 hint=f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(known)}",
             )
 
@@ -73,7 +73,7 @@ def kept_domains(study: Study) -> tuple[str, ...]:
         if not name.startswith("bpb/"):
             raise StudyError(
                 f"the proposer {study.search.proposer!r} cannot weigh {name!r}",
-                where=f"{study.path}: objective",
+                where=study.place("objective"),
                 hint="It needs the tokens of validation domains; choose another proposer",
             )
     return tuple(name.removeprefix("bpb/") for name in metrics)
@@ -89,14 +89,14 @@ def check_search(study: Study) -> None:
     if study.search.pruner is not None and study.elsewhere:
         raise StudyError(
             "nothing stops a training that runs elsewhere",
-            where=f"{study.path}: search.pruner",
+            where=study.place("search.pruner"),
             hint="Leave it out",
         )
     name = study.search.proposer
     if study.search.pruner is not None and not proposers.find(name).survives_pruning:
         raise StudyError(
             f"the proposer {name!r} needs trials that others beat as well",
-            where=f"{study.path}: search.pruner",
+            where=study.place("search.pruner"),
             hint="Leave search.pruner out, or choose another proposer",
         )
 

@@ -74,6 +74,16 @@ def test_names_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
     assert study.metrics == {"gsm8k::tulu": "higher", "loss": "lower", "y": "lower"}
 
 
+def test_a_direction_of_a_metric_that_is_not_there_is_refused_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    write_own_study_file(file, "elsewhere", ("web=1T", "code=2T"), ("arc=higher",))
+    file.write_text(file.read_text().replace("arc: higher", "arx: higher"))
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "arx" in text)
+    study = load_study(file)
+    with pytest.raises(StudyError, match=rf"mine\.yaml:{line}: metrics\.arx: .*mean 'arc'"):
+        check(study, study.open_data())
+
+
 def test_the_command_line_says_what_is_left_to_do(tmp_path: Path, run: Run) -> None:
     file = tmp_path / "mine.yaml"
     result = run(
