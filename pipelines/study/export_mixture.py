@@ -8,6 +8,7 @@ from pathlib import Path
 from mixopt.core.errors import StudyError
 from mixopt.core.formatting import count
 from mixopt.io import files
+from mixopt.pipelines.study.transfer import require_transfer_to_leave
 from mixopt.pipelines.views.console import make_error_console
 from mixopt.study.mixture_export import blend_of
 from mixopt.study.mixture_formats.base import Blend, MixtureFormat, mixture_format
@@ -27,13 +28,17 @@ def write_mixture(path: Path, format: str, out: Path | None, paths: Sequence[str
         paths: `DOMAIN=PATH`, where the trainer finds a domain.
 
     Raises:
-        StudyError: the format or a domain is unknown, or there is no verdict yet.
+        StudyError: the format or a domain is unknown, there is no verdict yet, or the study asks
+            for a check at a larger size (select.at) that is missing or stopped it.
         CorpusError: the corpus is absent or broken.
         FileError: `out` cannot be written.
     """
     form = mixture_format(format)
     study = load_study(path)
-    blend = blend_of(study, read_verdict(study.home), _parsed(paths))
+    verdict = read_verdict(study.home)
+    blend = blend_of(study, verdict, _parsed(paths))
+    assert verdict is not None  # else there is no blend
+    require_transfer_to_leave(study, verdict)
     text = form.text(blend)
     if out is None:
         print(text, end="")

@@ -7,7 +7,7 @@ Where the order does not hold the study stops, until `mixopt overrule` records w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mixopt.core.errors import StudyError
@@ -20,10 +20,12 @@ from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.pipelines.views.wording import command
 from mixopt.selection.results import Candidate
 from mixopt.selection.transfer import LEVEL, Agreement, Runs, Transfer, agreement
+from mixopt.study.data import TrainingData
 from mixopt.study.records import read_transfer
 from mixopt.study.results import Verdict
 from mixopt.study.sections import LargerSize
-from mixopt.study.settings import digest
+from mixopt.study.settings import Study, digest
+from mixopt.study.snapshot import read_snapshot
 
 FILE = "transfer.json"  # in a study folder
 SEEDS = 2000  # above the study's: those of selection begin 1000 before
@@ -62,7 +64,8 @@ def check_transfer(session: Session, verdict: Verdict) -> Transfer | None:
     session.tracker.transfer(found, session.ledger.overruled().get(found.basis))
     for line in transfer_lines(found, session.ledger.overruled(), session.objective.sign):
         session.display.say(line)
-    _refuse(session, found)
+    if not found.kept and found.basis not in session.ledger.overruled():
+        raise _lost_order(session.study, found)
     return found
 
 
@@ -73,17 +76,39 @@ def require_transfer(session: Session, verdict: Verdict) -> None:
         OrderLost: the order does not hold there, and nobody has overruled that.
         StudyError: the check is missing.
     """
-    at, fidelity = session.study.select.at, session.study.larger_fidelity(session.data)
+    _require(session.study, session.data, verdict, session.ledger.overruled)
+
+
+def require_transfer_to_leave(study: Study, verdict: Verdict) -> None:
+    """The same of a mixture that leaves for another trainer; needs no open session.
+
+    Raises:
+        OrderLost: as `require_transfer`.
+        StudyError: the check is missing.
+        LedgerError: the ledger, which knows what was overruled, cannot be reached.
+    """
+    if study.select.at is not None and verdict.improved:
+        _require(study, study.training_data(), verdict, lambda: read_snapshot(study).overruled)
+
+
+def _require(
+    study: Study,
+    data: TrainingData,
+    verdict: Verdict,
+    overruled: Callable[[], Mapping[str, str]],
+) -> None:
+    at, fidelity = study.select.at, study.larger_fidelity(data)
     if at is None or fidelity is None or not verdict.improved:
         return
-    found = read_transfer(session.study)
+    found = read_transfer(study)
     if found is None or found.basis != _basis(verdict, fidelity, at):
         raise StudyError(
             "the order of the mixtures is not checked at the larger size yet (select.at)",
-            where=str(session.study.path),
-            hint=f"Run `{command('select', session.study.path)}` first",
+            where=str(study.path),
+            hint=f"Run `{command('select', study.path)}` first",
         )
-    _refuse(session, found)
+    if not found.kept and found.basis not in overruled():
+        raise _lost_order(study, found)
 
 
 def overrule(path: Path, why: str) -> None:
@@ -219,14 +244,11 @@ def _reason(found: Agreement, verdict: Verdict) -> str:
     return "the order holds"
 
 
-def _refuse(session: Session, found: Transfer) -> None:
-    if found.kept or found.basis in session.ledger.overruled():
-        return
-    path = session.study.path
-    raise OrderLost(
+def _lost_order(study: Study, found: Transfer) -> OrderLost:
+    return OrderLost(
         f"the order of the mixtures does not hold at {count(found.fidelity.tokens)} tokens "
         f"(select.at): {found.reason}",
-        where=str(session.home / FILE),
+        where=str(study.home / FILE),
         hint="Search nearer to the promoted size in a new study (proxy.tokens, proxy.model), or go "
-        f"on by `{command('overrule', path, '--why', 'your reason')}`",
+        f"on by `{command('overrule', study.path, '--why', 'your reason')}`",
     )

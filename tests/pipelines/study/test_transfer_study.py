@@ -13,6 +13,7 @@ import mixopt
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Role
 from mixopt.corpus.shards import Corpus
+from mixopt.pipelines.study.export_mixture import write_mixture
 from mixopt.pipelines.study.plan import show_plan
 from mixopt.pipelines.study.plan_steps import planned_flops, steps
 from mixopt.pipelines.study.run import run_study
@@ -111,11 +112,16 @@ def test_a_lost_order_stops_the_study_until_it_is_overruled(
     for step in ("select", "promote", "run"):
         with pytest.raises(OrderLost, match=f"{FILE}.*mixopt overrule"):
             run_study(file, step=step)  # type: ignore[arg-type]
+    with pytest.raises(OrderLost, match=f"{FILE}.*mixopt overrule"):
+        write_mixture(file, "json", home / "out.json")
+    assert not (home / "out.json").exists()
     assert "The study stops here." in shown(file, capsys)
     assert "The study stops here." in page(file)
     with pytest.raises(StudyError, match="no reason"):
         overrule(file, " ")
     overrule(file, "the larger runs were short")
+    write_mixture(file, "json", home / "out.json")
+    assert (home / "out.json").exists()
     run_study(file)
     assert (home / "mixture.json").exists()
     assert read_transfer(load_study(file)) == found
@@ -138,6 +144,8 @@ def test_another_size_is_another_check_and_no_other_look(file: Path) -> None:
     file.write_text(file.read_text().replace("tokens: 4B", "tokens: 8B"))
     with pytest.raises(StudyError, match="is not checked at the larger size yet"):
         run_study(file, step="promote")
+    with pytest.raises(StudyError, match="is not checked at the larger size yet"):
+        write_mixture(file, "json", None)
     assert to_the_end(file, accuracy) == [["transfer"]]
     assert (load_study(file).home / "verdict.json").read_bytes() == verdict
     file.write_text(file.read_text().replace(", at: {tokens: 8B}", ""))
