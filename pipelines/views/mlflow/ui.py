@@ -108,7 +108,8 @@ def find_pages(study: Study) -> Pages:
     """
     owner, own = identity.read(study.home), urls.sqlite_path(tracking_uri(study))
     found: Pages | None = None
-    if owner is not None and (own is None or own.exists()):  # opening one would make it
+    # opening a database that is absent or empty would make its tables: that is the driver's to do
+    if owner is not None and (own is None or (own.exists() and own.stat().st_size)):
         try:
             with quiet():
                 found = _find(study, owner.id)
