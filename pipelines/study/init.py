@@ -18,39 +18,14 @@ from mixopt.pipelines.views.wording import command
 from mixopt.search import proposers
 from mixopt.search.designs import DESIGNS
 
-TEMPLATE = """\
-# A mixopt study: which mixture of these domains should the big run be trained on?
-#   mixopt plan {file}     what it will cost
-#   mixopt run {file}      search, select, promote; the same command goes on after a stop
-# Left-out keys take the values shown here. Every key: docs/study.md
-
-name: {name}
-corpus: {corpus}          # made by `mixopt corpus build`; relative to this file
-seed: 0
-
-# What the mixture is optimized for: bits per byte of validation domains, weighted. Lower is better.
-objective:
-{objective}
-# guardrails: {{{first}: 1%}}  # how much worse than the baseline's it may get (docs/trust.md)
-# tasks: {{exam: exam.jsonl}}  # questions to score too: metric task/exam (docs/tasks.md)
-
+# What both templates say alike; `init_own` has the other one.
+BASELINE = """\
 # What is to be beaten: natural (proportional to tokens), uniform, a CSV or JSON file, or weights
 # {{{first}: 0.6, {second}: 0.4}}. Or several by name, the one to beat first:
 # {{production: mixture.csv, natural: natural}}
 baseline: natural
-
-space:
-  max_epochs: 4           # how often the promoted run may see a domain (null: no limit)
-  bounds: {{}}              # least and largest weight, such as  {{{first}: [0.05, 0.6]}}
-  linear: []              # such as  - {{weights: {{{first}: 1, {second}: 1}}, at_most: 0.7}}
-  # budget: 20B           # tokens of the run that the mixture is for, if mixopt does not train it
-
-proxy:                    # the small models that are trained to learn about mixtures
-  tokens: 600k            # training tokens of each
-  model: {{width: {width}, layers: {layers}, heads: {heads}, experts: {experts}, \
-experts_per_token: {k}, expert_width: {expert_width}}}
-  recipe: {{learning_rate: {rate}, batch_sequences: {batch}, sequence_length: {length}}}
-
+"""
+SEARCH = """\
 search:
   design: dirichlet       # initial design: {designs}
   trials: 16              # trials in it
@@ -69,6 +44,48 @@ select:                   # candidates against the baseline, with fresh seeds
   seeds: 3
   confidence: 0.9         # selects at an adjusted p-value of at most (1 - confidence) / looks
   looks: 1                # verdicts that may select a candidate, 1 to 5; fixed at the first
+"""
+MLFLOW = """\
+mlflow:
+  uri: null               # null: MLFLOW_TRACKING_URI, else SQLite in the study folder
+  experiment: mixopt
+"""
+TEMPLATE = (
+    """\
+# A mixopt study: which mixture of these domains should the big run be trained on?
+#   mixopt plan {file}     what it will cost
+#   mixopt run {file}      search, select, promote; the same command goes on after a stop
+# Left-out keys take the values shown here. Every key: docs/study.md
+
+name: {name}
+corpus: {corpus}          # made by `mixopt corpus build`; relative to this file
+seed: 0
+
+# What the mixture is optimized for: bits per byte of validation domains, weighted. Lower is better.
+objective:
+{objective}
+# guardrails: {{{first}: 1%}}  # how much worse than the baseline's it may get (docs/trust.md)
+# tasks: {{exam: exam.jsonl}}  # questions to score too: metric task/exam (docs/tasks.md)
+
+"""
+    + BASELINE
+    + """\
+
+space:
+  max_epochs: 4           # how often the promoted run may see a domain (null: no limit)
+  bounds: {{}}              # least and largest weight, such as  {{{first}: [0.05, 0.6]}}
+  linear: []              # such as  - {{weights: {{{first}: 1, {second}: 1}}, at_most: 0.7}}
+  # budget: 20B           # tokens of the run that the mixture is for, if mixopt does not train it
+
+proxy:                    # the small models that are trained to learn about mixtures
+  tokens: 600k            # training tokens of each
+  model: {{width: {width}, layers: {layers}, heads: {heads}, experts: {experts}, \
+experts_per_token: {k}, expert_width: {expert_width}}}
+  recipe: {{learning_rate: {rate}, batch_sequences: {batch}, sequence_length: {length}}}
+
+"""
+    + SEARCH
+    + """\
   at: null                # the best once more at a larger size before a promotion: {{tokens: 3M}}
 
 promote:                  # the upcycled mixture of experts; `promote: null` ends after select
@@ -80,9 +97,9 @@ promote:                  # the upcycled mixture of experts; `promote: null` end
   model: {{width: {width}, layers: {layers}, heads: {heads}, experts: {promoted_experts}, \
 experts_per_token: {promoted_k}, expert_width: {expert_width}}}
 
-mlflow:
-  uri: null               # null: MLFLOW_TRACKING_URI, else SQLite in the study folder
-  experiment: mixopt
+"""
+    + MLFLOW
+    + """\
 
 ray:
   address: null           # null: RAY_ADDRESS or a cluster on this machine; local: start one here
@@ -90,6 +107,7 @@ ray:
   gpus_per_trial: 0
   cohort: auto            # how many trials train as one: a number at most, or auto, which measures
 """
+)
 
 
 def write_study_file(file: Path, corpus_path: Path, *, force: bool = False) -> None:

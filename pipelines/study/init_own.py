@@ -16,7 +16,7 @@ from mixopt import surrogates
 from mixopt.core.errors import StudyError
 from mixopt.core.formatting import count
 from mixopt.io import files
-from mixopt.pipelines.study.init import choices, refuse_existing
+from mixopt.pipelines.study.init import BASELINE, MLFLOW, SEARCH, choices, refuse_existing
 from mixopt.pipelines.views.console import make_console
 from mixopt.pipelines.views.wording import command
 from mixopt.search import proposers
@@ -29,7 +29,8 @@ DOMAINS = ("web=1.2T", "code=300B")  # shown where none are given, to be replace
 METRICS = ("accuracy/arc=higher",)
 RUN, TRIAL = 0.25, 0.01  # examples: the run reads a quarter of all tokens, a trial 1 % of that
 
-HEAD = """\
+HEAD = (
+    """\
 # A mixopt study: which mixture of these domains should the big run be trained on?
 #   mixopt plan {file}     how many trainings, of how many tokens; looks at the trainer
 {loop}
@@ -52,10 +53,9 @@ metrics:                  # which values are better, lower or higher; lower if l
 {directions}
 # guardrails: {{{metric}: 0.01}}  # how much worse than the baseline's it may get (docs/trust.md)
 
-# What is to be beaten: natural (proportional to tokens), uniform, a CSV or JSON file, or weights
-# {{{first}: 0.6, {second}: 0.4}}. Or several by name, the one to beat first:
-# {{production: mixture.csv, natural: natural}}
-baseline: natural
+"""
+    + BASELINE
+    + """\
 
 space:
   max_epochs: 4           # how often that run may see a domain (null: no limit)
@@ -67,33 +67,17 @@ proxy:                    # what each training is asked for
   tokens: {each:<15} # training tokens
   params: null            # parameters that one token uses, if they are known
 
-search:
-  design: dirichlet       # initial design: {designs}
-  trials: 16              # trials in it
-  repeats: 2              # further seeds of the baseline, to measure the noise
-{proposers}
-  proposer: bayes
-{surrogates}
-  surrogate: auto         # auto: the best in cross-validation
-  rounds: 2               # rounds of proposals; may be raised later
-  batch: 4                # trials in each
-  enqueue: []             # mixtures to try in any case, such as  - {{{first}: 0.6, {second}: 0.4}}
-  holdout: 0              # trials kept aside, predicted before they run; such as 8
-
-select:                   # candidates against the baseline, with fresh seeds
-  rule: repeat            # every candidate with every seed, or successive-rejects
-  seeds: 3
-  confidence: 0.9         # selects at an adjusted p-value of at most (1 - confidence) / looks
-  looks: 1                # verdicts that may select a candidate, 1 to 5; fixed at the first
+"""
+    + SEARCH
+    + """\
 
 # The full run on the selected mixture, by a trainer of yours too (docs/trainers.md); without it the
 # study ends with the mixture:
 # promote: {{trainer: {{command: "python full.py {{job}}"}}, tokens: {budget}}}
 
-mlflow:
-  uri: null               # null: MLFLOW_TRACKING_URI, else SQLite in the study folder
-  experiment: mixopt
 """
+    + MLFLOW
+)
 
 ELSEWHERE_LOOP = """\
 #   mixopt ask {file} --out next.csv   hands trainings out
