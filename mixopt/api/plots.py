@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.core.trials import CurvePoint
-from mixopt.plots import study as plots
+from mixopt.plots import mixtures, search, selection, surrogate
+from mixopt.plots import promotion as promoted
 from mixopt.study.reliability import study_reliability
 from mixopt.study.snapshot import Snapshot
 from mixopt.surrogates.reliability import with_ceiling
@@ -39,16 +40,16 @@ class StudyPlots:
         Args:
             against: `tokens` or `device_seconds`.
         """
-        return plots.best_so_far(self._snapshot.trials, self._snapshot.objective, against)
+        return search.best_so_far(self._snapshot.trials, self._snapshot.objective, against)
 
     def curves(self) -> go.Figure:
         """Learning curves of the search's trials, the best and the baselines highlighted."""
         shown = self._snapshot
-        return plots.search_curves(shown.trials, self._points(), shown.objective, shown.baselines)
+        return search.search_curves(shown.trials, self._points(), shown.objective, shown.baselines)
 
     def weights(self) -> go.Figure:
         """The objective against each domain's weight, a panel per domain."""
-        return plots.objective_by_weight(self._snapshot.trials, self._snapshot.objective)
+        return mixtures.objective_by_weight(self._snapshot.trials, self._snapshot.objective)
 
     def surrogate(self) -> go.Figure:
         """Out-of-fold predictions of the search's trials against what they measured.
@@ -60,7 +61,7 @@ class StudyPlots:
         score, sign = quality.scores[OBJECTIVE], self._snapshot.objective.sign
         known = study_reliability(self._snapshot.study, self._snapshot.trials)
         ranked = with_ceiling(score.spearman, known.get(OBJECTIVE))
-        return plots.predicted_against_measured(
+        return surrogate.predicted_against_measured(
             sign * quality.objective_observed,
             sign * quality.objective_mean,
             quality.objective_std,
@@ -70,24 +71,24 @@ class StudyPlots:
     def candidates(self) -> go.Figure:
         """Selection: every seed of every candidate, means with 90 % intervals, predictions."""
         verdict = self._snapshot.verdict
-        return plots.candidates(verdict.candidates if verdict else (), self._snapshot.objective)
+        return selection.candidates(verdict.candidates if verdict else (), self._snapshot.objective)
 
     def mixtures(self) -> go.Figure:
         """Weights of the candidates side by side; before a selection, of the baselines."""
         snapshot = self._snapshot
         candidates = snapshot.verdict.candidates if snapshot.verdict else ()
         shown = {candidate.name: candidate.mixture for candidate in candidates}
-        return plots.mixture_bars(
+        return mixtures.mixture_bars(
             shown or snapshot.baselines, available=snapshot.available, budget=snapshot.study.budget
         )
 
     def promotion(self) -> go.Figure:
         """Each domain's bits per byte: dense seed, upcycled, trained, and a proxy as predicted."""
-        return plots.before_and_after(self._snapshot.promotion)
+        return promoted.before_and_after(self._snapshot.promotion)
 
     def experts(self) -> go.Figure:
         """The share of each domain's tokens that each expert of the promoted model receives."""
         promotion = self._snapshot.promotion
         if promotion is None:
-            return plots.expert_loads({})
-        return plots.expert_loads(promotion.loads, promotion.expert_names)
+            return promoted.expert_loads({})
+        return promoted.expert_loads(promotion.loads, promotion.expert_names)

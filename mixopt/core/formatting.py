@@ -26,6 +26,36 @@ def count(value: float, digits: int = 3) -> str:
     return f"{value:.0f}"
 
 
+def signed(value: float, decimals: int = 4) -> str:
+    """A difference with its sign: a true minus, as wide as a plus.
+
+    >>> signed(-0.24109), signed(0.5, 1)
+    ('−0.2411', '+0.5')
+    """
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def p_text(p: float, digits: int = 3) -> str:
+    """A p-value to `digits` digits; `< 0.001` below that, for it is never 0.
+
+    >>> p_text(0.0054612), p_text(0.0), p_text(0.04004, digits=4)
+    ('0.00546', '< 0.001', '0.04004')
+    """
+    return "< 0.001" if p < 1e-3 else f"{p:.{digits}g}"
+
+
+def flops(value: float) -> str:
+    """A number of floating-point operations, as papers write it.
+
+    >>> flops(7.813e12), flops(0)
+    ('7.8e12 FLOPs', '0 FLOPs')
+    """
+    if not value:
+        return "0 FLOPs"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)} FLOPs"
+
+
 def plus_minus(value: float, half_width: float, decimals: int = 4) -> str:
     """A value and half the width of its interval, with as many decimals.
 

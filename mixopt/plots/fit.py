@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.plots import style
-from mixopt.plots.study import predicted_against_measured
+from mixopt.plots.surrogate import predicted_against_measured
 from mixopt.surrogates.effects import Effects
 from mixopt.surrogates.reliability import Reliability, with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold, Score
 
 MOST_POINTS = 600  # per figure: more slow the page down
+MOST_IN_PANEL = 150  # points of a small panel
+PANELS = 4  # beside each other
 
 
 def held_out(
@@ -51,6 +55,75 @@ def held_out(
     figure.layout.title.text = style.verbatim(title)
     figure.update_xaxes(title="measured")
     figure.update_yaxes(title="out-of-fold prediction")
+    return figure
+
+
+def held_out_panels(
+    quality: OutOfFold, metrics: Sequence[str], names: Sequence[str], labels: Sequence[str]
+) -> go.Figure:
+    """Out-of-fold predictions against measured values, a small panel per metric.
+
+    Args:
+        quality: the predictions.
+        metrics: those to draw, of the quality's.
+        names: (n,) of the runs.
+        labels: titles of the panels.
+    """
+    columns = min(PANELS, max(1, len(metrics)))
+    lines = max(1, -(-len(metrics) // columns))
+    figure = make_subplots(
+        rows=lines,
+        cols=columns,
+        subplot_titles=[style.verbatim(label) for label in labels],
+        horizontal_spacing=0.06,
+        vertical_spacing=0.32 / lines,
+    )
+    for index, metric in enumerate(metrics):
+        j = quality.metrics.index(metric)
+        x, y, std = quality.observed[:, j], quality.mean[:, j], quality.std[:, j]
+        known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        known = known[np.linspace(0, len(known) - 1, min(len(known), MOST_IN_PANEL)).astype(int)]
+        at = {"row": index // columns + 1, "col": index % columns + 1}
+        if not len(known):
+            continue
+        ends = [
+            float(min(x[known].min(), y[known].min())),
+            float(max(x[known].max(), y[known].max())),
+        ]
+        figure.add_scatter(
+            x=ends,
+            y=ends,
+            mode="lines",
+            line={"color": style.GREY, "dash": "dash", "width": 1},
+            showlegend=False,
+            hoverinfo="skip",
+            **at,
+        )
+        figure.add_scatter(
+            x=x[known],
+            y=y[known],
+            mode="markers",
+            marker={"size": 4, "color": style.BLUE},
+            error_y={
+                "array": NORMAL_90 * np.nan_to_num(std[known]),
+                "color": style.SKY,
+                "thickness": 0.7,
+                "width": 0,
+            },
+            text=[style.verbatim(names[row]) for row in known.tolist()],
+            hovertemplate="%{text}<br>measured %{x:.4f}<br>predicted %{y:.4f}<extra></extra>",
+            showlegend=False,
+            **at,
+        )
+    figure.update_layout(
+        template=style.TEMPLATE,
+        title="Each metric: predicted out of fold against measured",
+        height=60 + 190 * lines,
+        margin={"b": 40},
+    )
+    figure.update_xaxes(nticks=4, tickangle=0, tickfont={"size": 10})
+    figure.update_yaxes(nticks=4, tickfont={"size": 10})
+    figure.update_annotations(font_size=12)
     return figure
 
 
@@ -105,7 +178,7 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
         customdata=np.dstack([effects.change, effects.std])[order],
         hovertemplate="%{y} → %{x}<br>%{customdata[0]:+.4g}, standard deviation "
         "%{customdata[1]:.2g}<extra></extra>",
-        colorscale=[[0, style.ORANGE], [0.5, "white"], [1, style.BLUE]],
+        colorscale=[[0, style.ORANGE], [0.5, style.PAPER], [1, style.BLUE]],
         zmin=-most or -1.0,
         zmax=most or 1.0,
         colorbar={"title": "better →", "thickness": 12},

@@ -11,8 +11,6 @@ from plotly.subplots import make_subplots
 from mixopt.offline.replay_summary import Curve
 from mixopt.plots import style
 
-BAND = 0.15  # opacity of the band between quartiles
-
 
 def regret_by_cost(
     recommended: Mapping[str, Curve], trained: Mapping[str, Curve], cost_unit: str
@@ -44,7 +42,7 @@ def regret_by_cost(
                     x=cost,
                     y=edge[known],
                     fill=fill,
-                    fillcolor=_faded(colour),
+                    fillcolor=style.faded(colour),
                     line={"width": 0, "shape": "hv"},
                     mode="lines",
                     hoverinfo="skip",
@@ -73,9 +71,3 @@ def regret_by_cost(
     style.note(figure, "median and quartiles over seeds")
     figure.update_layout(margin={"t": 104})
     return figure
-
-
-def _faded(colour: str) -> str:
-    """`#RRGGBB` with the opacity of the band."""
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{BAND})"

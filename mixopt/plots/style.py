@@ -33,16 +33,30 @@ ROLES = {
     Role.TRANSFER: RUST,
 }
 BITS = "bits per byte"
+BAND = 0.15  # opacity of a band between quartiles
+HEIGHT = 400  # px of a figure that asks for no other
+PAPER, SOFT, GRID, RULE = "#FFFFFF", "#52606D", "#E8EBEF", "#C5CBD3"
+DARK = {  # colour on white paper → on a dark page; all others stay
+    PAPER: "#1A2027",
+    INK: "#E4E8EE",
+    SOFT: "#A3ADBA",
+    GRID: "#2E3742",
+    RULE: "#4A5563",
+    FAINT: "#46525F",
+    BLUE: "#3D9AD6",
+    "#440154": "#9A6CC4",  # the dark end of Viridis
+    "#3B528B": "#6C86C9",
+}
 
 _AXIS = {
-    "gridcolor": "#E8EBEF",
-    "linecolor": "#C5CBD3",
+    "gridcolor": GRID,
+    "linecolor": RULE,
     "zeroline": False,
     "showline": True,
     "ticks": "outside",
-    "tickcolor": "#C5CBD3",
+    "tickcolor": RULE,
     "automargin": True,
-    "title": {"font": {"size": 13, "color": "#52606D"}, "standoff": 8},
+    "title": {"font": {"size": 13, "color": SOFT}, "standoff": 8},
 }
 TEMPLATE = go.layout.Template(
     layout={
@@ -57,14 +71,14 @@ TEMPLATE = go.layout.Template(
             "font": {"size": 15},
         },
         "colorway": PALETTE,
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         # below the axis, from the figure's lower edge up: wraps without covering anything
         "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         "margin": {"l": 60, "r": 16, "t": 56, "b": 96},
-        "hoverlabel": {"bgcolor": "white", "font": {"size": 12}},
+        "hoverlabel": {"bgcolor": PAPER, "font": {"size": 12}},
         "colorscale": {"sequential": "Viridis"},
     }
 )
@@ -72,7 +86,7 @@ TEMPLATE = go.layout.Template(
 
 def figure(title: str, x: str, y: str) -> go.Figure:
     """An empty figure in our style, its axes named."""
-    figure = go.Figure(layout={"template": TEMPLATE, "title": title, "height": 400})
+    figure = go.Figure(layout={"template": TEMPLATE, "title": title, "height": HEIGHT})
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
@@ -85,9 +99,7 @@ def verbatim(text: str) -> str:
 
 def note(figure: go.Figure, text: str) -> None:
     """A line below the title of `figure`."""
-    figure.update_layout(
-        title={"subtitle": {"text": text, "font": {"size": 12, "color": "#52606D"}}}
-    )
+    figure.update_layout(title={"subtitle": {"text": text, "font": {"size": 12, "color": SOFT}}})
     figure.update_layout(margin={"t": 76})
 
 
@@ -105,3 +117,9 @@ def with_unit(label: str, objective: Objective) -> str:
     known = [verbatim(names[0])] if len(names) == 1 else []
     direction = ["higher is better"] if objective.sign == -1 else []
     return f"{label} ({', '.join([*known, *direction])})" if known or direction else label
+
+
+def faded(colour: str) -> str:
+    """`#RRGGBB` with the opacity of a band between quartiles."""
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{BAND})"

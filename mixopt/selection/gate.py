@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mixopt.core.errors import StudyError
+from mixopt.core.formatting import p_text, signed
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
@@ -322,9 +323,9 @@ class Selection:
             difference, low, high = -difference, -high, -low
         p = math.nan if report.adjusted_p is None else report.adjusted_p
         return (
-            f"{name} differs from {self.baseline} by {difference:+.4f} "
-            f"(90 % interval {low:+.4f} to {high:+.4f}) over {pairs} shared seeds, "
-            f"adjusted p-value {p:.{self.digits(report.adjusted_p)}g}"
+            f"{name} differs from {self.baseline} by {signed(difference)} "
+            f"(90 % interval {signed(low)} to {signed(high)}) over {pairs} shared seeds, "
+            f"adjusted p-value {p_text(p, self.digits(report.adjusted_p))}"
             + (f" (for {rivals} candidates)" if rivals > 1 else "")
         )
 
@@ -490,10 +491,10 @@ def _broken(it: Guarded) -> str:
     fact = (
         f"{it.metric} is worse by {it.worse:.4g}, 90 % interval {it.low:.4g} to {it.high:.4g}, "
         f"{it.allowed:.4g} allowed"
-    )
+    ).replace(" -", " −")
     if it.worse >= it.allowed:
         return fact
-    p = "" if it.p is None else f", adjusted p-value {it.p:.3g}"
+    p = "" if it.p is None else f", adjusted p-value {p_text(it.p)}"
     would = f"; {it.seeds} seeds with this difference and scatter would show it" if it.seeds else ""
     return f"{fact}{p}{would}"
 
@@ -501,7 +502,7 @@ def _broken(it: Guarded) -> str:
 def _kept_to(report: Candidate) -> str:
     """The guardrails that the promoted mixture keeps to, as a further clause."""
     shown = [
-        f"{it.metric} {it.worse:+.4g} of {it.allowed:.4g} allowed"
+        f"{it.metric} {signed(it.worse)} of {it.allowed:.4g} allowed"
         for it in report.guarded
         if it.worse is not None
     ]

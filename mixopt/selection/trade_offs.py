@@ -78,12 +78,26 @@ def trade_offs(
     """
     if len(weights) < 2:
         return {}
+    return differences({m: weight < 0 for m, weight in weights.items()}, runs, rows, seeds)
+
+
+def differences(
+    metrics: Mapping[str, bool], runs: Callable[[str], Runs], rows: Sequence[str], seeds: int
+) -> dict[str, tuple[TradeOff, ...]]:
+    """By name of the candidate, its difference in each metric; arguments as of `trade_offs`.
+
+    Args:
+        metrics: metric → whether higher values of it are better.
+        runs: metric → its values by candidate and seed.
+        rows: the candidates, the baseline first.
+        seeds: that each should have.
+    """
     found: dict[str, list[TradeOff]] = {name: [] for name in rows[1:]}
-    for metric, weight in weights.items():
+    for metric, higher in metrics.items():
         values = runs(metric)
         for name, (difference, half) in _differences(values, rows, seeds).items():
             ends = (_finite(difference - half), _finite(difference + half))
-            found[name].append(TradeOff(metric, _finite(difference), *ends, higher=weight < 0))
+            found[name].append(TradeOff(metric, _finite(difference), *ends, higher=higher))
     return {name: tuple(each) for name, each in found.items()}
 
 

@@ -5,16 +5,20 @@ Shapes: m domains, q metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.surrogates.base import Surrogate
+from mixopt.core.trial_table import TrialTable
+from mixopt.surrogates.base import Surrogate, learn
 from mixopt.surrogates.scoring import OBJECTIVE
 
+PARTS = 8  # of the jackknife
 POINTS = 0.05  # what a domain's weight is raised by: a step that a person would try
 
 
@@ -82,3 +86,42 @@ def effects(
         change[:, j] = mean[1:] - mean[0]
         std[:, j] = np.sqrt(np.maximum(variance, 0.0))
     return Effects(at.domains, (*metrics, OBJECTIVE), base, raised, change, std)
+
+
+def jackknifed(
+    found: Effects,
+    table: TrialTable,
+    fresh: Callable[[], Surrogate],
+    objective: Objective,
+    at: Mixture,
+) -> Effects:
+    """`found` with deviations by refits that leave out an eighth of the mixtures each.
+
+    For surrogates that know no joint error of near mixtures: taken as independent, the errors
+    overstate a difference's up to tenfold. The grouped jackknife; deviations are widened so that
+    1.645 of them hold 90 % as Student's t of 7 degrees of freedom does.
+
+    Args:
+        found: effects by a surrogate of all rows.
+        table: the rows that it was fitted to.
+        fresh: makes an unfitted one.
+        objective: as `found` has it.
+        at: where.
+
+    Raises:
+        SurrogateError: what is left is too little to fit.
+    """
+    from scipy.stats import t
+
+    _, group = np.unique(table.weights, axis=0, return_inverse=True)
+    group = group.ravel()
+    order = np.random.default_rng(0).permutation(int(group.max()) + 1)
+    parts = np.array_split(order, min(PARTS, len(order)))
+    changes = []
+    for part in parts:
+        rest = learn(fresh(), table.select(~np.isin(group, part)))
+        changes.append(effects(rest, objective, found.metrics[:-1], at).change)
+    each, g = np.stack(changes), len(parts)
+    variance = (g - 1) / g * ((each - each.mean(axis=0)) ** 2).sum(axis=0)
+    wider = float(t.ppf(0.95, g - 1)) / NORMAL_90
+    return dataclasses.replace(found, std=wider * np.sqrt(variance))

@@ -1,32 +1,31 @@
-"""`report.html` of a fit: one page that needs no network, with a study report's template."""
+"""`report.html` of a fit: one page that needs no network, in the frame of a study's report."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixopt import __version__
-from mixopt.core.formatting import count, plus_minus
+from mixopt.core.formatting import count, plus_minus, signed
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
+from mixopt.pipelines.views.page.parts import Answer, Cell, Figure, Page, Section, Table
+from mixopt.pipelines.views.page.render import render as render_page
 from mixopt.pipelines.views.reliability import HEAD, NOTE, ceiling_of, reliability_rows
-from mixopt.pipelines.views.report import TEMPLATE, Column, Section, Table
+from mixopt.pipelines.views.report_tables import effect_table
+from mixopt.pipelines.views.scores import SCORES, SCORES_NOTE, off
+from mixopt.pipelines.views.wording import command, weighed
 from mixopt.plots import fit as fit_plots
-from mixopt.plots import study as plots
-from mixopt.surrogates.reliability import with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-MOST_FIGURES = 24  # metrics that get a figure of their own
+MOST_FIGURES = 24  # metrics that get a panel
+NAMED = 4  # metrics that a sentence names
+SURE = 0.9  # probability from which the proposed mixture is worth its training
 
 
 def headline(found: Findings) -> str:
@@ -48,64 +47,141 @@ def _percent(probability: float) -> str:
 
 
 def render(found: Findings, folder: Path) -> str:
-    """The page, with plotly's code in it once."""
-    import jinja2
-    from plotly.offline import get_plotlyjs
+    """The page."""
+    return render_page(page_of(found, folder))
 
-    # autoescape: names of domains, metrics and runs are not ours
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+def page_of(found: Findings, folder: Path) -> Page:
+    """What the page says."""
     fitted = found.fitted
-    return environment.from_string(TEMPLATE.read_text()).render(
+    objective = fitted.objective.weights
+    natural = "; ".join(f"{d} {w:.1%}" for d, w in _largest(fitted.natural))
+    size = "" if _unsized(found) else f" Predicted at {fidelity_text(fitted.target)}."
+    runs = len(set(fitted.table.runs.tolist()))
+    return Page(
         name=folder.resolve().name,
         kind="mixopt fit",
-        written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        headline=headline(found),
-        facts=_facts(found),
-        columns=[
-            Column(title(name), mixture, chosen=name == PROPOSED)
-            for name, mixture in shown(found).items()
-        ],
-        rows=_rows(found),
-        table_note=_table_note(found),
-        remarks=_remarks(found),
+        about=(
+            f"Objective: {shortened(weighed(objective))}, lower is better. Natural mixture: "
+            f"{natural}. {runs} runs, {len(fitted.domains)} domains, {len(fitted.metrics)} "
+            f"metrics.{size}"
+        ),
+        lead=[headline(found)],
+        decision=_decision(found),
+        answers=_answers(found, folder),
         sections=_sections(found),
-        failures=[],
         notes=found.notes,
         commands=[
-            ("predict other mixtures", f"mixopt predict {folder} --ratios R.csv --out P.csv"),
-            ("the next mixtures to train", f"mixopt propose {folder} -n 16 --out next.csv"),
+            (
+                "predict other mixtures",
+                command("predict", folder, "--ratios", "R.csv", "--out", "P.csv"),
+            ),
+            (
+                "the next mixtures to train",
+                command("propose", folder, "-n", "16", "--out", "next.csv"),
+            ),
         ],
-        settings_title="Settings of this fit",
+        settings_title="Settings of this fit (fit.json)",
         settings=[
             ("mixopt", __version__),
             ("surrogate", fitted.surrogate_name),
             ("seed", str(fitted.seed)),
             ("fidelity", fidelity_text(fitted.target)),
-            (
-                "objective",
-                " + ".join(f"{w:.4g} × {m}" for m, w in fitted.objective.weights.items()),
-            ),
+            ("objective", " + ".join(f"{w:.4g} × {m}" for m, w in objective.items())),
         ],
-        plotly=get_plotlyjs(),
     )
 
 
-def _facts(found: Findings) -> list[tuple[str, str]]:
-    fitted = found.fitted
-    facts = [
-        ("runs", count(len(set(fitted.table.runs.tolist())))),
-        ("domains", str(len(fitted.domains))),
-        ("metrics", str(len(fitted.metrics))),
-        ("surrogate", fitted.surrogate_name),
-    ]
-    if (fitted.target.params, fitted.target.tokens) != (1, 1):
-        facts.append(("predicted fidelity", fidelity_text(fitted.target)))
+def shortened(text: str, most: int = 220) -> str:
+    """A list without what a line does not hold."""
+    if len(text) <= most:
+        return text
+    kept = text[:most].rsplit(", ", 1)[0]
+    return f"{kept} and {text.count(', ') - kept.count(', ')} more"
+
+
+def _unsized(found: Findings) -> bool:
+    """Whether sizes of runs are not known."""
+    return (found.fitted.target.params, found.fitted.target.tokens) == (1, 1)
+
+
+def _largest(mixture: Mixture, most: int = 6) -> list[tuple[str, float]]:
+    return sorted(mixture.as_dict().items(), key=lambda item: -item[1])[:most]
+
+
+def _decision(found: Findings) -> str:
+    if found.difference.probability_lower >= SURE:
+        return (
+            "Decision: train the proposed mixture beside the natural one; nothing is measured yet."
+        )
+    return "Decision: train more mixtures first; the runs do not tell the proposed one apart."
+
+
+def _answers(found: Findings, folder: Path) -> list[Answer]:
+    """The five questions, of predictions."""
+    base = found.fitted.natural.as_dict()
+    weights = ", ".join(
+        f"{d} {w:.1%} ({base[d]:.1%})" for d, w in _largest(found.best.mixture) if w >= 0.0005
+    )
+    gap, reach = found.difference.mean, NORMAL_90 * found.difference.std
+    worse, gained, level = _sides(found)
+    names = [title(n) for n in shown(found) if n not in (NATURAL, PROPOSED)]
+    quality = "Predictions are not tested: too few runs to hold some out."
     if found.held_out is not None:
         score = found.held_out.scores[OBJECTIVE]
-        ranked = with_ceiling(score.spearman, found.reliability.get(OBJECTIVE), digits=3)
-        facts.append(("held-out rank correlation", ranked))
-        facts.append(("held-out within 90 % interval", f"{score.coverage:.0%}"))
-    return facts
+        quality = (
+            f"Held-out runs: rank correlation {score.spearman:.2f}, {score.coverage:.0%} within "
+            "the 90 % interval of a run."
+        )
+    return [
+        Answer("What won?", "The proposed mixture", f"{weights} (in brackets: natural)."),
+        Answer(
+            "By how much, and how surely?",
+            f"{signed(gap)} predicted (90 % interval {signed(gap - reach)} to "
+            f"{signed(gap + reach)})",
+            "Probability that it is lower "
+            f"{_percent(found.difference.probability_lower)}. {quality}",
+        ),
+        Answer(
+            "What does it cost in other metrics?",
+            f"{len(worse)} of {len(found.fitted.metrics)} get worse",
+            f"Worse: {_named(worse)}; better: {_named(gained)}; not told apart: {_named(level)}.",
+        ),
+        Answer(
+            "What was it compared with?",
+            "The natural mixture" + (f", beside {', '.join(names)}" if names else ""),
+            f"Predicted by {found.fitted.surrogate_name} from "
+            f"{len(set(found.fitted.table.runs.tolist()))} finished runs; nothing was trained.",
+        ),
+        Answer(
+            "What to run next?",
+            "The next mixtures to train:",
+            "Train them beside the natural mixture, with the same seeds.",
+            command("propose", folder, "-n", "16", "--out", "next.csv"),
+        ),
+    ]
+
+
+def _named(metrics: Sequence[str]) -> str:
+    if not metrics:
+        return "none"
+    more = len(metrics) - NAMED
+    return ", ".join(metrics[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _sides(found: Findings) -> tuple[list[str], list[str], list[str]]:
+    """Metrics whose predicted intervals at both mixtures lie apart, worse or better; the rest."""
+    rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
+    worse: list[str] = []
+    gained: list[str] = []
+    level: list[str] = []
+    for j, metric in enumerate(found.fitted.metrics):
+        sign = -1 if found.fitted.objective.weights.get(metric, 0) < 0 else 1
+        change = sign * (found.means[rows[1], j] - found.means[rows[0], j])
+        reach = NORMAL_90 * math.hypot(*(float(found.stds[row, j]) for row in rows))
+        side = level if abs(change) <= reach else worse if change > 0 else gained
+        side.append(metric)
+    return worse, gained, level
 
 
 def title(name: str) -> str:
@@ -117,29 +193,6 @@ def shown(found: Findings) -> dict[str, Mixture]:
     """The mixtures to show; the unconstrained one only where constraints bind."""
     hidden = () if found.constrained else (UNCONSTRAINED,)
     return {name: mix for name, mix in found.mixtures.items() if name not in hidden}
-
-
-def _rows(found: Findings) -> list[list[dict[str, object]]]:
-    names = list(shown(found))
-    places = [list(found.mixtures).index(name) for name in names]
-    order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
-    domains = found.fitted.domains
-    weights = [
-        {
-            "label": domains[j],
-            "cells": [f"{found.mixtures[n].weights[j]:.1%}{_epochs(found, n, j)}" for n in names],
-        }
-        for j in order
-    ]
-    labels = [*found.fitted.metrics, OBJECTIVE]
-    predicted = [
-        {
-            "label": f"{label}, predicted" if label == OBJECTIVE else label,
-            "cells": [plus_minus(found.means[i, j], NORMAL_90 * found.stds[i, j]) for i in places],
-        }
-        for j, label in enumerate(labels)
-    ]
-    return [weights, [predicted[-1]], predicted[:-1]]
 
 
 def _epochs(found: Findings, name: str, domain: int) -> str:
@@ -185,47 +238,101 @@ def binding(found: Findings) -> list[str]:
     ]
 
 
-def _sections(found: Findings) -> list[Section]:
-    fitted, space = found.fitted, found.fitted.space
-    quality = found.held_out
-    bars = plots.mixture_bars(
-        {title(name): mixture for name, mixture in shown(found).items()},
-        available=space.available_tokens,
-        budget=space.budget_tokens,
+def _mixture_table(found: Findings) -> Table:
+    """Weights of all mixtures, the proposed one's largest first."""
+    names = list(shown(found))
+    order = np.argsort(-found.best.mixture.array, kind="stable").tolist()
+    domains = found.fitted.domains
+    rows: list[list[str | Cell]] = []
+    for j in order:
+        row: list[str | Cell] = [domains[j]]
+        for name in names:
+            weight = found.mixtures[name].weights[j]
+            row.append(Cell(f"{weight:.1%}{_epochs(found, name, j)}", bar=weight))
+        rows.append(row)
+    return Table(
+        ("domain", *map(title, names)),
+        rows,
+        _table_note(found),
+        chosen=1 + names.index(PROPOSED),
     )
-    spread = np.append(
-        np.nanstd(fitted.table.values, axis=0), _std(fitted.objective.of_table(fitted.table))
-    )
-    better = [1.0 if fitted.objective.weights.get(m, 0) < 0 else -1.0 for m in fitted.metrics]
-    effects = fit_plots.effect_map(found.effects, spread, np.array([*better, -1.0]))
-    sections = [
-        Section("Weights", figures=_html([bars])),
-        Section("Effects", figures=_html([effects])),
-    ]
-    text = "Out-of-fold predictions: no run of the same mixture was fitted."
-    figures = []
-    if quality is not None:
-        names, known = found.held_out_names, found.reliability
-        figures.append(fit_plots.held_out(quality, None, names, "objective", known))
-        figures += [
-            fit_plots.held_out(quality, metric, names, metric, known)
-            for metric in quality.metrics[:MOST_FIGURES]
-        ]
-        more = len(quality.metrics) - MOST_FIGURES
-        text += f" Figures of the first {MOST_FIGURES} of {len(quality.metrics)} metrics." * (
-            more > 0
+
+
+def _predicted_table(found: Findings) -> Table:
+    """What is predicted of every metric on all mixtures."""
+    names = list(shown(found))
+    places = [list(found.mixtures).index(name) for name in names]
+    labels = [*found.fitted.metrics, OBJECTIVE]
+    order = [len(labels) - 1, *range(len(labels) - 1)]
+    rows = [
+        (
+            labels[j],
+            *(plus_minus(found.means[i, j], NORMAL_90 * found.stds[i, j]) for i in places),
         )
-    else:
+        for j in order
+    ]
+    return Table(
+        ("metric", *(f"{title(name)}, predicted ± 90 %" for name in names)),
+        rows,
+        f"± half the 90 % interval of {found.interval_of}.",
+        chosen=1 + names.index(PROPOSED),
+    )
+
+
+def _sections(found: Findings) -> list[Section]:
+    fitted = found.fitted
+    higher = {m for m, w in fitted.objective.weights.items() if w < 0}
+    reliable = reliability_rows(found.reliability)
+    runs = "runs.parquet, the finished runs"
+    return [
+        Section("Mixtures", _remarks(found), [_mixture_table(found)], source="mixture.csv."),
+        Section("Predictions", (), [_predicted_table(found)], source="fit.json."),
+        Section(
+            "Effects of domains",
+            [f"By the surrogate {fitted.surrogate_name}, at the natural mixture."],
+            effect_table(found.effects, higher, fit_plots.short(fitted.metrics)),
+            source="effects.csv.",
+        ),
+        _quality(found),
+        Section(
+            "Noise and reliability",
+            tables=[Table(HEAD, reliable, NOTE)] if reliable else (),
+            source=f"{runs} that repeat a mixture.",
+        ),
+    ]
+
+
+def _quality(found: Findings) -> Section:
+    quality = found.held_out
+    if quality is None:
         text = "There are too few runs to hold some out, so the predictions are not tested."
-    if rows := reliability_rows(found.reliability):
-        sections.append(Section("Reliability", NOTE, [Table(HEAD, rows)]))
-    sections.append(Section("Quality of predictions", text, _tables(found), _html(figures)))
-    return sections
-
-
-def _std(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.std()) if len(known) else 0.0
+        return Section("Quality of predictions", [text], _tables(found), source="diagnostics.csv.")
+    names, known = found.held_out_names, found.reliability
+    drawn = list(quality.metrics[:MOST_FIGURES])
+    more = len(quality.metrics) - len(drawn)
+    figures = [
+        Figure(
+            fit_plots.held_out(quality, None, names, "Objective", known),
+            "A point per run, predicted by a fit that has not seen its mixture; upright lines are "
+            "90 % intervals of one run. On the dashed line prediction and measurement agree.",
+            "out_of_fold.csv",
+            wide=True,
+        )
+    ]
+    if len(quality.metrics) > 1:
+        panels = fit_plots.held_out_panels(quality, drawn, names, fit_plots.short(drawn))
+        caption = "As above, a panel per metric: measured to the right, predicted upwards."
+        if more > 0:
+            caption += f" The first {len(drawn)} of {len(quality.metrics)} metrics."
+        figures.append(Figure(panels, caption, "out_of_fold.csv", wide=True))
+    return Section(
+        "Quality of predictions",
+        ["Out-of-fold predictions: no run of the same mixture was fitted."],
+        _tables(found),
+        figures,
+        warnings=off(quality.scores, "runs"),
+        source="out_of_fold.csv, diagnostics.csv.",
+    )
 
 
 def aligned(values: Sequence[float]) -> list[str]:
@@ -243,26 +350,21 @@ def aligned(values: Sequence[float]) -> list[str]:
 
 
 def _tables(found: Findings) -> list[Table]:
-    heads = (
-        "rank correlation",
-        "ceiling",
-        "R²",
-        "mean error",
-        "within the 90 % interval of a run",
-        "runs",
-    )
     tables = []
     for title, scores in (
-        ("", found.held_out.scores if found.held_out is not None else {}),
+        ("metric", found.held_out.scores if found.held_out is not None else {}),
         ("surrogate, by the objective", found.compared),
     ):
         ordered = sorted(scores.items(), key=lambda item: item[0] != OBJECTIVE)
         errors = aligned([score.mae for _, score in ordered])
         rows = [
             (
-                name + (" (chosen)" if title and name == found.fitted.surrogate_name else ""),
+                name
+                + (
+                    " (chosen)" if title != "metric" and name == found.fitted.surrogate_name else ""
+                ),
                 f"{score.spearman:.3f}",
-                ceiling_of(found.of_compared if title else found.reliability.get(name)),
+                ceiling_of(found.of_compared if title != "metric" else found.reliability.get(name)),
                 f"{score.r2:.3f}",
                 error,
                 f"{score.coverage:.0%}",
@@ -271,10 +373,5 @@ def _tables(found: Findings) -> list[Table]:
             for (name, score), error in zip(ordered, errors, strict=True)
         ]
         if rows:
-            tables.append(Table((title, *heads), rows))
+            tables.append(Table((title, *SCORES), rows, SCORES_NOTE if title == "metric" else ""))
     return tables
-
-
-def _html(figures: Sequence[go.Figure]) -> list[str]:
-    show = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    return [f.to_html(full_html=False, include_plotlyjs=False, config=show) for f in figures]

@@ -171,11 +171,11 @@ class FitPlots:
 
     def mixtures(self) -> go.Figure:
         """Weights of the natural, the best observed and the proposed mixture."""
-        from mixopt.plots import study as plots
+        from mixopt.plots import mixtures
 
         space = self._found.fitted.space
         available, budget = space.available_tokens, space.budget_tokens
-        return plots.mixture_bars(self._found.mixtures, available=available, budget=budget)
+        return mixtures.mixture_bars(self._found.mixtures, available=available, budget=budget)
 
     def effects(self) -> go.Figure:
         """What 5 points more of each domain do to each metric."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixopt.core.errors import StudyError
+from mixopt.core.objective import Objective
 from mixopt.core.trials import Trial
-from mixopt.pipelines.views.wording import unit
+from mixopt.pipelines.views.wording import unit, weighed
 from mixopt.study.holdout import (
     FILE,
     Holdout,
@@ -23,13 +24,19 @@ from mixopt.surrogates.scoring import OBJECTIVE
 HELD_OUT = ("trial", "predicted", "90 % interval of one run", "measured", "inside")
 
 
-def holdout_lines(home: Path, digest: str | None, trials: Sequence[Trial]) -> list[str]:
+def holdout_lines(
+    home: Path,
+    digest: str | None,
+    trials: Sequence[Trial],
+    objective: Objective | None = None,
+) -> list[str]:
     """Sentences on the held-out trials; none before they are predicted.
 
     Args:
         home: the study folder.
         digest: SHA-256 of the predictions, as the ledger has it.
         trials: of the study.
+        objective: with the weights of now, to say so where the predictions have others.
     """
     if digest is None:
         return []
@@ -42,7 +49,13 @@ def holdout_lines(home: Path, digest: str | None, trials: Sequence[Trial]) -> li
         f"{score.asked} held-out trials were predicted by {held.surrogate} from {held.learned} "
         f"trials before they ran ({FILE}, SHA-256 {digest[:12]}…)."
     )
-    return [made, _scored(held, score, trials)]
+    lines = [made, _scored(held, score, trials)]
+    if objective is not None and dict(objective.weights) != dict(held.objective.weights):
+        lines.append(
+            "They are scored by the objective that they were predicted for, "
+            f"{weighed(held.objective.weights)}: its weights were changed since."
+        )
+    return lines
 
 
 def _scored(held: Holdout, score: HoldoutScore, trials: Sequence[Trial]) -> str:

@@ -41,6 +41,18 @@ def multiplier_line(verdict: Verdict | None) -> str:
     return f"{of} {times.value:.2f} times the tokens (90 % interval {_interval(times)}{kind})."
 
 
+def multiplier_short(verdict: Verdict | None) -> str:
+    """The same of the promoted mixture as a short sentence after others; empty if not known."""
+    times = verdict.multipliers.get(verdict.promoted) if verdict is not None else None
+    if times is None or times.value is None or verdict is None:
+        return ""
+    least = "at least " if times.lower_bound else ""
+    return (
+        f" The {verdict.baseline} mixture would need {least}{times.value:.2f} times the tokens "
+        f"(90 % interval {_interval(times)})."
+    )
+
+
 def _best(verdict: Verdict) -> str:
     """The candidate with the largest gain of those that have a multiplier."""
     gains = {it.name: it.difference for it in verdict.candidates if it.difference is not None}

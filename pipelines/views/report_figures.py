@@ -1,97 +1,150 @@
-"""The report's figures, section by section: those that there is something to draw in."""
+"""A report's figures: those that there is something to draw in, each with what a mark means."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mixopt.core.errors import MixoptError
-from mixopt.core.mixture import Mixture
+from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
+from mixopt.pipelines.views.page.parts import Figure
 from mixopt.pipelines.views.wording import proxy_label
-from mixopt.plots import study as plots
-from mixopt.study.model import study_model
-from mixopt.study.queries import usual_fidelity
+from mixopt.plots import mixtures, promotion, search, surrogate
 from mixopt.surrogates.reliability import Reliability, with_ceiling
-from mixopt.surrogates.scoring import OBJECTIVE, OutOfFold
+from mixopt.surrogates.scoring import OBJECTIVE
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
+    from mixopt.pipelines.views.evidence import Evidence
     from mixopt.study.snapshot import Snapshot
 
-
-def selection_figures(snapshot: Snapshot, mixtures: Mapping[str, Mixture]) -> list[go.Figure]:
-    """The mixtures side by side, and what the candidates showed."""
-    found = []
-    if mixtures:
-        found.append(
-            plots.mixture_bars(mixtures, available=snapshot.available, budget=snapshot.study.budget)
-        )
-    if snapshot.verdict is not None:
-        found.append(plots.candidates(snapshot.verdict.candidates, snapshot.objective))
-    return found
+MOST_CURVES = 120  # faint ones: more are one grey area, and reading them takes seconds
+TRIALS = "the table of trials"
 
 
-def search_figures(snapshot: Snapshot) -> list[go.Figure]:
-    """Progress against both costs, learning curves, and what each domain does."""
+def explored_figures(snapshot: Snapshot) -> list[Figure]:
+    """Where the search has been, and the objective against each domain's weight."""
     done = [t for t in snapshot.trials if t.complete]
     if not done:
         return []
-    points = {t.number: trial_files.read_curve(snapshot.study.home, t) for t in snapshot.trials}
+    triangle = len(done[0].spec.mixture.domains) == 3
+    shape = (
+        "A point per trial: near a corner, the mixture is mostly of that domain"
+        if triangle
+        else "A line per trial: how much of each domain its mixture has"
+    )
     return [
-        plots.best_so_far(snapshot.trials, snapshot.objective, "tokens"),
-        plots.best_so_far(snapshot.trials, snapshot.objective, "device_seconds"),
-        plots.search_curves(snapshot.trials, points, snapshot.objective, snapshot.baselines),
-        plots.objective_by_weight(done, snapshot.objective),
+        Figure(
+            mixtures.tried(done, snapshot.objective),
+            f"{shape}. The brightest colour is the best objective.",
+            TRIALS,
+            wide=True,
+        ),
+        Figure(
+            mixtures.objective_by_weight(done, snapshot.objective),
+            "A point per trial. A slope is a hint, not a cause: more of one domain is always less "
+            "of the others.",
+            TRIALS,
+            wide=True,
+        ),
     ]
 
 
-def promotion_figures(snapshot: Snapshot) -> list[go.Figure]:
+def search_figures(snapshot: Snapshot, evidence: Evidence) -> list[Figure]:
+    """The best so far by its cost, beside other ways to search, and learning curves."""
+    trials, objective = snapshot.trials, snapshot.objective
+    if not any(t.complete for t in trials):
+        return []
+    caption = "A point per trial of the search; the line is the best one so far."
+    if evidence.references:
+        caption += (
+            " Dashed: the same mixtures in random order, and as RegMix (LightGBM, the top of its "
+            "predictions after a random start) would have chosen among them; median and quartiles. "
+            "Both take only mixtures that this study trained, some of which its own search found, "
+            "so this favours them. What they would find elsewhere is not known."
+        )
+    return [
+        Figure(
+            search.best_so_far(trials, objective, references=evidence.references),
+            caption,
+            TRIALS,
+        ),
+        Figure(
+            search.search_curves(trials, _points(snapshot), objective, snapshot.baselines),
+            "A line per trial of the search. All points of a line, and all lines, are measured on "
+            "the same text; results in tables are measured on more, and may lie elsewhere.",
+            "trials/*/curve.jsonl, and `mixopt.open_study(…).curves`",
+        ),
+    ]
+
+
+def _points(snapshot: Snapshot) -> dict[int, Sequence[CurvePoint]]:
+    """Curves of the search's trials: an even share of many, with those that are highlighted."""
+    from mixopt.study.queries import best_trial, search_trials
+
+    shown = [t for t in search_trials(snapshot.trials) if t.result is not None]
+    step = max(1, -(-len(shown) // MOST_CURVES))
+    best = best_trial(shown, snapshot.objective)
+    kept = {t.number: t for t in shown[::step]}
+    if best is not None:
+        kept[best.number] = best
+    for mixture in snapshot.baselines.values():
+        same = [t for t in shown if t.complete and t.spec.mixture.same_as(mixture)]
+        kept |= {t.number: t for t in same[:1]}
+    return {n: trial_files.read_curve(snapshot.study.home, t) for n, t in kept.items()}
+
+
+def promotion_figures(snapshot: Snapshot) -> list[Figure]:
     """Each domain before and after, and which expert reads what."""
-    promotion = snapshot.promotion
-    if promotion is None:
+    done = snapshot.promotion
+    if done is None:
         return []
     found = []
-    if any(name.startswith("bpb/") for name in promotion.metrics):
-        found.append(plots.before_and_after(promotion, proxy=proxy_label(promotion)))
-    if promotion.loads:
-        found.append(plots.expert_loads(promotion.loads, promotion.expert_names))
+    if any(name.startswith("bpb/") for name in done.metrics):
+        found.append(
+            Figure(
+                promotion.before_and_after(done, proxy=proxy_label(done)),
+                "A row per validation domain, lower is better; the diamond is another, smaller "
+                "model after fewer tokens.",
+                "promotion/result.json",
+            )
+        )
+    if done.loads:
+        found.append(
+            Figure(
+                promotion.expert_loads(done.loads, done.expert_names),
+                "Share of a domain's tokens that each expert receives; a row sums to 100 %.",
+                "promotion/result.json",
+            )
+        )
     return found
 
 
-def surrogate_quality(snapshot: Snapshot) -> tuple[str, OutOfFold] | None:
-    """The surrogate's name, and its out-of-fold predictions of the search's trials.
-
-    None while there are too few trials. `auto` stands for the Gaussian process until the selection
-    has compared the surrogates: doing so here would take as long as the search's own fit.
-    """
-    fidelity = usual_fidelity(snapshot.trials)
-    if fidelity is None:
-        return None
-    verdict = snapshot.verdict
-    name = snapshot.study.search.surrogate if verdict is None else verdict.surrogate
-    name = "gp" if name == "auto" else name
-    with contextlib.suppress(MixoptError):
-        return name, study_model(snapshot.study, fidelity, snapshot.trials).held_out(name)
-    return None
-
-
 def surrogate_figures(
-    name: str, quality: OutOfFold, objective: Reliability | None, sign: int = 1
-) -> list[go.Figure]:
+    evidence: Evidence, known: Mapping[str, Reliability], sign: int
+) -> list[Figure]:
     """The objective, times `sign`, as predicted out of fold, against the measured one."""
+    quality = evidence.quality
+    if quality is None:
+        return []
     score = quality.scores[OBJECTIVE]
+    labels = [f"trial {n}" for n in evidence.numbers]
+    plot = surrogate.predicted_against_measured(
+        sign * quality.objective_observed,
+        sign * quality.objective_mean,
+        quality.objective_std,
+        labels=labels if len(labels) == len(quality.objective_mean) else None,
+        scores=(
+            f"{evidence.surrogate}, {score.n} trials: rank correlation "
+            f"{with_ceiling(score.spearman, known.get(OBJECTIVE))}, R² {score.r2:.2f}, "
+            f"{score.coverage:.0%} within the 90 % interval"
+        ),
+    )
     return [
-        plots.predicted_against_measured(
-            sign * quality.objective_observed,
-            sign * quality.objective_mean,
-            quality.objective_std,
-            scores=(
-                f"{name}, {score.n} trials: rank correlation "
-                f"{with_ceiling(score.spearman, objective)}, "
-                f"R² {score.r2:.2f}, {score.coverage:.0%} within the 90 % interval"
-            ),
+        Figure(
+            plot,
+            "A point per trial, predicted by a fit that has not seen its mixture; upright lines "
+            "are 90 % intervals of one run. On the dashed line prediction and measurement agree.",
+            TRIALS,
+            wide=True,
         )
     ]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixopt.pipelines.views.page.parts import Figure
 from mixopt.pipelines.views.verbatim import verbatim
-from mixopt.plots import study as plots
+from mixopt.plots import selection
 from mixopt.search.front import nondominated
 from mixopt.study.queries import search_trials
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from mixopt.core.trials import Trial
     from mixopt.selection.results import Candidate
     from mixopt.selection.trade_offs import TradeOff
@@ -85,7 +84,7 @@ def front_rows(snapshot: Snapshot) -> tuple[tuple[str, ...], list[tuple[str, ...
     return ("trial", *metrics, "mixture"), rows
 
 
-def front_figures(snapshot: Snapshot) -> list[go.Figure]:
+def front_figures(snapshot: Snapshot) -> list[Figure]:
     """Every pair of up to three metrics: the search's trials, and those that none beats."""
     metrics = snapshot.objective.metrics
     if not 2 <= len(metrics) <= MOST_DRAWN:
@@ -96,11 +95,16 @@ def front_figures(snapshot: Snapshot) -> list[go.Figure]:
     signs = np.sign(snapshot.objective.coefficients)
     labels = [f"trial {trial.number}" for trial in trials]
     return [
-        plots.trade_off(
-            values[:, (a, b)],
-            nondominated(values[:, (a, b)] * signs[[a, b]]),
-            (metrics[a], metrics[b]),
-            labels=labels,
+        Figure(
+            selection.trade_off(
+                values[:, (a, b)],
+                nondominated(values[:, (a, b)] * signs[[a, b]]),
+                (metrics[a], metrics[b]),
+                labels=labels,
+            ),
+            "A point per mixture of the search, as measured; on the dotted line lie those that no "
+            "other beats in both metrics.",
+            "the table above, and the table of trials",
         )
         for a, b in itertools.combinations(range(len(metrics)), 2)
     ]

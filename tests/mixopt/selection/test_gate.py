@@ -467,7 +467,7 @@ def test_candidates_are_compared_with_the_baseline_that_is_given() -> None:
     truth = dict.fromkeys(of_a_team().candidates, 1.0) | {"natural": 0.9, "recommended": 0.95}
     verdict = of_a_team().verdict(play(of_a_team(), truth))
     assert (verdict.baseline, verdict.promoted, verdict.improved) == ("production", "natural", True)
-    assert verdict.reason.startswith("natural differs from production by -0.0993 ")
+    assert verdict.reason.startswith("natural differs from production by −0.0993 ")
     assert verdict.candidates[0].name == "production"
     assert shown(verdict, "recommended").difference == pytest.approx(-0.05, abs=0.002)
 

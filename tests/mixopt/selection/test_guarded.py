@@ -81,7 +81,7 @@ def test_a_refusal_names_the_guardrail_and_the_difference() -> None:
     web = {"natural": 3.0, "recommended": 3.3, "best observed": 3.2}
     verdict = selection().verdict(trials(web, CODE))
     assert (verdict.promoted, verdict.improved) == ("natural", False)
-    assert "recommended differs from natural by -0.1996" in verdict.reason
+    assert "recommended differs from natural by −0.1996" in verdict.reason
     assert "not shown to keep to the guardrails (bpb/web is worse by 0.3012" in verdict.reason
     assert "0.02 allowed" in verdict.reason
 

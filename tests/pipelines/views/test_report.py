@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
 import re
 from pathlib import Path
 
 import pytest
 
+from mixopt.core.formatting import signed
 from mixopt.io import files
 from mixopt.pipelines.study.status import show_status
 from mixopt.pipelines.views.report import render, write_report
@@ -33,7 +36,10 @@ def without_scripts(page: str) -> str:
 
 def test_the_page_needs_no_network(page: str) -> None:
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
-    assert page.count("plotly.js v") == 1  # inlined, and only once
+    packed = re.findall(r'<script type="text/plain" id="plotly">(.*?)</script>', page)
+    assert len(packed) == 1  # inlined, and only once
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed[0]))[:500]
+    assert len(page) < 3_000_000
 
 
 def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study: Study) -> None:
@@ -43,26 +49,52 @@ def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study
     assert (found.name, natural.name) == ("found", verdict.baseline)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead is not None
-    assert lead[1].startswith("The found mixture is selected")
+    assert lead[1].startswith("<span>The found mixture is selected")
     assert f"{found.mean:.4f}" in lead[1]
     assert f"{natural.mean:.4f}" in lead[1]
 
 
+def test_the_five_questions_are_answered(page: str, study: Study) -> None:
+    answers = re.findall(r"<dt>(.*?)</dt><dd><b>(.*?)</b>(.*?)</dd>", page)
+    assert [question for question, *_ in answers] == [
+        "What won?",
+        "By how much, and how surely?",
+        "What does it cost in other domains?",
+        "What was it compared with?",
+        "What to run next?",
+    ]
+    won, much, _, against, following = answers
+    verdict = records.read_verdict(study.home)
+    assert verdict is not None
+    assert won[1] == "The found mixture"
+    assert signed(verdict.winner.difference or 0.0) in much[1]
+    assert "natural" in against[1]
+    assert "mixopt export" in following[2]
+
+
 def test_all_parts_of_a_finished_study_are_there(page: str) -> None:
-    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert headings == [
-        "The mixtures",
-        "Selection",
-        "Promotion",
+        "Mixtures",
+        "Candidates",
+        "Results by domain",
+        "Effects of domains",
+        "Mixtures tried",
         "Search",
-        "Reliability",
-        "Surrogate",
+        "Predictions",
+        "Noise and reliability",
+        "Promotion",
+        "Cost",
         "Failed trials",
+        "Trials",
         "Next steps",
         "Settings and versions",
     ]
     text = without_scripts(page)
-    assert "50.0% (3.3×)" in text  # weight and implied epochs of the found mixture
+    assert "50.0%" in text  # weight of the found mixture
+    assert "0.56× → 3.3×" in text  # its implied epochs, beside the baseline's
+    assert page.count("<dt>") == 5  # the five questions
+    assert page.count("<figure") == page.count("<figcaption>") > 4
     assert "4 epochs of 90k tokens" in text
     assert "mixopt sync" in text
 
@@ -97,7 +129,7 @@ def test_a_study_without_a_verdict_reports_its_search(tmp_path: Path) -> None:
     page = write_report(study).read_text()
     assert "Nothing is selected yet" in page
     assert "best observed" in page
-    assert "<h2>Promotion</h2>" not in page
+    assert ">Promotion</h2>" not in page
 
 
 def test_a_natural_mixture_that_stays_is_explained(tmp_path: Path) -> None:

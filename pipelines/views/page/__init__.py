@@ -1,0 +1,1 @@
+"""The page that reports of studies, fits and replays share."""
