@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 # Test processes. More help little where there are more cores: the tests with Ray are one piece.
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# The study that the notebook is run on.
+STUDY ?= demo/study.yaml
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow test-numerics lint types contracts schema constraints clean
+.PHONY: install demo test test-slow test-numerics lint types contracts schema notebook constraints clean
 
 install: $(INSTALLED)
 
@@ -51,6 +53,11 @@ contracts: install
 
 schema: install
 	$(BIN)/python -m pipelines.schema
+
+# Its figures as pictures, which GitHub shows; they are drawn by a Chrome or Chromium.
+notebook: install
+	PLOTLY_RENDERER=png PYTHONWARNINGS=ignore MIXOPT_STUDY=$(abspath $(STUDY)) \
+	  $(BIN)/jupytext --to notebook --execute -o notebooks/analysis.ipynb notebooks/analysis.py
 
 constraints:
 	(echo "# Versions tested together (Python 3.11, Linux x86-64). Made by: make constraints"; \

@@ -16,17 +16,16 @@
 # %% [markdown]
 # # What did the study find?
 #
-# Opens a study that has run and asks it, from the ledger and the study folder: was a better mixture
-# found, may we believe it, what does each domain do, and what became of the promoted model?
+# Five questions, from the ledger and the study folder: what won, by how much and how surely, what
+# it costs elsewhere, what it was compared with, and what to run next. `mixopt report` answers the
+# same.
 #
-# Name the study file before you start: `MIXOPT_STUDY=demo/study.yaml jupyter lab`. The study may be
-# running: it is only read. Nothing here computes anything of its own: `mixopt.open_study` gives
-# every table and figure, for your own notebooks too (docs/python.md).
+# Name your study file before you start: `MIXOPT_STUDY=my/study.yaml jupyter lab`. The study may be
+# running: it is only read. `mixopt.open_study` gives every table and figure, for your own notebooks
+# too (docs/python.md). The outputs below are of `make demo`; `make notebook` makes them anew.
 
 # %%
 import os
-
-import polars as pl
 
 import mixopt
 
@@ -34,30 +33,57 @@ study = mixopt.open_study(os.environ.get("MIXOPT_STUDY", "demo/study.yaml"))
 study
 
 # %% [markdown]
-# ## What ran
+# ## 1 · What won?
 #
-# One row per trial. A failed trial has a reason, and never a score.
+# The mixture that the selection chose, beside the baseline and the other candidates.
 
 # %%
-objective = pl.col("objective")
-study.trials.group_by("role", "state", maintain_order=True).agg(
-    pl.len().alias("trials"),
-    pl.col("tokens").sum(),
-    pl.col("device_seconds").sum().round(1),
-    (objective.max() if study.higher_is_better else objective.min()).alias("best objective"),
-)
+print(study.verdict.reason if study.verdict else "Nothing is selected yet.")
 
 # %%
-done = study.trials.drop_nulls("objective")
-done.sort("objective", descending=study.higher_is_better).select(
-    "trial", "role", "seed", "objective", pl.selectors.starts_with("mixture.")
-).head(8)
+study.plots.mixtures()
 
 # %% [markdown]
-# ## Did the search get anywhere?
+# ## 2 · By how much, and how surely?
 #
-# Grey is the initial design, blue what the proposer asked for. If blue lies no lower than grey, the
-# surrogate has not learned anything that random mixtures did not show.
+# The finalists were trained again with fresh seeds, the baseline beside them. The search's own best
+# value is not shown: it was chosen for being low. Intervals are of 90 %, of the difference from the
+# baseline over shared seeds.
+
+# %%
+study.candidates
+
+# %%
+study.plots.candidates()
+
+# %% [markdown]
+# ## 3 · What does it cost elsewhere?
+#
+# Every metric of the selection's runs: the selected mixture's difference from the baseline, with
+# its 90 % interval.
+
+# %%
+chosen = study.verdict.promoted if study.verdict else ""
+study.differences.filter(candidate=chosen)
+
+# %% [markdown]
+# One panel per domain. A slope is a hint, not a cause: weights sum to one, so that more of one
+# domain is always less of the others.
+
+# %%
+study.plots.weights()
+
+# %% [markdown]
+# ## 4 · What was it compared with?
+#
+# All trials, by what they were for. A failed trial has a reason, and never a score.
+
+# %%
+study.trials.group_by("role", "state", maintain_order=True).len("trials")
+
+# %% [markdown]
+# If the search's marks lie no lower than the design's, the surrogate has not learned anything that
+# random mixtures did not show.
 
 # %%
 study.plots.progress()
@@ -66,16 +92,7 @@ study.plots.progress()
 study.plots.curves()
 
 # %% [markdown]
-# ## What does each domain do?
-#
-# One panel per domain. A slope is a hint, not a cause: weights sum to one, so that more of one
-# domain is always less of the others.
-
-# %%
-study.plots.weights()
-
-# %% [markdown]
-# ## May we believe the surrogate?
+# ### May we believe the surrogate?
 #
 # Every trial is predicted by a surrogate that has not seen its mixture. Points should follow the
 # line, and nine in ten intervals should cross it.
@@ -84,22 +101,16 @@ study.plots.weights()
 study.plots.surrogate()
 
 # %% [markdown]
-# ## Was it luck?
+# ## 5 · What to run next?
 #
-# The finalists were trained again with fresh seeds, the baseline and the uniform mixture beside
-# them. The search's own best value is not shown here: it was chosen for being low.
+# Train on the mixture: `mixopt export STUDY --mixture FORMAT` writes it for your trainer, with
+# tokens and epochs.
 
 # %%
-study.plots.candidates()
-
-# %%
-study.plots.mixtures()
-
-# %%
-print(study.verdict.reason if study.verdict else "Nothing is selected yet.")
+print(study.export_mixture("json") if study.verdict else "Go on with `mixopt run`.")
 
 # %% [markdown]
-# ## What became of the promoted model?
+# What became of the promoted model, where there is one:
 
 # %%
 study.plots.promotion()

@@ -18,9 +18,15 @@ from mixopt.io import trial_files
 from mixopt.search.front import FrontPoint
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.transfer import Transfer
-from mixopt.study.frames import curves_frame, trials_frame
+from mixopt.study.frames import (
+    candidates_frame,
+    curves_frame,
+    differences_frame,
+    trials_frame,
+)
 from mixopt.study.holdout import HoldoutScore, read_holdout, score_holdout
 from mixopt.study.locked import require_begun
+from mixopt.study.measured import measured_metrics
 from mixopt.study.mixture_export import export_text
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import usual_fidelity
@@ -105,6 +111,23 @@ class OpenStudy(Opened):
         """
         verdict = self.snapshot.verdict
         return None if verdict is None else verdict.turned(self.objective.sign)
+
+    @property
+    def candidates(self) -> pl.DataFrame:
+        """A row per candidate of the selection (see `mixopt.study.frames.candidates_frame`).
+
+        Empty before a verdict. Values of the objective are as those of `verdict`.
+        """
+        return candidates_frame(self.verdict)
+
+    @property
+    def differences(self) -> pl.DataFrame:
+        """A row per metric and candidate: what the mixture changes against the baseline.
+
+        See `mixopt.study.frames.differences_frame`. Empty before a verdict, and where the
+        objective has other weights by now.
+        """
+        return differences_frame(measured_metrics(self.snapshot))
 
     @property
     def higher_is_better(self) -> bool:

@@ -8,6 +8,8 @@ import polars as pl
 
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Trial
+from mixopt.study.measured import Measured
+from mixopt.study.results import Verdict
 
 LEADING = {
     "trial": pl.Int64,
@@ -26,6 +28,21 @@ CLOSING = {
     "attempts": pl.Int64,
     "failure": pl.String,
     "message": pl.String,
+}
+CANDIDATE = {
+    "candidate": pl.String,
+    "selected": pl.Boolean,
+    "seeds": pl.Int64,
+    **dict.fromkeys(("mean", "std", "difference", "low", "high", "adjusted_p"), pl.Float64),
+    **dict.fromkeys(("predicted", "predicted_low", "predicted_high"), pl.Float64),
+}
+DIFFERENCE = {
+    "metric": pl.String,
+    "candidate": pl.String,
+    **dict.fromkeys(("baseline", "difference", "low", "high"), pl.Float64),
+    "better": pl.Boolean,
+    "worse": pl.Boolean,
+    "allowed": pl.Float64,
 }
 CURVE = {"trial": pl.Int64, "step": pl.Int64, "tokens": pl.Int64, "seconds": pl.Float64}
 
@@ -112,3 +129,57 @@ def _point_row(number: int, point: CurvePoint, objective: Objective | None) -> d
     if objective is not None and metrics.keys() >= set(objective.metrics):
         row["objective"] = objective.shown.value(metrics)
     return row
+
+
+def candidates_frame(verdict: Verdict | None) -> pl.DataFrame:
+    """A row per candidate of the verdict's selection, the baseline first; none before a verdict.
+
+    Returns:
+        Columns: `candidate`, `selected`, `seeds`; `mean` and `std` of the objective over seeds;
+        `difference` from the baseline over shared seeds with `low` and `high`, its 90 % interval;
+        `adjusted_p`; `predicted` before the runs with `predicted_low` and `predicted_high`.
+    """
+    rows = [
+        {
+            "candidate": it.name,
+            "selected": verdict is not None and it.name == verdict.promoted,
+            "seeds": it.n,
+            "mean": it.mean,
+            "std": it.std,
+            "difference": it.difference,
+            "low": it.difference_low,
+            "high": it.difference_high,
+            "adjusted_p": it.adjusted_p,
+            "predicted": None if it.predicted is None else it.predicted.mean,
+            "predicted_low": None if it.predicted is None else it.predicted.low,
+            "predicted_high": None if it.predicted is None else it.predicted.high,
+        }
+        for it in (verdict.candidates if verdict is not None else ())
+    ]
+    return pl.DataFrame(rows, CANDIDATE)
+
+
+def differences_frame(measured: Sequence[Measured]) -> pl.DataFrame:
+    """A row per metric and candidate: its difference from the baseline.
+
+    Returns:
+        Columns: `metric`, `candidate`; `baseline`, the baseline's mean over its seeds; `difference`
+        with `low` and `high`, its 90 % interval; `better` and `worse`, whether the interval lies on
+        that side of 0; `allowed`, how much worse a guardrail lets the metric get.
+    """
+    rows = [
+        {
+            "metric": it.metric,
+            "candidate": name,
+            "baseline": it.baseline,
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "better": found.better,
+            "worse": found.worse,
+            "allowed": it.allowed,
+        }
+        for it in measured
+        for name, found in it.differences.items()
+    ]
+    return pl.DataFrame(rows, DIFFERENCE)

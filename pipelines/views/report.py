@@ -16,11 +16,11 @@ from mixopt.pipelines.views.evidence import Evidence, read_evidence
 from mixopt.pipelines.views.page.parts import Page
 from mixopt.pipelines.views.page.render import render as render_page
 from mixopt.pipelines.views.report_answer import decision, five_answers, lead
-from mixopt.pipelines.views.report_columns import measured_metrics
 from mixopt.pipelines.views.report_sections import sections_of, versions
 from mixopt.pipelines.views.wording import better, command, weighed
 from mixopt.study import records
 from mixopt.study.locked import require_begun
+from mixopt.study.measured import measured_metrics
 from mixopt.study.queries import usual_fidelity
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import Snapshot, read_snapshot

@@ -8,7 +8,6 @@ from mixopt.core.formatting import count, signed
 from mixopt.core.trials import State
 from mixopt.pipelines.views.multiplier_words import multiplier_short
 from mixopt.pipelines.views.page.parts import Answer
-from mixopt.pipelines.views.report_columns import Measured
 from mixopt.pipelines.views.wording import (
     better,
     command,
@@ -18,6 +17,7 @@ from mixopt.pipelines.views.wording import (
     unit,
 )
 from mixopt.selection.results import Candidate
+from mixopt.study.measured import Measured
 from mixopt.study.queries import best_trial, search_trials
 from mixopt.study.results import Verdict
 from mixopt.study.snapshot import Snapshot

@@ -18,7 +18,7 @@ from mixopt.pipelines.views.reliability import (
     reliability_rows,
     reliability_warnings,
 )
-from mixopt.pipelines.views.report_columns import Measured, columns_of
+from mixopt.pipelines.views.report_columns import columns_of
 from mixopt.pipelines.views.report_figures import (
     explored_figures,
     promotion_figures,
@@ -50,6 +50,7 @@ from mixopt.pipelines.views.wording import (
     moments,
     proxy_label,
 )
+from mixopt.study.measured import Measured
 from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion
 from mixopt.study.snapshot import Snapshot

@@ -12,7 +12,7 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.core.trials import Cost, Role, State, Trial
 from mixopt.pipelines.views.multiplier_words import multiplier_row
 from mixopt.pipelines.views.page.parts import Cell, Table, strips
-from mixopt.pipelines.views.report_columns import Column, Measured
+from mixopt.pipelines.views.report_columns import Column
 from mixopt.pipelines.views.wording import (
     ADJUSTED,
     against,
@@ -26,6 +26,7 @@ from mixopt.pipelines.views.wording import (
 )
 from mixopt.selection.results import Candidate
 from mixopt.selection.trade_offs import TradeOff
+from mixopt.study.measured import Measured
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.snapshot import Snapshot
 from mixopt.surrogates.effects import POINTS, Effects

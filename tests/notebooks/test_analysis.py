@@ -32,8 +32,18 @@ def test_the_analysis_tells_its_story_on_a_finished_study(
     assert len(figures) == 8
 
 
-def test_both_halves_of_the_pair_hold_the_same_cells() -> None:
+def test_it_is_committed_as_it_ran_with_pictures() -> None:
     script = jupytext.read(NOTEBOOKS / "analysis.py")
     notebook = jupytext.read(NOTEBOOKS / "analysis.ipynb")
     assert [c.source for c in notebook.cells] == [c.source for c in script.cells]
-    assert not any(c.get("outputs") for c in notebook.cells)
+    outputs = [
+        output
+        for cell in notebook.cells
+        if cell.source.startswith("study.plots.")
+        for output in cell["outputs"]
+    ]
+    assert len(outputs) == 8
+    assert all("image/png" in output["data"] for output in outputs)
+    text = (NOTEBOOKS / "analysis.ipynb").read_text()
+    assert '"output_type": "error"' not in text
+    assert '"name": "stderr"' not in text

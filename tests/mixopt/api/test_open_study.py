@@ -182,3 +182,26 @@ def test_the_verdicts_surrogate_speaks_and_before_one_the_studys_own(finished: S
     assert study.surrogate().name == study.surrogate_name == "gp"
     undecided = OpenStudy(replace(study.snapshot, verdict=None))
     assert undecided.surrogate_name == undecided.model.choice.name
+
+
+def test_candidates_and_differences_are_those_of_the_verdict(finished: Study) -> None:
+    study = mixopt.open_study(finished.path)
+    verdict = study.verdict
+    assert verdict is not None
+    assert study.candidates["candidate"].to_list() == [c.name for c in verdict.candidates]
+    winner = study.candidates.row(by_predicate=pl.col("selected"), named=True)
+    assert winner["candidate"] == verdict.promoted
+    assert winner["difference"] == verdict.winner.difference
+    assert winner["low"] <= winner["difference"] <= winner["high"] < 0
+    objective = study.differences.filter(
+        pl.col("metric") == "bpb/descriptions", pl.col("candidate") == verdict.promoted
+    ).row(0, named=True)
+    assert objective["difference"] == pytest.approx(winner["difference"])
+    assert objective["better"]
+    assert set(study.differences["candidate"]) == {c.name for c in verdict.candidates[1:]}
+
+
+def test_before_a_verdict_both_are_empty(tmp_path: Path) -> None:
+    study = mixopt.open_study(write_study(tmp_path).path)
+    assert study.candidates.is_empty()
+    assert study.differences.is_empty()
