@@ -11,7 +11,7 @@ import pytest
 
 from tests.built import ROOT, build, environment_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_the_demo_runs_from_the_wheel(tmp_path: Path) -> None:
