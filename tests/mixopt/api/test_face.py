@@ -120,7 +120,7 @@ def test_a_study_and_a_fit_answer_to_the_same_names() -> None:
     assert OPENED.items() <= fit.items()
     assert study["export_mixture"] == "(self, format, paths)"
     own = {"curve_points", "export_mixture", "front", "higher_is_better", "holdout", "model"}
-    own |= {"transfer"}
+    own |= {"candidates", "differences", "transfer"}
     assert study.keys() - OPENED.keys() == own | {"settings", "surrogate_name"}
     assert fit.keys() - OPENED.keys() == {"found", "notes"}
     assert members(StudyPlots) == STUDY_PLOTS

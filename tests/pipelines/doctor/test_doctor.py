@@ -51,6 +51,7 @@ def test_what_is_broken_is_said_with_its_fix_and_the_exit_code(tmp_path: Path, r
 
 def old_schema(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("create table alembic_version (version_num text)")
         database.execute("insert into alembic_version values ('0a8213491aaa')")

@@ -243,8 +243,8 @@ def test_a_metric_is_shown_in_its_own_direction(judged: Path, run: Run) -> None:
     page = (home / "report.html").read_text()
     body = page[page.index("</script>") :]
     assert "−accuracy" not in status + body
-    assert f"{winner.mean:.4f} ±" in body
-    assert "over seeds; higher is better" in body
+    assert f"{winner.mean:.4f}" in body
+    assert "higher is better" in body
     figures = mixopt.open_study(judged).plots
     for figure in (figures.progress(), figures.candidates(), figures.surrogate()):
         shown = [x for trace in figure.data for x in (*trace.x, *trace.y) if isinstance(x, float)]

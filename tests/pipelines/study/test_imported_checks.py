@@ -40,7 +40,7 @@ def models(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def study(tmp_path: Path, corpus: Corpus, **promote: Any) -> Path:
-    return write_study(tmp_path / "study.yaml", corpus.path, promote=promote)
+    return write_study(tmp_path / "study.yaml", corpus.path, with_store=False, promote=promote)
 
 
 def imported(file: Path, corpus: Corpus) -> ImportedModels | None:

@@ -284,7 +284,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"search": {"proposer": "pareto", "pruner": {}}},
-        r"study\.yaml: search\.pruner: the proposer",
+        r"study\.yaml:\d+: search\.pruner: the proposer",
     ),
     ({"promote": {"model": {"experts": 9}}}, r"study\.yaml: promote: experts: 9 experts"),
     (
