@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,23 @@ class Job:
     def steps(self) -> int:
         """Optimizer steps."""
         return self.recipe.steps(self.tokens)
+
+    @property
+    def evaluation_steps(self) -> frozenset[int]:
+        """Steps after which its proxies are evaluated; the last one is among them."""
+        count = self.recipe.evaluations
+        return frozenset(max(1, self.steps * (i + 1) // count) for i in range(count))
+
+    def evaluated_tokens(self, names: Iterable[str], *, final: bool) -> dict[str, int]:
+        """How much text an evaluation takes of each domain or task.
+
+        Args:
+            names: of domains and tasks.
+            final: whether it is that of the result, or a point of the curve.
+        """
+        if not final:
+            return dict.fromkeys(names, self.recipe.curve_tokens)
+        return {name: self.recipe.final_tokens(name, self.weighed) for name in names}
 
     @property
     def micro_batches(self) -> int:

@@ -153,10 +153,6 @@ class _Run:
             for mixture, seed in zip(job.mixtures, job.seeds, strict=True)
         ]
         self.rows = list(range(job.cohort))  # the proxy of each row of the model: those not pruned
-        self.evaluation_steps = {
-            max(1, job.steps * (i + 1) // self.recipe.evaluations)
-            for i in range(self.recipe.evaluations)
-        }
         self.reading = ExitStack()  # closed where the proxies that are read for change
         self.ahead: Iterator[np.ndarray] = iter(())  # batches of the steps to come
         self.step = 0
@@ -236,7 +232,7 @@ class _Run:
         while self.step < self.job.steps and self._training():
             self._train_step()
             now = time.perf_counter()
-            if self.step in self.evaluation_steps or self.step == self.job.steps:
+            if self.step in self.job.evaluation_steps or self.step == self.job.steps:
                 self._report("training")
                 self._evaluate()
                 self._prune()
@@ -297,11 +293,8 @@ class _Run:
             self.on_progress(Progress(self.step, self.job.steps, tokens, loss, self.speed, phase))
 
     def _scores(self, final: bool) -> list[Evaluation]:
-        domains, weighed = self.corpus.validation_domains, self.job.weighed
-        tokens = {
-            name: self.recipe.final_tokens(name, weighed) if final else self.recipe.curve_tokens
-            for name in (*domains, *self.tasks)
-        }
+        domains = self.corpus.validation_domains
+        tokens = self.job.evaluated_tokens((*domains, *self.tasks), final=final)
         length = self.recipe.sequence_length
         each = self.keep_tokens if final else ()
         return evaluate(self.model, self.corpus, domains, tokens, length, each, self.tasks)
@@ -312,7 +305,7 @@ class _Run:
         Of 20 trials of the recipe that `init` writes, 14 ended with a jump where one line joined
         evaluations on two texts.
         """
-        if self.step < self.job.steps or len(self.evaluation_steps) == 1:
+        if self.step < self.job.steps or len(self.job.evaluation_steps) == 1:
             return [{} for _ in self.rows]
         return [evaluation.metrics for evaluation in self._scores(final=False)]
 

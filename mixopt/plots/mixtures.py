@@ -24,7 +24,7 @@ def mixture_bars(
     """Weights of several mixtures side by side, a group of bars per domain.
 
     Args:
-        mixtures: name → mixture, drawn in this order.
+        mixtures: name → mixture, in the order of the bars.
         available: training tokens of each domain, and
         budget: tokens of the run that the mixtures are for: with both, each bar tells how often
             that run would see the domain.
@@ -63,14 +63,14 @@ def tried(trials: Sequence[Trial], objective: Objective) -> go.Figure:
     """Where the search has been, and how good it was there.
 
     Three domains are shown in a triangle, more as parallel coordinates: a line per trial over its
-    weights. Best trials are drawn last, so that they lie on top.
+    weights. The best trials lie on top.
 
     Args:
-        trials: complete ones with a measured objective are drawn.
+        trials: complete ones with a measured objective are shown.
         objective: colours them.
     """
     done = [(v, t) for t in trials if (v := objective.shown.of_trial(t)) is not None]
-    # the worst first: drawn below
+    # the worst first: they lie below
     done.sort(key=lambda pair: objective.sign * pair[0], reverse=True)
     domains = done[0][1].spec.mixture.domains if done else ()
     if len(domains) == 3:

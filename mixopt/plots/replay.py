@@ -37,20 +37,8 @@ def regret_by_cost(
             known = np.isfinite(curve.median)
             colour = style.PALETTE[index % len(style.PALETTE)]
             cost = curve.cost[known]
-            for edge, fill in ((curve.high, None), (curve.low, "tonexty")):
-                figure.add_scatter(
-                    x=cost,
-                    y=edge[known],
-                    fill=fill,
-                    fillcolor=style.faded(colour),
-                    line={"width": 0, "shape": "hv"},
-                    mode="lines",
-                    hoverinfo="skip",
-                    showlegend=False,
-                    legendgroup=name,
-                    row=1,
-                    col=column,
-                )
+            edges = (curve.high[known], curve.low[known])
+            style.add_band(figure, cost, edges, colour, name, row=1, col=column)
             figure.add_scatter(
                 x=cost,
                 y=curve.median[known],

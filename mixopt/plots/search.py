@@ -145,19 +145,7 @@ def best_so_far(
 def _add_reference(figure: go.Figure, name: str, line: Reference, sign: int, index: int) -> None:
     """A dashed median with a band from quartile to quartile."""
     colour = (style.ORANGE, style.PINK, style.GREEN)[index % 3]
-    ends = (line.low, line.high)
-    for edge, fill in zip(ends, (None, "tonexty"), strict=True):
-        figure.add_scatter(
-            x=line.cost,
-            y=sign * edge,
-            fill=fill,
-            fillcolor=style.faded(colour),
-            line={"width": 0, "shape": "hv"},
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=name,
-        )
+    style.add_band(figure, line.cost, (sign * line.low, sign * line.high), colour, name)
     figure.add_scatter(
         x=line.cost,
         y=sign * line.median,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mixopt.core.objective import Objective
@@ -123,3 +124,36 @@ def faded(colour: str) -> str:
     """`#RRGGBB` with the opacity of a band between quartiles."""
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},{BAND})"
+
+
+def add_band(
+    figure: go.Figure,
+    x: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray],
+    colour: str,
+    group: str,
+    **place: int,
+) -> None:
+    """A faint band between two step lines, which hides and shows with the lines of its `group`.
+
+    Args:
+        figure: to add it to.
+        x: (n,) where the edges change.
+        edges: (n,) each.
+        colour: `#RRGGBB`.
+        group: legend group.
+        place: `row` and `col` of a panel.
+    """
+    for edge, fill in zip(edges, (None, "tonexty"), strict=True):
+        figure.add_scatter(
+            x=x,
+            y=edge,
+            fill=fill,
+            fillcolor=faded(colour),
+            line={"width": 0, "shape": "hv"},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=group,
+            **place,
+        )

@@ -11,28 +11,37 @@ from mixopt.pipelines.cli.groups import AsJson, FitOrStudy, Group, Overrides
 
 group = Group("Finished runs and what-if")
 
+Ratios = Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")]
+Metrics = Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(metavar="METRIC=WEIGHT", help="Repeatable; the mean of all if not given."),
+]
+ModelSize = Annotated[
+    str | None, typer.Option(help="Model size, such as 60M; else that of the costliest runs.")
+]
+Plugin = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
+]
+
 
 @group.command(
     "mixopt fit --ratios R.csv --metrics M.csv --out fit",
     "mixopt fit --ratios R.csv --metrics M.csv --out fit --objective law=1 --surrogate gp",
 )
 def fit(
-    ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
-    metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],
+    ratios: Ratios,
+    metrics: Metrics,
     out: Annotated[Path, typer.Option(help="Folder for the fit; an earlier fit is replaced.")],
     priors: Annotated[
         Path | None, typer.Option(help="YAML with the natural mixture and constraints.")
     ] = None,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC=WEIGHT", help="Repeatable; the mean of all if not given."),
-    ] = None,
+    objective: Weights = None,
     surrogate: Annotated[
         str, typer.Option(help="What to fit; auto: the best on held-out runs.")
     ] = "auto",
-    model_params: Annotated[
-        str | None, typer.Option(help="Model size, such as 60M; else that of the costliest runs.")
-    ] = None,
+    model_params: ModelSize = None,
     tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     as_json: AsJson = False,
@@ -70,10 +79,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="CSV file for the predictions; a fit needs one.")
     ] = None,
-    allow_plugin: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
-    ] = None,
+    allow_plugin: Plugin = None,
     as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
@@ -135,10 +141,7 @@ def propose(
     seed: Annotated[
         int | None, typer.Option(min=0, help="The fit's or study's, if not given.")
     ] = None,
-    allow_plugin: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
-    ] = None,
+    allow_plugin: Plugin = None,
     as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
@@ -188,15 +191,12 @@ def propose(
     "mixopt replay --ratios R.csv --metrics M.csv --proposer bayes --budget 40 --out replay",
 )
 def replay(
-    ratios: Annotated[Path, typer.Option(help="Mixtures of the finished runs, CSV.")],
-    metrics: Annotated[Path, typer.Option(help="Their metrics; one file may hold both.")],
+    ratios: Ratios,
+    metrics: Metrics,
     proposer: Annotated[str, typer.Option(help="Names of proposers, separated by commas.")],
     budget: Annotated[float, typer.Option(help="What may be spent, in the unit of the costs.")],
     seeds: Annotated[int, typer.Option(help="Searches per proposer.")] = 20,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC=WEIGHT", help="Repeatable; the mean of all if not given."),
-    ] = None,
+    objective: Weights = None,
     surrogate: Annotated[str | None, typer.Option(help="What proposers model runs with.")] = None,
     initial: Annotated[
         int | None,
@@ -210,9 +210,7 @@ def replay(
     until_best: Annotated[
         bool, typer.Option("--until-best", help="End a search once it trained the best mixture.")
     ] = False,
-    model_params: Annotated[
-        str | None, typer.Option(help="Model size, such as 60M; else that of the costliest runs.")
-    ] = None,
+    model_params: ModelSize = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens of the target.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,

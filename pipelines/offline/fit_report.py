@@ -21,6 +21,7 @@ from mixopt.pipelines.views.report_tables import effect_table
 from mixopt.pipelines.views.scores import SCORES, SCORES_NOTE, off
 from mixopt.pipelines.views.wording import command, weighed
 from mixopt.plots import fit as fit_plots
+from mixopt.surrogates.reliability import with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE
 
 MOST_FIGURES = 24  # metrics that get a panel
@@ -129,12 +130,13 @@ def _answers(found: Findings, folder: Path) -> list[Answer]:
     quality = "Predictions are not tested: too few runs to hold some out."
     if found.held_out is not None:
         score = found.held_out.scores[OBJECTIVE]
+        ranked = with_ceiling(score.spearman, found.reliability.get(OBJECTIVE))
         quality = (
-            f"Held-out runs: rank correlation {score.spearman:.2f}, {score.coverage:.0%} within "
+            f"Held-out runs: rank correlation {ranked}, {score.coverage:.0%} within "
             "the 90 % interval of a run."
         )
     return [
-        Answer("What won?", "The proposed mixture", f"{weights} (in brackets: natural)."),
+        Answer("What is proposed?", "The proposed mixture", f"{weights} (in brackets: natural)."),
         Answer(
             "By how much, and how surely?",
             f"{signed(gap)} predicted (90 % interval {signed(gap - reach)} to "
@@ -144,7 +146,7 @@ def _answers(found: Findings, folder: Path) -> list[Answer]:
         ),
         Answer(
             "What does it cost in other metrics?",
-            f"{len(worse)} of {len(found.fitted.metrics)} get worse",
+            f"{len(worse)} of {len(found.fitted.metrics)} are predicted to get worse",
             f"Worse: {_named(worse)}; better: {_named(gained)}; not told apart: {_named(level)}.",
         ),
         Answer(
@@ -170,7 +172,10 @@ def _named(metrics: Sequence[str]) -> str:
 
 
 def _sides(found: Findings) -> tuple[list[str], list[str], list[str]]:
-    """Metrics whose predicted intervals at both mixtures lie apart, worse or better; the rest."""
+    """Metrics that are predicted worse, better, or not told apart, at 90 %.
+
+    Errors at the two mixtures count as independent, which is cautious where they lie close.
+    """
     rows = [list(found.mixtures).index(name) for name in (NATURAL, PROPOSED)]
     worse: list[str] = []
     gained: list[str] = []

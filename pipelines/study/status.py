@@ -65,8 +65,8 @@ def show_status(path: Path, *, as_json: bool = False) -> None:
 def watch_status(path: Path, every: float, *, as_json: bool = False) -> None:
     """Show the state of the study at `path` again and again, until its driver ends or it is done.
 
-    On a terminal the view is drawn in place. Elsewhere, and as JSON (an object per line), only what
-    differs from before is printed. A study that nobody works on yet is waited for.
+    On a terminal the view is updated in place. Elsewhere, and as JSON (an object per line), only
+    what differs from before is printed. A study that nobody works on yet is waited for.
 
     Args:
         path: the study file.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixopt import __version__
-from mixopt.core.errors import FileError, MixoptError
+from mixopt.core.errors import FileError, SurrogateError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.io import files
@@ -81,7 +81,7 @@ def read_evidence(snapshot: Snapshot, *, keep: bool) -> Evidence:
 
 
 def _keep(path: Path, key: str, found: Evidence) -> None:
-    text = json.dumps(finite({"version": VERSION, "key": key, **_to_json(found)}))
+    text = json.dumps(finite({"key": key, **_to_json(found)}))
     files.keep_bytes(path, text.encode())
 
 
@@ -106,11 +106,11 @@ def _fitted(snapshot: Snapshot) -> Evidence:
     model = study_model(snapshot.study, fidelity, snapshot.trials)
     quality: OutOfFold | None = None
     found: Effects | None = None
-    with contextlib.suppress(MixoptError):
+    with contextlib.suppress(SurrogateError):  # too few trials
         quality = model.held_out(name)
     at = _baseline(snapshot)
     if at is not None:
-        with contextlib.suppress(MixoptError):
+        with contextlib.suppress(SurrogateError):
             found = _effects(snapshot, name, at)
     numbers = tuple(
         t.number
@@ -121,7 +121,7 @@ def _fitted(snapshot: Snapshot) -> Evidence:
     if snapshot.verdict is not None:  # a study that is told results one by one waits for none
         from mixopt.offline.best_so_far import references as replayed
 
-        with contextlib.suppress(MixoptError):
+        with contextlib.suppress(SurrogateError):
             references = replayed(snapshot.trials, snapshot.objective)
     return Evidence(name if quality or found else "", quality, numbers, found, references)
 

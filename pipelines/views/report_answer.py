@@ -110,7 +110,7 @@ def _by_how_much(snapshot: Snapshot) -> Answer:
             question,
             "Not known",
             "Candidates are compared with the baseline by fresh seeds: "
-            f"{command('select', snapshot.study.path)} after the search.",
+            f"`{command('select', snapshot.study.path)}` after the search.",
         )
     verdict = verdict.turned(snapshot.objective.sign)
     shown = verdict.winner if verdict.improved else _closest(verdict)
@@ -225,16 +225,19 @@ def _against_what(snapshot: Snapshot) -> Answer:
         tried += f", in {rounds} round{'s' * (rounds > 1)} by {by} after the initial design"
     if verdict is None:
         return Answer(question, f"Nothing yet; the baseline is {snapshot.baseline}", f"{tried}.")
-    names = [c.name for c in verdict.candidates if c.name not in (verdict.promoted,)]
-    others = [name for name in names if name != verdict.baseline]
-    against = verdict.baseline if verdict.promoted != verdict.baseline else ", ".join(others)
-    short = f"The {against} mixture" if verdict.promoted != verdict.baseline else f"{against}"
-    beside = f", beside {', '.join(others)}" if others and short.startswith("The") else ""
+    others = [
+        c.name for c in verdict.candidates if c.name not in (verdict.promoted, verdict.baseline)
+    ]
+    if verdict.promoted == verdict.baseline:
+        short = f"The other candidates: {', '.join(others)}" if others else "No other mixture"
+    else:
+        beside = f", beside {', '.join(others)}" if others else ""
+        short = f"The {verdict.baseline} mixture{beside}"
     tokens = count(snapshot.study.proxy.tokens)
     seeds = max(c.n for c in verdict.candidates)
     return Answer(
         question,
-        f"{short}{beside}",
+        short,
         f"Each trained {seeds} times with fresh seeds for {tokens} tokens, "
         f"{better(snapshot.objective)}. {tried}.",
     )
@@ -264,14 +267,14 @@ def _what_next(snapshot: Snapshot) -> Answer:
             question,
             "Train at full size on the mixture:",
             "The promoted model is there already: "
-            f"{command('export', path, '--model', 'moe')} writes it for transformers.",
+            f"`{command('export', path, '--model', 'moe')}` writes it for transformers.",
             command("export", path, "--mixture", "json"),
         )
     if snapshot.study.promote is not None:
         return Answer(
             question,
             "Promote it:",
-            f"Or train it elsewhere: {command('export', path, '--mixture', 'json')}.",
+            f"Or train it elsewhere: `{command('export', path, '--mixture', 'json')}`.",
             command("promote", path),
         )
     return Answer(

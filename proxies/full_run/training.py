@@ -146,8 +146,6 @@ class _FullRun:
         )
         identity = job.training_hash(self.corpus.hash)
         self.checkpoints = Checkpoints(folder, world, identity)
-        count = self.recipe.evaluations
-        self.evaluation_steps = {max(1, job.steps * (i + 1) // count) for i in range(count)}
         self.step = 0
         self.curve: list[CurvePoint] = []
         self.last: Evaluation | None = None
@@ -204,7 +202,7 @@ class _FullRun:
         self.reported, self.reported_step = time.perf_counter(), self.step
         while self.step < self.job.steps and not self.diverged:
             self._train_step(torch.from_numpy(next(ahead)))
-            ends = self.step in self.evaluation_steps or self.step == self.job.steps
+            ends = self.step in self.job.evaluation_steps or self.step == self.job.steps
             if ends:
                 self._read()
                 self._tell("training")
@@ -253,11 +251,8 @@ class _FullRun:
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _scores(self, final: bool) -> Evaluation:
-        domains, weighed = self.corpus.validation_domains, self.job.weighed
-        tokens = {
-            name: self.recipe.final_tokens(name, weighed) if final else self.recipe.curve_tokens
-            for name in (*domains, *self.tasks)
-        }
+        domains = self.corpus.validation_domains
+        tokens = self.job.evaluated_tokens((*domains, *self.tasks), final=final)
         model = SplitModel(self.model, self.world)
         length = self.recipe.sequence_length
         (found,) = evaluate(model, self.corpus, domains, tokens, length, (), self.tasks)
@@ -268,7 +263,7 @@ class _FullRun:
             return
         ends = self.step == self.job.steps
         self.last = self._scores(final=ends)
-        again = ends and len(self.evaluation_steps) > 1
+        again = ends and len(self.job.evaluation_steps) > 1
         on_curve_text = self._scores(final=False).metrics if again else {}
         if not all(map(math.isfinite, self.last.metrics.values())):
             self.diverged = f"evaluation was not finite at step {self.step}"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Strip:
-    """An interval drawn in a table's cell, in per cent of the cell's width.
+    """An interval as a line in a table's cell, in per cent of the cell's width.
 
     Attributes:
         low: where the interval begins.
@@ -37,8 +37,8 @@ class Cell:
         text: what it says.
         below: a second, smaller line.
         key: what its column is sorted by; its text if None.
-        strip: an interval drawn in it.
-        bar: a bar drawn in it, as a share of its width.
+        strip: an interval below the text.
+        bar: a bar below the text, as a share of its width.
         tone: -1 a harm … 1 an improvement: colours it.
         strong: whether it is what the row is about.
         wide: whether its text may be folded.
@@ -84,7 +84,7 @@ class Figure:
     """A figure that the browser draws.
 
     Attributes:
-        plot: what is drawn; its title stands above it, in the page's type.
+        plot: the figure; its title stands above it, in the page's type.
         caption: what a mark means.
         values: where the same values stand as text, for readers without scripts.
         wide: whether it takes the page's whole width.
@@ -174,7 +174,7 @@ class Page:
 def strips(
     intervals: Sequence[tuple[float, float, float] | None], *, better: int = -1
 ) -> list[Strip | None]:
-    """Intervals (low, mid, high) drawn on one scale that holds 0.
+    """Intervals (low, mid, high) as lines on one scale that holds 0.
 
     Args:
         intervals: None where there is nothing to draw.
