@@ -210,14 +210,11 @@ def _epochs(found: Findings, name: str, domain: int) -> str:
     return f" ({found.mixtures[name].weights[domain] * space.budget_tokens / tokens:.2g}×)"
 
 
-def _table_note(found: Findings) -> str:
-    note = (
-        f"Predictions ± half the 90 % interval of {found.interval_of}; lower objectives are better."
-    )
-    budget = found.fitted.space.budget_tokens
-    if budget and found.fitted.space.available_tokens:
-        note += f" In brackets: epochs over the domain in a run of {count(budget)} tokens."
-    return note
+def _epochs_note(found: Findings) -> str:
+    space = found.fitted.space
+    if not (space.budget_tokens and space.available_tokens):
+        return ""
+    return f"In brackets: epochs over the domain in a run of {count(space.budget_tokens)} tokens."
 
 
 def _remarks(found: Findings) -> list[str]:
@@ -258,7 +255,7 @@ def _mixture_table(found: Findings) -> Table:
     return Table(
         ("domain", *map(title, names)),
         rows,
-        _table_note(found),
+        _epochs_note(found),
         chosen=1 + names.index(PROPOSED),
     )
 
@@ -279,7 +276,7 @@ def _predicted_table(found: Findings) -> Table:
     return Table(
         ("metric", *(f"{title(name)}, predicted ± 90 %" for name in names)),
         rows,
-        f"± half the 90 % interval of {found.interval_of}.",
+        f"± half the 90 % interval of {found.interval_of}; lower objectives are better.",
         chosen=1 + names.index(PROPOSED),
     )
 
@@ -294,7 +291,10 @@ def _sections(found: Findings) -> list[Section]:
         Section("Predictions", (), [_predicted_table(found)], source="fit.json."),
         Section(
             "Effects of domains",
-            [f"By the surrogate {fitted.surrogate_name}, at the natural mixture."],
+            [
+                f"By the surrogate {fitted.surrogate_name}, at the natural mixture. Intervals are "
+                "too wide where it does not know that near mixtures err together."
+            ],
             effect_table(found.effects, higher, fit_plots.short(fitted.metrics)),
             source="effects.csv.",
         ),
