@@ -83,7 +83,7 @@ class CapturedStep(Step):
         self._calls, self._refused = 0, False
         self._share = torch.ones((), device=self._device)
         self._ids_KBT: Tensor | None = None
-        self._nats_K: Tensor | None = None
+        self._found_2K: Tensor | None = None  # nats and gradient norms
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream(self._device)
 
@@ -104,9 +104,10 @@ class CapturedStep(Step):
         if self._graph is None and not self._capture():
             return super().move(self._ids_KBT, self._share)
         assert self._graph is not None
-        assert self._nats_K is not None
+        assert self._found_2K is not None
         self._graph.replay()
-        return self._nats_K.clone()
+        nats_K, self.norm_K = self._found_2K.clone().unbind()
+        return nats_K
 
     def _beside(self) -> Tensor:
         """A step on the stream that is captured later."""
@@ -117,6 +118,7 @@ class CapturedStep(Step):
             nats_K = super().move(self._ids_KBT, self._share)
         main.wait_stream(self._stream)
         nats_K.record_stream(main)
+        self.norm_K.record_stream(main)
         return nats_K
 
     def _capture(self) -> bool:
@@ -129,7 +131,8 @@ class CapturedStep(Step):
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
-                self._nats_K = super().move(self._ids_KBT, self._share)
+                nats_K = super().move(self._ids_KBT, self._share)
+                self._found_2K = torch.stack([nats_K, self.norm_K])
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

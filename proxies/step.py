@@ -24,12 +24,16 @@ class Step:
         model: the cohort.
         optimizer: of its parameters.
         micro_batches: parts in which a batch is run.
+
+    Attributes:
+        norm_K: every proxy's gradient norm in the last step, before clipping, (K,), on the device.
     """
 
     def __init__(
         self, model: Transformer, optimizer: CohortOptimizer, micro_batches: int = 1
     ) -> None:
         self.model, self.optimizer, self.micro_batches = model, optimizer, micro_batches
+        self.norm_K = torch.zeros(model.cohort, device=model.device)
 
     def __call__(self, ids_KBT: Tensor, progress: float = 0.0, rate_share: float = 1.0) -> Tensor:
         """Every proxy's loss in nats per token, (K,), on the device.
@@ -56,7 +60,8 @@ class Step:
             loss = (losses.nats_K + losses.auxiliary_K).sum() / self.micro_batches
             torch.autograd.backward(loss)
             nats_K += losses.nats_K.detach() / self.micro_batches
-        return nats_K + 0.0 * self.optimizer.step(rate_share)
+        self.norm_K = self.optimizer.step(rate_share)
+        return nats_K + 0.0 * self.norm_K
 
 
 @contextmanager

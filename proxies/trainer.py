@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,13 @@ def train(job: TrainingJob, report: Callable[..., None]) -> TrainingResult:
     proxy, folder = proxy_job(job), Path(job.folder) / FOLDER
 
     def on_progress(progress: training.Progress) -> None:
-        more = {"note": progress.note} if progress.note else {}
-        measured = _measured(folder) if progress.phase == "evaluation" else {}
-        report(progress.tokens, measured.get(progress.tokens), **more)
+        more: dict[str, Any] = {"note": progress.note} if progress.note else {}
+        point = _last_point(folder) if progress.phase == "evaluation" else {}
+        metrics = None
+        if point.get("tokens") == progress.tokens:
+            metrics = point["on_curve_text"] or point["metrics"]
+            more["training"] = point["training"]
+        report(progress.tokens, metrics, **more)
 
     (outcome,) = training.train(
         proxy,
@@ -132,11 +136,11 @@ def split(recipe: Recipe, failures: int) -> Recipe:
     return dataclasses.replace(recipe, micro_batches=parts)
 
 
-def _measured(folder: Path) -> dict[int, Mapping[str, float]]:
-    """Tokens → metrics of the last evaluation, on the text of those on the way; {} before one."""
+def _last_point(folder: Path) -> dict[str, Any]:
+    """The last evaluation as the curve's file has it; {} before the first."""
     lines = (folder / CURVE).read_text().splitlines()
     point: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return {point["tokens"]: point["on_curve_text"] or point["metrics"]} if point else {}
+    return point
 
 
 def _result(job: TrainingJob, proxy: Job, outcome: Outcome) -> TrainingResult:

@@ -43,6 +43,7 @@ from mixopt.proxies.memory import keep_freed_memory
 from mixopt.proxies.optimizer import CohortOptimizer
 from mixopt.proxies.precision import DTYPES, choose_precision
 from mixopt.proxies.schedules import rate_share
+from mixopt.proxies.step_log import StepLog, StepMeans
 
 PROGRESS_SECONDS = 1.0  # how often `on_progress` is called, at most
 
@@ -165,9 +166,9 @@ class _Run:
         self.seconds_before = 0.0  # spent by earlier attempts up to the checkpoint
         self.started = time.perf_counter()
         self.written = self.started
-        self.reported = self.started
+        self.reported = self.started  # when progress was
         self.speed = 0.0
-        self.losses: list[Tensor] = []  # (K,) of the steps since the last report, on the device
+        self.log, self.means = StepLog(), StepMeans(job.cohort)
 
     @property
     def seconds(self) -> float:
@@ -229,6 +230,7 @@ class _Run:
     def finish(self, keep_weights: bool) -> list[Outcome]:
         """Train to the end; the outcomes."""
         self.reported = time.perf_counter()
+        self.log.start_clock()
         while self.step < self.job.steps and self._training():
             self._train_step()
             now = time.perf_counter()
@@ -264,30 +266,27 @@ class _Run:
             progress=self.step / self.job.steps,
             rate_share=rate_share(self.step, self.job.steps, self.recipe),
         )
-        self.losses.append(nats_K)
+        self.log.add(nats_K, self.move.norm_K)
         self.step += 1
 
-    def _note_losses(self) -> tuple[float, ...]:
-        """Mean loss of each row since the last look; notes the proxies that diverged."""
-        if not self.losses:
+    def _read_log(self) -> tuple[float, ...]:
+        """Mean loss of each row since the last time; notes the proxies that diverged."""
+        losses_SK = self.log.read(self.means)
+        if losses_SK is None:
             return ()
-        losses = torch.stack(self.losses).cpu()
-        first = self.step - len(losses) + 1
-        for row in torch.nonzero(~torch.isfinite(losses).all(0)).flatten().tolist():
-            step = first + int(torch.nonzero(~torch.isfinite(losses[:, row]))[0])
+        trained = losses_SK.size * self.recipe.tokens_per_step
+        self.speed = trained / max(self.log.stretch, 1e-9)
+        first = self.step - len(losses_SK) + 1
+        finite_SK = np.isfinite(losses_SK)
+        for row in np.flatnonzero(~finite_SK.all(0)).tolist():
+            step = first + int(np.argmin(finite_SK[:, row]))
             message = f"loss or gradient was not finite at step {step}"
             self.diverged.setdefault(self.rows[row], message)
-        self.losses = []
-        return tuple(losses.mean(0).tolist())
+        return tuple(losses_SK.mean(0).tolist())
 
     def _report(self, phase: str) -> None:
-        steps = len(self.losses)
-        loss = self._note_losses()
-        now = time.perf_counter()
-        if steps:
-            trained = steps * self.recipe.tokens_per_step * len(self.rows)
-            self.speed = trained / max(now - self.reported, 1e-9)
-        self.reported = now
+        loss = self._read_log()
+        self.reported = time.perf_counter()
         if self.on_progress is not None:
             tokens = self.step * self.recipe.tokens_per_step
             self.on_progress(Progress(self.step, self.job.steps, tokens, loss, self.speed, phase))
@@ -312,11 +311,17 @@ class _Run:
     def _evaluate(self) -> None:
         self.last = self._scores(final=self.step == self.job.steps)
         on_curve_text = self._on_curve_text()
+        training = self._training_numbers()
         with (self.folder / CURVE).open("a") as file:
             for row, (k, evaluation) in enumerate(zip(self.rows, self.last, strict=True)):
                 tokens = self.step * self.recipe.tokens_per_step
                 point = CurvePoint(
-                    self.step, tokens, evaluation.metrics, self.seconds, on_curve_text[row]
+                    self.step,
+                    tokens,
+                    evaluation.metrics,
+                    self.seconds,
+                    on_curve_text[row],
+                    training[row],
                 )
                 if not all(map(math.isfinite, evaluation.metrics.values())):
                     self.diverged.setdefault(k, f"evaluation was not finite at step {self.step}")
@@ -324,6 +329,13 @@ class _Run:
                 self.curves[k].append(point)
                 file.write(_curve_line(k, point))
         self._report("evaluation")
+
+    def _training_numbers(self) -> list[dict[str, float]]:
+        """What the steps since the last evaluation came to, of each row."""
+        share = rate_share(self.step - 1, self.job.steps, self.recipe)
+        rates_K = [peak * share for peak in self.optimizer.peak_rates]
+        means, self.means = self.means, StepMeans(len(self.rows))
+        return means.of_point(self.recipe.tokens_per_step, rates_K)
 
     def _prune(self) -> None:
         """Stop the proxies that are beyond their limits; the others train on as a smaller cohort.
@@ -350,6 +362,7 @@ class _Run:
         self._build()
         self._load(tensors)
         self.last = [self.last[row] for row in rows]
+        self.means = StepMeans(len(rows))
 
     def _share_seconds(self) -> None:
         """Charge the time since the cohort last changed to the proxies that trained in it."""
@@ -381,10 +394,13 @@ class _Run:
         )
 
     def _checkpoint(self) -> None:
-        self._note_losses()
+        self._read_log()
         self.written = time.perf_counter()
-        if math.isinf(self.recipe.checkpoint_seconds):
-            return
+        if not math.isinf(self.recipe.checkpoint_seconds):
+            self._save_checkpoint()
+        self.log.start_clock()
+
+    def _save_checkpoint(self) -> None:
         tensors = self._tensors() | {"random": torch.get_rng_state()}
         meta = {
             "identity": self.identity,
@@ -397,6 +413,7 @@ class _Run:
             "device_seconds": self.device_seconds,
             "seconds_shared": self.seconds_shared,
             "curves": [[dataclasses.asdict(p) for p in curve] for curve in self.curves],
+            "means": self.means.to_json(),
         }
         save_state(self.folder / CHECKPOINT, tensors, meta)
 
@@ -411,7 +428,7 @@ class _Run:
         self.optimizer.load_state(_under("optimizer.", tensors))
 
     def _recall(self, meta: dict[str, Any]) -> None:
-        """What a checkpoint tells besides its tensors; older ones know of no pruning."""
+        """What a checkpoint tells besides its tensors; older ones know less."""
         self.step, self.seconds_before = int(meta["step"]), float(meta["seconds"])
         self.diverged = {int(k): message for k, message in meta["diverged"].items()}
         self.pruned = {int(k): message for k, message in meta.get("pruned", {}).items()}
@@ -419,6 +436,9 @@ class _Run:
         self.device_seconds = meta.get("device_seconds", self.device_seconds)
         self.seconds_shared = float(meta.get("seconds_shared", 0.0))
         self.curves = [[CurvePoint(**p) for p in curve] for curve in meta["curves"]]
+        self.means = StepMeans(len(self.rows))
+        if "means" in meta:
+            self.means = StepMeans.from_json(meta["means"])
 
     def _keep_weights(self) -> None:
         write_json(self.folder / "model.json", dataclasses.asdict(self.config))

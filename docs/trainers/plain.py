@@ -67,10 +67,12 @@ def evaluate():
     return metrics
 
 
-def report(tokens, metrics):
+def report(tokens, metrics, loss):
     """A line of progress.jsonl: a point of the curve, by which trials are pruned."""
+    line = {"tokens": tokens, "metrics": metrics}
+    line["training"] = {"loss": loss, "learning_rate": settings["rate"]}
     with (folder / "progress.jsonl").open("a") as file:
-        file.write(json.dumps({"tokens": tokens, "metrics": metrics}) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 def whole(path, write):
@@ -98,7 +100,7 @@ while step < steps:
     step += 1
     if step < steps and step % max(1, steps // EVALUATIONS) == 0:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-        report(step * batch_tokens, evaluate())
+        report(step * batch_tokens, evaluate(), float(loss))
         whole(checkpoint, lambda path, state=state: torch.save(state, path))
 
 result = {

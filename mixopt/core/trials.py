@@ -148,6 +148,9 @@ class CurvePoint:
         metrics: what was measured. At the end it may be on other text than on the way.
         seconds: of training before it.
         on_curve_text: where it is, the same metrics on the text of the evaluations on the way.
+        training: of the steps since the point before, where it is known: mean `loss` in nats per
+            token, mean `grad_norm` before clipping, the last `learning_rate`,
+            `tokens_per_second` of training. A trainer of the user's chooses its own names.
     """
 
     step: int
@@ -155,6 +158,7 @@ class CurvePoint:
     metrics: Mapping[str, float]
     seconds: float = 0.0
     on_curve_text: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def comparable(self) -> Mapping[str, float]:

@@ -70,6 +70,7 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
                 metrics=_numbers(point["metrics"]),
                 seconds=float(point.get("seconds", 0.0)),
                 on_curve_text=_numbers(point.get("on_curve_text", {})),
+                training=_numbers(point.get("training", {})),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -100,6 +101,7 @@ def curve_points(values: Sequence[Any]) -> list[CurvePoint]:
             dict(p["metrics"]),
             float(p.get("seconds", 0)),
             dict(p.get("on_curve_text", {})),
+            dict(p.get("training", {})),
         )
         for p in values
     ]

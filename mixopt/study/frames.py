@@ -110,7 +110,8 @@ def curves_frame(
 
     Returns:
         Columns: `trial`, `step`, `tokens`, `seconds`; `objective` if asked for; a column per metric
-        (bits per byte, nats per token). All of a trial are on the same text, so that they compare;
+        (bits per byte, nats per token), and `train/…` per number of the training
+        (`CurvePoint.training`). All metrics of a trial are on the same text, so that they compare;
         a result that was measured on more text is in `trials_frame`.
     """
     points = [(number, point) for number in sorted(curves) for point in curves[number]]
@@ -118,6 +119,7 @@ def curves_frame(
         **CURVE,
         **({"objective": pl.Float64} if objective is not None else {}),
         **dict.fromkeys((m for _, point in points for m in point.comparable), pl.Float64),
+        **dict.fromkeys((f"train/{n}" for _, p in points for n in p.training), pl.Float64),
     }
     return pl.DataFrame([_point_row(n, p, objective) for n, p in points], schema=schema)
 
@@ -126,6 +128,7 @@ def _point_row(number: int, point: CurvePoint, objective: Objective | None) -> d
     metrics = point.comparable
     row: dict[str, object] = {"trial": number, "step": point.step, "tokens": point.tokens}
     row |= {"seconds": point.seconds, **metrics}
+    row |= {f"train/{name}": value for name, value in point.training.items()}
     if objective is not None and metrics.keys() >= set(objective.metrics):
         row["objective"] = objective.shown.value(metrics)
     return row

@@ -139,9 +139,9 @@ class TrainingJob:
         Args:
             tokens: trained so far.
             metrics: of an evaluation, if there was one.
-            more: `note`, and whatever else is worth keeping.
+            more: `training` (loss, learning rate, …), `note`, and whatever else is worth keeping.
         """
-        values: dict[str, Any] = {"tokens": tokens, **more}
+        values: dict[str, Any] = {"tokens": tokens, **_plain(more)}
         if metrics is not None:
             values["metrics"] = _plain(metrics)
         with (Path(self.folder) / PROGRESS).open("a") as file:

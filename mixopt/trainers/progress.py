@@ -28,12 +28,14 @@ class Report:
         metrics: of an evaluation; empty if there was none.
         diverged: metrics that are not finite.
         note: what whoever runs the study should know.
+        training: numbers of the training itself: its loss, its learning rate.
     """
 
     tokens: int
     metrics: Mapping[str, float]
     diverged: tuple[str, ...] = ()
     note: str = ""
+    training: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_line(line: bytes, where: str, needed: Collection[str] = ()) -> Report:
@@ -66,7 +68,18 @@ def read_line(line: bytes, where: str, needed: Collection[str] = ()) -> Report:
         {name: value for name, value in metrics.items() if name not in bad},
         tuple(name for name in bad if not needed or name in needed),
         str(values.get("note", "")),
+        _finite(values.get("training")),
     )
+
+
+def _finite(values: Any) -> dict[str, float]:
+    """The finite numbers of `values`; nothing else there is looked at, and nothing is an error.
+
+    They are only shown: a trainer that wrote something else under that name goes on.
+    """
+    found = values.items() if isinstance(values, dict) else ()
+    numbers = ((n, v) for n, v in found if isinstance(v, int | float) and not isinstance(v, bool))
+    return {str(name): float(value) for name, value in numbers if math.isfinite(value)}
 
 
 def numbers(values: Any, key: str, where: str) -> dict[str, float]:
@@ -161,12 +174,14 @@ class Curve:
         path: of `curve.jsonl`.
         points: oldest first.
         own: how many of the last points are of this attempt.
+        training: numbers of the training that were told since the last point.
     """
 
     path: Path
     points: list[CurvePoint] = field(default_factory=list)
     own: int = 0
     began: bool = False
+    training: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, needed: Collection[str] = ()) -> Curve:
@@ -183,6 +198,7 @@ class Curve:
                 if not curve.points or report.tokens > curve.points[-1].tokens:
                     curve.add(report, curve.seconds)  # written just before this process was killed
         curve.own, curve.began = 0, False
+        curve.training.clear()
         return curve
 
     @property
@@ -193,7 +209,8 @@ class Curve:
     def add(self, report: Report, seconds: float) -> CurvePoint | None:
         """Take up `report`; the point that it gives, or completes.
 
-        An attempt's first report shows where it begins: later points of earlier attempts go.
+        An attempt's first report shows where it begins: later points of earlier attempts go. A
+        point has of each number of the training what was told last before it, or with it.
         """
         if not self.began:
             self.began = True
@@ -201,13 +218,19 @@ class Curve:
             if len(kept) < len(self.points):
                 self.points = kept
                 self.write()
+        self.training |= report.training
         if not report.metrics:
             return None
-        point = CurvePoint(report.tokens, report.tokens, report.metrics, seconds)
+        point = CurvePoint(
+            report.tokens, report.tokens, report.metrics, seconds, training=dict(self.training)
+        )
+        self.training.clear()
         if self.points and self.points[-1].tokens == point.tokens:
             if self.own:  # an evaluation told in parts
-                metrics = {**self.points[-1].metrics, **point.metrics}
-                point = dataclasses.replace(point, metrics=metrics)
+                before = self.points[-1]
+                metrics = {**before.metrics, **point.metrics}
+                training = {**before.training, **point.training}
+                point = dataclasses.replace(point, metrics=metrics, training=training)
             self.points.pop()
             self.own -= bool(self.own)
         self.points.append(point)
@@ -217,7 +240,10 @@ class Curve:
         return point
 
     def end(self, point: CurvePoint) -> None:
-        """Put `point` last."""
+        """Put `point` last; it has what was told of the training since the one before."""
+        there = [p.training for p in self.points if p.tokens == point.tokens]
+        training = {**(there[-1] if there else {}), **self.training}
+        point = dataclasses.replace(point, training=training)
         self.points = [p for p in self.points if p.tokens < point.tokens] + [point]
         self.write()
 

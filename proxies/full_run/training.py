@@ -51,6 +51,7 @@ from mixopt.proxies.job import Job
 from mixopt.proxies.memory import keep_freed_memory
 from mixopt.proxies.precision import DTYPES, choose_precision
 from mixopt.proxies.schedules import rate_share
+from mixopt.proxies.step_log import StepMeans
 from mixopt.proxies.training import PROGRESS_SECONDS, environment
 
 OnProgress = Callable[[FullProgress], None]
@@ -150,7 +151,7 @@ class _FullRun:
         self.curve: list[CurvePoint] = []
         self.last: Evaluation | None = None
         self.diverged = ""
-        self.tally = Tally()
+        self.tally, self.means = Tally(), StepMeans()
         self.unread: Tensor | None = None  # what the last step returned, still on the device
         self.due = False  # the first process asks for a checkpoint
         self.seconds_before = 0.0
@@ -241,6 +242,7 @@ class _FullRun:
         loss, entropy, norm, notes = self.unread.tolist()
         self.unread = None
         self.tally.add(loss, entropy, norm)
+        self.means.add(np.array([[loss], [norm]]))
         self.due = notes > 0
         if not math.isfinite(loss):
             self.diverged = f"loss or gradient was not finite at step {self.step}"
@@ -269,7 +271,11 @@ class _FullRun:
             self.diverged = f"evaluation was not finite at step {self.step}"
             return
         tokens = self.step * self.recipe.tokens_per_step
-        point = CurvePoint(self.step, tokens, self.last.metrics, self.seconds, on_curve_text)
+        means, self.means = self.means, StepMeans()
+        (training,) = means.of_point(self.recipe.tokens_per_step, [self._last_rate()])
+        point = CurvePoint(
+            self.step, tokens, self.last.metrics, self.seconds, on_curve_text, training
+        )
         self.curve.append(point)
         if self.world.first:
             with (self.folder / CURVE).open("a") as file:
@@ -280,11 +286,11 @@ class _FullRun:
         now, steps = time.perf_counter(), self.step - self.reported_step
         if steps:
             self.speed = steps * self.recipe.tokens_per_step / max(now - self.reported, 1e-9)
+            self.means.seconds += now - self.reported
         self.reported, self.reported_step = now, self.step
         seen = self.tally.report()
         if self.on_progress is None:
             return
-        done = max(0, self.step - 1)
         self.on_progress(
             FullProgress(
                 step=self.step,
@@ -293,11 +299,15 @@ class _FullRun:
                 tokens_per_second=self.speed,
                 phase=phase,
                 note=note,
-                learning_rate=self.rate * rate_share(done, self.job.steps, self.recipe),
+                learning_rate=self._last_rate(),
                 metrics=metrics or {},
                 **seen,
             )
         )
+
+    def _last_rate(self) -> float:
+        """Learning rate of the last step."""
+        return self.rate * rate_share(max(0, self.step - 1), self.job.steps, self.recipe)
 
     def _checkpoint(self) -> None:
         self._read()  # the last step too: it may have diverged, or ask for this checkpoint again
@@ -308,6 +318,7 @@ class _FullRun:
             "precision": self.precision,
             "seconds": self.seconds,
             "curve": [dataclasses.asdict(point) for point in self.curve],
+            "means": self.means.to_json(),
         }
         self.checkpoints.save(self.step, self._tensors(), about)
 
@@ -321,6 +332,8 @@ class _FullRun:
     def _resume(self, about: dict[str, Any]) -> None:
         self.step, self.seconds_before = int(about["step"]), float(about["seconds"])
         self.curve = [CurvePoint(**point) for point in about["curve"]]
+        if "means" in about:  # older checkpoints have none
+            self.means = StepMeans.from_json(about["means"])
         tensors = self._tensors()
         self.checkpoints.load(self.step, tensors)
         self.optimizer.set_steps(float(tensors["optimizer.steps"]))

@@ -150,7 +150,13 @@ def result(spec: TrialSpec) -> TrialResult:
         shape = (tokens / FIDELITY.tokens) ** -0.12
         metrics = {f"bpb/{d}": v * shape for d, v in ends.items()}
         metrics |= {f"loss/{d}": v * shape * 2.1 for d, v in ends.items()}
-        curve.append(CurvePoint(step * 40, tokens, metrics, seconds=3.0 * step))
+        training = {
+            "loss": 5.2 * shape,
+            "learning_rate": 3e-3 * (1 - step / 6),
+            "grad_norm": 0.8 * shape,
+            "tokens_per_second": FIDELITY.tokens / 15,
+        }
+        curve.append(CurvePoint(step * 40, tokens, metrics, seconds=3.0 * step, training=training))
     loads = {d: tuple(rng.dirichlet([8, 8, 8, 8]).tolist()) for d in ends}
     cost = Cost(FIDELITY.tokens, 15.0 + rng.normal(0, 0.3), 2.4e11)
     about = {"mixopt": "0.1.0", "torch": "2.13.0", "device": "cpu"}

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from mixopt.core.errors import CheckpointError, TrainingError
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
-from mixopt.core.trials import Failure, Outcome, TrialResult
+from mixopt.core.trials import CurvePoint, Failure, Outcome, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import token_losses
 from mixopt.io.trial_files import CHECKPOINT, CURVE
@@ -17,7 +18,9 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.checkpoint import load_state, save_state
 from mixopt.proxies.job import Job
+from mixopt.proxies.schedules import rate_share
 from mixopt.proxies.training import Progress, train
+from tests.proxies.conftest import VOCABULARY
 
 MODEL = ModelConfig(width=16, layers=2, heads=2, expert_width=16)
 RECIPE = Recipe(
@@ -53,6 +56,12 @@ class Interruption(Exception):
     """What a test stops a training with."""
 
 
+def _seen(point: CurvePoint) -> tuple[Any, ...]:
+    """What a point has of everything but time."""
+    training = {n: v for n, v in point.training.items() if n != "tokens_per_second"}
+    return point.step, point.metrics, point.on_curve_text, training
+
+
 def _stop_at(step: int) -> Any:
     def on_progress(progress: Progress) -> None:
         if progress.step >= step and progress.phase == "training":
@@ -77,6 +86,42 @@ def test_a_training_learns_and_tells_what_it_cost(corpus: Corpus, tmp_path: Path
     assert sum(result.loads["d0"]) == pytest.approx(1)
 
 
+def test_a_point_tells_of_the_training_since_the_one_before(corpus: Corpus, tmp_path: Path) -> None:
+    rates, speeds = (1e-2, 5e-3), []
+    job = _job(corpus, seeds=(1, 2), mixtures=(MOSTLY_D0, MOSTLY_D1), learning_rates=rates)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluations=24))
+    every = [_result(outcome).curve for outcome in _train(job, tmp_path / "every")]
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluations=3))
+    found = [_result(outcome).curve for outcome in _train(job, tmp_path / "three")]
+    for k, peak in enumerate(rates):
+        assert [point.step for point in found[k]] == [8, 16, 24]
+        for n, point in enumerate(found[k]):
+            steps = every[k][8 * n : 8 * n + 8]  # a point for every step
+            for name in ("loss", "grad_norm"):
+                one_by_one = sum(step.training[name] for step in steps) / 8
+                assert point.training[name] == pytest.approx(one_by_one, rel=1e-12)
+            share = rate_share(point.step - 1, 24, job.recipe)
+            assert point.training["learning_rate"] == pytest.approx(peak * share)
+            speeds.append(point.training["tokens_per_second"])
+    assert found[0][0].training["loss"] != found[1][0].training["loss"]
+    assert abs(every[0][0].training["loss"] - math.log(VOCABULARY)) < 0.5  # nothing is learned yet
+    assert all(0 < 8 * 128 / speed < found[0][-1].seconds for speed in speeds)
+
+
+def test_a_checkpoint_of_before_training_numbers_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    job = _job(corpus)
+    with pytest.raises(Interruption):
+        _train(job, tmp_path, on_progress=_stop_at(16))
+    tensors, meta = load_state(tmp_path / CHECKPOINT)
+    del meta["means"]
+    for point in meta["curves"][0]:
+        del point["training"]
+    save_state(tmp_path / CHECKPOINT, tensors, meta)
+    resumed = _result(_train(job, tmp_path)[0])
+    assert resumed.metrics == _result(_train(job, tmp_path / "whole")[0]).metrics
+    assert [bool(point.training) for point in resumed.curve] == [False, True, True]
+
+
 def test_the_points_of_a_curve_are_evaluated_on_the_same_text(
     corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -96,10 +141,11 @@ def test_more_of_a_domain_makes_the_model_better_at_it(corpus: Corpus, tmp_path:
     assert less.metrics["bpb/d1"] < more.metrics["bpb/d1"] - 0.1
 
 
+@pytest.mark.parametrize("checkpoint_seconds", [60.0, 0.0])  # at evaluations, at every step
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, tmp_path: Path, checkpoint_seconds: float
 ) -> None:
-    job = _job(corpus, seeds=(1, 2))
+    job = _job(corpus, seeds=(1, 2), recipe={"checkpoint_seconds": checkpoint_seconds})
     whole = _train(job, tmp_path / "whole", keep_weights=True)
     broken = tmp_path / "broken"
     for step in (9, 17, 24):  # before the first, between, and at the last evaluation
@@ -108,7 +154,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(
     resumed = _train(job, broken, keep_weights=True)
     for k, (one, other) in enumerate(zip(whole, resumed, strict=True)):
         assert _result(one).metrics == _result(other).metrics
-        assert [p.metrics for p in _result(one).curve] == [p.metrics for p in _result(other).curve]
+        assert list(map(_seen, _result(one).curve)) == list(map(_seen, _result(other).curve))
         first, _ = load_state(tmp_path / "whole" / f"model-{k}.safetensors")
         second, _ = load_state(broken / f"model-{k}.safetensors")
         assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

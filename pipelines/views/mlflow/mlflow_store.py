@@ -205,14 +205,18 @@ class RunStore:
 
 
 def curve_metrics(curve: Sequence[CurvePoint], start: int) -> list[tuple[str, float, int, int]]:
-    """The points of a curve as metrics `curve/…`: steps are tokens, `start` in milliseconds.
+    """The points of a curve as metrics: steps are tokens, `start` in milliseconds.
 
-    All on the same text, also the last one (`CurvePoint.comparable`).
+    `curve/…` are evaluations, all on the same text, also the last one (`CurvePoint.comparable`);
+    `train/…` numbers of the training.
     """
     return [
-        (f"curve/{name}", value, point.tokens, start + round(point.seconds * 1000))
+        (name, value, point.tokens, start + round(point.seconds * 1000))
         for point in curve
-        for name, value in point.comparable.items()
+        for name, value in {
+            **{f"curve/{name}": value for name, value in point.comparable.items()},
+            **{f"train/{name}": value for name, value in point.training.items()},
+        }.items()
     ]
 
 

@@ -76,11 +76,14 @@ def test_a_curve_ends_with_the_final_metrics_not_beside_them(tmp_path: Path) -> 
 
 
 def test_the_end_of_a_curve_keeps_what_compares_with_the_points_before(tmp_path: Path) -> None:
-    last = json.loads(point(3, 1.51)) | {"on_curve_text": {"bpb/law": 1.7}}
+    training = {"loss": 2.2, "tokens_per_second": 900.0}
+    on_both = {"on_curve_text": {"bpb/law": 1.7}, "training": training}
+    last = json.loads(point(3, 1.51)) | on_both
     write_curve(tmp_path, [point(1, 2.0), json.dumps(last)])
     curve = trial_files.read_curve(tmp_path, DONE)
     assert curve[-1].metrics == {"bpb/law": 1.5}
     assert [p.comparable["bpb/law"] for p in curve] == [2.0, 1.7]
+    assert [dict(p.training) for p in curve] == [{}, training]  # the first line is of before
     again = trial_files.curve_points([dataclasses.asdict(p) for p in curve])
     assert again == curve
 

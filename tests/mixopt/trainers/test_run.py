@@ -357,6 +357,31 @@ def test_metrics_of_one_evaluation_may_come_in_parts(tmp_path: Path) -> None:
     assert math.isclose(result.curve[-1].metrics["loss"], 1.0)
 
 
+def test_a_point_of_the_curve_has_the_training_numbers_that_were_told_last(tmp_path: Path) -> None:
+    body = """
+def tell(tokens, training, **metrics):
+    line = {"tokens": tokens, "training": training, "metrics": metrics}
+    with (folder / "progress.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\\n")
+
+tell(100, {"loss": 9.0, "rate": 0.1})
+tell(200, {"loss": 8.0})
+tell(300, {"grad_norm": 1}, loss=7.5)
+tell(400, {"loss": float("nan"), "rate": "high"}, loss=7.0)
+tell(500, "epoch 2", loss=6.0)
+tell(900, {"loss": 5.0})
+finish(metrics={"loss": 4})
+"""
+    result = train(tmp_path, body).result
+    assert result is not None
+    assert [(point.tokens, dict(point.training)) for point in result.curve] == [
+        (300, {"loss": 8.0, "rate": 0.1, "grad_norm": 1.0}),
+        (400, {}),
+        (500, {}),
+        (1000, {"loss": 5.0}),
+    ]
+
+
 def test_what_a_report_raises_ends_the_training(tmp_path: Path) -> None:
     def stop(_: Progress) -> None:
         raise KeyboardInterrupt

@@ -58,6 +58,24 @@ def test_a_curve_is_of_one_text_and_the_result_stands_beside_it(tmp_path: Path) 
     assert [m[1] for m in result if m[0] == "bpb/law"] == [2.0]
 
 
+def test_the_training_is_a_series_beside_the_curve(tmp_path: Path) -> None:
+    curve = trial_folder(tmp_path, 0) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    points = [
+        {"step": 4, "tokens": 256, "metrics": {"bpb/law": 2.5}, "seconds": 1.0},
+        {"step": 8, "tokens": 512, "metrics": {"bpb/law": 2.0}, "seconds": 2.0},
+    ]
+    points[0]["training"] = {"loss": 5.0, "grad_norm": 0.7}
+    points[1]["training"] = {"loss": 4.0}
+    curve.write_text("\n".join(map(json.dumps, points)))
+    result = list(trial_metrics(trial(), tmp_path, Objective({"law": 1}), start=60_000))
+    assert [m for m in result if m[0].startswith("train/")] == [
+        ("train/loss", 5.0, 256, 61_000),
+        ("train/grad_norm", 0.7, 256, 61_000),
+        ("train/loss", 4.0, 512, 62_000),
+    ]
+
+
 def test_a_pruned_trial_shows_its_curve_and_cost_and_no_objective(tmp_path: Path) -> None:
     pruned = dataclasses.replace(trial(), state=State.PRUNED, message="it would hardly win")
     curve = trial_folder(tmp_path, 0) / "curve.jsonl"
