@@ -93,8 +93,9 @@ class OpenStudy(Opened):
     def curves(self) -> pl.DataFrame:
         """A row per evaluation (see `mixopt.study.frames.curves_frame`).
 
-        Columns: `trial`, `step`, `tokens`, `seconds`, `objective`, a column per metric. All
-        evaluations of a trial are on the same text, so that they compare.
+        Columns: `trial`, `step`, `tokens`, `seconds`, `objective`, a column per metric,
+        `train/…` of the training. All evaluations of a trial are on the same text, so that they
+        compare.
         """
         return curves_frame(self.curve_points, self.objective)
 
