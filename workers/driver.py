@@ -216,12 +216,14 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
 
 def _correct(work: Work) -> str:
     """What to do about a trainer that breaks the contract."""
-    hint = "Correct the trainer (docs/trainers.md) and run the same command again. "
     if isinstance(work.job, OwnJob) and work.job.job.role == "promote":
-        return hint + "Other files or settings are another full run, from its beginning"
+        return (
+            "Another trainer (its files, settings, version) is another full run, from its "
+            "beginning: see docs/trainers.md"
+        )
     return (
-        hint + "Once a training is recorded, other files are other trainings: give the study "
-        "another name"
+        "Or correct the trainer (docs/trainers.md) and run the same command again; once a training "
+        "is recorded, other files are other trainings: give the study another name"
     )
 
 

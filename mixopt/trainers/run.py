@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -26,21 +24,24 @@ from pathlib import Path
 from typing import Any
 
 import mixopt
-from mixopt.core.errors import CheckpointError
 from mixopt.core.trials import Cost, CurvePoint, Failure, Limits, Outcome, TrialResult
-from mixopt.io import files, locks
+from mixopt.io import locks
 from mixopt.trainers import result as results
+from mixopt.trainers.attempts import Attempts
 from mixopt.trainers.base import Trainer
 from mixopt.trainers.command import JOB_VARIABLE
 from mixopt.trainers.failures import TrainerError, broken, ending, failure_of, last_lines
 from mixopt.trainers.job import PROGRESS, RESULT, TrainingJob
 from mixopt.trainers.progress import Curve, Follower, Report
-from mixopt.trainers.supervisor import LOCK, MARGIN_SECONDS
+from mixopt.trainers.supervised import Supervised
+from mixopt.trainers.supervisor import LOCK
 
-ATTEMPTS = "attempts.json"
-LOOK_SECONDS = 0.1  # between looks at progress.jsonl
+READ_AGAIN = (
+    "The training has ended. Correct its files by hand, and the same command reads them again and "
+    "trains nothing"
+)
+TRAIN_AGAIN = "; to train again, remove result.json"
 PATIENCE_SECONDS = 120.0  # for the last process of an earlier attempt to go
-END_SECONDS = 60.0  # that ending all processes may take beyond the grace: disks that hang
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def run_training(
 ) -> Outcome:
     """Run one attempt at `job`; its result, or that it diverged or was pruned.
 
-    Called again on the same folder it tells the trainer to resume. Whoever calls holds the folder:
-    two attempts at once would write the same files. When this returns or raises, no process of the
+    Called again on the same folder it tells the trainer to resume. But where its command ended with
+    exit code 0 and left a `result.json` that was refused, that is read again and nothing is
+    trained: a person may have corrected it. Whoever calls holds the folder: two attempts at once
+    would write the same files. When this returns or raises, no process of the
     attempt is left. `resume`, `attempt` and `memory_failures` of the job are filled in here.
 
     Args:
@@ -102,51 +105,16 @@ def run_training(
             hint="Put them back, or give the study another name: other files are other trainings",
         )
     with locks.hold(folder / LOCK, f"training {job.trial}", patience=patience):
-        record = _Record.read(folder, job.identity)
+        record = Attempts.read(folder, job.identity)
         curve = Curve.open(folder, job.metrics)
-        _remove(folder / PROGRESS, folder / RESULT)
+        corrected = record.refused and (folder / RESULT).exists()
+        if not corrected:
+            _remove(folder / PROGRESS, folder / RESULT)
         curve.write()
     attempt = _Attempt(trainer, job, limits, curve, record, report)
     if (outcome := attempt.pruned()) is not None:
         return outcome
-    return attempt.run(timeout, heartbeat, grace)
-
-
-@dataclass
-class _Record:
-    """What is kept of a folder's attempts in `attempts.json`."""
-
-    path: Path
-    identity: str
-    attempts: int = 0
-    memory_failures: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def read(cls, folder: Path, identity: str) -> _Record:
-        """What earlier attempts left in `folder`.
-
-        Raises:
-            CheckpointError: they were at another training.
-        """
-        path = folder / ATTEMPTS
-        if not path.exists():
-            return cls(path, identity)
-        hint = "Delete the folder, and this training begins anew; or give it a folder of its own"
-        kept = files.read_json(path, lambda values: cls(path, **values), hint=hint)
-        if kept.identity != identity:
-            raise CheckpointError(
-                "belongs to other work (its trainer, settings, data, mixture or seed differ)",
-                where=str(path),
-                hint=hint,
-            )
-        return kept
-
-    def write(self) -> None:
-        """Write it."""
-        values = dataclasses.asdict(self)
-        del values["path"]
-        files.write_json(self.path, values)
+    return attempt.read_again() if corrected else attempt.run(timeout, heartbeat, grace)
 
 
 class _Attempt:
@@ -158,7 +126,7 @@ class _Attempt:
         job: TrainingJob,
         limits: Limits | None,
         curve: Curve,
-        record: _Record,
+        record: Attempts,
         report: Callable[[Progress], None] | None,
     ) -> None:
         self.trainer, self.limits, self.curve, self.record = trainer, limits, curve, record
@@ -200,6 +168,7 @@ class _Attempt:
     def run(self, timeout: float | None, heartbeat: float | None, grace: float) -> Outcome:
         """Start the command, follow it, end it."""
         self.record.attempts += 1
+        self.record.refused = False
         self.record.write()
         job_file = self.job.write()
         try:
@@ -217,7 +186,7 @@ class _Attempt:
             self.record.write()
 
     @contextlib.contextmanager
-    def _supervised(self, job_file: Path, grace: float) -> Iterator[_Supervisor]:
+    def _supervised(self, job_file: Path, grace: float) -> Iterator[Supervised]:
         """The command running; none of its processes is left when the block ends."""
         # -P: a file of the study's folder cannot stand in for a module of mixopt or of Python
         supervisor = [sys.executable, "-P", "-m", "mixopt.trainers.supervisor"]
@@ -240,7 +209,7 @@ class _Attempt:
                     where=str(self.trainer.folder),
                     hint="The study file's folder must be there on every node",
                 ) from error
-        told = _Supervisor(process, grace)
+        told = Supervised(process, grace)
         try:
             yield told
         finally:
@@ -250,7 +219,7 @@ class _Attempt:
         defaults = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.job.threads)}
         return {**defaults, **os.environ, JOB_VARIABLE: str(job_file)}
 
-    def _look(self, told: _Supervisor, timeout: float | None, heartbeat: float | None) -> None:
+    def _look(self, told: Supervised, timeout: float | None, heartbeat: float | None) -> None:
         """Take up what there is to read; know the outcome, or raise, where the training ends."""
         now = time.monotonic()
         if told.starting:
@@ -281,10 +250,8 @@ class _Attempt:
     def _take(self, report: Report) -> None:
         """Take up a line of progress."""
         now = self.heard = time.monotonic()
-        if report.diverged:
-            names = ", ".join(report.diverged)
-            message = f"{names} was not finite at {report.tokens:,} tokens"
-            self.outcome = Outcome(None, Failure.DIVERGED, message)
+        self._diverged(report)
+        if self.outcome is not None:
             return
         point = self.curve.add(report, self.seconds)
         speed = (report.tokens - self.tokens) / max(now - self.spoke, 1e-9)
@@ -294,6 +261,13 @@ class _Attempt:
             self.report(Progress(report.tokens, speed, phase, report.note))
         if point is not None:
             self.outcome = self._pruned_at(point)
+
+    def _diverged(self, report: Report) -> None:
+        """Know the outcome, if a line of progress says that the training diverged."""
+        if report.diverged:
+            names = ", ".join(report.diverged)
+            message = f"{names} was not finite at {report.tokens:,} tokens"
+            self.outcome = Outcome(None, Failure.DIVERGED, message)
 
     def _ended(self, last: dict[str, Any]) -> Outcome:
         """The outcome of a command that ended by itself."""
@@ -315,11 +289,40 @@ class _Attempt:
         if last.get("left") and self.report is not None:
             note = f"the command of {self.job.trial} left {last['left']} processes; they were ended"
             self.report(Progress(self.follower.tokens, 0.0, "training", note))
-        for report in self.follower.new(ended=code == 0):
-            self._take(report)
-            if self.outcome is not None:
-                return self.outcome
-        return self._judged(code)
+        return self._accepted(code, self._take)
+
+    def read_again(self) -> Outcome:
+        """The outcome by the files of an attempt that ended, as they are now.
+
+        Raises:
+            TrainerError: they are refused again.
+        """
+        try:
+            return self._accepted(0, self._diverged)
+        finally:
+            self.record.write()
+
+    def _accepted(self, code: int, take: Callable[[Report], None]) -> Outcome:
+        """The outcome of a command that ended with `code`; whether its files were refused is kept.
+
+        Args:
+            code: exit code.
+            take: takes up what is left of the progress.
+        """
+        try:
+            for report in self.follower.new(ended=code == 0):
+                take(report)
+                if self.outcome is not None:
+                    return self.outcome
+            outcome = self._judged(code)
+        except TrainerError as error:
+            if code == 0 and error.failure is Failure.BROKEN_CONTRACT:
+                self.record.refused = True
+                also = READ_AGAIN + (TRAIN_AGAIN if (self.folder / RESULT).exists() else "")
+                raise broken(error.what, error.where, f"{error.hint}. {also}") from error
+            raise
+        self.record.refused = code == 0 and outcome.failure is Failure.DIVERGED
+        return outcome
 
     def _judged(self, code: int) -> Outcome:
         """The outcome by exit code and `result.json`."""
@@ -400,67 +403,6 @@ class _Attempt:
                 "threads": str(self.job.threads),
             },
         )
-
-
-class _Supervisor:
-    """The process that runs the command, and what it says."""
-
-    def __init__(self, process: subprocess.Popen[bytes], grace: float) -> None:
-        self.process, self.grace = process, grace
-        self.said = b""
-        self.gone = False
-
-    @property
-    def starting(self) -> bool:
-        """Whether the command has not begun."""
-        return not self.said
-
-    @property
-    def ended(self) -> bool:
-        """Whether the command has ended, by itself or not."""
-        return "code" in self.last
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """How it ended."""
-        lines = self.said.splitlines()
-        values: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-        return values
-
-    def looks(self) -> Iterator[None]:
-        """Every `LOOK_SECONDS`, until all processes are gone."""
-        while not self._hear(LOOK_SECONDS):
-            yield
-
-    def _hear(self, seconds: float) -> bool:
-        """Listen for `seconds` at most; whether all processes are gone."""
-        assert self.process.stdout is not None
-        waiting = select.poll()  # select() takes no file numbers above 1,023
-        waiting.register(self.process.stdout, select.POLLIN)
-        if waiting.poll(1000 * seconds):
-            heard = os.read(self.process.stdout.fileno(), 65536)
-            self.said += heard
-            self.gone = not heard  # both supervisors have ended, and they are the last to go
-        return self.gone
-
-    def end(self) -> None:
-        """End all processes, if they are not gone.
-
-        Raises:
-            TrainerError: one cannot be killed; the lock is held until it goes.
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        if not self.gone:
-            self.process.terminate()
-            until = time.monotonic() + self.grace + MARGIN_SECONDS + END_SECONDS
-            while not self._hear(LOOK_SECONDS) and time.monotonic() < until:
-                pass
-        self.process.stdin.close()
-        self.process.stdout.close()
-        if not self.gone:
-            raise TrainerError(Failure.WORKER_LOST, "a process of the training cannot be killed")
-        self.process.wait()
 
 
 def _remove(*paths: Path) -> None:

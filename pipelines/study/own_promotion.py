@@ -15,6 +15,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Fidelity, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
+from mixopt.io.trial_files import MARKER
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
@@ -22,7 +23,7 @@ from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
 from mixopt.study.promote import Promote
 from mixopt.study.results import Promotion, Stage
-from mixopt.trainers.job import TrainingJob
+from mixopt.trainers.job import RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
 from mixopt.workers.cluster import Resources
 from mixopt.workers.own_job import OwnJob
@@ -62,7 +63,8 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
     output = Path(work.folder)
     training = StageTraining(
         *(session, work, full_run_flops(session, settings)),
-        advice=f"See its output in {output}, change the trainer, and run the same command again",
+        advice=f"See its output in {output}, change the trainer, and run the same command again. "
+        f"If only {RESULT} is wrong: correct it, remove {MARKER} beside it, and nothing is trained",
     )
     (result,) = train_stages(session, FULL_RUN, [training], resources)
     checkpoint = output / result.environment[CHECKPOINT]

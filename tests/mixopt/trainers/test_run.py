@@ -338,11 +338,15 @@ def test_a_script_that_changed_since_the_study_began_is_refused(tmp_path: Path) 
 
 def test_a_full_run_must_name_its_checkpoint(tmp_path: Path) -> None:
     job = make_job(tmp_path / "home", role="promote")
+    result_file = tmp_path / "home" / "result.json"
     assert "`checkpoint` is missing" in str(fails(tmp_path, GOOD, job=job))
     escaping = 'finish(metrics={"loss": 1}, checkpoint="../study/train.py")'
+    result_file.unlink()
     assert "leads out of the folder, to" in str(fails(tmp_path, escaping, job=job))
+    result_file.unlink()
     absent = escaping.replace("../study/train.py", "gone")
     assert "there is no gone in the folder" in str(fails(tmp_path, absent, job=job))
+    result_file.unlink()
     body = '(folder / "model").mkdir()\nfinish(metrics={"loss": 1}, checkpoint="model")'
     result = train(tmp_path, body, job).result
     assert result is not None
@@ -389,3 +393,75 @@ def test_what_a_report_raises_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, "report(500, loss=2.0)\ntime.sleep(60)", report=stop)
     assert train(tmp_path, GOOD).result is not None
+
+
+ONCE = "report(500, loss=2.5)\n(folder / f\"ran-{job['attempt']}\").touch()\n"
+
+
+def corrected(tmp_path: Path, name: str, text: str) -> Path:
+    """The training's folder, in which file `name` was corrected by hand to `text`."""
+    (tmp_path / "home" / name).write_text(text)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        'finish(metrics={"los": 2.0})',
+        'finish(metrics={"loss": float("nan")})',
+        'finish(metrics={"loss": 2.0}, tokens=10)',
+        '(folder / "result.json").write_text(\'{"metr\')',
+        "",
+    ],
+)
+def test_a_result_that_is_corrected_is_read_again_and_nothing_is_trained(
+    tmp_path: Path, ends: str
+) -> None:
+    if "nan" in ends:
+        assert train(tmp_path, ONCE + ends).failure is Failure.DIVERGED
+    else:
+        error = fails(tmp_path, ONCE + ends)
+        assert "the same command reads them again and trains nothing" in error.hint
+    home = corrected(tmp_path, "result.json", '{"metrics": {"loss": 2.0}, "seed": 3}')
+    spent = json.loads((home / "attempts.json").read_text())["seconds"]
+    result = train(tmp_path, ONCE + ends).result
+    assert result is not None
+    assert result.metrics == {"loss": 2.0}
+    assert [(p.tokens, p.metrics["loss"]) for p in result.curve] == [(500, 2.5), (1000, 2.0)]
+    assert result.environment["verified"] == "seed"
+    assert result.cost.device_seconds == pytest.approx(spent, abs=0.5)
+    assert [path.name for path in home.glob("ran-*")] == ["ran-1"]
+
+
+def test_a_result_that_is_still_wrong_is_refused_again_until_it_is_removed(tmp_path: Path) -> None:
+    body = ONCE + 'finish(metrics={"los": 2.0} if job["attempt"] == 1 else {"loss": 1.0})'
+    fails(tmp_path, body)
+    assert "to train again, remove result.json" in fails(tmp_path, body).hint
+    corrected(tmp_path, "result.json", '{"metrics": {"loss": "2.0"}}')
+    assert "must be a number" in str(fails(tmp_path, body))
+    (tmp_path / "home" / "result.json").unlink()
+    result = train(tmp_path, body).result
+    assert result is not None
+    assert result.metrics == {"loss": 1.0}
+    assert json.loads((tmp_path / "home" / "job.json").read_text())["resume"]
+
+
+def test_progress_that_is_corrected_is_read_again(tmp_path: Path) -> None:
+    body = (
+        ONCE + '(folder / "progress.jsonl").open("a").write(\'{"tok\')\nfinish(metrics={"loss": 1})'
+    )
+    assert "progress.jsonl:2: is no JSON" in str(fails(tmp_path, body))
+    assert "progress.jsonl:2: is no JSON" in str(fails(tmp_path, body))
+    lines = [{"tokens": 500, "metrics": {"loss": 2.5}}, {"tokens": 700, "metrics": {"loss": 2.2}}]
+    home = corrected(tmp_path, "progress.jsonl", "".join(json.dumps(it) + "\n" for it in lines))
+    result = train(tmp_path, body).result
+    assert result is not None
+    assert [point.tokens for point in result.curve] == [500, 700, 1000]
+    assert [path.name for path in home.glob("ran-*")] == ["ran-1"]
+
+
+def test_a_result_of_a_command_that_crashed_is_never_read_again(tmp_path: Path) -> None:
+    body = ONCE + 'finish(metrics={"loss": 1.0})\nsys.exit(job["attempt"] == 1)'
+    assert fails(tmp_path, body).failure is Failure.CRASHED
+    assert train(tmp_path, body).result is not None
+    assert len(list((tmp_path / "home").glob("ran-*"))) == 2

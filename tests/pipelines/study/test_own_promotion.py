@@ -133,10 +133,6 @@ def test_plan_counts_it(promoted: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        (
-            FULL_ENDS.replace("result)", '{**result, "checkpoint": ".."})'),
-            "leads out of the folder",
-        ),
         slow(FULL_ENDS.replace("result)", '{"failure": "diverged"})'), "full-run"),
         ("sys.exit('no such data')", "no such data"),
     ],
@@ -153,6 +149,29 @@ def test_a_full_run_without_a_result_is_no_promotion(
     (tmp_path / "full.py").write_text(FULL_RUN + FULL_ENDS)
     run_study(file)
     assert read_promotion(home) is not None
+
+
+def test_a_result_that_is_corrected_is_promoted_without_training_again(
+    tmp_path: Path, ray_here: None
+) -> None:
+    wrong = FULL_ENDS.replace("result)", '{**result, "metrics": {"acc": quality}})')
+    file = write_promoted(tmp_path, FULL_RUN + wrong, mlflow={"enabled": False})
+    with pytest.raises(TrainingError, match="lacks accuracy") as error:
+        run_study(file)
+    assert "the same command reads them again and trains nothing" in str(error.value)
+    home = load_study(file).home
+    assert read_promotion(home) is None
+    (result,) = home.glob("promotion/*/full-run/result.json")
+    output = result.with_name("output-1.log")
+    before = output.stat().st_mtime_ns
+    result.write_text(result.read_text().replace('"acc"', '"accuracy"'))
+    run_study(file)
+    promotion = read_promotion(home)
+    assert promotion is not None
+    assert promotion.after["accuracy"] == json.loads(result.read_text())["metrics"]["accuracy"]
+    assert [point.tokens for point in promotion.curve] == [50_000, 100_000]
+    assert output.stat().st_mtime_ns == before
+    assert [path.name for path in result.parent.glob("output-*.log")] == ["output-1.log"]
 
 
 @pytest.mark.parametrize(
