@@ -15,7 +15,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
-from mixopt.search.front import FrontPoint
+from mixopt.search.front import Front
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.transfer import Transfer
 from mixopt.study.frames import (
@@ -200,10 +200,11 @@ class OpenStudy(Opened):
         """
         return self.model.optimum(self.space, self.surrogate_name)
 
-    def front(self) -> list[FrontPoint]:
+    def front(self) -> Front:
         """What can be had of the objective's metrics at once: the predicted Pareto front.
 
-        Ordered by the first metric, the best first; see `mixopt.search.front.pareto_front`.
+        Points by the first metric, the best first, with labels that follow from the mixtures, and
+        the baseline beside them; see `mixopt.search.front.pareto_front`.
 
         Raises:
             StudyError: the objective has one metric.

@@ -52,6 +52,20 @@ class Guards:
         ]
         return np.stack(columns, axis=1), std
 
+    def predicted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, g) means and deviations of the guarded metrics, in their own units."""
+        mean, std, _ = self._predicted(weights)
+        return mean, std
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Guarded metric → the worst value that is allowed, given the baseline's predicted one."""
+        base = self._at_baseline
+        return {
+            g.metric: float(base[i] + g.sign * g.allowance(base[i]))
+            for i, g in enumerate(self.guardrails)
+        }
+
     def penalty(self, weights: np.ndarray, risk: float = RISK) -> np.ndarray:
         """(n,) what is added to the objective: 0 where all are likely to hold, steep beyond.
 

@@ -16,7 +16,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity, Trial
-from mixopt.search.front import FrontPoint, pareto_front
+from mixopt.search.front import Front, pareto_front
 from mixopt.search.guards import Guards
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.study.queries import search_trials
@@ -201,7 +201,7 @@ class StudyModel:
         asked, guards = self.settings, self.guards(space, name)
         return recommend(self.fitted(name), asked.objective, space, asked.seed, guards=guards)
 
-    def front(self, space: MixtureSpace, name: str = "") -> list[FrontPoint]:
+    def front(self, space: MixtureSpace, name: str = "") -> Front:
         """What can be had of the objective's metrics at once; see `mixopt.search.front`.
 
         Raises:

@@ -5,7 +5,7 @@ The study is only read: it may be running.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from mixopt.api.study import OpenStudy, open_study
 from mixopt.core.intervals import NORMAL_90
 from mixopt.io.csv_files import csv_bytes
 from mixopt.pipelines.offline.outputs import FILE, writable, write
-from mixopt.pipelines.study.what_if import largest_weights
+from mixopt.pipelines.study.what_if import GAP, NAMED, largest_weights
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.wording import command
-from mixopt.search.front import FrontPoint
+from mixopt.search.front import Front, FrontPoint
+from mixopt.selection.candidates import NATURAL
 
-MOST_COLUMNS = 3  # metrics beside each other on a terminal of 100 columns
+MOST_WEIGHED, MOST_COLUMNS = 3, 4  # metrics beside each other on a terminal of 100 columns
 
 
 def show_front(path: Path, out: Path | None = None, *, as_json: bool = False) -> None:
@@ -31,7 +32,7 @@ def show_front(path: Path, out: Path | None = None, *, as_json: bool = False) ->
 
     Args:
         path: the study file.
-        out: CSV to write; a row per point.
+        out: CSV to write; a row per point, after the baseline's where that lies in the space.
         as_json: print one JSON object instead of the table.
 
     Raises:
@@ -42,15 +43,18 @@ def show_front(path: Path, out: Path | None = None, *, as_json: bool = False) ->
         writable(out, FILE)
     study = open_study(path)
     with make_error_console().status(styled("fitting, weighing")):
-        points = study.front()
-    rows = [_row(study, number, point) for number, point in enumerate(points, 1)]
-    if out is not None:
-        write(out, csv_bytes(pl.DataFrame([_flat(row) for row in rows])))
+        front = study.front()
+    baseline = _row(study, baseline_name(study), front.baseline, front)
+    rows = [_row(study, point.label, point, front) for point in front]
+    if out is not None:  # of mixtures that may be enqueued
+        inside = study.space.contains(front.baseline.mixture)
+        table = [*([baseline] if inside else []), *rows]
+        write(out, csv_bytes(pl.DataFrame([_flat(row) for row in table])))
     if as_json:
-        values = {"study": study.settings.name, "surrogate": study.surrogate_name, "points": rows}
-        print_json(values)
+        values = {"study": study.settings.name, "surrogate": study.surrogate_name}
+        print_json({**values, "baseline": baseline, "points": rows})
         return
-    _print(make_console(), study, points)
+    _print(make_console(), study, front)
     if out is not None:
         print(out)
 
@@ -62,13 +66,21 @@ def file_weights(study: OpenStudy, weights: Mapping[str, float]) -> dict[str, fl
     return {key: float(f"{abs(w) if sign > 0 else -abs(w):.3g}") for (key, sign), w in pairs}
 
 
-def _row(study: OpenStudy, number: int, point: FrontPoint) -> dict[str, Any]:
+def baseline_name(study: OpenStudy) -> str:
+    """What the study calls the mixture to beat."""
+    return next(iter(study.snapshot.baselines), NATURAL)
+
+
+def _row(study: OpenStudy, name: str, point: FrontPoint, front: Front) -> dict[str, Any]:
+    limits = {metric: {"limit": limit} for metric, limit in front.limits.items()}
     return {
-        "point": f"f{number}",
+        "point": name,
+        "now": point.own,
         "mixture": point.mixture.as_dict(),
-        "objective": file_weights(study, point.weights),
+        "objective": file_weights(study, point.weights) if point.weights else None,
         "metrics": {
-            name: {"mean": mean, "std": point.std[name]} for name, mean in point.mean.items()
+            metric: {"mean": mean, "std": point.std[metric], **limits.get(metric, {})}
+            for metric, mean in point.mean.items()
         },
     }
 
@@ -83,37 +95,69 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print(console: Console, study: OpenStudy, points: Sequence[FrontPoint]) -> None:
-    metrics = study.objective.metrics
-    shown, file = metrics[:MOST_COLUMNS], study.settings.path.name
+def _print(console: Console, study: OpenStudy, front: Front) -> None:
+    metrics, file = tuple(front.baseline.mean), study.settings.path.name
+    weighed = study.objective.metrics
+    guarded = [name for name in metrics if name not in weighed]
+    shown = [*weighed[:MOST_WEIGHED], *guarded][:MOST_COLUMNS]
     console.print(
         f"No mixture is predicted to be better than one of these in every metric, by "
         f"{study.surrogate_name}:"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in shown:
-        better = ", higher is better" if study.objective.weights[name] < 0 else ""
-        table.add_column(styled(f"{name} ± 90 %{better}"), justify="right")
-    table.add_column("largest weights", no_wrap=True, overflow="ellipsis")
-    for number, point in enumerate(points, 1):
-        cells = [f"{point.mean[m]:.4f} ± {NORMAL_90 * point.std[m]:.4f}" for m in shown]
-        mark = " now" if dict(point.weights) == dict(study.objective.weights) else ""
-        table.add_row(f"f{number}{mark}", *cells, styled(largest_weights(point.mixture)))
-    console.print(table)
+    higher = {g.metric: g.higher for g in study.settings.guarded()}
+    higher |= {name: weight < 0 for name, weight in study.objective.weights.items()}
+    columns = {name: higher[name] for name in shown}
+    console.print(front_table(front, baseline_name(study), columns, console.width))
     if len(shown) < len(metrics):
         console.print(f"{len(metrics) - len(shown)} further metrics: --out FILE.", style="dim")
+    for guardrail in study.settings.guarded():
+        limit = front.limits[guardrail.metric]
+        kept = f"no {'lower' if guardrail.higher else 'higher'} than {limit:.4f}"
+        console.print(styled(f"Guardrail: {guardrail.metric} {kept}."), style="dim")
     console.print(
-        "now: of the weights as they are. ± 90 % is of the metric at the search's own seed. The "
-        f"weights that choose a point, for `objective` in {file}:",
+        "now: of the weights as they are. ± 90 % is of the metric at the search's own seed. Labels "
+        f"stay with mixtures. The weights that choose a point, for `objective` in {file}:",
         style="dim",
     )
-    for number, point in enumerate(points, 1):
+    for point in front:
         words = ", ".join(f"{n}: {w:g}" for n, w in file_weights(study, point.weights).items())
-        console.print(styled((f"f{number:<4}", "dim"), f"{{{words}}}"), soft_wrap=True)
+        console.print(styled((f"{point.label} ", "dim"), f"{{{words}}}"), soft_wrap=True)
     elsewhere = study.settings.trainer is not None and study.settings.trainer.elsewhere
     goes_on = command("ask" if elsewhere else "run", file)
     console.print(f"With them `{goes_on}` recommends that mixture. {_look(study)}", style="dim")
+
+
+def front_table(front: Front, baseline: str, shown: Mapping[str, bool], room: int) -> Table:
+    """The baseline's row, then one per point: no number is ever cut.
+
+    Args:
+        front: what is shown.
+        baseline: its name.
+        shown: metric → whether higher is better, a column each.
+        room: columns of the terminal.
+    """
+    marked = [(f"{point.label}{' now' if point.own else ''}", point) for point in front]
+    rows = [
+        (
+            label,
+            *(f"{point.mean[m]:.4f} ± {NORMAL_90 * point.std[m]:.4f}" for m in shown),
+            largest_weights(point.mixture),
+        )
+        for label, point in [(baseline, front.baseline), *marked]
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, numbers = min(NAMED, widths[0]), widths[1:-1]
+    left = room - first - sum(numbers) - GAP * (len(numbers) + 1)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold", width=first)
+    for (name, higher), width in zip(shown.items(), numbers, strict=True):
+        better = ", higher is better" if higher else ""
+        head = styled(f"{name} ± 90 %{better}")
+        table.add_column(head, justify="right", overflow="fold", width=width)
+    table.add_column("largest weights", no_wrap=True, overflow="ellipsis", max_width=max(left, 15))
+    for row in rows:
+        table.add_row(*map(styled, row))
+    return table
 
 
 def _look(study: OpenStudy) -> str:

@@ -14,7 +14,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity
-from mixopt.search.front import FrontPoint, nondominated, pareto_front
+from mixopt.search.front import Front, nondominated, pareto_front
 from mixopt.search.guards import Guards
 from mixopt.surrogates.base import Prediction, Surrogate
 
@@ -45,8 +45,8 @@ class Known(Surrogate):
 BEST = {"x/one": (0.8, 0.1, 0.1), "x/two": (0.1, 0.8, 0.1)}
 
 
-def front(sign: float = 1.0, **more: object) -> list[FrontPoint]:
-    objective = Objective(dict.fromkeys(BEST, sign))
+def front(sign: float = 1.0, weights: Sequence[float] = (1.0, 1.0), **more: object) -> Front:
+    objective = Objective(dict(zip(BEST, np.multiply(sign, weights).tolist(), strict=True)))
     space = MixtureSpace(NAMES, Mixture.uniform(NAMES))
     return pareto_front(Known(BEST, sign), objective, space, seed=0, **more)  # type: ignore[arg-type]
 
@@ -85,6 +85,41 @@ def test_guardrails_hold_at_every_point() -> None:
     kept = [float(((p.mixture.array - 1 / 3) ** 2).sum()) for p in points]
     assert max(kept) <= 0.05 + 1e-3
     assert max(kept) > 0.03  # they bind
+    assert [point.mean["x/kept"] for point in points] == pytest.approx(kept)
+    assert points.limits == {"x/kept": pytest.approx(0.05)}
+    base = points.baseline
+    assert base.mixture == Mixture.uniform(NAMES)
+    assert base.mean["x/kept"] == pytest.approx(0.0)
+    assert base.mean["x/one"] == pytest.approx(((1 / 3 - np.array(BEST["x/one"])) ** 2).sum())
+
+
+@pytest.mark.parametrize("guarded", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_labels_stay_with_their_mixtures_when_the_weights_change(guarded: bool) -> None:
+    best = {**BEST, "x/kept": (1 / 3, 1 / 3, 1 / 3)}
+    found = []
+    for weights, gain in (((1.0, 1.0), 0.5), ((3.0, 1.0), 0.8), ((1.0, 20.0), 2.0)):
+        guards = Guards(
+            [Guardrail("x/kept", 0.1)], Known(best), Mixture.uniform(NAMES), seeds=3, gain=gain
+        )
+        found.append(front(weights=weights, guards=guards if guarded else None))
+    known: dict[str, np.ndarray] = {}
+    for each in found:
+        assert len({point.label for point in each}) == len(each)
+        assert [point.own for point in each].count(True) == 1
+        for point in each:
+            assert known.setdefault(point.label, point.mixture.array) == pytest.approx(
+                point.mixture.array, abs=0.01
+            )
+    labels = [{point.label for point in each if not point.own} for each in found]
+    assert len(set.union(*labels)) <= min(map(len, labels)) + 1  # but for the weights' own points
+
+
+def test_weights_of_a_point_in_the_study_file_leave_all_labels_as_they_are() -> None:
+    before = front()
+    chosen = before[1]
+    after = front(weights=[float(f"{w:.3g}") for w in chosen.weights.values()])
+    assert {point.label for point in after} >= {point.label for point in before if not point.own}
+    assert next(point.label for point in after if point.own) == chosen.label
 
 
 def test_one_metric_has_no_front() -> None:

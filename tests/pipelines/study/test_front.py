@@ -14,12 +14,13 @@ from rich.console import Console
 
 from mixopt.api.study import open_study
 from mixopt.core.errors import StudyError
+from mixopt.core.mixture import Mixture
 from mixopt.io import files
-from mixopt.pipelines.study.front import show_front
+from mixopt.pipelines.study.front import MOST_COLUMNS, front_table, show_front
 from mixopt.pipelines.views.closing import mixtures_table
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.trade_offs import trade_line
-from mixopt.search.front import nondominated
+from mixopt.search.front import Front, FrontPoint, nondominated
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import load_study
 from tests.pipelines.finished_study import TOKENS, finished_study, write_verdict
@@ -47,14 +48,19 @@ def test_no_point_beats_another_and_each_names_the_weights_that_choose_it(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_front(file, tmp_path / "front.csv", as_json=True)
-    points = json.loads(capsys.readouterr().out)["points"]
+    shown = json.loads(capsys.readouterr().out)
+    points = shown["points"]
     assert len(points) >= 3
     metrics = ("bpb/descriptions", "bpb/web")
     means = pl.DataFrame([{m: p["metrics"][m]["mean"] for m in metrics} for p in points])
     assert nondominated(means.to_numpy()).all()
     assert set(points[0]["objective"]) == {"descriptions", "web"}
     table = pl.read_csv(tmp_path / "front.csv")
-    assert table["run"].to_list() == [p["point"] for p in points]
+    assert shown["baseline"]["point"] == "natural"
+    assert table["run"].to_list() == ["natural", *(p["point"] for p in points)]
+    assert shown["baseline"]["mixture"] == pytest.approx(
+        {name: tokens / sum(TOKENS.values()) for name, tokens in TOKENS.items()}
+    )
     assert set(TOKENS) < set(table.columns)
 
 
@@ -81,6 +87,21 @@ def test_a_terminal_of_100_columns_holds_it(file: Path, capsys: pytest.CaptureFi
     assert "bpb/web ± 90 %" in shown
     assert "look 1 of 1 (select.looks)" in " ".join(shown.split())
     assert sum(" now " in line for line in shown.splitlines()) <= 1
+
+
+def test_long_names_of_domains_cut_no_number() -> None:
+    names = [f"a_domain_with_a_long_name_{n}" for n in range(3)]
+    mixture, metrics = Mixture.uniform(names), [f"metric/{n}" for n in range(MOST_COLUMNS)]
+    values, stds = dict.fromkeys(metrics, 0.1234), dict.fromkeys(metrics, 0.05)
+    point = FrontPoint("f0a1", mixture, dict.fromkeys(metrics, 0.25), values, stds, own=True)
+    front = Front((point,), dataclasses.replace(point, label="", weights={}))
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    console.print(front_table(front, "natural", dict.fromkeys(metrics, True), 100))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.count("0.1234 ± 0.0822") for line in lines[-2:]] == [MOST_COLUMNS] * 2
+    assert lines[-1].startswith("f0a1 now")
 
 
 def test_views_say_what_the_promoted_mixture_pays(file: Path) -> None:
