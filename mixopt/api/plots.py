@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.core.trials import CurvePoint
-from mixopt.plots import mixtures, search, selection, surrogate
+from mixopt.plots import mixtures, search, selection, style, surrogate
 from mixopt.plots import promotion as promoted
 from mixopt.study.reliability import study_reliability
 from mixopt.study.snapshot import Snapshot
@@ -65,6 +65,7 @@ class StudyPlots:
             sign * quality.objective_observed,
             sign * quality.objective_mean,
             quality.objective_std,
+            unit=style.unit_of(self._snapshot.objective),
             scores=f"{name}: rank correlation {ranked}, R² {score.r2:.2f}",
         )
 
@@ -83,7 +84,10 @@ class StudyPlots:
         )
 
     def promotion(self) -> go.Figure:
-        """Each domain's bits per byte: dense seed, upcycled, trained, and a proxy as predicted."""
+        """Each domain's bits per byte: dense seed, upcycled, trained, and a proxy as predicted.
+
+        Of a trainer of your own, each of its metrics.
+        """
         return promoted.before_and_after(self._snapshot.promotion)
 
     def experts(self) -> go.Figure:

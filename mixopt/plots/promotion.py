@@ -14,14 +14,18 @@ from mixopt.study.results import Promotion
 def before_and_after(promotion: Promotion | None, *, proxy: str = "proxy, predicted") -> go.Figure:
     """Each domain's bits per byte: seed model, upcycled, trained, and a proxy's as predicted.
 
+    Of a trainer of the user's, which has metrics of its own, each of them.
+
     Args:
-        promotion: its metrics in bits per byte are drawn; None gives an empty figure.
+        promotion: what is drawn; None gives an empty figure.
         proxy: names what is predicted: it is not the promoted model.
     """
-    figure = style.figure("Promoted model by validation domain", style.BITS, "")
+    own = promotion is not None and not promotion.upcycled
+    by, measure = ("metric", "") if own else ("validation domain", style.BITS)
+    figure = style.figure(f"Promoted model by {by}", measure, "")
     if promotion is None:
         return figure
-    shown = {k: v for k, v in promotion.metrics.items() if k.startswith("bpb/")}
+    shown = {k: v for k, v in promotion.metrics.items() if own or k.startswith("bpb/")}
     order = sorted(shown, key=shown.__getitem__)
     before, after = promotion.before, promotion.after
     for name in order:

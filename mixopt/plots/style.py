@@ -112,12 +112,18 @@ def colour(name: str, index: int) -> str:
 
 def with_unit(label: str, objective: Objective) -> str:
     """`label` with the objective's unit, where it has one, and where higher is better."""
+    unit = unit_of(objective)
+    return f"{label} ({unit})" if unit else label
+
+
+def unit_of(objective: Objective) -> str:
+    """The objective's unit, where it has one, and where higher is better; else empty."""
     if all(name.startswith("bpb/") and w > 0 for name, w in objective.weights.items()):
-        return f"{label} ({BITS})"
+        return BITS
     names = list(objective.weights)
     known = [verbatim(names[0])] if len(names) == 1 else []
     direction = ["higher is better"] if objective.sign == -1 else []
-    return f"{label} ({', '.join([*known, *direction])})" if known or direction else label
+    return ", ".join([*known, *direction])
 
 
 def faded(colour: str) -> str:

@@ -16,8 +16,8 @@ def predicted_against_measured(
     predicted: np.ndarray,
     std: np.ndarray,
     *,
+    unit: str,
     labels: Sequence[str] | None = None,
-    unit: str = style.BITS,
     scores: str = "",
 ) -> go.Figure:
     """How well the surrogate predicts trials that it was not fitted to.
@@ -26,11 +26,12 @@ def predicted_against_measured(
         measured: (n,) what the trials showed.
         predicted: (n,) out-of-fold predictions of the same trials.
         std: (n,) their standard deviations, of a new measurement; drawn as 90 % intervals.
+        unit: of all three; may be empty.
         labels: (n,) a name for each trial.
-        unit: of all three.
         scores: a line on the quality of fit, below the title.
     """
-    figure = style.figure("Surrogate out of fold", f"measured ({unit})", f"predicted ({unit})")
+    measure = f" ({unit})" if unit else ""
+    figure = style.figure("Surrogate out of fold", f"measured{measure}", f"predicted{measure}")
     known = np.isfinite(measured) & np.isfinite(predicted)
     x, y, spread = measured[known], predicted[known], NORMAL_90 * np.nan_to_num(std[known])
     if len(x):

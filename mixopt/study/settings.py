@@ -88,7 +88,8 @@ class Study(Section):
     seed: int = Field(default=0, ge=0)
     """Seeds the design, the proposals and the trainings."""
     objective: dict[str, float] = Field(min_length=1)
-    """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better."""
+    """Validation domain (or metric: bpb/law, task/exam) → weight; lower bits per byte is better.
+    With a trainer of your own: names of its metrics (see `metrics`)."""
     metrics: dict[str, Literal["lower", "higher"]] = Field(default={})
     """Metric → which of its values are better; lower for those left out."""
     guardrails: dict[str, Annotated[Guard, BeforeValidator(short_guard)]] = Field(default={})

@@ -11,10 +11,7 @@ from mixopt.offline.reliability import reliable, table_reliability
 from mixopt.offline.runs import Runs
 from mixopt.pipelines.views.reliability import left_out, reliability_warnings
 
-ADVICE = (
-    "Use a smoother metric such as bits per byte, evaluate on more tokens, or run mixtures with "
-    "several seeds"
-)
+SEEDS = "run mixtures with several seeds"
 
 
 def read_objective(
@@ -43,4 +40,4 @@ def read_objective(
     if without:
         notes.append(left_out(without))
     weighed = table_reliability(table.with_metrics(objective.metrics), target, objective)
-    return objective, [*notes, *reliability_warnings(weighed, ADVICE)]
+    return objective, [*notes, *reliability_warnings(weighed, SEEDS)]

@@ -131,7 +131,7 @@ def print_standing(standing: Standing, console: Console) -> None:
 def _print_findings(standing: Standing, console: Console) -> None:
     """Print what the study found so far."""
     study, trials, verdict = standing.study, standing.trials, standing.verdict
-    for line in holdout_lines(study.home, standing.holdout, trials):
+    for line in holdout_lines(study.home, standing.holdout, trials, standing.objective):
         console.print(line)
     objective = standing.objective
     for line in (

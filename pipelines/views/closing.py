@@ -67,7 +67,7 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
     for line in transfer_lines(read_transfer(study), ledger.overruled(), objective.sign):
         console.print(line, markup=False)
     print_reliability(study_reliability(study, trials), console)
-    for line in holdout_lines(home, ledger.holdout(), trials):
+    for line in holdout_lines(home, ledger.holdout(), trials, objective):
         console.print(line, markup=False)
     _print_spent(trials, promotion, console)
     if promotion is not None:

@@ -28,7 +28,7 @@ def holdout_lines(
     home: Path,
     digest: str | None,
     trials: Sequence[Trial],
-    objective: Objective | None = None,
+    objective: Objective,
 ) -> list[str]:
     """Sentences on the held-out trials; none before they are predicted.
 
@@ -50,7 +50,7 @@ def holdout_lines(
         f"trials before they ran ({FILE}, SHA-256 {digest[:12]}…)."
     )
     lines = [made, _scored(held, score, trials)]
-    if objective is not None and dict(objective.weights) != dict(held.objective.weights):
+    if dict(objective.weights) != dict(held.objective.weights):
         lines.append(
             "They are scored by the objective that they were predicted for, "
             f"{weighed(held.objective.weights)}: its weights were changed since."

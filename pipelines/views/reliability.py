@@ -24,10 +24,7 @@ NOTE = (
     "perfect prediction would have with one run of each mixture with a fresh seed. A surrogate of "
     "runs that share a seed may exceed it: it predicts that seed's error too."
 )
-ADVICE = (
-    "Use a smoother metric such as bits per byte, evaluate on more tokens, or compare more seeds "
-    "(select.seeds)"
-)
+SEEDS = "compare more seeds (select.seeds)"
 
 
 def reliability_rows(found: Mapping[str, Reliability]) -> list[tuple[str, ...]]:
@@ -58,10 +55,14 @@ def reliability_line(found: Mapping[str, Reliability]) -> str:
     )
 
 
-def reliability_warnings(found: Mapping[str, Reliability], advice: str = ADVICE) -> list[str]:
+def reliability_warnings(found: Mapping[str, Reliability], seeds: str = SEEDS) -> list[str]:
     """A sentence per metric that ranks mixtures badly, with what to do about it.
 
     And one where seeds change nothing: the likeliest cause is a trainer that does not use them.
+
+    Args:
+        found: by metric.
+        seeds: how more seeds are had here.
     """
     silent = [
         f"Seeds change nothing: {it.noise.runs} repeated runs gave the same "
@@ -72,10 +73,19 @@ def reliability_warnings(found: Mapping[str, Reliability], advice: str = ADVICE)
     ]
     return silent + [
         f"{'The objective' if name == OBJECTIVE else name} ranks mixtures badly: signal over noise "
-        f"{_facts(it)}, under {LEAST:g}. {advice}."
+        f"{_facts(it)}, under {LEAST:g}. {_advice(name)}, or {seeds}."
         for name, it in _shown(found).items()
         if it.poor
     ]
+
+
+def _advice(name: str) -> str:
+    if name.startswith("bpb/"):  # nothing is smoother
+        return "Evaluate on more text"
+    return (
+        "Evaluate on more data, use a smoother metric (the loss of right answers in place of an "
+        "accuracy)"
+    )
 
 
 def left_out(found: Mapping[str, Reliability]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint
 from mixopt.io import trial_files
 from mixopt.pipelines.views.page.parts import Figure
 from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import mixtures, promotion, search, surrogate
+from mixopt.plots.style import unit_of
 from mixopt.surrogates.reliability import Reliability, with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE
 
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 120  # faint ones: more are one grey area, and reading them takes seconds
 TRIALS = "the table of trials"
+ROWS_OF_DOMAINS = (
+    "A row per validation domain, lower is better; the diamond is another, smaller model after "
+    "fewer tokens."
+)
+ROWS_OF_METRICS = (
+    "A row per metric, each in its own unit; the diamond is what is predicted of a trial, which is "
+    "another model after fewer tokens."
+)
 
 
 def explored_figures(snapshot: Snapshot) -> list[Figure]:
@@ -99,12 +109,11 @@ def promotion_figures(snapshot: Snapshot) -> list[Figure]:
     if done is None:
         return []
     found = []
-    if any(name.startswith("bpb/") for name in done.metrics):
+    if done.metrics:
         found.append(
             Figure(
                 promotion.before_and_after(done, proxy=proxy_label(done)),
-                "A row per validation domain, lower is better; the diamond is another, smaller "
-                "model after fewer tokens.",
+                ROWS_OF_DOMAINS if done.upcycled else ROWS_OF_METRICS,
                 "promotion/result.json",
             )
         )
@@ -120,18 +129,19 @@ def promotion_figures(snapshot: Snapshot) -> list[Figure]:
 
 
 def surrogate_figures(
-    evidence: Evidence, known: Mapping[str, Reliability], sign: int
+    evidence: Evidence, known: Mapping[str, Reliability], objective: Objective
 ) -> list[Figure]:
-    """The objective, times `sign`, as predicted out of fold, against the measured one."""
+    """The objective, as people read it, as predicted out of fold, against the measured one."""
     quality = evidence.quality
     if quality is None:
         return []
-    score = quality.scores[OBJECTIVE]
+    score, sign = quality.scores[OBJECTIVE], objective.sign
     labels = [f"trial {n}" for n in evidence.numbers]
     plot = surrogate.predicted_against_measured(
         sign * quality.objective_observed,
         sign * quality.objective_mean,
         quality.objective_std,
+        unit=unit_of(objective),
         labels=labels if len(labels) == len(quality.objective_mean) else None,
         scores=(
             f"{evidence.surrogate}, {score.n} trials: rank correlation "

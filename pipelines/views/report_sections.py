@@ -207,7 +207,7 @@ def _surrogate(
         "Predictions",
         [f"The search's optimum comes from the surrogate {used}."] if used else (),
         tables,
-        surrogate_figures(evidence, reliable, snapshot.objective.sign),
+        surrogate_figures(evidence, reliable, snapshot.objective),
         warnings=[] if quality is None else off(quality.scores),
         source=f"{FILE}" + ("; compared surrogates in verdict.json." if verdict else "."),
     )

@@ -237,7 +237,7 @@ class Tracker:
             trade_line(verdict),
             multiplier_line(verdict),
             *transfer_lines(transfer, overruled, self._objective.sign),
-            *holdout_lines(self.study.home, holdout, trials),
+            *holdout_lines(self.study.home, holdout, trials, self._objective),
             reliability_line(known),
             *reliability_warnings(known),
         ]

@@ -118,8 +118,12 @@ def test_a_promotion_that_was_not_trained_has_its_seed_and_its_start() -> None:
 
 def test_trials_that_lack_a_measurement_are_left_out_of_the_surrogates_plot() -> None:
     figure = surrogate.predicted_against_measured(
-        np.array([1.0, np.nan, 2.0]), np.array([1.1, 1.5, 1.9]), np.array([0.1, 0.1, 0.1])
+        np.array([1.0, np.nan, 2.0]),
+        np.array([1.1, 1.5, 1.9]),
+        np.array([0.1, 0.1, 0.1]),
+        unit="acc",
     )
+    assert figure.layout.xaxis.title.text == "measured (acc)"
     assert list(figure.data[1].x) == [1.0, 2.0]
 
 
@@ -173,7 +177,9 @@ def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
         lambda: selection.candidates([], OBJECTIVE),
         lambda: promoted.before_and_after(promotion_of(LAW, before={}, after={})),
         lambda: promoted.expert_loads({}),
-        lambda: surrogate.predicted_against_measured(np.empty(0), np.empty(0), np.empty(0)),
+        lambda: surrogate.predicted_against_measured(
+            np.empty(0), np.empty(0), np.empty(0), unit=""
+        ),
     ],
 )
 def test_nothing_to_draw_is_an_empty_figure(figure: object) -> None:

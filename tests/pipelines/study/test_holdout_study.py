@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import mixopt
 from mixopt.core.errors import StudyError
@@ -19,6 +21,7 @@ from mixopt.pipelines.study.plan_steps import planned_flops, steps
 from mixopt.pipelines.study.run import run_study, sync_study
 from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.study.status import show_status
+from mixopt.pipelines.views.closing import print_closing
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.report import write_report
@@ -154,6 +157,23 @@ def test_predictions_that_were_changed_are_refused(
         _ = mixopt.open_study(file).holdout
 
 
+def test_predictions_for_other_weights_are_told_as_such_everywhere(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "loss": 1 - row["accuracy"]} for row in trained(asked(file))]
+    told(file, rows)
+    note = "accuracy 1 (higher is better): its weights were changed since."
+    assert note not in shown(file, capsys)
+    text = file.read_text()
+    file.write_text(text.replace("objective: {accuracy: 1}", "objective: {accuracy: 1, loss: 1}"))
+    assert note in shown(file, capsys)
+    with open_session(file) as session:
+        console = Console(file=io.StringIO(), width=1000)
+        print_closing(session.study, session.ledger, session.space.domains, console)
+    assert isinstance(console.file, io.StringIO)
+    assert note in console.file.getvalue()
+
+
 def test_another_number_is_refused_once_they_are_predicted(file: Path) -> None:
     asked(file)
     for other in (0, 6):
@@ -210,6 +230,9 @@ def test_proxies_are_held_out_too(text_corpus: Corpus, tmp_path: Path, ray_here:
             study = load_study(path)
         (run,) = RunStore.open(study).runs({"mixopt.kind": "study"})
         assert run.data.tags["mixopt.holdout"] == file_digest(study.home)
-        for line in holdout_lines(study.home, file_digest(study.home), trials):
+        lines = holdout_lines(
+            study.home, file_digest(study.home), trials, study.mixture_objective()
+        )
+        for line in lines:
             assert verbatim(line) in run.data.tags["mlflow.note.content"]
         assert len(shown_trials(study)) == len(trials)
