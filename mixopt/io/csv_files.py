@@ -8,8 +8,10 @@ apostrophe away.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # apostrophes count too, so that taking one away is exact
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -17,6 +19,8 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 def csv_bytes(frame: pl.DataFrame) -> bytes:
     """`frame` as CSV in UTF-8 with a header; names of columns and texts are guarded."""
+    import polars as pl  # .6 s, which whoever reads a study file does not need
+
     texts = [
         pl.Series(name, [None if text is None else guarded(text) for text in frame[name]], kind)
         for name, kind in frame.schema.items()

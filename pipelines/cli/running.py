@@ -16,13 +16,23 @@ ResultAsJson = Annotated[
 
 
 @group.command(
-    "mixopt init study.yaml --corpus corpus",
+    "mixopt init",
+    "mixopt init study.yaml --corpus corpus --target exam --budget 20B --no-promote",
     'mixopt init study.yaml --trainer "python train.py {job}" --domain web=2B --metric loss=lower',
 )
 def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="STUDY.yaml")],
+    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="STUDY.yaml")] = Path(
+        "study.yaml"
+    ),
     corpus: Annotated[
         Path | None, typer.Option(help="Folder made by `mixopt corpus build`; corpus if not given.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHT]",
+            help="Validation domain to be good for; the corpus' targets, or all. Repeatable.",
+        ),
     ] = None,
     trainer: Annotated[
         str | None,
@@ -39,21 +49,57 @@ def init(
         list[str] | None,
         typer.Option(metavar="NAME=higher", help="What it measures; or lower. Repeatable."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENS", help="Of the run that the mixture is for, such as 20B."),
+    ] = None,
+    promote: Annotated[
+        bool | None,
+        typer.Option(
+            "--promote/--no-promote",
+            help="Whether mixopt trains that run, as an upcycled mixture of experts.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIXTURE",
+            help="What is to be beaten: natural, uniform, FILE.csv, FILE.json, web=0.6,code=0.4.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=3, help="Mixtures trained before the first is proposed.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Of Ray: auto, local, or such as ray://head:10001."),
+    ] = None,
+    cpus: Annotated[float | None, typer.Option(help="Cores of each training.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of each training.")] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="On a terminal, ask what no option answers.")
+    ] = True,
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a commented study file for a corpus, or for a trainer of your own."""
-    if trainer is None:
-        if domain or metric:
-            raise typer.BadParameter("--domain and --metric are for --trainer")
-        from mixopt.pipelines.study.init import write_study_file
+    """Write a commented study file; on a terminal, what no option answers is asked."""
+    from mixopt.pipelines.study.init.answers import Answers
+    from mixopt.pipelines.study.init.write import init_study
 
-        write_study_file(file, corpus or Path("corpus"), force=force)
-        return
-    if corpus is not None:
-        raise typer.BadParameter("give --corpus, or --trainer with --domain")
-    from mixopt.pipelines.study.init_own import write_own_study_file
-
-    write_own_study_file(file, trainer, domain or (), metric or (), force=force)
+    answers = Answers(
+        corpus=corpus,
+        targets=target or (),
+        trainer=trainer,
+        domains=domain or (),
+        metrics=metric or (),
+        budget=budget,
+        promote=promote,
+        baseline=baseline,
+        trials=trials,
+        cluster=cluster,
+        cpus=cpus,
+        gpus=gpus,
+    )
+    init_study(file, answers, ask=ask, force=force)
 
 
 @group.command("mixopt plan study.yaml", "mixopt plan study.yaml --slots 8 --no-measure")

@@ -24,6 +24,9 @@ KNOWN = {
     "vertices": "mixopt.search.proposers.design:Vertices",
 }
 
+# Weigh the losses of single tokens, which only our proxies keep: known without an import.
+NEED_TOKEN_LOSSES = frozenset({"mixmin"})
+
 
 def find(name: str) -> type[Proposer]:
     """The class of the proposer called `name` in the study file.

@@ -277,7 +277,7 @@ class MultiFidelity(JointProposer):
 
 
 class MaxValueEntropy(MultiFidelity):
-    """The same by nats about the least value at the target, per cost.
+    """What a trial teaches about the least value at the target, in nats, per what it costs.
 
     Max-value entropy search over fidelities (1901.08275), as in ADMIRE-BayesOpt (2508.11551); see
     `MultiFidelity` for the settings.

@@ -1,111 +1,24 @@
-"""`mixopt init` writes a study file that means what it shows; `mixopt plan` prices it."""
+"""`mixopt plan` prices a study, and refuses what cannot run."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from mixopt import surrogates
 from mixopt.core.errors import CorpusError, MixoptError, StudyError
 from mixopt.core.recipe import Recipe
-from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import advised_peak_rate
-from mixopt.models.upcycling import UPCYCLERS
 from mixopt.pipelines.study.checks import check_promotion
-from mixopt.pipelines.study.init import write_study_file
 from mixopt.pipelines.study.plan import promotion_advice, rate_advice, show_plan
 from mixopt.pipelines.study.plan_steps import Room, Step, planned_flops, steps
 from mixopt.pipelines.study.session import open_session
-from mixopt.search import proposers
-from mixopt.search.designs import DESIGNS
 from mixopt.study.locked import has_begun
-from mixopt.study.settings import Study, load_study
-from tests.conftest import write_sources
+from mixopt.study.settings import load_study
 from tests.pipelines.whole_study import STEP, write_study
-
-OWN = {"name", "corpus", "objective"}  # what no default can know
-
-
-@pytest.fixture
-def begun(text_corpus: Corpus, tmp_path: Path) -> Path:
-    """A study file as `mixopt init` leaves it."""
-    write_study_file(tmp_path / "mine.yaml", text_corpus.path)
-    return tmp_path / "mine.yaml"
-
-
-def leaves(values: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of nested dictionaries, dotted, with its value."""
-    if not isinstance(values, dict) or not values:
-        yield at.removeprefix("."), values
-        return
-    for key, value in values.items():
-        yield from leaves(value, f"{at}.{key}")
-
-
-def at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
-
-
-def test_init_writes_a_valid_study_of_the_corpus(begun: Path, text_corpus: Corpus) -> None:
-    study = load_study(begun)
-    assert study.name == "mine"
-    assert study.objective == dict.fromkeys(text_corpus.targets, 1.0)
-    assert study.open_data().hash == text_corpus.hash
-
-
-def test_every_value_that_init_shows_is_the_default(begun: Path) -> None:
-    shown = yaml.safe_load(begun.read_text())
-    bare = Study(**{key: shown[key] for key in OWN}).model_dump(mode="json")
-    read = load_study(begun).model_dump(mode="json")
-    keys = [key for key, _ in leaves(shown) if key.split(".")[0] not in OWN]
-    assert len(keys) > 30
-    assert {key: at(read, key) for key in keys} == {key: at(bare, key) for key in keys}
-    assert read == bare  # and what it leaves out is not altered by what it shows
-
-
-def test_the_keys_that_init_only_mentions_are_valid_too(begun: Path) -> None:
-    text = begun.read_text()
-    assert "  # budget: 20B" in text
-    begun.write_text(
-        text.replace("  # budget: 20B", "  budget: 300k")
-        .replace("bounds: {}", "bounds: {law: [0.05, 0.6]}")
-        .replace("linear: []", "linear: [{weights: {law: 1, prose: 1}, at_most: 0.7}]")
-    )
-    study = load_study(begun)
-    assert study.budget == 300_000
-    assert study.mixture_space(study.open_data()).domains == ("law", "code", "prose")
-
-
-def test_init_replaces_no_file_unless_told_to(begun: Path, text_corpus: Corpus) -> None:
-    begun.write_text("mine")
-    with pytest.raises(StudyError, match=r"mine\.yaml.*--force"):
-        write_study_file(begun, text_corpus.path)
-    assert begun.read_text() == "mine"
-    write_study_file(begun, text_corpus.path, force=True)
-    assert load_study(begun).name == "mine"
-
-
-def test_init_wants_a_corpus(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="mixopt corpus build"):
-        write_study_file(tmp_path / "mine.yaml", tmp_path / "nowhere")
-    assert not (tmp_path / "mine.yaml").exists()
-
-
-def test_init_names_a_corpus_beside_it_by_its_relative_path(
-    text_corpus: Corpus, tmp_path: Path
-) -> None:
-    (tmp_path / "corpus").symlink_to(text_corpus.path)
-    write_study_file(tmp_path / "mine.yaml", tmp_path / "corpus")
-    assert "\ncorpus: corpus " in (tmp_path / "mine.yaml").read_text()
 
 
 def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
@@ -242,18 +155,6 @@ def test_a_promotion_that_could_not_be_upcycled_is_refused_before_anything_is_tr
         check_promotion(load_study(file), text_corpus)
 
 
-def test_init_asks_for_no_more_experts_than_the_corpus_has_domains_for(tmp_path: Path) -> None:
-    sources = write_sources(tmp_path / "text")
-    kept = [row for row in sources.read_text().splitlines() if "prose" not in row]
-    sources.write_text("\n".join(kept) + "\n")
-    corpus = build_corpus(sources, tmp_path / "corpus")
-    write_study_file(tmp_path / "study.yaml", tmp_path / "corpus")
-    study = load_study(tmp_path / "study.yaml")
-    assert study.promote is not None
-    assert study.promote.model.experts == 3  # two domains and the seed
-    check_promotion(study, corpus)
-
-
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"search": {"surrogate": "effectiv-data"}}, "Did you mean 'effective-data'"),
     ({"search": {"surrogate": "absent.place:Model"}}, "does not import"),
@@ -350,9 +251,3 @@ def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
     with pytest.raises(MixoptError, match=message):
         show_plan(file, slots=2)
     assert capsys.readouterr().out == ""
-
-
-def test_init_lists_every_registered_part(begun: Path) -> None:
-    words = set(re.findall(r"[\w-]+", begun.read_text()))
-    for known in (surrogates.KNOWN, proposers.KNOWN, DESIGNS, UPCYCLERS):
-        assert set(known) <= words

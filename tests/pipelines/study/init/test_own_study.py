@@ -9,10 +9,12 @@ import yaml
 
 from mixopt.core.errors import StudyError
 from mixopt.pipelines.study.checks import check
-from mixopt.pipelines.study.init_own import write_own_study_file
+from mixopt.pipelines.study.init.answers import Answers
+from mixopt.pipelines.study.init.write import write_study_file
+from mixopt.search import proposers
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.made_runs import Run
-from tests.pipelines.study.test_plan_init import at, leaves
+from tests.pipelines.study.init.commented import alternatives, at, leaves, write
 
 OWN = {"name", "domains", "trainer", "objective", "metrics"}  # what no default can know
 TRAINERS = ("elsewhere", "python train.py {job}", "ours:train")
@@ -24,7 +26,7 @@ def test_every_value_that_it_shows_is_the_default_or_an_example(
 ) -> None:
     file = tmp_path / "mine.yaml"
     (tmp_path / "ours.py").write_text("def train(job, report): ...\n")
-    write_own_study_file(file, trainer)
+    write_study_file(file, Answers(trainer=trainer))
     shown, study = yaml.safe_load(file.read_text()), load_study(file)
     check(study, study.open_data())
     examples = {"proxy.tokens": "3.8B", "space.budget": "380B"}  # of 1.5T
@@ -42,32 +44,32 @@ def test_every_value_that_it_shows_is_the_default_or_an_example(
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_the_keys_that_it_only_mentions_are_valid_too(tmp_path: Path, trainer: str) -> None:
+def test_every_alternative_in_its_comments_holds(tmp_path: Path, trainer: str) -> None:
     file = tmp_path / "mine.yaml"
-    for name in ("ours.py", "full.py"):
-        (tmp_path / name).write_text("def train(job, report): ...\n")
-    write_own_study_file(file, trainer)
-    text = file.read_text()
-    for was, now in (
-        ("# promote: ", "promote: "),
-        ("# guardrails: ", "guardrails: "),
-        ("bounds: {}", "bounds: {web: [0.05, 0.6]}"),
-        ("linear: []", "linear: [{weights: {web: 1, code: 1}, at_most: 1}]"),
-        ("enqueue: []", "enqueue: [{web: 0.6, code: 0.4}]"),
-    ):
-        assert was in text
-        text = text.replace(was, now)
-    file.write_text(text)
-    study = load_study(file)
-    check(study, study.open_data())
-    assert study.promote is not None
-    assert study.promote.tokens == study.budget
+    (tmp_path / "ours.py").write_text("def train(job, report): ...\n")
+    write_study_file(file, Answers(trainer=trainer))
+    original, seen = load_study(file), []
+    for instead, text in alternatives(file.read_text()):
+        study = load_study(write(tmp_path / "other.yaml", text))
+        check(study, study.open_data())
+        assert study.model_dump(exclude={"name"}) != original.model_dump(exclude={"name"}), instead
+        seen.append(instead.split("  # ")[0].rstrip())
+    names = set(proposers.KNOWN) - proposers.NEED_TOKEN_LOSSES - {"bayes"}
+    assert {f"proposer: {name}" for name in names} <= set(seen)
+    assert {"bounds: {web: [0.4, 1]}", "params: 20M", "baseline: uniform"} <= set(seen)
+    assert not [it for it in seen if it.split()[-1] in proposers.NEED_TOKEN_LOSSES]
+
+
+def test_proposers_that_need_token_losses_are_known_without_an_import() -> None:
+    need = {name for name in proposers.KNOWN if proposers.find(name).needs_token_losses}
+    assert need == proposers.NEED_TOKEN_LOSSES
 
 
 def test_names_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     domains = ("no=1k", "c: d=2k", "it's=3k", "tulu_v3.9=4k", "007=5k")
-    write_own_study_file(file, "elsewhere", domains, ("gsm8k::tulu=higher", "loss", "y=lower"))
+    metrics = ("gsm8k::tulu=higher", "loss", "y=lower")
+    write_study_file(file, Answers(trainer="elsewhere", domains=domains, metrics=metrics))
     study = load_study(file)
     assert list(study.open_data().domains) == ["no", "c: d", "it's", "tulu_v3.9", "007"]
     assert study.objective == dict.fromkeys(("gsm8k::tulu", "loss", "y"), 1.0)
@@ -76,7 +78,8 @@ def test_names_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
 
 def test_a_direction_of_a_metric_that_is_not_there_is_refused_by_its_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    write_own_study_file(file, "elsewhere", ("web=1T", "code=2T"), ("arc=higher",))
+    answers = Answers(trainer="elsewhere", domains=("web=1T", "code=2T"), metrics=("arc=higher",))
+    write_study_file(file, answers)
     file.write_text(file.read_text().replace("arc: higher", "arx: higher"))
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "arx" in text)
     study = load_study(file)
@@ -93,16 +96,16 @@ def test_the_command_line_says_what_is_left_to_do(tmp_path: Path, run: Run) -> N
     assert "Put your own into it: objective, metrics, proxy.tokens, space.budget" in result.out
     assert f"mixopt ask {file} --out next.csv" in result.out
     assert "the file is there already" in run("init", file, "--trainer", "elsewhere").err
-    assert "--domain and --metric are for --trainer" in run("init", file, "--domain", "a=1").err
+    assert "--domain: is for --trainer" in run("init", file, "--domain", "a=1").err
 
 
 @pytest.mark.parametrize(
     ("trainer", "domains", "metrics", "message"),
     [
         ("elsewhere", ("web",), (), "'web' is none.*Write web=1.2T"),
-        ("elsewhere", ("web=x", "code=1"), (), r"domains\.web"),
+        ("elsewhere", ("web=x", "code=1"), (), "--domain web: 'x' is not a token count"),
         ("elsewhere", ("web=1T",), (), "domains: must have at least 2 of them"),
-        ("elsewhere", (), ("arc=up",), r"metrics\.arc: must be 'lower' or 'higher'"),
+        ("elsewhere", (), ("arc=up",), "--metric: arc: 'up' is neither lower nor higher"),
         ("elsewhere", (), ("=lower",), "Write accuracy/arc=higher"),
     ],
 )
@@ -111,5 +114,5 @@ def test_what_cannot_be_read_writes_nothing(
 ) -> None:
     file = tmp_path / "mine.yaml"
     with pytest.raises(StudyError, match=message):
-        write_own_study_file(file, trainer, domains, metrics)
+        write_study_file(file, Answers(trainer=trainer, domains=domains, metrics=metrics))
     assert not file.exists()

@@ -1,0 +1,1 @@
+"""`mixopt init`: a commented study file, from answers on the command line or in an interview."""
