@@ -29,7 +29,8 @@ def status(
     overrides: Overrides = None,
 ) -> None:
     """Show where a study stands; safe while it runs."""
-    from mixopt.pipelines.study.status import show_status, watch_status
+    from mixopt.pipelines.study.status import show_status
+    from mixopt.pipelines.study.watch import watch_status
 
     if watch:
         watch_status(study, every, as_json=as_json)

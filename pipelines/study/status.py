@@ -7,9 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from mixopt.core.formatting import count
 from mixopt.core.trials import Role, State, Trial
@@ -25,7 +23,7 @@ from mixopt.pipelines.study.standing import (
 from mixopt.pipelines.views.closing import print_reliability
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
-from mixopt.pipelines.views.json_output import json_text, print_json
+from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.trade_offs import trade_line
@@ -62,47 +60,14 @@ def show_status(path: Path, *, as_json: bool = False) -> None:
         print_standing(standing, make_console())
 
 
-def watch_status(path: Path, every: float, *, as_json: bool = False) -> None:
-    """Show the state of the study at `path` again and again, until its driver ends or it is done.
-
-    On a terminal the view is updated in place. Elsewhere, and as JSON (an object per line), only
-    what differs from before is printed. A study that nobody works on yet is waited for.
+def print_standing(standing: Standing, console: Console, most: int | None = None) -> None:
+    """Print where a study stands: first what is going on, then trials, then what was found.
 
     Args:
-        path: the study file.
-        every: seconds between two looks.
-        as_json: print JSON objects.
-
-    Raises:
-        LedgerError: its ledger cannot be reached, or is another folder's.
+        standing: of the study.
+        console: where to.
+        most: lines of single trials, the last ones; all if not given.
     """
-    console = make_console()
-    live = console.is_terminal and not as_json
-    driven, before = False, ""
-    with Live(console=console, auto_refresh=False, transient=False) as view:
-        while True:
-            standing = read_standing(path)
-            text = _as_text(standing, console, as_json=as_json)
-            if live:
-                view.update(Text.from_ansi(text), refresh=True)
-            elif text != before:
-                print(text, flush=True)
-            driven, before = driven or standing.driver is not None, text
-            if standing.driver is None and (driven or (standing.begun and standing.done)):
-                return
-            time.sleep(every)
-
-
-def _as_text(standing: Standing, console: Console, *, as_json: bool) -> str:
-    if as_json:
-        return json_text(standing.to_json(), indent=None)
-    with console.capture() as captured:
-        print_standing(standing, console)
-    return captured.get().rstrip("\n")
-
-
-def print_standing(standing: Standing, console: Console) -> None:
-    """Print where a study stands: first what is going on, then trials, then what was found."""
     study, path = standing.study, standing.file
     if not standing.begun:
         console.print(f"{study.name} has not begun. Next: {standing.next_command}")
@@ -115,9 +80,12 @@ def print_standing(standing: Standing, console: Console) -> None:
         console.print(f"Stopped by an error {_ago(stop.at)}: {stop.error}", soft_wrap=True)
     console.print(_table(standing))
     console.print(_spent_line(standing))
-    for trial in standing.trials:
-        for line in _trial_lines(standing, trial):
-            console.print(f"  {line}")
+    lines = trial_lines(standing)
+    left_out = 0 if most is None else max(0, len(lines) - most)
+    if left_out:
+        console.print(f"  … {left_out} earlier lines: {command('status', path)}", soft_wrap=True)
+    for line in lines[left_out:]:
+        console.print(f"  {line}")
     for number, proposer, surrogate, size, weights in round_rows(list(standing.rounds)):
         by = proposer if surrogate == "–" else f"{proposer} on {surrogate}"
         console.print(f"  round {number}: {by}, {size} trials, {weights}")
@@ -200,6 +168,11 @@ def _best_line(standing: Standing) -> str:
         f"Trial {best.trial}: 90 % for its mean over seeds is between {low:.4f} and {high:.4f}, "
         "not allowing for selection bias: the best of many runs was lucky too."
     )
+
+
+def trial_lines(standing: Standing) -> list[str]:
+    """What is to be said of single trials, by number."""
+    return [line for trial in standing.trials for line in _trial_lines(standing, trial)]
 
 
 def _trial_lines(standing: Standing, trial: Trial) -> list[str]:

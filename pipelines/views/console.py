@@ -7,6 +7,7 @@ follows from the current rate.
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,16 @@ def make_console() -> Console:
     """
     console = _plain_console()
     return console if console.is_terminal else _plain_console(width=WIDTH_ELSEWHERE)
+
+
+def off_screen(console: Console) -> Console:
+    """A console as wide as `console`, with its colours, whose prints are captured or lost."""
+    return _plain_console(
+        file=io.StringIO(),
+        force_terminal=console.is_terminal,
+        color_system=console.color_system,
+        width=console.width,
+    )
 
 
 def make_error_console() -> Console:

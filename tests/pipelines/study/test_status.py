@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from mixopt.core.trials import Failure, Role, TrialSpec
 from mixopt.io import locks
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.standing import INTERRUPTED, read_standing
-from mixopt.pipelines.study.status import watch_status
 from mixopt.study.progress import Progress, write_progress
 from mixopt.study.settings import Study
 from tests.pipelines.finished_study import (
@@ -105,34 +103,6 @@ def test_an_interrupted_full_run_stands_beside_the_last_that_ended(
     assert "(the last full run that ended)" in shown
     assert "Full run newer is interrupted: seed ended, moe 0 tokens evaluated" in shown
     assert "moe 120k tokens evaluated" in later
-
-
-def test_watch_ends_with_the_driver_and_prints_what_changed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study = searching(tmp_path)
-    watching = threading.Thread(
-        target=watch_status, args=(study.path, 0.05), kwargs={"as_json": True}
-    )
-    with locks.hold(study.home / "driver.lock", "the study"):
-        watching.start()
-        lines: list[str] = []
-        while not lines:
-            lines += capsys.readouterr().out.splitlines()
-            time.sleep(0.01)
-        ledger = open_ledger(study)
-        ledger.fail(3, Failure.CRASHED, "gone")
-        ledger.close()
-        while len(lines) < 2:
-            lines += capsys.readouterr().out.splitlines()
-            time.sleep(0.01)
-    watching.join()
-    lines += capsys.readouterr().out.splitlines()
-    seen = [json.loads(line) for line in lines]
-    assert len({line for line in lines}) == len(lines)
-    assert [s["trials"]["failed"] for s in seen] == sorted(s["trials"]["failed"] for s in seen)
-    assert (seen[0]["trials"]["failed"], seen[-1]["trials"]["failed"]) == (1, 2)
-    assert seen[-1]["driver"] is None
 
 
 def test_a_study_that_has_not_begun_says_so_in_json_too(tmp_path: Path, run: Run) -> None:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import select
-import signal
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +15,7 @@ from mixopt.pipelines.study.init.answers import Answers
 from mixopt.pipelines.study.init.interview import found_corpora, interview
 from mixopt.pipelines.study.init.write import write_study_file
 from mixopt.study.settings import load_study
-from tests.pipelines.whole_study import PATIENCE, environment
+from tests.pipelines.terminal import Terminal
 
 
 @pytest.fixture
@@ -128,50 +122,25 @@ def test_corpora_are_found_in_the_folder_and_in_those_below_it(here: Path) -> No
     assert found_corpora(Path("built")) == [Path("built")]
 
 
-def on_a_terminal(folder: Path, *words: str, send: bytes, until: bytes) -> tuple[int, str]:
-    """`mixopt` on a terminal of its own; `send` is typed once `until` is on the screen."""
-    pid, screen = pty.fork()
-    if pid == 0:
-        os.chdir(folder)
-        command: Sequence[str] = (sys.executable, "-m", "mixopt", *words)
-        os.execve(sys.executable, command, environment() | {"TERM": "xterm", "COLUMNS": "100"})
-    shown, end = b"", time.monotonic() + PATIENCE
-    try:
-        while time.monotonic() < end:
-            if not select.select([screen], [], [], 1)[0]:
-                continue
-            try:
-                read = os.read(screen, 1 << 16)
-            except OSError:  # Linux' way to say that the other end is closed
-                break
-            shown += read
-            if until in shown and send:
-                os.write(screen, send)
-                send = b""
-    finally:
-        if time.monotonic() >= end:
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        os.close(screen)
-    return os.waitstatus_to_exitcode(status), shown.decode()
-
-
 def test_a_terminal_is_asked(here: Path) -> None:
-    code, shown = on_a_terminal(here, "init", send=b"\n" * 10, until=b"Trainer")
-    assert code == 0, shown
-    assert "mixopt plan study.yaml" in shown
+    with Terminal(here, "init") as terminal:
+        terminal.wait_for("Trainer")
+        terminal.type("\n" * 10)
+        assert terminal.ended() == 0, terminal.shown
+    assert "mixopt plan study.yaml" in terminal.shown
     assert load_study("study.yaml").objective == {"notes": 1.0}
 
 
 def test_a_terminal_is_not_asked_where_that_is_not_wanted(here: Path) -> None:
-    words = ("init", "--no-ask", "--corpus", "built")
-    code, shown = on_a_terminal(here, *words, send=b"", until=b"")
-    assert code == 0, shown
-    assert "Target" not in shown
+    with Terminal(here, "init", "--no-ask", "--corpus", "built") as terminal:
+        assert terminal.ended() == 0, terminal.shown
+    assert "Target" not in terminal.shown
 
 
 def test_ctrl_c_ends_the_interview(here: Path) -> None:
-    code, shown = on_a_terminal(here, "init", send=b"\x03", until=b"Trainer")
-    assert code == 130, shown
-    assert "Traceback" not in shown
+    with Terminal(here, "init") as terminal:
+        terminal.wait_for("Trainer")
+        terminal.type("\x03")
+        assert terminal.ended() == 130, terminal.shown
+    assert "Traceback" not in terminal.shown
     assert not Path("study.yaml").exists()
