@@ -95,7 +95,7 @@ def ask_trials(
             if out is not None or not as_json:
                 _write(asked_frame(asked), out)
             for trial in asked:
-                session.ledger.start(trial.number)
+                session.tracker.live(session.ledger.start(trial.number))
             session.display.say(_next_to_do(session, waits.label, asked, out))
         if pending := [trial.number for trial in before if trial not in asked]:
             session.display.say(

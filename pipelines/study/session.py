@@ -401,6 +401,7 @@ def open_session(
         tracker = Tracker.open(study, owner, on_warning=display.warn, artifact=artifact)
         with contextlib.ExitStack() as stack:
             stack.callback(ledger.close)
+            stack.callback(tracker.close)
             yield Session(
                 study,
                 data,

@@ -144,14 +144,14 @@ def record_outcome(session: Session, number: int, outcome: Outcome) -> None:
     result = outcome.result
     if result is None:
         why = outcome.failure or Failure.CRASHED
-        tracker.trial(ledger.fail(number, why, outcome.message))
+        tracker.live(ledger.fail(number, why, outcome.message))
         about = f": {outcome.message}" if outcome.message else ""
         display.warn(f"trial {number} {why}{about}; it counts as no score")
     elif outcome.pruned:
-        tracker.trial(ledger.prune(number, result, outcome.message))
+        tracker.live(ledger.prune(number, result, outcome.message))
         display.say(f"trial {number} is pruned: {outcome.message}")
     else:
-        tracker.trial(ledger.complete(number, result))
+        tracker.live(ledger.complete(number, result))
 
 
 class CohortTraining(Training):
@@ -176,21 +176,23 @@ class CohortTraining(Training):
         self.halves: list[Cohort] = []
         """What is to be trained in its place, where it was too large."""
         self._reported: dict[int, int] = {}  # trial → points of its curve that the ledger has
+        self._running: dict[int, Trial] = {}
 
     def started(self) -> None:
         """Count an attempt at each of its trials."""
         for number in self._cohort.pending:
-            self._session.ledger.start(number)
+            self._running[number] = self._session.ledger.start(number)
+            self._session.tracker.live(self._running[number])
 
     def progressed(self) -> None:
-        """Give the ledger the evaluations since the last time."""
-        for trial in self._cohort.trials:
-            if not trial.ended:
-                curve = read_curve(self._session.home, trial)
-                known = self._reported.get(trial.number, 0)
-                if len(curve) > known:
-                    self._session.ledger.report(trial.number, curve[known:])
-                    self._reported[trial.number] = len(curve)
+        """Give the ledger, and MLflow, the evaluations since the last time."""
+        for number, trial in self._running.items():
+            curve = read_curve(self._session.home, trial)
+            known = self._reported.get(number, 0)
+            if len(curve) > known:
+                self._session.ledger.report(number, curve[known:])
+                self._session.tracker.live(trial, curve[known:])
+                self._reported[number] = len(curve)
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Record each trial that had not ended."""
@@ -223,7 +225,7 @@ class CohortTraining(Training):
                 display.warn(f"trial {number} failed: {event.failure}")
 
     def _fail(self, number: int, failure: Failure, message: str) -> None:
-        self._session.tracker.trial(self._session.ledger.fail(number, failure, message))
+        self._session.tracker.live(self._session.ledger.fail(number, failure, message))
 
 
 def held_error(session: Session, numbers: Sequence[int], message: str) -> TrainingError:

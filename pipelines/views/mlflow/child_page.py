@@ -52,6 +52,8 @@ def _outcome(trial: Trial, objective: Objective) -> str:
     if trial.state is State.FAILED:
         what = str(trial.failure or trial.state).replace("_", " ")
         return f"**Failed: {what}.** It counts as no score."
+    if trial.state is State.WAITING and trial.attempts:
+        return "**Interrupted**: it waits for the next `mixopt run`, which trains it on."
     return f"**{str(trial.state).capitalize()}**: {count(fidelity.tokens)} tokens to train."
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.core.objective import Objective
-from mixopt.core.trials import State, Trial
+from mixopt.core.trials import CurvePoint, State, Trial
 from mixopt.io import trial_files
 from mixopt.pipelines.views.mlflow import run_tags
 from mixopt.pipelines.views.mlflow import tracked_values as values
 from mixopt.pipelines.views.mlflow.child_page import trial_markdown
-from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
+from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, curve_metrics
 from mixopt.pipelines.views.mlflow.run_names import trial_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ LOG_BYTES = 1_000_000  # of the end of a trainer's output: what went wrong stand
 
 @dataclass(frozen=True)
 class _Child:
-    """A child run as MLflow has it: its id, the spec it shows, and the state logged last."""
+    """A child run as MLflow has it: its id, the spec it shows, and the state logged last.
+
+    `whole` is whether this process logged its curve: another one's may have missed points.
+    """
 
     run: str
     spec: str
@@ -42,6 +45,7 @@ class _Child:
     status: str
     place: str
     name: str
+    whole: bool = False
 
 
 class ChildRuns:
@@ -69,6 +73,7 @@ class ChildRuns:
         self._weighed, self._tags, self._data = weighed, tags, data
         self._place = tags[run_tags.PLACE]
         self._children: dict[int, _Child] = {}
+        self._running: dict[int, Trial] = {}  # as they were shown last
         known = {name: tags[name] for name in (run_tags.STUDY, run_tags.ID, run_tags.KIND)}
         for run in store.runs(known):
             self._adopt(int(run.data.tags[run_tags.TRIAL]), _child(run))
@@ -78,8 +83,19 @@ class ChildRuns:
         for number in self._children.keys() - set(numbers):
             self._remove(self._children.pop(number))
 
-    def show(self, trial: Trial) -> None:
-        """Show `trial` as it stands; nothing is sent if MLflow has that already."""
+    def interrupt(self) -> None:
+        """Show that none of the trials that were shown as running is trained any more."""
+        for trial in list(self._running.values()):
+            self.show(at_rest(trial))
+
+    def show(self, trial: Trial, points: Sequence[CurvePoint] = ()) -> None:
+        """Show `trial` as it stands; nothing is sent if MLflow has that already.
+
+        `points` of the curve are the newest; all those before them were given, or are in its file.
+        """
+        self._running.pop(trial.number, None)
+        if trial.state is State.RUNNING:
+            self._running[trial.number] = trial
         logged = f"{trial.state}:{trial.attempts}:{self._weighed}"
         if trial.replaced:
             logged = f"{len(trial.replaced)}:{logged}"
@@ -88,13 +104,15 @@ class ChildRuns:
         if child is not None and child.spec != spec:  # left from another life of this folder
             self._remove(child)
             child = None
-        if child is not None and (child.logged, child.status) == (logged, status):
+        whole = child is not None and (child.whole or trial.state is not State.RUNNING)
+        if child is not None and whole and (child.logged, child.status) == (logged, status):
+            self._store.log(child.run, metrics=curve_metrics(points, child.started))
             return
         if child is None:
             child = self._create(trial, spec)
         self._log(trial, child, logged)
         child = self._close(trial, child, status)
-        self._children[trial.number] = replace(child, logged=logged)
+        self._children[trial.number] = replace(child, logged=logged, whole=True)
 
     def _log(self, trial: Trial, child: _Child, logged: str) -> None:
         metrics: Iterable[values.Metric]
@@ -150,6 +168,11 @@ class ChildRuns:
         """Delete a run, unless another folder or machine made it."""
         if child.place == self._place:
             self._store.client.delete_run(child.run)
+
+
+def at_rest(trial: Trial) -> Trial:
+    """`trial` where nothing trains: one that was running waits to go on."""
+    return replace(trial, state=State.WAITING) if trial.state is State.RUNNING else trial
 
 
 def restated(metrics: Iterable[values.Metric], name: str = "") -> Iterator[values.Metric]:

@@ -2,13 +2,15 @@
 
 MLflow is a view. The ledger and the study folder hold the truth, every method here can be called
 again without showing anything twice, and no failure of MLflow's reaches the study: it is reported
-once, and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed.
+once, and `sync` (`mixopt sync STUDY.yaml`) shows afterwards what was missed. What trains is shown
+by a thread of its own (`live`), so that an MLflow that is slow or hangs does not hold up a search.
 """
 
 from __future__ import annotations
 
 import functools
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +20,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import mixopt
-from mixopt.core.trials import Trial
+from mixopt.core.trials import CurvePoint, Trial
 from mixopt.corpus.manifest import digest
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.mlflow import registered_model, run_tags
 from mixopt.pipelines.views.mlflow import tracked_values as values
-from mixopt.pipelines.views.mlflow.child_runs import ChildRuns
+from mixopt.pipelines.views.mlflow.child_runs import ChildRuns, at_rest
 from mixopt.pipelines.views.mlflow.datasets import dataset_input
 from mixopt.pipelines.views.mlflow.links import runs_link, version_link
+from mixopt.pipelines.views.mlflow.live import LiveView
 from mixopt.pipelines.views.mlflow.mlflow_store import (
     RunStore,
     quiet,
@@ -57,8 +60,10 @@ if TYPE_CHECKING:
 __all__ = ["Tracker", "tracking_uri"]
 
 # After a failure no trial is shown for this long, doubled at each further one: a server that hangs
-# costs a minute and a half to find out, in which no proxy is started. `sync` catches up.
+# costs a minute and a half to find out. `sync` catches up.
 FIRST_REST, LONGEST_REST = 60.0, 1800.0
+PATIENCE_AT_THE_END = 2.0  # with a thread that waits for MLflow: somebody may have pressed Ctrl-C
+LAST = ("sync", "study_ended")  # methods that show all, or that nothing trains any more
 P = ParamSpec("P")
 
 
@@ -80,12 +85,19 @@ def _shown(
     def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         if not self.enabled or (method.__name__ == "trial" and time.monotonic() < self._rest_until):
             return False
+        patience = PATIENCE_AT_THE_END if method.__name__ == "study_ended" else -1
+        if method.__name__ in LAST:
+            self._live.clear()
+        if not self._lock.acquire(timeout=patience):  # the thread of `live` may hold it
+            return False
         try:
             with quiet():
                 method(self, self._connected(), *args, **kwargs)
         except Exception as error:  # requests', SQLAlchemy's, MLflow's, the disk's: all the same
             self._failed(error)
             return False
+        finally:
+            self._lock.release()
         self._rest = FIRST_REST
         return True
 
@@ -95,7 +107,7 @@ def _shown(
 class Tracker:
     """Shows a study in MLflow while it runs. Made by `open`; used by the driver's process only.
 
-    Every public method returns whether MLflow has it now.
+    Every public method but `live` returns whether MLflow has it now.
     """
 
     def __init__(
@@ -116,6 +128,7 @@ class Tracker:
         self._objective = study.mixture_objective()
         self._weighed = digest(dict(self._objective.weights))[:8]
         self._connection: _Connection | None = None
+        self._lock, self._live = threading.Lock(), LiveView(self.trial)
 
     @classmethod
     def open(
@@ -151,7 +164,8 @@ class Tracker:
 
     @_shown
     def study_ended(self, mlflow: _Connection, *, failed: bool = False) -> None:
-        """Show that the study has no active driver any more."""
+        """Show that the study has no active driver any more, and that nothing of it trains."""
+        mlflow.trials.interrupt()
         mlflow.store.end(mlflow.study.id, "FAILED" if failed else "FINISHED", time.time())
 
     @_shown
@@ -159,10 +173,18 @@ class Tracker:
         """Show that the held-out trials are predicted, by the SHA-256 of the predictions."""
         mlflow.study.predicted(digest)
 
+    def live(self, trial: Trial, points: Sequence[CurvePoint] = ()) -> None:
+        """Have `trial` shown as it stands, and the newest `points` of its curve; waits for nothing.
+
+        What was not shown when the study ends is shown by `sync`.
+        """
+        if self.enabled:
+            self._live.post(trial, points)
+
     @_shown
-    def trial(self, mlflow: _Connection, trial: Trial) -> None:
-        """Show `trial` as it stands now."""
-        mlflow.trials.show(trial)
+    def trial(self, mlflow: _Connection, trial: Trial, points: Sequence[CurvePoint] = ()) -> None:
+        """Show `trial` as it stands now, and the newest `points` of its curve."""
+        mlflow.trials.show(trial, points)
 
     @_shown
     def verdict(self, mlflow: _Connection, verdict: Verdict) -> None:
@@ -208,7 +230,8 @@ class Tracker:
 
         Works from the ledger's `trials` and the study folder alone, so also after MLflow's
         database was deleted. Runs of trials that the ledger does not know are removed if they were
-        made here.
+        made here. Called where nothing trains: what a driver left running waits to go on, unless
+        the study is trained elsewhere.
 
         Args:
             mlflow: given by the guard, not by the caller.
@@ -218,7 +241,7 @@ class Tracker:
         """
         mlflow.trials.keep(trial.number for trial in trials)
         for trial in trials:
-            mlflow.trials.show(trial)
+            mlflow.trials.show(trial if self.study.elsewhere else at_rest(trial))
         verdict = records.read_verdict(self.study.home)
         promotion = records.read_promotion(self.study.home)
         transfer = records.read_transfer(self.study)
@@ -254,6 +277,8 @@ class Tracker:
         mlflow.store.log(mlflow.study.id, tags={run_tags.NOTE: page.markdown()})
         if all(t.ended for t in trials):
             mlflow.store.end(mlflow.study.id, "FINISHED", time.time())
+        elif not self.study.elsewhere:
+            mlflow.store.client.update_run(mlflow.study.id, status="SCHEDULED")
 
     @_shown
     def artifacts(self, mlflow: _Connection, *paths: Path) -> None:
@@ -262,7 +287,9 @@ class Tracker:
             mlflow.store.client.log_artifact(mlflow.study.id, str(path))
 
     def close(self) -> None:
-        """Let go of MLflow."""
+        """Let go of MLflow, which has a moment to take what was posted to `live`."""
+        self._live.wait(PATIENCE_AT_THE_END)
+        self._live.clear()
         self._connection = None
 
     def _own_format(self, result: Promotion, _: Path) -> Path:

@@ -58,6 +58,8 @@ class Killed:
         orphans: workers of the killed driver that still trained `SECONDS_TO_DIE` later.
         driver: its process id.
         second: how the second driver fared that was started while the first one ran.
+        shown: number of a trial → the status of its run in MLflow, after the kill.
+        synced: the same after `mixopt sync`.
     """
 
     study: Study
@@ -66,6 +68,8 @@ class Killed:
     orphans: list[str]
     driver: int
     second: subprocess.CompletedProcess[str]
+    shown: dict[int, str]
+    synced: dict[int, str]
 
 
 def write(folder: Path, corpus: Corpus, steps: int = STEPS) -> Path:
@@ -136,6 +140,14 @@ def resumable(home: Path) -> set[int]:
     return {int(checkpoint.parent.name) for checkpoint in found} - ended(home)
 
 
+def statuses(study: Study) -> dict[int, str]:
+    return {number: status for number, (status, _) in shown_trials(study).items()}
+
+
+def running(study: Study) -> set[int]:
+    return {number for number, status in statuses(study).items() if status == "RUNNING"}
+
+
 def just_begun(home: Path) -> set[int]:
     """Trials with a checkpoint that is far from their end."""
     return {n for n in resumable(home) if early(trial_folder(home, n) / CHECKPOINT)}
@@ -160,11 +172,14 @@ def killed(text_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Kil
     wait_for(lambda: bool(ended(study.home)), driver)
     hold(still, lambda: bool(just_begun(study.home)), driver)
     second = finish(other)
+    wait_for(lambda: resumable(study.home) <= running(study), driver)
     training, orphans = kill(driver)
-    interrupted = resumable(study.home)
+    interrupted, shown = resumable(study.home), statuses(study)
     still.unlink()
+    succeeded(finish(start("mixopt", "sync", file, cwd=file.parent)))
+    synced = statuses(study)
     run(file)
-    return Killed(study, interrupted, training, orphans, driver.pid, second)
+    return Killed(study, interrupted, training, orphans, driver.pid, second, shown, synced)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +216,13 @@ def test_after_a_kill_every_trial_is_completed_once(killed: Killed) -> None:
     starts = {n: sum("started" in line for line in lines) for n, lines in result.items()}
     assert killed.interrupted
     assert all(starts[number] == 2 for number in killed.interrupted)
+
+
+def test_mlflow_shows_what_trains_and_after_a_kill_what_waits(killed: Killed) -> None:
+    assert killed.interrupted
+    assert {killed.shown[number] for number in killed.interrupted} == {"RUNNING"}
+    assert {killed.synced[number] for number in killed.interrupted} == {"SCHEDULED"}
+    assert "RUNNING" not in killed.synced.values()
 
 
 def test_after_a_kill_mlflow_shows_each_trial_once(killed: Killed) -> None:

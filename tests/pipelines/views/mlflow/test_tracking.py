@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlflow
@@ -20,9 +20,10 @@ from mlflow.entities import Run
 
 from mixopt.core.errors import MixoptError, StudyError
 from mixopt.core.mixture import Mixture
-from mixopt.core.trials import Failure, Outcome, Role, State, Trial, TrialSpec
+from mixopt.core.trials import CurvePoint, Failure, Outcome, Role, State, Trial, TrialSpec
+from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import sync_study
-from mixopt.pipelines.views.mlflow import run_tags
+from mixopt.pipelines.views.mlflow import run_tags, tracking
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, metric_name
 from mixopt.pipelines.views.mlflow.run_names import trial_name
 from mixopt.pipelines.views.mlflow.tracking import Tracker, tracking_uri
@@ -33,7 +34,13 @@ from mixopt.study.ledger import Ledger
 from mixopt.study.queries import best_trial
 from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
-from tests.pipelines.finished_study import finished_study, open_ledger, owner_of, write_study
+from tests.pipelines.finished_study import (
+    finished_study,
+    open_ledger,
+    owner_of,
+    result,
+    write_study,
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +176,21 @@ def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path
     assert (Path(folder) / "MLmodel").exists()
 
 
+def begun_trial(study: Study, ledger: Ledger, seed: int = 0) -> int:
+    mixture = Mixture.uniform(["arithmetic", "docstrings", "headers", "licences", "python", "web"])
+    return ledger.add(TrialSpec(mixture, study.proxy_fidelity(study.open_data()), seed)).number
+
+
+def write_curve(study: Study, number: int, points: Sequence[CurvePoint]) -> None:
+    path = trial_folder(study.home, number) / "curve.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(dataclasses.asdict(point)) + "\n" for point in points))
+
+
 def test_a_trial_is_shown_while_it_runs_and_when_it_ends(database: str, tmp_path: Path) -> None:
     study = write_study(tmp_path, "running")
     tracker, ledger = tracker_of(study), open_ledger(study)
-    mixture = Mixture.uniform(["arithmetic", "docstrings", "headers", "licences", "python", "web"])
-    number = ledger.add(TrialSpec(mixture, study.proxy_fidelity(study.open_data()), 0)).number
+    number = begun_trial(study, ledger)
 
     def status() -> str:
         [run] = runs_of(study, "trial")
@@ -189,6 +206,103 @@ def test_a_trial_is_shown_while_it_runs_and_when_it_ends(database: str, tmp_path
     [run] = runs_of(study, "trial")
     assert "loss is NaN" in run.data.tags["mlflow.note.content"]
     ledger.close()
+
+
+def test_a_run_is_there_from_its_start_and_its_curve_grows(database: str, tmp_path: Path) -> None:
+    study = write_study(tmp_path, "live")
+    tracker, ledger = tracker_of(study), open_ledger(study)
+    number = begun_trial(study, ledger)
+    curve = result(ledger.trial(number).spec).curve
+
+    def shown() -> tuple[str, list[int], list[float]]:
+        assert tracker._live.wait(30)
+        [run] = runs_of(study, "trial")
+        history = client().get_metric_history(run.info.run_id, "curve/bpb/web")
+        speeds = client().get_metric_history(run.info.run_id, "train/tokens_per_second")
+        return run.info.status, [p.step for p in history], [p.value for p in speeds]
+
+    running, tokens, speed = ledger.start(number), [p.tokens for p in curve], 400_000 / 15
+    tracker.live(running)
+    assert shown() == ("RUNNING", [], [])
+    tracker.live(running, curve[:1])
+    assert shown() == ("RUNNING", tokens[:1], [speed])
+    for point in curve[1:4]:
+        tracker.live(running, [point])
+    assert shown() == ("RUNNING", tokens[:4], [speed] * 4)
+    write_curve(study, number, curve)
+    tracker.live(ledger.complete(number, result(running.spec)))
+    assert shown() == ("FINISHED", tokens, [speed] * 5)
+    assert tracker.sync(ledger.trials())
+    assert shown() == ("FINISHED", tokens, [speed] * 5)
+    ledger.close()
+
+
+@pytest.mark.parametrize("way", ["ended", "killed"])
+def test_what_a_stopped_driver_left_running_waits_and_goes_on(
+    database: str, tmp_path: Path, way: str
+) -> None:
+    study = write_study(tmp_path, f"interrupted-{way}")
+    tracker, ledger = tracker_of(study), open_ledger(study)
+    assert tracker.study_started()
+    number = begun_trial(study, ledger)
+    running = ledger.start(number)
+    curve = result(running.spec).curve
+    write_curve(study, number, curve[:2])
+    assert tracker.trial(running, curve[1:2])
+    write_curve(study, number, curve[:3])  # the last point was not shown any more
+
+    def shown() -> tuple[str, str, int]:
+        [parent], [run] = runs_of(study, "study"), runs_of(study, "trial")
+        history = client().get_metric_history(run.info.run_id, "curve/bpb/web")
+        return parent.info.status, run.info.status, len(history)
+
+    if way == "ended":
+        assert tracker.study_ended(failed=True)
+        assert shown() == ("FAILED", "SCHEDULED", 3)
+    else:
+        assert shown() == ("RUNNING", "RUNNING", 2)
+        assert tracker_of(study).sync(ledger.trials())
+        assert shown() == ("SCHEDULED", "SCHEDULED", 3)
+        [run] = runs_of(study, "trial")
+        assert "Interrupted" in run.data.tags["mlflow.note.content"]
+    again = tracker_of(study)
+    assert again.study_started()
+    assert again.trial(ledger.start(number), curve[3:4])
+    assert shown()[:2] == ("RUNNING", "RUNNING")
+    write_curve(study, number, curve)
+    ledger.complete(number, result(running.spec))
+    assert again.sync(ledger.trials())
+    assert shown() == ("FINISHED", "FINISHED", 5)
+    ledger.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_holds_up_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(64)  # takes connections, and never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+        monkeypatch.setattr(tracking, "FIRST_REST", 0.0)
+        monkeypatch.setattr(tracking, "PATIENCE_AT_THE_END", 0.1)
+        study, warnings = write_study(tmp_path, "hanging"), list[str]()
+        owner, ledger = owner_of(study), open_ledger(study)
+        tracker = Tracker.open(study, owner, on_warning=warnings.append)  # finds out
+        trials = [ledger.start(begun_trial(study, ledger, seed)) for seed in range(20)]
+        curve = result(trials[0].spec).curve
+        start = time.monotonic()
+        for point in curve:
+            for trial in trials:
+                tracker.live(trial, [point])
+        assert not tracker._live.wait(0.2)  # its thread hangs
+        assert not tracker.study_ended(failed=True)  # as Ctrl-C does
+        tracker.close()
+        assert time.monotonic() - start < 1
+        assert len(warnings) == 1
+        ledger.close()
 
 
 def test_a_driver_killed_while_logging_is_repaired(database: str, tmp_path: Path) -> None:
