@@ -1,4 +1,4 @@
-"""Results of replays: one JSON object, a table, and a folder with a page and CSV."""
+"""Results of replays: one JSON object, a table, and a folder with CSV and a page."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def print_replays(done: Replayed, console: Console) -> None:
 
 def write_replays(folder: Path, done: Replayed) -> list[Path]:
     """`replay.json`, `curves.csv` and `replay.html` in `folder`, each whole or not at all."""
-    from mixopt.plots.replay import regret_by_cost
+    from mixopt.pipelines.offline.replay_page import render  # imports plotly
 
     columns: dict[str, list[Any]] = {name: [] for name in ("proposer", "regret", "cost")}
     columns |= {name: [] for name in _columns(next(iter(done.curves(TRAINED).values())))}
@@ -188,12 +188,10 @@ def write_replays(folder: Path, done: Replayed) -> list[Path]:
             for key, values in _columns(found).items():
                 columns[key] += values.tolist()
     frame = pl.DataFrame(columns).fill_nan(None)
-    figure = regret_by_cost(done.curves(RECOMMENDED), done.curves(TRAINED), done.cost_unit)
-    page = figure.to_html(include_plotlyjs=True, full_html=True)
     written = {
         "replay.json": (report_text(done) + "\n").encode(),
         "curves.csv": csv_bytes(frame),
-        "replay.html": page.encode(),
+        "replay.html": render(done, folder.resolve().name).encode(),
     }
     for name, data in written.items():
         files.write_bytes(folder / name, data)

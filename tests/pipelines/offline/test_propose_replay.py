@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -356,8 +357,13 @@ def test_a_person_gets_a_table_and_a_folder_with_a_page(run: Run, tmp_path: Path
     for word in ("random", "regmix", "recommended", "best trained", "found"):
         assert word in result
     page = (tmp_path / "out" / "replay.html").read_text()
-    assert "Regret of each proposer by cost" in page
-    assert 'src="http' not in page  # it opens without a network
+    assert page.count('id="plotly"') == 1
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page)  # it needs no network
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert headings[:4] == ["Proposers", "Regret by cost", "Mixtures", "Notes"]
+    top = page[page.index("<header>") : page.index("</header>")]
+    assert "lower is better. Natural mixture (the mean of the runs): " in top
+    assert "Decision: " in top
     curves = pl.read_csv(tmp_path / "out" / "curves.csv")
     assert set(curves["proposer"]) == {"random", "regmix"}
     assert set(curves["regret"]) == {"trained", "recommended"}
