@@ -25,12 +25,8 @@ from mixopt.offline.replay_summary import summary
 from mixopt.offline.runs import Runs, read_runs
 from mixopt.pipelines.offline.outputs import FOLDER, writable
 from mixopt.pipelines.offline.read_objective import read_objective
-from mixopt.pipelines.offline.replay_report import (
-    Replayed,
-    print_replays,
-    report_text,
-    write_replays,
-)
+from mixopt.pipelines.offline.replay_report import print_replays, report_text, write_replays
+from mixopt.pipelines.offline.replayed import Replayed
 from mixopt.pipelines.views.console import make_console, make_error_console
 from mixopt.search import proposers
 from mixopt.search.proposers.base import Proposer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import stdtrit
@@ -17,13 +16,11 @@ from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.replay import Replay
 from mixopt.offline.replay_summary import Summary
 from mixopt.pipelines.offline.fit_report import shortened
+from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed
 from mixopt.pipelines.views.page.parts import Answer, Cell, Figure, Page, Section, Table, strips
 from mixopt.pipelines.views.page.render import render as render_page
 from mixopt.pipelines.views.wording import command, weighed
 from mixopt.plots.replay import regret_by_cost
-
-if TYPE_CHECKING:
-    from mixopt.pipelines.offline.replay_report import Replayed
 
 RANDOM = "random"  # what proposers are compared with, where it was replayed
 NAMED = 6  # domains that a sentence names
@@ -261,8 +258,6 @@ def _proposer_table(done: Replayed, ranked: Sequence[Summary], reference: str) -
 
 
 def _figure(done: Replayed) -> Figure:
-    from mixopt.pipelines.offline.replay_report import RECOMMENDED, TRAINED
-
     plot = regret_by_cost(done.curves(RECOMMENDED), done.curves(TRAINED), done.cost_unit)
     return Figure(
         plot,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +20,12 @@ from mixopt.io.csv_files import csv_bytes
 from mixopt.io.json_values import finite
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.pool import Pool
-from mixopt.offline.replay import Plan, Replay
-from mixopt.offline.replay_summary import Curve, Summary, cost_grid, curve, summary
+from mixopt.offline.replay import Replay
+from mixopt.offline.replay_summary import Curve, Summary, summary
+from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed
 from mixopt.pipelines.views.console import styled
 
 FORMAT = 1  # of what --json prints
-TRAINED, RECOMMENDED = "trained", "recommended"
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """All replays of one call."""
-
-    pool: Pool
-    plan: Plan
-    surrogate: str
-    cost_unit: str
-    notes: tuple[str, ...]
-    replays: dict[str, list[Replay]]
-
-    def summaries(self) -> list[Summary]:
-        """One per proposer, in the order of the command line."""
-        return [summary(found) for found in self.replays.values()]
-
-    def curves(self, what: str) -> dict[str, Curve]:
-        """Regret of what was `trained` or `recommended`, by proposer, on common costs."""
-        grid = cost_grid([replay for found in self.replays.values() for replay in found])
-        return {name: curve(found, what, grid) for name, found in self.replays.items()}
 
 
 def values_of(done: Replayed) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, Point, Replay
 from mixopt.offline.runs import read_runs
 from mixopt.pipelines.offline import replay_page
-from mixopt.pipelines.offline.replay_report import Replayed
+from mixopt.pipelines.offline.replayed import Replayed
 from mixopt.pipelines.views.page.parts import Cell
 from tests.pipelines.made_runs import tables
 
