@@ -214,6 +214,36 @@ def test_the_surrogate_shown_to_contributors_passes_all_but_learning(tmp_path: P
     assert failed == ["test_unseen_mixtures_are_ranked_better_than_by_chance"], ran.stdout
 
 
+def test_the_proposer_shown_on_its_page_passes_and_is_found_where_the_page_puts_it(
+    tmp_path: Path,
+) -> None:
+    text = (ROOT / "docs" / "proposers.md").read_text()
+    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in blocks] == ["nearby.py", "test_nearby.py"]
+    for name, block in blocks:
+        (tmp_path / name).write_text(block)
+    code = (
+        "import sys, pytest\n"
+        "from mixopt.core.registry import resolve\n"
+        "from mixopt.search.proposers.base import Proposer\n"
+        "from mixopt.study.settings import study_of\n"
+        "from pathlib import Path\n"
+        "sys.path.remove('')\n"
+        "study = dict(name='s', domains=dict(a='1B', b='1B'), trainer='elsewhere',\n"
+        "             objective=dict(loss=1), search=dict(proposer='nearby:Nearby'))\n"
+        "study_of(study, Path('study.yaml'), 'study').import_own_parts()\n"
+        "sys.exit(pytest.main(['-q', '--import-mode=importlib', 'test_nearby.py']))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_the_page_of_the_study_file_prints_descriptions_whole_and_lists_registered_names() -> None:
     page = schema.study_page()
     for section in schema.study_schema()["$defs"].values():

@@ -62,7 +62,11 @@ def resolve(kind: str, name: str, registered: Mapping[str, str], base: type[T]) 
     try:
         part = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise StudyError(f"{kind} {name!r} does not import: {error}", where=kind) from error
+        raise StudyError(
+            f"{kind} {name!r} does not import: {error}",
+            where=kind,
+            hint="Put its file beside the study file, install its package, or set PYTHONPATH",
+        ) from error
     if not (isinstance(part, type) and issubclass(part, base)):
         raise StudyError(f"{kind} {name!r} is not a {base.__name__}", where=kind)
     return part

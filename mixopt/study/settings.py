@@ -44,6 +44,7 @@ from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselin
 from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
 from mixopt.study.guards import Guard, short_guard
 from mixopt.study.overrides import current_overrides
+from mixopt.study.own_parts import import_from_folder
 from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.promote import Promote
 from mixopt.study.sections import (
@@ -583,7 +584,9 @@ def load_study(path: Path | str) -> Study:
     """
     path = Path(path)
     overrides = current_overrides()
-    study = yaml_lines.overridden(path, overrides).validate(Study)
+    document = yaml_lines.overridden(path, overrides)
+    import_from_folder(path.parent, document.values)
+    study = document.validate(Study)
     study._path, study._overrides = path.absolute(), overrides
     return study
 
@@ -599,6 +602,7 @@ def study_of(settings: Mapping[str, Any], path: Path, name: str) -> Study:
     Raises:
         StudyError: naming key and fix.
     """
+    import_from_folder(path.parent, settings)
     study = yaml_lines.Values(settings, name).validate(Study)
     study._path = path.absolute()
     return study

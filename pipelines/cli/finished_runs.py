@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.pipelines.cli.groups import AsJson, FitOrStudy, Group, Overrides
+from mixopt.pipelines.cli.groups import AsJson, FitOrStudy, Group, Overrides, importable
 
 group = Group("Finished runs and what-if")
 
@@ -22,7 +22,11 @@ ModelSize = Annotated[
 ]
 Plugin = Annotated[
     str | None,
-    typer.Option(metavar="MODULE:NAME", help="Surrogate of your own that the fit names."),
+    typer.Option(
+        metavar="MODULE:NAME",
+        callback=importable,
+        help="Surrogate of your own that the fit names.",
+    ),
 ]
 
 
@@ -39,7 +43,8 @@ def fit(
     ] = None,
     objective: Weights = None,
     surrogate: Annotated[
-        str, typer.Option(help="What to fit; auto: the best on held-out runs.")
+        str,
+        typer.Option(callback=importable, help="What to fit; auto: the best on held-out runs."),
     ] = "auto",
     model_params: ModelSize = None,
     tokens: Annotated[str | None, typer.Option(help="Its training tokens.")] = None,
@@ -133,7 +138,8 @@ def propose(
         float | None, typer.Option(help="Price of a nat of divergence from the baseline.")
     ] = None,
     proposer: Annotated[
-        str | None, typer.Option(help="Name of the proposer; bayes, or the study's.")
+        str | None,
+        typer.Option(callback=importable, help="Name of the proposer; bayes, or the study's."),
     ] = None,
     pending: Annotated[
         Path | None, typer.Option(help="CSV of mixtures in training, without metrics yet.")
@@ -193,11 +199,15 @@ def propose(
 def replay(
     ratios: Ratios,
     metrics: Metrics,
-    proposer: Annotated[str, typer.Option(help="Names of proposers, separated by commas.")],
+    proposer: Annotated[
+        str, typer.Option(callback=importable, help="Names of proposers, separated by commas.")
+    ],
     budget: Annotated[float, typer.Option(help="What may be spent, in the unit of the costs.")],
     seeds: Annotated[int, typer.Option(help="Searches per proposer.")] = 20,
     objective: Weights = None,
-    surrogate: Annotated[str | None, typer.Option(help="What proposers model runs with.")] = None,
+    surrogate: Annotated[
+        str | None, typer.Option(callback=importable, help="What proposers model runs with.")
+    ] = None,
     initial: Annotated[
         int | None,
         typer.Option(help="Runs of the initial design; a quarter of the budget if not given."),

@@ -24,6 +24,15 @@ def _override(context: typer.Context, overrides: list[str] | None) -> list[str] 
     return overrides
 
 
+def importable(names: str | None) -> str | None:
+    """For options that name a part: one of the user's own may be in the working directory."""
+    if names is not None:
+        from mixopt.study.own_parts import import_from_folder
+
+        import_from_folder(Path(), {"proposer": names})
+    return names
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -38,6 +38,7 @@ from mixopt.pipelines.offline.read_objective import read_objective
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.reliability import ceiling, ceiling_of
+from mixopt.pipelines.views.wording import command
 from mixopt.plots.fit import short
 from mixopt.surrogates import noise
 from mixopt.surrogates._torch import reproducible
@@ -299,7 +300,10 @@ def show(console: Console, found: Findings, out: Path) -> None:
         console.print(_score_table("surrogate, by the objective", found.compared, known))
     for note in found.notes:
         console.print(f"· {note}")
-    console.print(styled((str(out / "report.html"), "bold"), " has the figures"))
+    console.print(styled((str(out / "report.html"), "bold"), " has the figures"), soft_wrap=True)
+    following = command("propose", out, "--out", "next.csv")
+    words = f"{following} for the next mixtures to train"
+    console.print(styled(("Next: ", "bold"), words), soft_wrap=True)
 
 
 def _mixture_table(found: Findings) -> Table:

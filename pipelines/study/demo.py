@@ -53,3 +53,4 @@ def run_demo(folder: Path) -> None:
         console.print(f"{model} is there already: an export of before", soft_wrap=True)
     else:
         export_model(study, model)
+    console.print("Your own text: docs/own-text.md, or mixopt init in a folder with a corpus")

@@ -276,7 +276,7 @@ def _print_plan(plan: StudyPlan, console: Console) -> None:
     table.add_row("in all", str(plan.total("trainings")), "", tokens, *cells)
     console.print(table)
     for note in plan.notes:
-        console.print(note, style="dim", soft_wrap=True)
+        console.print(note, style="dim")
 
 
 def _cell(name: str, value: float | None) -> str:

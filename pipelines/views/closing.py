@@ -179,18 +179,17 @@ def loads_table(promotion: Promotion) -> Table | None:
 
 
 def print_commands(study: Study, looks: Looks | None, console: Console) -> None:
-    """Print the commands that open the views, go on, and begin with one's own text."""
+    """Print the commands that open the views, go on, and take what was found."""
     file = _short(study.path)
     rows = [
         *([("open MLflow", command("ui", file))] if study.mlflow.enabled else []),
         ("open the report", str(_short(study.home / "report.html"))),
         ("see where it stands", command("status", file)),
         ("search on", f"raise search.rounds in {file}, then {command('run', file)}"),
-        ("use your own text", "mixopt corpus build sources.yaml corpus (README, “Your own text”)"),
-        ("", "mixopt init study.yaml --corpus corpus, then mixopt run study.yaml"),
+        ("train on the mixture", command("export", file, "--mixture", "json")),
     ]
-    if study.trainer is not None:  # what follows is for those who have none
-        rows[-2:] = [("train on the mixture", command("export", file, "--mixture", "json"))]
+    if study.upcycling is not None:
+        rows.append(("take the model", command("export", file, "--model", "OUT")))
     if looks is not None and not looks.left:
         note = "no look is left (select.looks): in a further verdict no candidate can pass"
         rows.insert(4, ("", note))
