@@ -214,6 +214,7 @@ def test_the_surrogate_shown_to_contributors_passes_all_but_learning(tmp_path: P
     assert failed == ["test_unseen_mixtures_are_ranked_better_than_by_chance"], ran.stdout
 
 
+@pytest.mark.slow  # the suite fits Gaussian processes
 def test_the_proposer_shown_on_its_page_passes_and_is_found_where_the_page_puts_it(
     tmp_path: Path,
 ) -> None:

@@ -26,6 +26,17 @@ def count(value: float, digits: int = 3) -> str:
     return f"{value:.0f}"
 
 
+def duration(seconds: float) -> str:
+    """A duration in short.
+
+    >>> duration(4.25), duration(42), duration(210), duration(7560)
+    ('4.2 s', '42 s', '3.5 min', '2.1 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def signed(value: float, decimals: int = 4) -> str:
     """A difference with its sign: a true minus, as wide as a plus.
 

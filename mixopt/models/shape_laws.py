@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, signed
 from mixopt.models.config import ModelConfig
 
 EXPANSIONS = (1, 2, 4, 8, 16, 32)  # experts of the joint law's runs, one of them per token
@@ -134,9 +134,9 @@ def _experts(start: Start) -> str:
     return (
         f"Experts: at {count(start.active)} active parameters and {count(start.tokens)} tokens "
         f"from scratch, the joint MoE law (2502.05172) {_RANGE} puts {best} experts with one per "
-        f"token lowest; against a dense model {losses[best] - losses[1]:+.3f} nats, this shape "
-        f"({start.model.experts} experts, {start.model.experts_per_token} per token) "
-        f"{own - losses[1]:+.3f}."
+        f"token lowest; against a dense model {signed(losses[best] - losses[1], 3)} nats, this "
+        f"shape ({start.model.experts} experts, {start.model.experts_per_token} per token) "
+        f"{signed(own - losses[1], 3)}."
     )
 
 
@@ -174,7 +174,8 @@ def _granularity(start: Start) -> str:
     return (
         f"Granularity: the fine-grained law (2402.07871), fitted to 64-fold expansion, 129M to "
         f"3.7B parameters and 16B to 130B tokens, gives experts cut into {fine} (as many times "
-        f"more per token) {gain:+.3f} nats against whole ones; the cost of routing is not counted."
+        f"more per token) {signed(gain, 3)} nats against whole ones; the cost of routing is not "
+        "counted."
     )
 
 

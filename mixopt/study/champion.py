@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.formatting import signed
 from mixopt.core.intervals import NORMAL_90
 from mixopt.io import files
 from mixopt.io.trial_files import read_object
@@ -158,7 +159,7 @@ def decided_by_difference(
     better = math.isfinite(noise) and mean < -noise
     reason = (
         f"on this study's validation text it has {measured['first']:.4f} bits per byte and the "
-        f"champion {_named(standing)} {measured['second']:.4f}: a difference of {mean:+.4f}, "
+        f"champion {_named(standing)} {measured['second']:.4f}: a difference of {signed(mean)}, "
         + ("beyond" if better else "not below")
         + f" the noise of {noise:.4f} ({NORMAL_90:.3f} standard errors over "
         f"{measured['windows']} windows of text)"

@@ -35,10 +35,10 @@ from mixopt.pipelines.offline.fit_report import aligned, binding, headline, rend
 from mixopt.pipelines.offline.fitted import RECORD, TABLE, Fitted, begin, record_of, table_bytes
 from mixopt.pipelines.offline.outputs import FOLDER, writable
 from mixopt.pipelines.offline.read_objective import read_objective
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.reliability import ceiling, ceiling_of
-from mixopt.pipelines.views.wording import command
 from mixopt.plots.fit import short
 from mixopt.surrogates import noise
 from mixopt.surrogates._torch import reproducible

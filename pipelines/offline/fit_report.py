@@ -14,12 +14,13 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.pipelines.offline.findings import NATURAL, PROPOSED, UNCONSTRAINED, Findings
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.page.parts import Answer, Cell, Figure, Page, Section, Table
 from mixopt.pipelines.views.page.render import render as render_page
 from mixopt.pipelines.views.reliability import HEAD, NOTE, ceiling_of, reliability_rows
 from mixopt.pipelines.views.report_tables import effect_table
 from mixopt.pipelines.views.scores import SCORES, SCORES_NOTE, off
-from mixopt.pipelines.views.wording import command, weighed
+from mixopt.pipelines.views.wording import weighed
 from mixopt.plots import fit as fit_plots
 from mixopt.surrogates.reliability import with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE

@@ -17,9 +17,10 @@ from mixopt.offline.replay import Replay
 from mixopt.offline.replay_summary import Summary
 from mixopt.pipelines.offline.fit_report import shortened
 from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.page.parts import Answer, Cell, Figure, Page, Section, Table, strips
 from mixopt.pipelines.views.page.render import render as render_page
-from mixopt.pipelines.views.wording import command, weighed
+from mixopt.pipelines.views.wording import weighed
 from mixopt.plots.replay import regret_by_cost
 
 RANDOM = "random"  # what proposers are compared with, where it was replayed

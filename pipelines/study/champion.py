@@ -13,8 +13,8 @@ from typing import Any
 
 from mixopt.core.errors import StudyError
 from mixopt.pipelines.study.session import Session, open_session
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.mlflow.registered_model import registered_name
-from mixopt.pipelines.views.wording import command
 from mixopt.study import champion
 from mixopt.study.champion import ChampionDecision, Standing
 from mixopt.study.records import read_promotion, read_verdict

@@ -9,7 +9,7 @@ from pathlib import Path
 from mixopt.core.errors import LedgerError
 from mixopt.core.trials import Failure, State, Trial
 from mixopt.io import locks
-from mixopt.pipelines.views.wording import command
+from mixopt.pipelines.views.commands import command
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.ledger_checks import refuse_lost

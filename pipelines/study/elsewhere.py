@@ -27,17 +27,12 @@ from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.study.told import Row, read_rows
 from mixopt.pipelines.study.transfer import OrderLost, check_transfer
 from mixopt.pipelines.study.trials import TrialsWait, record_outcome
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.trade_offs import trade_line
-from mixopt.pipelines.views.wording import (
-    command,
-    correction,
-    described,
-    headline,
-    selected_weights,
-)
+from mixopt.pipelines.views.wording import correction, described, headline, selected_weights
 from mixopt.study.looks_taken import looks_taken
 from mixopt.study.records import read_verdict
 from mixopt.study.replaced import outcome_of

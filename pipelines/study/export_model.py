@@ -28,9 +28,10 @@ from mixopt.io import files, markers
 from mixopt.io.markers import SHAPE, TOKENIZER, WEIGHTS
 from mixopt.io.new_folder import new_folder, refuse_existing
 from mixopt.models.config import ModelConfig
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console
 from mixopt.pipelines.views.model_card import Layout, Lineage, model_card
-from mixopt.pipelines.views.wording import command, headline
+from mixopt.pipelines.views.wording import headline
 from mixopt.study import identity
 from mixopt.study.data import TrainingData
 from mixopt.study.records import read_promotion, read_verdict

@@ -18,9 +18,9 @@ from mixopt.core.intervals import NORMAL_90
 from mixopt.io.csv_files import csv_bytes
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.study.what_if import GAP, NAMED, largest_weights
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
-from mixopt.pipelines.views.wording import command
 from mixopt.search.front import Front, FrontPoint
 from mixopt.selection.candidates import NATURAL
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.core.space import MixtureSpace
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
@@ -38,7 +38,6 @@ from mixopt.pipelines.study.plan_trials import (
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
-from mixopt.pipelines.views.wording import duration
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.data import TrainingData
 from mixopt.study.settings import Study, load_study

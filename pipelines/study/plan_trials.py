@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
-from mixopt.pipelines.views.wording import command
 from mixopt.selection.candidates import UNIFORM
 from mixopt.study.data import TrainingData
 from mixopt.study.enqueued import enqueued_mixtures

@@ -20,11 +20,11 @@ from mixopt.pipelines.study.standing import read_standing
 from mixopt.pipelines.study.transfer import OrderLost, check_transfer, require_transfer
 from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import Display, make_console, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.mlflow.problem import problem
 from mixopt.pipelines.views.report import write_report
-from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
 from mixopt.study.ledger_checks import refuse_lost
 from mixopt.study.locked import require_begun

@@ -17,7 +17,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Role, State, Trial
 from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, MARKER, read_curve, training_folder
-from mixopt.pipelines.views.wording import command
+from mixopt.pipelines.views.commands import command
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.progress import Progress, read_progress

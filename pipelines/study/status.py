@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.core.trials import Role, State, Trial
 from mixopt.pipelines.study.standing import (
     HANDED_OUT,
@@ -21,6 +21,7 @@ from mixopt.pipelines.study.standing import (
     tokens_and_age,
 )
 from mixopt.pipelines.views.closing import print_reliability
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console, styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.json_output import print_json
@@ -28,14 +29,7 @@ from mixopt.pipelines.views.multiplier_words import multiplier_line
 from mixopt.pipelines.views.settings_used import round_rows
 from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.transfer_words import transfer_lines
-from mixopt.pipelines.views.wording import (
-    calibration,
-    command,
-    correction,
-    duration,
-    headline,
-    selected_weights,
-)
+from mixopt.pipelines.views.wording import calibration, correction, headline, selected_weights
 from mixopt.study.records import read_transfer
 from mixopt.study.reliability import study_reliability
 

@@ -16,8 +16,8 @@ from mixopt.core.trials import Failure, Fidelity, Role, Trial, TrialSpec
 from mixopt.io import files
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.study.trials import add_missing, run_trials
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.transfer_words import transfer_lines
-from mixopt.pipelines.views.wording import command
 from mixopt.selection.results import Candidate
 from mixopt.selection.transfer import LEVEL, Agreement, Runs, Transfer, agreement
 from mixopt.study.data import TrainingData

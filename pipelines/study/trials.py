@@ -13,7 +13,7 @@ from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.cohorts import Cohort
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
-from mixopt.pipelines.views.wording import command
+from mixopt.pipelines.views.commands import command
 from mixopt.study.ledger import Ledger
 from mixopt.workers.proxy_task import Home
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.core.objective import Objective
 from mixopt.core.trials import State, Trial
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import styled
 from mixopt.pipelines.views.holdout_words import holdout_lines
 from mixopt.pipelines.views.multiplier_words import multiplier_line, multiplier_row
@@ -22,9 +23,7 @@ from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
     UNTRAINED,
     calibration,
-    command,
     compared_metrics,
-    duration,
     gate_rows,
     guard_lines,
     headline,

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mixopt.pipelines.views.wording import duration
+from mixopt.core.formatting import duration
 from mixopt.study.progress import Progress as Recorded
 from mixopt.study.progress import write_progress
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.pipelines.views.verbatim import verbatim
-from mixopt.pipelines.views.wording import UNTRAINED, duration, made_by, moments
+from mixopt.pipelines.views.wording import UNTRAINED, made_by, moments
 
 if TYPE_CHECKING:
     from mixopt.models.upcycling.receipt import Receipt

@@ -12,12 +12,13 @@ from pathlib import Path
 from mixopt import __version__
 from mixopt.core.formatting import count
 from mixopt.io import files
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.evidence import Evidence, read_evidence
 from mixopt.pipelines.views.page.parts import Page
 from mixopt.pipelines.views.page.render import render as render_page
 from mixopt.pipelines.views.report_answer import decision, five_answers, lead
 from mixopt.pipelines.views.report_sections import sections_of, versions
-from mixopt.pipelines.views.wording import better, command, weighed
+from mixopt.pipelines.views.wording import better, weighed
 from mixopt.study import records
 from mixopt.study.locked import require_begun
 from mixopt.study.measured import measured_metrics

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 from mixopt.core.formatting import count, signed
 from mixopt.core.trials import State
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.multiplier_words import multiplier_short
 from mixopt.pipelines.views.page.parts import Answer
-from mixopt.pipelines.views.wording import (
-    better,
-    command,
-    gate_level,
-    headline,
-    p_value,
-    unit,
-)
+from mixopt.pipelines.views.wording import better, gate_level, headline, p_value, unit
 from mixopt.selection.results import Candidate
 from mixopt.study.measured import Measured
 from mixopt.study.queries import best_trial, search_trials

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.core.trials import State, Trial
 from mixopt.pipelines.views.evidence import FILE, Evidence
 from mixopt.pipelines.views.holdout_words import HELD_OUT, holdout_lines, holdout_rows
@@ -43,7 +43,6 @@ from mixopt.pipelines.views.wording import (
     PROXY_NOTE,
     UNTRAINED,
     calibration,
-    duration,
     guard_lines,
     interval,
     made_by,

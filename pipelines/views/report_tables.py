@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mixopt.core.formatting import count, flops, signed
+from mixopt.core.formatting import count, duration, flops, signed
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.trials import Cost, Role, State, Trial
 from mixopt.pipelines.views.multiplier_words import multiplier_row
@@ -17,7 +17,6 @@ from mixopt.pipelines.views.wording import (
     ADJUSTED,
     against,
     difference_interval,
-    duration,
     gate_level,
     interval,
     mixtures_note,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, signed
 from mixopt.selection.transfer import AtSize, Transfer
 
 LARGER = ("mixture", "against the baseline, proxies", "mean there", "against it there", "90 %")
@@ -48,9 +48,9 @@ def _difference(transfer: Transfer) -> str:
     row = next((it for it in transfer.rows if it.name == transfer.promoted), None)
     if row is None or row.difference is None:
         return ""
-    text = f"{row.name} differs from {transfer.baseline} by {row.difference:+.4f}"
+    text = f"{row.name} differs from {transfer.baseline} by {signed(row.difference)}"
     if row.low is not None and row.high is not None:
-        text += f", 90 % between {row.low:+.4f} and {row.high:+.4f}"
+        text += f", 90 % between {signed(row.low)} and {signed(row.high)}"
     return f"{text}, by {row.before:+.4f} as proxies; ".replace("-", "−")
 
 
@@ -61,11 +61,13 @@ def transfer_rows(transfer: Transfer | None, sign: int) -> list[tuple[str, ...]]
 
 def _row(it: AtSize, transfer: Transfer) -> tuple[str, ...]:
     first = it.name == transfer.baseline
-    interval = "–" if it.low is None or it.high is None else f"{it.low:+.4f} to {it.high:+.4f}"
+    interval = (
+        "–" if it.low is None or it.high is None else f"{signed(it.low)} to {signed(it.high)}"
+    )
     cells = (
-        "–" if first else f"{it.before:+.4f}",
+        "–" if first else signed(it.before),
         "–" if it.mean is None else f"{it.mean:.4f}",
-        "–" if first or it.difference is None else f"{it.difference:+.4f}",
+        "–" if first or it.difference is None else signed(it.difference),
         interval,
     )
     return (it.name, *(cell.replace("-", "−") for cell in cells))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration, signed
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Outcome, State, Trial
 from mixopt.pipelines.views.trade_offs import trade_rows
@@ -32,18 +31,6 @@ UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "
     "(search.repeats: 2 would tell)"
 )
-
-
-def command(*words: object) -> str:
-    """A command of ours, as a shell takes it whatever is in its paths."""
-    return shlex.join(["mixopt", *map(str, words)])
-
-
-def duration(seconds: float) -> str:
-    """A duration in short: 42 s, 3.5 min, 2.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def described(outcome: Outcome) -> str:
@@ -206,7 +193,7 @@ def guard_lines(verdict: Verdict, objective: Objective) -> list[str]:
     parts = sorted(verdict.unguarded.as_dict().items(), key=lambda item: -item[1])
     weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
     held = ", ".join(
-        f"{metric} {worse:+.4f} of {allowed:.4f} allowed"
+        f"{metric} {signed(worse)} of {allowed:.4f} allowed"
         for metric, (worse, allowed) in verdict.guards.items()
     ).replace("-", "−")
     recommended = verdict.candidate("recommended")

@@ -31,18 +31,57 @@ ALL = dict(walk(typer.main.get_command(app)))
 COMMANDS = sorted(words[0] for words in ALL if len(words) == 1)
 every_command = pytest.mark.parametrize("words", sorted(ALL), ids=" ".join)
 HEAVY = ("torch", "ray", "mlflow", "optuna", "botorch", "lightgbm", "pandas", "polars", "scipy")
+BARE = """
+import pathlib, typer
+app = typer.Typer()
+@app.callback()
+def root(version: bool = False) -> None: ...
+@app.command()
+def bare(file: pathlib.Path) -> None: ...
+try: app(["bare", "--help"])
+except SystemExit: pass
+"""
+OURS = """
+import mixopt.pipelines.cli as cli
+for words in {lines}:
+    try: cli.main([*words])
+    except SystemExit: pass
+"""
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, mixopt.pipelines.cli as cli\n"
-        "try: cli.main(['--help'])\n"
-        f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+def installed_packages(code: str, folder: Path) -> set[str]:
+    """Top-level packages of site-packages that a process which runs `code` has loaded."""
+    shown = (
+        "\nimport sys\n"
+        "files = {n: getattr(m, '__file__', None) or '' for n, m in [*sys.modules.items()]}\n"
+        "print(*{n.split('.')[0] for n, f in files.items() if 'site-packages' in f}, "
+        "file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", code + shown],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stderr.strip() == "[]"
+    return set(done.stderr.split())
+
+
+def test_no_help_loads_more_than_typer_does(tmp_path: Path) -> None:
+    every = OURS.format(lines=[(*words, "--help") for words in [(), *ALL]])
+    assert installed_packages(every, tmp_path) - installed_packages(BARE, tmp_path) <= {"mixopt"}
+
+
+def test_import_mixopt_loads_no_other_package(tmp_path: Path) -> None:
+    loaded = installed_packages("import mixopt", tmp_path) - installed_packages("", tmp_path)
+    assert loaded <= {"mixopt"}
+
+
+def test_init_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = installed_packages(OURS.format(lines=[("init", "--trainer", "elsewhere")]), tmp_path)
+    assert (tmp_path / "study.yaml").exists()
+    assert loaded & set(HEAVY) == set()
 
 
 def test_the_commands_of_the_loop_are_there() -> None:

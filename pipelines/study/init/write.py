@@ -19,8 +19,8 @@ from mixopt.pipelines.study.init.answers import ELSEWHERE, Answers
 from mixopt.pipelines.study.init.corpus_study import corpus_study
 from mixopt.pipelines.study.init.interview import interview
 from mixopt.pipelines.study.init.own_study import own_study, to_be_replaced
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console
-from mixopt.pipelines.views.wording import command
 from mixopt.study.settings import study_of
 
 CORPUS = Path("corpus")  # where nothing names another

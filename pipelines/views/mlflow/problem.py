@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.core import urls
 from mixopt.core.errors import MixoptError
-from mixopt.pipelines.views import wording
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.mlflow.mlflow_store import tracking_uri
 from mixopt.study.storage import damaged, reason
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def problem(study: Study, error: Exception) -> MixoptError:
     """What is wrong with the MLflow of `study`, in a sentence, and what helps."""
-    again = wording.command("sync", study.path.name)
+    again = command("sync", study.path.name)
     what = f"MLflow cannot be used: {urls.masked(_cause(error))[:300].rstrip('.')}"
     own = urls.sqlite_path(tracking_uri(study))
     if own is None or not any(map(damaged, _chain(error))):

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import count, duration
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Role, State, Trial
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.mlflow.page import RUN, page
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.pipelines.views.wording import (
     OVER_SEEDS,
     better,
     calibration,
-    command,
-    duration,
     formula,
     gate_rows,
     guard_lines,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from mixopt.core import urls
 from mixopt.core.errors import StudyError
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.mlflow import registered_model, run_tags
 from mixopt.pipelines.views.mlflow.links import run_link, runs_link, version_link
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, quiet, tracking_uri
 from mixopt.pipelines.views.mlflow.problem import problem
 from mixopt.pipelines.views.mlflow.saved_views import key
 from mixopt.pipelines.views.mlflow.server import free_port, serving
-from mixopt.pipelines.views.wording import command
 from mixopt.study import identity
 from mixopt.study.locked import require_begun
 from mixopt.study.records import read_promotion

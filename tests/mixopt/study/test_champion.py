@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mixopt.core.formatting import signed
 from mixopt.study.champion import (
     ChampionDecision,
     Standing,
@@ -49,7 +50,7 @@ def test_only_a_difference_beyond_the_noise_moves_the_alias(
     decision = decided_by_difference("new", STANDING, measured(mean, error))
     assert decision.alias == alias
     assert decision.difference == mean
-    assert f"{mean:+.4f}" in decision.reason
+    assert f"a difference of {signed(mean)}, " in decision.reason
     assert "version 3 of before" in decision.reason
     assert "1.645 standard errors over 64 windows" in decision.reason
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.verbatim import verbatim, verbatim_block
-from mixopt.pipelines.views.wording import command
 from tests.pipelines.made_runs import DOMAINS, Run, tables
 
 EVIL = (
