@@ -7,13 +7,8 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from rich.console import Console
-
-from mixopt.core.errors import MixoptError, StudyError
 from mixopt.core.formatting import count
-from mixopt.corpus.manifest import MANIFEST
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.corpus import corpus_table
 from mixopt.pipelines.study.init.answers import (
@@ -26,14 +21,14 @@ from mixopt.pipelines.study.init.answers import (
     read_targets,
     read_tokens,
 )
+from mixopt.pipelines.study.init.asker import Asker, parts_of, yes_or_no
 from mixopt.pipelines.study.init.corpus_study import default_budget
+from mixopt.pipelines.study.init.offer_sources import found_corpora
 from mixopt.pipelines.study.init.own_study import DOMAINS, METRICS, RUN, rounded
-from mixopt.pipelines.views.console import make_console, styled
+from mixopt.pipelines.views.console import make_console
 from mixopt.study.sections import Search, Space
 
-T = TypeVar("T")
 OURS = "mixopt"  # the answer that our proxies train
-MOST_FOLDERS = 1000  # looked at for a corpus
 FEWEST_TRIALS = 3  # of `search.trials`
 
 
@@ -55,58 +50,6 @@ def interview(file: Path, answers: Answers) -> Answers:
         answers = _about_trainer(asker, answers)
     answers = _about_search(asker, file, answers)
     return answers if answers.trainer == ELSEWHERE else _about_cluster(asker, answers)
-
-
-class Asker:
-    """Puts questions on a console, and reads a line for each.
-
-    Args:
-        console: where to.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def say(self, text: str) -> None:
-        """Print a line that is no question."""
-        self.console.print(text)
-
-    def ask(self, question: str, default: str, read: Callable[[str], T]) -> T:
-        """What `read` makes of the answer; asked again where it raises.
-
-        Args:
-            question: without a mark at its end.
-            default: of an empty answer; empty if an answer there must be.
-            read: makes a value of the text.
-
-        Raises:
-            StudyError: the input has ended.
-        """
-        while True:
-            text = self._line(question, default)
-            if not text:
-                continue
-            try:
-                return read(text)
-            except (MixoptError, ValueError) as error:
-                self.console.print(styled((str(error), "red")))
-
-    def _line(self, question: str, default: str) -> str:
-        shown = f" [{default}]" if default else ""
-        try:
-            return self.console.input(styled((question, "bold"), f"{shown}: ")).strip() or default
-        except EOFError:
-            raise StudyError(
-                "the input ended before all was answered",
-                where="mixopt init",
-                hint="Answer by flags: mixopt init -h",
-            ) from None
-
-
-def found_corpora(folder: Path) -> list[Path]:
-    """Corpora in `folder`: itself and folders in it, by name."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())[:MOST_FOLDERS]
-    return [path for path in (folder, *inside) if (path / MANIFEST).is_file()]
 
 
 def _what_trains(asker: Asker, answers: Answers) -> Answers:
@@ -138,7 +81,7 @@ def _about_corpus(asker: Asker, answers: Answers) -> Answers:
         asker.say("What shall the mixture be good for? Names of domains, or exam=1, law=0.5.")
 
         def checked(text: str) -> list[str]:
-            parts = _parts(text)
+            parts = parts_of(text)
             read_targets(parts, known)
             return parts
 
@@ -149,7 +92,7 @@ def _about_corpus(asker: Asker, answers: Answers) -> Answers:
         answers = answers.but(budget=_budget(asker, total, default_budget(total)))
     if answers.promote is None:
         asker.say("Shall mixopt train that run too, as an upcycled mixture of experts?")
-        answers = answers.but(promote=asker.ask("Train it, yes or no", "yes", _yes))
+        answers = answers.but(promote=asker.ask("Train it, yes or no", "yes", yes_or_no))
     return answers
 
 
@@ -243,19 +186,8 @@ def _checked(read: Callable[[list[str]], object]) -> Callable[[str], list[str]]:
     """The parts of an answer, once `read` takes them."""
 
     def parts(text: str) -> list[str]:
-        found = _parts(text)
+        found = parts_of(text)
         read(found)
         return found
 
     return parts
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _yes(text: str) -> bool:
-    words = {"yes": True, "y": True, "no": False, "n": False}
-    if text.lower() not in words:
-        raise ValueError("Answer yes or no")
-    return words[text.lower()]

@@ -18,6 +18,7 @@ from mixopt.io import files
 from mixopt.pipelines.study.init.answers import ELSEWHERE, Answers
 from mixopt.pipelines.study.init.corpus_study import corpus_study
 from mixopt.pipelines.study.init.interview import interview
+from mixopt.pipelines.study.init.offer_sources import offer_sources
 from mixopt.pipelines.study.init.own_study import own_study, to_be_replaced
 from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import make_console
@@ -41,6 +42,8 @@ def init_study(file: Path, answers: Answers, *, ask: bool = True, force: bool = 
     """
     refuse_existing(file, force=force)
     if ask and sys.stdin is not None and sys.stdin.isatty():
+        if offer_sources(answers):
+            return
         answers = interview(file, answers)
     write_study_file(file, answers, force=force)
     console = make_console()

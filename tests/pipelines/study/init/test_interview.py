@@ -12,7 +12,8 @@ from mixopt.core.errors import StudyError
 from mixopt.core.formatting import count
 from mixopt.corpus.shards import Corpus
 from mixopt.pipelines.study.init.answers import Answers
-from mixopt.pipelines.study.init.interview import found_corpora, interview
+from mixopt.pipelines.study.init.interview import interview
+from mixopt.pipelines.study.init.offer_sources import found_corpora
 from mixopt.pipelines.study.init.write import write_study_file
 from mixopt.study.settings import load_study
 from tests.pipelines.terminal import Terminal
