@@ -2,7 +2,8 @@
 
     works ──► Ray tasks ──► events (Started, Progressed, Finished, Failed) ──► whoever consumes them
 
-It records nothing itself. One Ray task per piece of work, one retry policy per class of failure:
+It records nothing itself. One Ray task per piece of work, which for a full run leads several
+processes (`together`); one retry policy per class of failure:
 
     diverged        final: the recipe, not the machine, is to blame; the search learns to stay away
     out of memory   again with twice the micro-batches, while the batch can still be split; whoever
@@ -38,8 +39,10 @@ from mixopt.workers.cluster import (
     slots,
     too_small,
 )
+from mixopt.workers.full_job import FullJob
 from mixopt.workers.own_job import OwnJob
 from mixopt.workers.proxy_task import Work, perform
+from mixopt.workers.together import lead
 
 WAIT_SECONDS = 1.0
 
@@ -124,12 +127,9 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
             where="ray.cpus_per_trial, ray.gpus_per_trial",
             hint="Ask for less per trial in the study file, or add nodes",
         )
-    task = ray.remote(_on_worker).options(
-        num_returns="streaming",
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
-        max_retries=0,  # retries are ours: they are counted, classified and reported
-    )
+    each = max(map(processes, works))
+    _check_room(each, resources)
+    tasks = _Tasks.asking(resources)
     waiting = deque(_Attempt.at(work) for work in works)
     running: dict[ObjectRefGenerator, _Attempt] = {}
     absence = Absence()
@@ -140,19 +140,13 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
             there = slots(resources)
             if there < 1 and absence.begins():
                 yield Waiting(absence.message)
-            room = there + 2 - len(running) if there and not absence.pausing else 0
+            most = max(1, there // each)
+            room = most + 2 - len(running) if there and not absence.pausing else 0
             for _ in range(min(room, len(waiting))):
                 attempt = waiting.popleft()
                 attempt.number += 1
                 attempt.nodes, attempt.pid = node_ids(), 0
-                stream = task.remote(
-                    attempt.work,
-                    attempt.number,
-                    attempt.micro_batches,
-                    resources.threads,
-                    resources.device,
-                )
-                running[stream] = attempt
+                running[tasks.submit(attempt)] = attempt
             if not running:
                 time.sleep(WAIT_SECONDS)
                 continue
@@ -175,11 +169,73 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
                 ray.cancel(stream, force=True)
 
 
+def processes(work: Work) -> int:
+    """How many processes train it together."""
+    return work.job.processes if isinstance(work.job, FullJob) else 1
+
+
+def _check_room(asked: int, resources: Resources) -> None:
+    """Refuse a full run in so many processes that the cluster, as it is now, could never hold.
+
+    Raises:
+        TrainingError: it has nodes, and room for fewer.
+    """
+    there = slots(resources)
+    if 0 < there < asked:
+        raise TrainingError(
+            f"the cluster has room for {there} processes of {resources.cpus:g} CPUs and "
+            f"{resources.gpus:g} GPUs, and {asked} are asked for",
+            where="promote.resources",
+            hint="Ask for fewer or smaller processes in the study file (what was trained goes on "
+            "in any number of them), or add nodes",
+        )
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """What attempts are handed to: a task that trains, or one that leads those that do."""
+
+    resources: Resources
+    alone: Any
+    leading: Any
+
+    @classmethod
+    def asking(cls, resources: Resources) -> _Tasks:
+        """Tasks whose trainings, or processes, have `resources` each."""
+        # retries are ours: they are counted, classified and reported
+        options: dict[str, Any] = {"num_returns": "streaming", "max_retries": 0}
+        leading = ray.remote(_leading).options(num_cpus=0, **options)
+        alone = ray.remote(_on_worker).options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, **options
+        )
+        return cls(resources, alone, leading)
+
+    def submit(self, attempt: _Attempt) -> ObjectRefGenerator:
+        """Hand the attempt to Ray; after a loss a full run takes the room that is left."""
+        asked, resources = processes(attempt.work), self.resources
+        what = (attempt.work, attempt.number, attempt.micro_batches)
+        if asked > 1:
+            there = min(asked, slots(resources))
+            stream: ObjectRefGenerator = self.leading.remote(*what, there, resources)
+        else:
+            stream = self.alone.remote(*what, resources.threads, resources.device)
+        return stream
+
+
+def _leading(
+    work: Work, attempt: int, micro_batches: int, processes: int, resources: Resources
+) -> Iterator[dict[str, Any]]:
+    """`lead`, after word that it begins: where its processes run is for Ray to say."""
+    yield {"kind": "started", "nodes": None, "pid": 0}
+    yield from lead(work, attempt, micro_batches, processes, resources)
+
+
 def _on_worker(
     work: Work, attempt: int, micro_batches: int, threads: int, device: str
 ) -> Iterator[dict[str, Any]]:
     """`perform`, after word of where it runs."""
-    yield {"kind": "started", "node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+    node = ray.get_runtime_context().get_node_id()
+    yield {"kind": "started", "nodes": [node], "pid": os.getpid()}
     yield from perform(work, attempt, micro_batches, threads, device)
 
 
@@ -198,7 +254,9 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
     except ray.exceptions.RayError as error:
         message = {"kind": "failed", "failure": "worker_lost", "message": str(error)}
     if message["kind"] == "started":
-        attempt.nodes, attempt.pid = frozenset({message["node"]}), message["pid"]
+        attempt.pid = message["pid"]
+        if message["nodes"] is not None:
+            attempt.nodes = frozenset(message["nodes"])
         return Started(work.key, attempt.number)
     if message["kind"] == "progress":
         return Progressed(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import queue
+import shutil
 import threading
 import time
 import traceback
@@ -22,14 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixopt.core.errors import CorpusError, FileError, LedgerError, is_out_of_memory
+from mixopt.core.errors import CorpusError, LedgerError, MixoptError, is_out_of_memory
 from mixopt.core.trials import Failure, Outcome
 from mixopt.io import files, locks, markers
 from mixopt.io.token_losses import TOKENS
-from mixopt.io.trial_files import CHECKPOINT, CURVE
+from mixopt.io.trial_files import CHECKPOINT, CHECKPOINTS, CURVE
 from mixopt.proxies.job import Job
 from mixopt.trainers import run as trainers
 from mixopt.trainers.failures import TrainerError
+from mixopt.workers.full_job import FullJob
 from mixopt.workers.own_job import OwnJob
 
 ATTEMPTS = "attempts.jsonl"
@@ -70,7 +72,7 @@ class Work:
 
     Attributes:
         key: names it in events: `12`, `expert law`, `4-7` for trials 4 to 7 in one cohort.
-        job: what is trained, by our proxies or by the study's own trainer.
+        job: what is trained: proxies, a full run, or by a trainer of the user's.
         folder: absolute path that every node sees: of lock and checkpoint.
         identity: what the folder's checkpoint and marker must carry to count.
         keep_weights: whether the final weights stay.
@@ -82,7 +84,7 @@ class Work:
     """
 
     key: str
-    job: Job | OwnJob
+    job: Job | OwnJob | FullJob
     folder: str
     identity: str
     keep_weights: bool = False
@@ -142,17 +144,10 @@ def perform(
         try:
             outcomes = _train(work, attempt, micro_batches, threads, device, box)
             box.put({"kind": "done", "outcomes": [o.to_json() for o in outcomes]})
-        except TrainerError as error:
-            box.put(_failed(error.failure, str(error)))
-        except CorpusError as error:
-            box.put(_failed(Failure.BAD_DATA, str(error)))
-        except FileError as error:  # a disk that is full needs no traceback
-            box.put(_failed(Failure.CRASHED, str(error).rstrip(".")))
-        except LedgerError as error:  # the folder's lock did not come free
-            box.put(_failed(Failure.WORKER_LOST, str(error)))
+        except MixoptError as error:  # which says itself what is wrong: it needs no traceback
+            box.put(failed(failure_of(error), str(error)))
         except BaseException as error:  # a plug-in's SystemExit too: else the queue waits for ever
-            kind = Failure.OUT_OF_MEMORY if is_out_of_memory(error) else Failure.CRASHED
-            box.put(_failed(kind, traceback.format_exc()))
+            box.put(failed(failure_of(error), traceback.format_exc()))
 
     thread = threading.Thread(target=run, name="training", daemon=True)
     thread.start()
@@ -167,8 +162,21 @@ def perform(
             yield message
 
 
-def _failed(failure: Failure, message: str) -> dict[str, Any]:
+def failed(failure: Failure, message: str) -> dict[str, Any]:
+    """The message of an attempt that failed."""
     return {"kind": "failed", "failure": str(failure), "message": message}
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The class of what a training raised."""
+    match error:
+        case TrainerError():
+            return error.failure
+        case CorpusError():
+            return Failure.BAD_DATA
+        case LedgerError():  # the folder's lock did not come free
+            return Failure.WORKER_LOST
+    return Failure.OUT_OF_MEMORY if is_out_of_memory(error) else Failure.CRASHED
 
 
 def _train(
@@ -179,8 +187,9 @@ def _train(
     device: str,
     box: queue.Queue[dict[str, Any]],
 ) -> list[Outcome]:
-    from mixopt.corpus.shards import Corpus
-    from mixopt.corpus.verified import verify_once
+    import torch
+
+    from mixopt.proxies.full_run.world import World
     from mixopt.proxies.training import Progress, train
 
     folder = Path(work.folder)
@@ -189,15 +198,18 @@ def _train(
         if before is not None:
             return before
         job = work.job
-        if work.verified and job.corpus:
-            verify_once(Corpus.open(job.corpus), Path(work.verified))
-        _note(work, {"attempt": attempt, "started": time.time()})
+        verify(work)
+        note_attempt(work, attempt)
 
         def report(progress: Progress | trainers.Progress) -> None:
             box.put({"kind": "progress"} | dataclasses.asdict(progress))
 
         if isinstance(job, OwnJob):
             outcomes = job.train(report, threads)
+        elif isinstance(job, FullJob):
+            torch.set_num_threads(threads)
+            world, kept = World(device=torch.device(device)), work.keep_weights
+            outcomes = [job.train(folder, world, report, micro_batches, keep_weights=kept)]
         else:
             if micro_batches > job.recipe.micro_batches:
                 recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
@@ -211,13 +223,27 @@ def _train(
                 keep_tokens=work.keep_tokens,
                 device=device,
             )
-        outcomes = _hand_out(work, outcomes, attempt)
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # the markers are what counts from now on
-        return outcomes
+        return hand_out(work, outcomes, attempt)
 
 
-def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Outcome]:
-    """Give each proxy what is its own, the marker last; what was handed out before stands."""
+def verify(work: Work) -> None:
+    """Compare the corpus with its checksums, once on each machine.
+
+    Raises:
+        CorpusError: they differ.
+    """
+    from mixopt.corpus.shards import Corpus
+    from mixopt.corpus.verified import verify_once
+
+    if work.verified and work.job.corpus:
+        verify_once(Corpus.open(work.job.corpus), Path(work.verified))
+
+
+def hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Outcome]:
+    """Give each proxy what is its own, the marker last; what was handed out before stands.
+
+    Then the checkpoints go: from now on the markers are what counts.
+    """
     folder, handed_out = Path(work.folder), []
     curve = (folder / CURVE).read_text().splitlines(keepends=True) if work.members else []
     for k, (home, outcome) in enumerate(zip(work.homes, outcomes, strict=True)):
@@ -234,6 +260,8 @@ def _hand_out(work: Work, outcomes: Sequence[Outcome], attempt: int) -> list[Out
         _append(home, {"attempt": attempt, "completed": time.time()})
     if work.members:
         (folder / CURVE).unlink()
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return handed_out
 
 
@@ -249,11 +277,11 @@ def _move_kept(work: Work, k: int, into: Path) -> None:
             numbered.replace(into / name)
 
 
-def _note(work: Work, values: Mapping[str, Any]) -> None:
-    """Write a line about an attempt to every proxy that it is for."""
+def note_attempt(work: Work, attempt: int) -> None:
+    """Write for every proxy that it is for that an attempt has begun."""
     for home in work.homes:
         if home.outcome() is None:
-            _append(home, values)
+            _append(home, {"attempt": attempt, "started": time.time()})
 
 
 def _append(home: Home, values: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from mixopt.core.trials import CurvePoint, Trial
 
 CHECKPOINT = "checkpoint.safetensors"  # in a trial's folder, or in that of its cohort
+CHECKPOINTS = "checkpoints"  # of a full run: a folder of folders
 CURVE = "curve.jsonl"  # beside it; in the end in the trial's folder
 MARKER = "done.json"  # in a trial's folder: its training is complete
 COHORT = "cohort.json"  # in a cohort's folder: its trials

@@ -28,12 +28,16 @@ UNSET: dict[str, Any] = {
 
 
 class RunResources(Section):
-    """What the full run of a trainer of your own asks of Ray."""
+    """What the full run asks of Ray."""
 
+    processes: int = Field(default=1, ge=1)
+    """That train each of our models together, in pieces; a trainer of your own starts its own."""
     cpus: float | None = Field(default=None, gt=0)
-    """CPU cores, also its threads; null takes ray.cpus_per_trial."""
+    """CPU cores of each process, also its threads; null takes ray.cpus_per_trial."""
     gpus: float | None = Field(default=None, ge=0)
-    """GPUs, all of one machine; null takes ray.gpus_per_trial."""
+    """GPUs of each process, all of one machine; null takes ray.gpus_per_trial."""
+    recompute: bool = False
+    """Computes our models' activations again for gradients: less memory, about a third slower."""
 
 
 class Promote(Section):
@@ -42,7 +46,7 @@ class Promote(Section):
     trainer: Annotated[Trainer | None, BeforeValidator(short_trainer)] = None
     """Trains the full run (role `promote`, docs/trainers.md) in the place of our upcycling."""
     resources: RunResources = RunResources()
-    """Of the full run by that trainer."""
+    """What each training of the promotion asks of Ray; with others it goes on from where it is."""
     params: Tokens | None = None
     """Parameters of that trainer's model that one token uses, if they are known."""
 
@@ -93,9 +97,9 @@ class Promote(Section):
         """Keys of our upcycling are refused beside a trainer, and its keys without one."""
         given = self.model_fields_set
         if self.trainer is None:
-            if own := [key for key in ("resources", "params") if key in given]:
-                raise ValueError(f"{own[0]}: is for promote.trainer, and none is named")
-            return self
+            if "params" in given:
+                raise ValueError("params: is for promote.trainer, and none is named")
+            return self._shared_by_processes()
         if self.trainer.elsewhere:
             raise ValueError(
                 "trainer: the full run is started by mixopt; to train it elsewhere leave `promote` "
@@ -105,6 +109,25 @@ class Promote(Section):
             raise ValueError("tokens: say how many tokens the full run trains on")
         if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
             raise ValueError(f"{ours[0]}: your trainer has its own; give it trainer.settings")
+        for key in ("processes", "recompute"):
+            if key in self.resources.model_fields_set:
+                raise ValueError(f"resources.{key}: is for our own models; your trainer decides it")
+        return self
+
+    def _shared_by_processes(self) -> Promote:
+        """Refuse more processes than a batch can be shared by, or several on one GPU."""
+        asked, recipe = self.resources, self.recipe
+        part = recipe.batch_sequences // recipe.micro_batches
+        if asked.processes > part:
+            raise ValueError(
+                f"resources.processes: {asked.processes} processes cannot share {part} sequences "
+                f"(recipe.batch_sequences {recipe.batch_sequences} in recipe.micro_batches "
+                f"{recipe.micro_batches}); each needs one at least"
+            )
+        if asked.processes > 1 and asked.gpus not in (None, 0, 1):
+            raise ValueError(
+                f"resources.gpus: {asked.gpus:g}; of several processes each takes one whole GPU"
+            )
         return self
 
     @property

@@ -18,7 +18,7 @@ from mixopt.io import markers
 from mixopt.io.trial_files import MARKER
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
-from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
+from mixopt.pipelines.study.stage_trainings import StageTraining, full_run_resources, train_stages
 from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
 from mixopt.study.promote import Promote
@@ -58,7 +58,7 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         CorpusError: a worker met bad data.
     """
     session, settings = job.session, job.settings
-    resources = full_run_resources(session, settings)
+    resources = full_run_resources(session)
     work = _work(job, resources)
     output = Path(work.folder)
     training = StageTraining(
@@ -97,16 +97,6 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         model=str(folder.relative_to(job.folder.parent)),
         model_params=None,
         active_params=settings.params,
-    )
-
-
-def full_run_resources(session: Session, settings: Promote) -> Resources:
-    """What the full run asks of the cluster."""
-    asked, ray = settings.resources, session.study.ray
-    return Resources(
-        ray.cpus_per_trial if asked.cpus is None else asked.cpus,
-        ray.gpus_per_trial if asked.gpus is None else asked.gpus,
-        ray.attempts,
     )
 
 

@@ -29,6 +29,7 @@ from mixopt.pipelines.study.dense_models import dense_models, first
 from mixopt.proxies.job import Job
 from mixopt.study.promote import Promote
 from mixopt.study.results import Stage
+from mixopt.workers.full_job import FullJob
 from mixopt.workers.promotion_job import Upcycling
 from mixopt.workers.proxy_task import Work
 
@@ -122,8 +123,12 @@ class Stages:
             tasks=dict(self.tasks),
             weighed=self.weighed,
         )
+        asked = self.settings.resources
         return Work(
-            name, job, str(folder), self.folder.name, keep_weights=True, verified=self.verified
+            *(name, FullJob(job, asked.processes, asked.recompute)),
+            *(str(folder), self.folder.name),
+            keep_weights=True,
+            verified=self.verified,
         )
 
 

@@ -10,8 +10,8 @@ from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Outcome, TrialResult
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
-from mixopt.proxies.job import Job
 from mixopt.workers.cluster import Resources
+from mixopt.workers.full_job import FullJob
 from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
 from mixopt.workers.proxy_task import Work, finished
 
@@ -70,6 +70,17 @@ class StageTraining(Training):
         return self.outcome.result
 
 
+def full_run_resources(session: Session) -> Resources:
+    """What each process of a promotion asks of the cluster."""
+    assert session.study.promote is not None
+    asked, ray = session.study.promote.resources, session.study.ray
+    return Resources(
+        ray.cpus_per_trial if asked.cpus is None else asked.cpus,
+        ray.gpus_per_trial if asked.gpus is None else asked.gpus,
+        ray.attempts,
+    )
+
+
 def train_stages(
     session: Session, label: str, stages: Sequence[StageTraining], resources: Resources
 ) -> list[TrialResult]:
@@ -102,14 +113,15 @@ class ClusterMachine:
         """Train `works`, except those that have ended; see `train_stages`."""
         session, stages = self.session, []
         for work in works:
-            assert isinstance(work.job, Job)  # stages are ours
+            assert isinstance(work.job, FullJob)  # stages are ours
+            model, tokens = work.job.job.model, work.job.tokens
             stages.append(
                 StageTraining(
-                    *(session, work, session.flops(work.job.model, work.job.tokens)),
+                    *(session, work, session.flops(model, tokens)),
                     advice="Lower promote.recipe.learning_rate; what was trained before it is kept",
                 )
             )
-        return train_stages(session, label, stages, session.resources)
+        return train_stages(session, label, stages, full_run_resources(session))
 
     def upcycle(self, ask: Upcycling) -> dict[str, Any]:
         """Upcycle on a worker; see `promotion_job.upcycle_on_cluster`."""
@@ -117,4 +129,4 @@ class ClusterMachine:
         session.connect()
         made_of = f"{len(ask.expert_models)} experts" if ask.expert_models else "the seed"
         session.display.say(f"upcycling {made_of}: {ask.method.upcycler}")
-        return upcycle_on_cluster(ask, session.resources, session.display.warn)
+        return upcycle_on_cluster(ask, full_run_resources(session), session.display.warn)

@@ -25,10 +25,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixopt.core.errors import CheckpointError
 from mixopt.io import files, markers
+from mixopt.io.trial_files import CHECKPOINTS
 from mixopt.proxies.full_run.world import World
 
 KEPT = 2  # whole ones; should the disk lose the newest, one is left
-FOLDER = "checkpoints"
 
 
 class Checkpoints:
@@ -46,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, world: World, identity: str) -> None:
-        self._folder, self._world, self._identity = folder / FOLDER, world, identity
+        self._folder, self._world, self._identity = folder / CHECKPOINTS, world, identity
         self.notes: list[str] = []
 
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -1,0 +1,74 @@
+"""What a full run reports while it trains: a line of JSON each, read while it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOG = "progress.jsonl"  # in the training's folder
+
+
+def append(folder: Path, values: Mapping[str, Any]) -> None:
+    """Add a report: `step`, the optimizer steps done, and whatever else is known."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG).open("a") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The reports, by rising step.
+
+    A run that was resumed reports the steps since its checkpoint again: later lines count. Lines
+    that are torn or no reports are left out.
+    """
+    return LogReader(folder).all()
+
+
+class LogReader:
+    """Reads the reports of a run as they come.
+
+    Args:
+        folder: of the training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._offset = folder / LOG, 0
+
+    def skip(self) -> None:
+        """Leave out what is there already."""
+        self._lines()
+
+    def new(self) -> list[dict[str, Any]]:
+        """The reports since the last time, in the order of the file."""
+        return [found for line in self._lines() if (found := _report(line)) is not None]
+
+    def all(self) -> list[dict[str, Any]]:
+        """The reports since the last time, by rising step; see `read`."""
+        kept: list[dict[str, Any]] = []
+        for report in self.new():
+            while kept and kept[-1]["step"] > report["step"]:
+                kept.pop()
+            kept.append(report)
+        return kept
+
+    def _lines(self) -> list[bytes]:
+        """Whole lines since the last time."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                found = file.read()
+        except FileNotFoundError:
+            return []
+        end = found.rfind(b"\n") + 1
+        self._offset += end
+        return found[:end].splitlines()
+
+
+def _report(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
