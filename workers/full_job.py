@@ -80,7 +80,10 @@ class FullJob:
 
         def reported(progress: FullProgress) -> None:
             if world.first:
-                training_log.append(folder, dataclasses.asdict(progress))
+                values = dataclasses.asdict(progress)
+                if not progress.metrics:  # of hundreds of experts they are long
+                    del values["loads"]
+                training_log.append(folder, values)
                 report(progress)
 
         kind = ours(self.recompute)

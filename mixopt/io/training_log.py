@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ LOG = "progress.jsonl"  # in the training's folder
 
 
 def append(folder: Path, values: Mapping[str, Any]) -> None:
-    """Add a report: `step`, the optimizer steps done, and whatever else is known."""
+    """Add a report: `step`, the optimizer steps done, and whatever else is known; and the time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG).open("a") as file:
-        file.write(json.dumps(values) + "\n")
+        file.write(json.dumps({"time": time.time(), **values}) + "\n")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

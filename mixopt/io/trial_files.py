@@ -58,8 +58,21 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
     resumed training may have written a step twice: the later line counts. A torn last line is
     left out.
     """
+    curve = curve_in(*training_folder(home, trial.number))
+    if trial.result is None or not trial.complete:
+        return curve
+    curve = curve or list(trial.result.curve)
+    tokens, last = trial.result.cost.tokens, curve[-1] if curve else None
+    if last is None or last.tokens < tokens:
+        step = 1 if last is None else last.step + 1
+        seconds = trial.result.cost.device_seconds
+        return [*curve, CurvePoint(step, tokens, trial.metrics, seconds)]
+    return [*curve[:-1], dataclasses.replace(last, metrics=trial.metrics)]
+
+
+def curve_in(folder: Path, proxy: int = -1) -> list[CurvePoint]:
+    """The points in a training's folder, oldest first; of a cohort, those of the proxy."""
     points: dict[int, CurvePoint] = {}
-    folder, proxy = training_folder(home, trial.number)
     for line in _lines(folder / CURVE):
         try:
             point = json.loads(line)
@@ -75,16 +88,7 @@ def read_curve(home: Path, trial: Trial) -> list[CurvePoint]:
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    curve = [points[step] for step in sorted(points)]
-    if trial.result is None or not trial.complete:
-        return curve
-    curve = curve or list(trial.result.curve)
-    tokens, last = trial.result.cost.tokens, curve[-1] if curve else None
-    if last is None or last.tokens < tokens:
-        step = 1 if last is None else last.step + 1
-        seconds = trial.result.cost.device_seconds
-        return [*curve, CurvePoint(step, tokens, trial.metrics, seconds)]
-    return [*curve[:-1], dataclasses.replace(last, metrics=trial.metrics)]
+    return [points[step] for step in sorted(points)]
 
 
 def finished_at(home: Path, number: int) -> float | None:

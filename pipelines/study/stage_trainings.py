@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.core.errors import TrainingError
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from mixopt.workers import driver
 
 
+SHOWN_SECONDS = 10.0  # between two looks that MLflow is given at a training
+
+
 class StageTraining(Training):
     """A stage's training; what has ended already comes from its completion marker.
 
@@ -32,8 +37,15 @@ class StageTraining(Training):
     def __init__(self, session: Session, work: Work, flops: float, advice: str) -> None:
         super().__init__(work, work.key, tokens=work.job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._advice, self._display = flops, advice, session.display
+        self._tracker, self._shown = session.tracker, 0.0
         ended = finished(work)
         self.outcome: Outcome | None = ended[0] if ended else None
+
+    def progressed(self) -> None:
+        """Show it in MLflow, once in a while."""
+        if time.monotonic() - self._shown >= SHOWN_SECONDS:
+            self._shown = time.monotonic()
+            self._tracker.live_promotion(Path(self.work.folder).parent)
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the outcome."""

@@ -25,6 +25,7 @@ class FullProgress(Progress):
         router_entropy: nats of entropy of a token's gates, mean over layers.
         dead_experts: experts of all layers that no token reached.
         metrics: of an evaluation, by the names of `Evaluation.metrics`; else empty.
+        router_churn: of an evaluation, see `Churn`; else None.
     """
 
     gradient_norm: float = 0.0
@@ -33,6 +34,7 @@ class FullProgress(Progress):
     router_entropy: float = 0.0
     dead_experts: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    router_churn: float | None = None
 
 
 class Tally:

@@ -38,8 +38,9 @@ from mixopt.models.single import SingleTransformer
 from mixopt.models.team import at_work
 from mixopt.models.transformer import State
 from mixopt.proxies.checkpoint import load_state, save_state
-from mixopt.proxies.evaluation import Evaluation, evaluate
+from mixopt.proxies.evaluation import Evaluation, evaluate, validation_windows
 from mixopt.proxies.full_run.checkpoints import Checkpoints
+from mixopt.proxies.full_run.churn import Churn
 from mixopt.proxies.full_run.contract import FullModel, ModelKind
 from mixopt.proxies.full_run.evaluation import SplitModel
 from mixopt.proxies.full_run.optimizer import FullOptimizer
@@ -55,6 +56,9 @@ from mixopt.proxies.step_log import StepMeans
 from mixopt.proxies.training import PROGRESS_SECONDS, environment
 
 OnProgress = Callable[[FullProgress], None]
+
+REPORTS = 10_000  # in the first REPORTS seconds one a second, then ever fewer: logs stay small
+CHURN_TOKENS = 4096  # whose routing is compared from one evaluation to the next
 
 
 def train_full(
@@ -77,8 +81,9 @@ def train_full(
         job: what to train: one mixture, one seed.
         folder: where its state lives; created if absent.
         world: the processes; its device is where this one computes.
-        on_progress: called in every process, about once a second and at evaluations; what it
-            raises ends this process' training (resumable), and leaves the others waiting for it.
+        on_progress: called in every process, about once a second (after hours less often) and at
+            evaluations; what it raises ends this process' training (resumable), and leaves the
+            others waiting for it.
         keep_weights: whether the final weights are saved.
         kind: of model; None: `ours()`.
 
@@ -189,6 +194,7 @@ class _FullRun:
             self._resume(about)
         sizes = [len(rows) for rows in self.rows]
         micro_batch = self.recipe.batch_sequences // self.recipe.micro_batches
+        self.churn = Churn(self._sample()) if self.model.routers() else None
         self.move = FullStep(self.model, self.optimizer, sizes, micro_batch, self.world)
         if self.world.first:
             lines = "".join(map(_curve_line, self.curve))
@@ -210,7 +216,7 @@ class _FullRun:
                 self._evaluate()
             if (ends or self.due) and not self.diverged:
                 self._checkpoint()
-            elif time.perf_counter() - self.reported >= PROGRESS_SECONDS:
+            elif time.perf_counter() - self.reported >= self._pause():
                 self._tell("training")
         if self.diverged:
             return Outcome(None, Failure.DIVERGED, self.diverged)
@@ -247,6 +253,17 @@ class _FullRun:
         if not math.isfinite(loss):
             self.diverged = f"loss or gradient was not finite at step {self.step}"
 
+    def _pause(self) -> float:
+        """Seconds between two reports."""
+        return max(PROGRESS_SECONDS, self.seconds / REPORTS)
+
+    def _sample(self) -> Tensor:
+        """Text of all validation domains, the same in every process and attempt."""
+        domains, length = self.corpus.validation_domains, self.recipe.sequence_length
+        each = CHURN_TOKENS // len(domains)
+        found = [validation_windows(self.corpus.validation(d), each, length, d) for d in domains]
+        return torch.from_numpy(np.concatenate(found))
+
     def _stream(self) -> int:
         """Names the random numbers of this process' step: no state of them needs to be kept."""
         key = [self.job.seeds[0], self.step, self.world.rank]
@@ -280,9 +297,10 @@ class _FullRun:
         if self.world.first:
             with (self.folder / CURVE).open("a") as file:
                 file.write(_curve_line(point))
-        self._tell("evaluation", metrics=self.last.metrics)
+        churn = self.churn and self.churn.measure(SplitModel(self.model, self.world))
+        self._tell("evaluation", metrics=self.last.metrics, router_churn=churn)
 
-    def _tell(self, phase: str, note: str = "", metrics: dict[str, float] | None = None) -> None:
+    def _tell(self, phase: str, note: str = "", **of_evaluation: Any) -> None:
         now, steps = time.perf_counter(), self.step - self.reported_step
         if steps:
             self.speed = steps * self.recipe.tokens_per_step / max(now - self.reported, 1e-9)
@@ -300,7 +318,7 @@ class _FullRun:
                 phase=phase,
                 note=note,
                 learning_rate=self._last_rate(),
-                metrics=metrics or {},
+                **of_evaluation,
                 **seen,
             )
         )

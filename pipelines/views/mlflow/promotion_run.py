@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.pipelines.views.mlflow import registered_model, run_tags
@@ -10,12 +12,13 @@ from mixopt.pipelines.views.mlflow import tracked_values as values
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, curve_metrics
 from mixopt.pipelines.views.mlflow.page import RUN, page
 from mixopt.pipelines.views.mlflow.registered_model import Artifact
-from mixopt.pipelines.views.mlflow.run_names import promotion_name
+from mixopt.pipelines.views.mlflow.run_names import SEPARATOR, promotion_name
+from mixopt.pipelines.views.mlflow.training_series import training_series
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.pipelines.views.wording import made_by, promotion_markdown
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
     from mixopt.study.results import Promotion
     from mixopt.study.settings import Study
@@ -47,18 +50,22 @@ def show_promotion(
     end = values.changed(folder / "result.json") / 1000
     if runs:
         run = runs[0]
+    elif (live := _live(store, tags, result.id)) is not None:
+        run = live
+        store.client.set_tag(run.info.run_id, run_tags.KEY, result.key)
     else:
-        number = len(store.runs(tags)) + 1
         spent = sum(stage.device_seconds for stage in result.stages)
-        name = promotion_name(result, objective, number)
-        run = store.create(name, {**tags, **own}, end - spent)
+        run = store.create(f"promotion {_next(store, tags)}", {**tags, **own}, end - spent)
         store.client.log_inputs(run.info.run_id, datasets=[data])
+    number = (run.info.run_name or "").split(SEPARATOR)[0]
+    store.client.update_run(run.info.run_id, name=promotion_name(result, objective, number))
     store.log(
         run.info.run_id,
         params=values.promotion_params(result),
         metrics=[
             *values.promotion_finals(result, objective, round(end * 1000)),
             *curve_metrics(list(result.curve), run.info.start_time),
+            *training_series(folder / result.id, run.info.start_time),
         ],
         tags={run_tags.NOTE: promotion_page(result)},
     )
@@ -66,6 +73,53 @@ def show_promotion(
         store.client.log_artifact(run.info.run_id, str(path))
     registered_model.register(store, study, result, folder, run.info.run_id, artifact)
     store.end(run.info.run_id, "FINISHED", end)
+
+
+class LivePromotion:
+    """The run of a promotion while its models train; `show_promotion` takes it over.
+
+    Args:
+        store: the MLflow to show it in.
+        tags: as of `show_promotion`.
+        data: the corpus, as an input.
+        folder: of the promotion: a training's folder each, named by its id.
+    """
+
+    def __init__(
+        self, store: RunStore, tags: Mapping[str, str], data: DatasetInput, folder: Path
+    ) -> None:
+        self._store, self._folder = store, folder
+        own = {**tags, run_tags.PROMOTION: folder.name}
+        run = _live(store, tags, folder.name)
+        if run is None:
+            name = SEPARATOR.join((f"promotion {_next(store, tags)}", "training"))
+            run = store.create(name, own, time.time())
+            store.client.log_inputs(run.info.run_id, datasets=[data])
+        elif run.info.status != "RUNNING":
+            store.client.update_run(run.info.run_id, status="RUNNING")
+        self._run, self._start = run.info.run_id, run.info.start_time
+        self._shown: set[tuple[str, int]] = set()
+
+    def show(self) -> None:
+        """Show what its trainings reported since the last time."""
+        series = training_series(self._folder, self._start)
+        new = [point for point in series if (point[0], point[2]) not in self._shown]
+        self._store.log(self._run, metrics=new)
+        self._shown |= {(name, step) for name, _, step, _ in new}
+
+    def stopped(self) -> None:
+        """Close the run: its promotion has not ended, and no active driver trains it."""
+        self._store.end(self._run, "KILLED", time.time())
+
+
+def _live(store: RunStore, tags: Mapping[str, str], promotion: str) -> Run | None:
+    """The run of a promotion that has not ended; of several, the oldest."""
+    runs = store.runs({**tags, run_tags.PROMOTION: promotion})
+    return next((run for run in runs if run_tags.KEY not in run.data.tags), None)
+
+
+def _next(store: RunStore, tags: Mapping[str, str]) -> int:
+    return len(store.runs(tags)) + 1
 
 
 def promotion_page(result: Promotion) -> str:

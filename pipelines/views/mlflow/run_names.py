@@ -26,9 +26,9 @@ def trial_name(trial: Trial, objective: Objective) -> str:
     )
 
 
-def promotion_name(promotion: Promotion, objective: Objective, number: int) -> str:
-    """`promotion 2 · best observed · 3.323`: which one of the study, mixture, objective."""
-    parts = [f"promotion {number}", promotion.mixture_name]
+def promotion_name(promotion: Promotion, objective: Objective, first: str) -> str:
+    """`promotion 2 · best observed · 3.323`: `first`, which counts them, mixture, objective."""
+    parts = [first, promotion.mixture_name]
     if all(name in promotion.metrics for name in objective.metrics):
         parts.append(number_of(objective.shown.value(promotion.metrics)))
     return SEPARATOR.join(parts)

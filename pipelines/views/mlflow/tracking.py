@@ -36,7 +36,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import (
     tracking_uri,
 )
 from mixopt.pipelines.views.mlflow.problem import problem
-from mixopt.pipelines.views.mlflow.promotion_run import show_promotion
+from mixopt.pipelines.views.mlflow.promotion_run import LivePromotion, show_promotion
 from mixopt.pipelines.views.mlflow.registered_model import Artifact, Registered
 from mixopt.pipelines.views.mlflow.saved_views import key, study_views
 from mixopt.pipelines.views.mlflow.study_page import StudyPage
@@ -63,17 +63,19 @@ __all__ = ["Tracker", "tracking_uri"]
 # costs a minute and a half to find out. `sync` catches up.
 FIRST_REST, LONGEST_REST = 60.0, 1800.0
 PATIENCE_AT_THE_END = 2.0  # with a thread that waits for MLflow: somebody may have pressed Ctrl-C
+LIVE = ("trial", "promotion_trains")  # methods of the thread
 LAST = ("sync", "study_ended")  # methods that show all, or that nothing trains any more
 P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Connection:
-    """The MLflow that shows a study, its run and those of its trials."""
+    """The MLflow that shows a study, its run, those of its trials, and of what is promoted now."""
 
     store: RunStore
     study: StudyRun
     trials: ChildRuns
+    live: LivePromotion | None = None
 
 
 def _shown(
@@ -83,7 +85,7 @@ def _shown(
 
     @functools.wraps(method)
     def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        if not self.enabled or (method.__name__ == "trial" and time.monotonic() < self._rest_until):
+        if not self.enabled or (method.__name__ in LIVE and time.monotonic() < self._rest_until):
             return False
         patience = PATIENCE_AT_THE_END if method.__name__ == "study_ended" else -1
         if method.__name__ in LAST:
@@ -107,7 +109,7 @@ def _shown(
 class Tracker:
     """Shows a study in MLflow while it runs. Made by `open`; used by the driver's process only.
 
-    Every public method but `live` returns whether MLflow has it now.
+    Every public method but `live` and `live_promotion` returns whether MLflow has it now.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Tracker:
         self._objective = study.mixture_objective()
         self._weighed = digest(dict(self._objective.weights))[:8]
         self._connection: _Connection | None = None
-        self._lock, self._live = threading.Lock(), LiveView(self.trial)
+        self._lock, self._live = threading.Lock(), LiveView(self.trial, self.promotion_trains)
 
     @classmethod
     def open(
@@ -166,6 +168,9 @@ class Tracker:
     def study_ended(self, mlflow: _Connection, *, failed: bool = False) -> None:
         """Show that the study has no active driver any more, and that nothing of it trains."""
         mlflow.trials.interrupt()
+        if mlflow.live is not None:
+            mlflow.live.stopped()
+            mlflow.live = None
         mlflow.store.end(mlflow.study.id, "FAILED" if failed else "FINISHED", time.time())
 
     @_shown
@@ -185,6 +190,19 @@ class Tracker:
     def trial(self, mlflow: _Connection, trial: Trial, points: Sequence[CurvePoint] = ()) -> None:
         """Show `trial` as it stands now, and the newest `points` of its curve."""
         mlflow.trials.show(trial, points)
+
+    def live_promotion(self, folder: Path) -> None:
+        """Have shown what the trainings of the promotion in `folder` reported; waits for nothing."""
+        if self.enabled:
+            self._live.post_promotion(folder)
+
+    @_shown
+    def promotion_trains(self, mlflow: _Connection, folder: Path) -> None:
+        """Show what the trainings of the promotion in `folder` have reported so far."""
+        if mlflow.live is None:
+            tags = self._tags("promotion", mlflow.study.id)
+            mlflow.live = LivePromotion(mlflow.store, tags, self._data, folder)
+        mlflow.live.show()
 
     @_shown
     def verdict(self, mlflow: _Connection, verdict: Verdict) -> None:
@@ -297,6 +315,7 @@ class Tracker:
         return self.study.home / "promotion" / result.model
 
     def _show_promotion(self, mlflow: _Connection, result: Promotion) -> None:
+        mlflow.live = None  # it has ended
         tags = self._tags("promotion", mlflow.study.id)
         show_promotion(mlflow.store, self.study, result, tags, self._data, self._artifact)
 

@@ -21,6 +21,7 @@ from mlflow.entities import Run
 from mixopt.core.errors import MixoptError, StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint, Failure, Outcome, Role, State, Trial, TrialSpec
+from mixopt.io import training_log
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.run import sync_study
 from mixopt.pipelines.views.mlflow import run_tags, tracking
@@ -32,6 +33,7 @@ from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.study.champion import ChampionDecision
 from mixopt.study.ledger import Ledger
 from mixopt.study.queries import best_trial
+from mixopt.study.records import read_promotion
 from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
 from tests.pipelines.finished_study import (
@@ -157,6 +159,41 @@ def test_the_study_run_has_the_summary_the_table_and_the_best_so_far(shown: Stud
     values = [point.value for point in sorted(history, key=lambda p: p.step)]
     assert values == sorted(values, reverse=True)
     assert len(values) == sum(t.complete and not t.spec.candidate for t in trials_of(shown))
+
+
+def test_a_promotion_is_shown_while_it_trains_and_ends_in_the_same_run(
+    database: str, tmp_path: Path
+) -> None:
+    study = finished_study(tmp_path, "live")
+    ended = read_promotion(study.home)
+    assert ended is not None
+    folder = study.home / "promotion" / ended.id
+
+    def report(step: int) -> None:
+        training_log.append(folder / "moe", {"step": step, "tokens": step, "loss": [4.0 / step]})
+
+    tracker = tracker_of(study)
+    report(1)
+    assert tracker.promotion_trains(folder)
+    [run] = runs_of(study, "promotion")
+    assert (run.info.status, run.info.run_name) == ("RUNNING", "promotion 1 · training")
+    assert run.data.metrics["train/loss"] == 4.0
+    assert tracker.study_started()
+    assert tracker.study_ended(failed=True)
+    assert runs_of(study, "promotion")[0].info.status == "KILLED"
+
+    another = tracker_of(study)  # of the driver that goes on
+    report(2)
+    assert another.promotion_trains(folder)
+    assert runs_of(study, "promotion")[0].info.status == "RUNNING"
+    report(4)
+    assert another.sync(trials_of(study))
+    [after] = runs_of(study, "promotion")
+    assert (after.info.run_id, after.info.status) == (run.info.run_id, "FINISHED")
+    assert (after.info.run_name or "").startswith("promotion 1 · found")
+    assert after.data.metrics["train/loss"] == 1.0
+    history = client().get_metric_history(run.info.run_id, "train/loss")
+    assert sorted(point.step for point in history) == [1, 2, 4]
 
 
 def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path) -> None:

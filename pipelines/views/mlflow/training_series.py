@@ -1,0 +1,65 @@
+"""The trainings of a promotion as series of metrics: what they reported, and evaluations.
+
+A metric's step is the tokens of its training. Of a training, at most `POINTS` reports are shown and
+all evaluations: which ones depends on the reports alone, so that what is shown again is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixopt.io import training_log, trial_files
+from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
+from mixopt.pipelines.views.mlflow.tracked_values import Metric
+
+POINTS = 1000
+NAMES = {
+    "learning_rate": "learning_rate",
+    "gradient_norm": "grad_norm",
+    "tokens_per_second": "tokens_per_second",
+    "router_entropy": "router_entropy",
+    "dead_experts": "dead_experts",
+    "router_churn": "router_churn",
+}
+FEW_EXPERTS = 64  # of all layers: so many have a series each
+LAST = ("moe", "full-run")  # folders of the training that a promotion ends with, ours or another's
+
+
+def training_series(promotion: Path, start: int) -> Iterator[Metric]:
+    """All series of the promotion in that folder, whose run began at `start`.
+
+    Those of its last training are `train/…`, `router/…` and `curve/…`; those before it have its
+    name in front, such as `seed/train/loss`.
+    """
+    for log in sorted(promotion.glob(f"*/{training_log.LOG}")):
+        folder = log.parent
+        prefix = "" if folder.name in LAST else f"{folder.name}/"
+        for report in _thinned(training_log.read(folder)):
+            for name, value in _values(report).items():
+                stamp = round(float(report.get("time", start / 1000)) * 1000)
+                yield prefix + name, value, int(report["tokens"]), stamp
+    for name in LAST:
+        yield from curve_metrics(trial_files.curve_in(promotion / name), start)
+
+
+def _thinned(reports: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    shown = -1
+    for report in reports:
+        place = POINTS * report["step"] // max(1, report.get("steps", 1))
+        if place > shown or report.get("metrics"):
+            shown = place
+            yield report
+
+
+def _values(report: Mapping[str, Any]) -> dict[str, float]:
+    found = {f"train/{NAMES[name]}": report[name] for name in NAMES if report.get(name) is not None}
+    if report.get("loss"):
+        found["train/loss"] = report["loss"][0]
+    loads = report.get("loads") or ()
+    for layer, load in enumerate(loads):
+        found[f"router/peak_load/layer {layer}"] = max(load) * len(load)
+        if sum(map(len, loads)) <= FEW_EXPERTS:
+            found |= {f"router/load/layer {layer}/{e}": share for e, share in enumerate(load)}
+    return found
