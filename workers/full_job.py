@@ -13,6 +13,7 @@ from mixopt.io import training_log
 from mixopt.proxies.job import Job
 
 if TYPE_CHECKING:
+    from mixopt.proxies.full_run.contract import ModelKind
     from mixopt.proxies.full_run.progress import FullProgress
     from mixopt.proxies.full_run.world import World
 
@@ -25,11 +26,14 @@ class FullJob:
         job: what is trained: one mixture, one seed.
         processes: that train it together, its parameters in pieces on all of them.
         recompute: whether activations are computed again for gradients, for less memory.
+        checkpoint: folder of the Hugging Face model that is trained, by transformers' own module;
+            what it holds must be in the job's identity. Empty: our transformer.
     """
 
     job: Job
     processes: int = 1
     recompute: bool = False
+    checkpoint: str = ""
 
     cohort = 1
 
@@ -71,7 +75,7 @@ class FullJob:
 
         The first process adds its reports to the folder's training log.
         """
-        from mixopt.proxies.full_run.training import ours, train_full
+        from mixopt.proxies.full_run.training import train_full
 
         job = self.job
         if micro_batches > job.micro_batches:
@@ -86,5 +90,15 @@ class FullJob:
                 training_log.append(folder, values)
                 report(progress)
 
-        kind = ours(self.recompute)
-        return train_full(job, folder, world, reported, keep_weights=keep_weights, kind=kind)
+        return train_full(
+            job, folder, world, reported, keep_weights=keep_weights, kind=self._kind()
+        )
+
+    def _kind(self) -> ModelKind:
+        from mixopt.proxies.full_run.training import ours
+
+        if not self.checkpoint:
+            return ours(self.recompute)
+        from mixopt.proxies.full_run.foreign import TransformersModel
+
+        return TransformersModel.kind(Path(self.checkpoint), self.recompute)

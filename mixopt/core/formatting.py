@@ -37,6 +37,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def bytes_text(size: float) -> str:
+    """Bytes of memory or disk.
+
+    >>> bytes_text(2_470_000_000), bytes_text(156_776)
+    ('2.47 GB', '0.157 MB')
+    """
+    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
+    return f"{size / unit:,.3g} {name}"
+
+
 def signed(value: float, decimals: int = 4) -> str:
     """A difference with its sign: a true minus, as wide as a plus.
 

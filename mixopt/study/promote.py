@@ -19,6 +19,7 @@ OWN = ("trainer", "resources", "params", "tokens", "name", "approve")
 # Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
 # the name of its folder.
 UNSET: dict[str, Any] = {
+    "train": True,
     "upcycler_settings": {},
     "merge": "average",
     "merge_settings": {},
@@ -70,6 +71,8 @@ class Promote(Section):
     URL or a name on the hub (docs/upcycling.md)."""
     expert_models: dict[str, str] = Field(default={})
     """Domain → a dense model branched from `seed_model`, in the place of that expert's training."""
+    train: bool = True
+    """Whether an upcycled Hugging Face checkpoint is trained; false leaves that to you."""
     seed_tokens: Tokens = 600_000
     """Tokens of the dense seed model, on the natural mixture."""
     expert_tokens: Tokens = 200_000

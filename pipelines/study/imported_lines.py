@@ -13,9 +13,9 @@ from mixopt.pipelines.study.imported_checks import plan_of
 from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.study.settings import Study
 
-WITHOUT_EFFECT = (  # keys of `promote` that say how models are trained, or of what shape
-    "seed_tokens, expert_tokens, what recipe says of training, and all of model but experts and "
-    "experts_per_token"
+WITHOUT_EFFECT = (  # keys of `promote` that are for our own models
+    "seed_tokens, expert_tokens, and all of model but experts, experts_per_token and what balances "
+    "routers"
 )
 
 
@@ -42,9 +42,18 @@ def imported_lines(study: Study, corpus: Corpus, models: ImportedModels) -> Iter
         )
     if plan is not None:
         total, active = plan.body_params
-        yield (
+        made = (
             f"They become {plan.family.name} by {study.promote.upcycler}, {count(active)} of "
-            f"{count(total)} parameters active, which is evaluated, not trained: mixopt does not "
-            f"train imported checkpoints yet. Without effect in promote: {WITHOUT_EFFECT}. "
-            "promote.tokens is the length of the run that the mixture is for."
+            f"{count(total)} parameters active, which is "
         )
+        if study.promote.train:
+            yield (
+                f"{made}trained by transformers' own module. Without effect in promote: "
+                f"{WITHOUT_EFFECT}."
+            )
+        else:
+            yield (
+                f"{made}evaluated, not trained (train: false). Without effect in promote: "
+                f"{WITHOUT_EFFECT}, and what recipe says of training. promote.tokens is the length "
+                "of the run that the mixture is for."
+            )

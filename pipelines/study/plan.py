@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
+from mixopt.pipelines.study.plan_memory import memory_lines
 from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
     Room,
@@ -154,7 +155,8 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
         slots,
         [_planned(step, room, speeds.get(step.name)) for step in trainings],
         [
-            *_time_notes(study, trainings, room, measured=measure),
+            *_time_notes(study, trainings, room, speeds, measured=measure),
+            *memory_lines(trainings),
             *(() if models is None else imported_lines(study, corpus, models)),
             *rate_advice(trainings),
             *promotion_advice(study, corpus),
@@ -165,7 +167,10 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
 def _speeds(
     trainings: Sequence[Step], room: Room, study: Study, corpus: Corpus
 ) -> dict[str, float]:
-    """Name of a step → tokens per second of its cohorts; each shape is measured once."""
+    """Name of a step → tokens per second of its cohorts; each shape is measured once.
+
+    Without steps whose models are too large to be tried here.
+    """
     # cohorts that are handed out together differ by one at most: the larger size is timed
     kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in trainings}
     firsts = {kinds[step.name]: step for step in reversed(trainings)}
@@ -173,7 +178,8 @@ def _speeds(
         kind: measured_speed(firsts[kind], kind[1], study, corpus)
         for kind in dict.fromkeys(kinds.values())
     }
-    return {name: speeds[kind] for name, kind in kinds.items()}
+    known = {name: speeds[kind] for name, kind in kinds.items()}
+    return {name: speed for name, speed in known.items() if speed is not None}
 
 
 def _planned(step: Step, room: Room, speed: float | None) -> PlannedStep:
@@ -185,7 +191,12 @@ def _planned(step: Step, room: Room, speed: float | None) -> PlannedStep:
 
 
 def _time_notes(
-    study: Study, trainings: Sequence[Step], room: Room, *, measured: bool
+    study: Study,
+    trainings: Sequence[Step],
+    room: Room,
+    speeds: Mapping[str, float],
+    *,
+    measured: bool,
 ) -> list[str]:
     """What the table's times are of, and what they leave out."""
     notes = []
@@ -198,6 +209,13 @@ def _time_notes(
         notes.append(
             "Nothing was measured, so there are no times (--no-measure). Evaluation is not "
             f"counted; it {_evaluation(study)}."
+        )
+    if large := [step.name for step in trainings if measured and step.name not in speeds]:
+        notes.append(f"Too large to be tried on this machine: {', '.join(large)}.")
+    if many := max(step.processes for step in trainings) - 1:
+        notes.append(
+            f"Trainings of the promotion share their work in {many + 1} processes; their wall time "
+            "is that of one process, measured, divided by them."
         )
     if study.search.pruner is not None:
         notes.append(
@@ -261,7 +279,11 @@ def _evaluation(study: Study) -> str:
 def _print_plan(plan: StudyPlan, console: Console) -> None:
     at_once = "" if plan.at_once is None else f": {plan.at_once} trainings at once"
     table = Table(title=f"Plan of {plan.study}{at_once}", title_justify="left")
-    known = [name for name in ("flops", "device_seconds", "wall_seconds") if plan.total(name)]
+    known = [
+        name
+        for name in ("flops", "device_seconds", "wall_seconds")
+        if any(getattr(row, name) for row in plan.rows)
+    ]
     heads = {"flops": "FLOPs", "device_seconds": "device time", "wall_seconds": "wall"}
     for column in ("step", "trainings", "tokens each", "tokens", *(heads[name] for name in known)):
         table.add_column(column, justify="left" if column == "step" else "right")

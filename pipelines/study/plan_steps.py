@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
+from mixopt.pipelines.study.checkpoint_training import trained_shape
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.dense_models import dense_models
+from mixopt.pipelines.study.imported_checks import plan_of
 from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.plan_trials import LARGER, ROUNDS, SELECTION, larger_count, trial_counts
 from mixopt.pipelines.study.session import study_resources
+from mixopt.proxies.job import Job
+from mixopt.study.promote import Promote
 from mixopt.study.settings import Study
+from mixopt.workers.cluster import Resources
+
+if TYPE_CHECKING:
+    from mixopt.proxies.training import Progress
 
 PROBE_STEPS = 24
+PROBE_FLOPS = 2e12  # of a full run that is tried: about a minute of a slow core
+FEWEST_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ class Step:
         recipe: how they are trained.
         at_once: how many are handed out together; the next ones wait for all of them.
         proxies: whether they may train in cohorts.
+        processes: that train each of them together.
+        recompute: whether activations are computed again for gradients.
         command: the one that trains them, as `mixopt run` does too.
     """
 
@@ -44,6 +56,8 @@ class Step:
     recipe: Recipe
     at_once: int
     proxies: bool = False
+    processes: int = 1
+    recompute: bool = False
     command: Literal["search", "select", "promote"] = "promote"
 
     def cohorts(self, room: Room) -> list[int]:
@@ -55,10 +69,13 @@ class Step:
         return self.runs * self.tokens / speed
 
     def wall_seconds(self, room: Room, speed: float) -> float:
-        """Time until the last training ends: a wave lasts as long as its largest cohort."""
-        waves = self.cohorts(room)[:: room.slots]
+        """Time until the last training ends: a wave lasts as long as its largest cohort.
+
+        Several processes are taken to share the work without loss.
+        """
+        waves = self.cohorts(room)[:: max(1, room.slots // self.processes)]
         rounds = self.runs // self.at_once
-        return rounds * sum(waves) * self.tokens / speed
+        return rounds * sum(waves) * self.tokens / (speed * self.processes)
 
     @property
     def flops(self) -> float:
@@ -113,10 +130,12 @@ def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) ->
 
 
 def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[Step]:
-    """The trainings of the study's promotion; none of them where imported models take its place."""
+    """The trainings of the study's promotion, without those whose place imported models take."""
     promote = study.upcycling
-    if promote is None or (models is not None and models.checkpoints):
+    if promote is None:
         return []
+    if models is not None and models.checkpoints:
+        return checkpoint_steps(study, corpus, models) if promote.train else []
     full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
     dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
     plan = []
@@ -125,7 +144,21 @@ def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None)
     if experts := len(dense.domains) - (0 if models is None else len(models.experts)):
         tokens = promote.expert_tokens
         plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
-    return [*plan, Step("upcycled model", 1, promote.tokens, full, recipe, 1)]
+    plan.append(Step("upcycled model", 1, promote.tokens, full, recipe, 1))
+    return [_full_run(step, promote) for step in plan]
+
+
+def checkpoint_steps(study: Study, corpus: Corpus, models: ImportedModels) -> list[Step]:
+    """The training of the study's imported checkpoints, upcycled."""
+    promote = study.upcycling
+    assert promote is not None
+    shape = trained_shape(promote, plan_of(study, corpus, models).shape)
+    return [_full_run(Step("upcycled model", 1, promote.tokens, shape, promote.recipe, 1), promote)]
+
+
+def _full_run(step: Step, promote: Promote) -> Step:
+    asked = promote.resources
+    return dataclasses.replace(step, processes=asked.processes, recompute=asked.recompute)
 
 
 def planned_flops(
@@ -157,26 +190,58 @@ def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
     return Room(slots, most)
 
 
-def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> float:
-    """Training tokens per second of `cohort` such trainings as one, by running a little here."""
-    from mixopt.proxies.job import Job
-    from mixopt.proxies.training import Progress, train
+def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> float | None:
+    """Training tokens per second of `cohort` such trainings as one, by running a little here.
 
-    recipe = dataclasses.replace(step.recipe, evaluations=1, evaluation_tokens=1, curve_tokens=1)
+    Of a full run, in one process. None of a model that is too large for that.
+    """
+    probe = _probe(step.model, step.recipe) if not step.proxies else (step.recipe, PROBE_STEPS)
+    if probe is None:
+        return None
+    recipe = dataclasses.replace(probe[0], evaluations=1, evaluation_tokens=1, curve_tokens=1)
     job = Job(
         model=step.model,
         recipe=recipe,
         corpus=str(study.corpus_path),
         mixtures=(corpus.natural,) * cohort,
         seeds=tuple(range(cohort)),
-        tokens=PROBE_STEPS * recipe.tokens_per_step,
+        tokens=probe[1] * recipe.tokens_per_step,
     )
     seen: list[float] = []
 
     def report(progress: Progress) -> None:
         seen.append(progress.tokens_per_second)
 
-    resources = study_resources(study)
     with tempfile.TemporaryDirectory() as folder:
-        train(job, Path(folder), report, threads=resources.threads, device=resources.device)
+        _train(job, step, Path(folder), report, study_resources(study))
     return seen[-1]
+
+
+def _probe(model: ModelConfig, recipe: Recipe) -> tuple[Recipe, int] | None:
+    """How a full run is tried, and for how many steps: on single sequences if it is large."""
+    single = dataclasses.replace(recipe, batch_sequences=1, micro_batches=1)
+    for tried in (recipe, single):
+        per_token = TRAINING_PER_FORWARD * model.flops_per_token(tried.sequence_length)
+        steps = int(PROBE_FLOPS / (per_token * tried.tokens_per_step))
+        if steps >= FEWEST_STEPS:
+            return tried, min(steps, PROBE_STEPS)
+    return None
+
+
+def _train(
+    job: Job, step: Step, folder: Path, report: Callable[[Progress], None], asked: Resources
+) -> None:
+    import torch
+
+    from mixopt.proxies.full_run.training import ours, train_full
+    from mixopt.proxies.full_run.world import World
+    from mixopt.proxies.training import train
+
+    if step.proxies:
+        train(job, folder, report, threads=asked.threads, device=asked.device)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(asked.threads)
+    world = World(device=torch.device(asked.device))
+    train_full(job, folder, world, report, kind=ours(step.recompute))
+    torch.set_num_threads(threads)

@@ -86,6 +86,8 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     what.append(session.study.seed)
     if session.models is not None:
         what.append(session.models.identity(session.home))
+        if session.models.checkpoints and settings.train:
+            what.append("trained")
     return session.home / "promotion" / digest(what)
 
 
@@ -105,7 +107,7 @@ def _run(job: PromotionRun) -> Promotion:
         "imported": imported,
     }
     if job.models is not None and job.models.checkpoints:
-        return upcycle_checkpoint(job, job.models, about)
+        return upcycle_checkpoint(job, job.models, about, predicted(job))
     stages = job.stages()
     done = run_stages(stages, ClusterMachine(job.session))
     return _trained(job, stages, done, about)

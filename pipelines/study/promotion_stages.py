@@ -34,6 +34,7 @@ from mixopt.workers.promotion_job import Upcycling
 from mixopt.workers.proxy_task import Work
 
 UPCYCLED = "upcycled"
+FULL_RUN = "moe"  # folder of the training that a promotion ends with
 KINDS = {SEED: "seed", UPCYCLED: "moe"}  # others are experts
 
 
@@ -200,7 +201,7 @@ def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
         *(UPCYCLED, plan.model, plan.mixture, settings.tokens, len(plan.experts) + 1),
         initial=plan.folder / UPCYCLED / WEIGHTS,
     )
-    last = dataclasses.replace(last, folder=str(plan.folder / "moe"))
+    last = dataclasses.replace(last, folder=str(plan.folder / FULL_RUN))
     results[UPCYCLED] = _train(plan, machine, "upcycled model", [last])[0]
     return TrainedStages(
         results=results,

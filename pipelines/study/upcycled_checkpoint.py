@@ -1,4 +1,4 @@
-"""A promotion of imported checkpoints: upcycled and evaluated, not trained."""
+"""A promotion of imported checkpoints: upcycled, evaluated, and trained unless it is not asked."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.trials import TrialResult
+from mixopt.io import markers
 from mixopt.models.upcycling import SEED
 from mixopt.models.upcycling.receipt import Receipt
+from mixopt.pipelines.study.checkpoint_training import MODEL as TRAINED_MODEL
+from mixopt.pipelines.study.checkpoint_training import checkpoint_work
 from mixopt.pipelines.study.imported_checks import plan_of, request_of
 from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.promotion_run import PromotionRun
-from mixopt.study.results import Promotion
+from mixopt.pipelines.study.promotion_stages import KINDS, UPCYCLED
+from mixopt.pipelines.study.stage_trainings import ClusterMachine, full_run_resources
+from mixopt.selection.results import Predicted
+from mixopt.study.results import Promotion, Stage
 
 
 def upcycle_checkpoint(
-    job: PromotionRun, models: ImportedModels, about: Mapping[str, Any]
+    job: PromotionRun,
+    models: ImportedModels,
+    about: Mapping[str, Any],
+    predicted: Mapping[str, Predicted],
 ) -> Promotion:
-    """Upcycle the imported checkpoints of a promotion on a worker, or what is left of it.
+    """Upcycle the imported checkpoints of a promotion and train the result, or what is left of it.
 
     Args:
         job: of which they take the place of all trainings.
         models: Hugging Face checkpoints.
         about: the fields of the promotion that are known before.
+        predicted: by metric, of a proxy on its mixture.
 
     Raises:
         MixoptError: it fails; see `mixopt.workers.checkpoint_job.upcycle_checkpoint`.
+        TrainingError: the training failed for good.
     """
     from mixopt.workers.checkpoint_job import (  # imports Ray
         MODEL,
@@ -49,11 +61,11 @@ def upcycle_checkpoint(
             tasks=session.tasks,
             weighed=session.weighed,
         ),
-        session.resources,
+        full_run_resources(session),
         session.display.warn,
     )
     params, active = plan.body_params
-    return Promotion(
+    upcycled = Promotion(
         **about,
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         tokens=0,
@@ -73,4 +85,31 @@ def upcycle_checkpoint(
         model=str(Path(job.folder.name) / MODEL),
         model_params=params,
         active_params=active,
+    )
+    if not job.settings.train:
+        return upcycled
+    work = checkpoint_work(job, plan.shape, job.folder / MODEL)
+    (result,) = ClusterMachine(session).train("upcycled model", [work])
+    return _trained(upcycled, result, predicted, job.folder)
+
+
+def _trained(
+    upcycled: Promotion, result: TrialResult, predicted: Mapping[str, Predicted], folder: Path
+) -> Promotion:
+    """What the promotion is once its model was trained."""
+    spent, metrics = result.cost, result.metrics
+    return dataclasses.replace(
+        upcycled,
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        tokens=spent.tokens,
+        device_seconds=spent.device_seconds,
+        stages=(Stage(UPCYCLED, KINDS[UPCYCLED], spent.tokens, spent.device_seconds, metrics),),
+        after=metrics,
+        predicted=predicted,
+        loads={domain: tuple(load) for domain, load in result.loads.items()},
+        entropies=result.entropies,
+        dropped=result.dropped,
+        curve=tuple(result.curve),
+        files=markers.all_described(folder / TRAINED_MODEL),
+        model=str(Path(folder.name) / TRAINED_MODEL),
     )

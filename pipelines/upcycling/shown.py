@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mixopt.core.formatting import count
+from mixopt.core.formatting import bytes_text, count
 from mixopt.models.families.checkpoint import ROOM
 from mixopt.models.upcycling.folders import RECEIPT, Plan
 from mixopt.models.upcycling.receipt import Receipt
@@ -38,7 +38,7 @@ def show_plan(console: Console, plan: Plan, out: Path, disk_left: int) -> None:
     """Print what would be written, and what of the receipt is known before."""
     console.print(f"Plan of {out}; nothing is written", style="bold", soft_wrap=True)
     little = "" if plan.bytes * ROOM <= disk_left else ": too little"
-    console.print(_table([*_size_rows(plan), ("disk left", f"{_size(disk_left)}{little}")]))
+    console.print(_table([*_size_rows(plan), ("disk left", f"{bytes_text(disk_left)}{little}")]))
     console.print("\nReceipt, as far as it is known before", style="bold")
     console.print(_table(_receipt_rows(plan.receipt)))
     _show_notes(console, plan.receipt)
@@ -75,7 +75,7 @@ def _size_rows(plan: Plan) -> list[tuple[str, str]]:
             f"token, of width {shape.hidden:,}",
         ),
         ("parameters", f"{count(plan.params)}, of them {count(plan.active_params)} active"),
-        ("on disk", f"{_size(plan.bytes)} in {files}, {_dtype(plan)}"),
+        ("on disk", f"{bytes_text(plan.bytes)} in {files}, {_dtype(plan)}"),
     ]
 
 
@@ -120,13 +120,3 @@ def _show_notes(console: Console, receipt: Receipt) -> None:
 
 def _dtype(plan: Plan) -> str:
     return str(plan.dtype).removeprefix("torch.")
-
-
-def _size(size: int) -> str:
-    """Bytes in words.
-
-    >>> _size(2_470_000_000), _size(156_776)
-    ('2.47 GB', '0.157 MB')
-    """
-    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
-    return f"{size / unit:,.3g} {name}"

@@ -73,7 +73,9 @@ class ModelKind:
         build: from shape, seed, dtype of the products and device.
         save: the model, into a folder, with the whole state by the names of `proxy_state`; called
             in one process alone.
+        recompute: whether its activations are computed again for gradients.
     """
 
     build: Callable[[ModelConfig, int, torch.dtype, torch.device], FullModel]
     save: Callable[[Any, Path, State], None]
+    recompute: bool = False

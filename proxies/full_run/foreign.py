@@ -6,6 +6,7 @@ Shapes: B sequences, T positions, N = B·T tokens, K = 1 model, E experts, S exp
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.core.errors import TrainingError
+from mixopt.io.trial_files import TRAINED
 from mixopt.models.config import ModelConfig
 from mixopt.models.families.loaded import load_model, routers_of
 from mixopt.models.losses import cross_entropy
@@ -72,7 +74,10 @@ class TransformersModel(nn.Module):
 
     @classmethod
     def kind(cls, folder: Path, recompute: bool = False) -> ModelKind:
-        """What `train_full` needs to train the checkpoint in `folder`; it is saved as it was read.
+        """What `train_full` needs to train the checkpoint in `folder`.
+
+        It is saved as it was read, in fp32, into a folder `trained` with all else that lies beside
+        its weights, such as the tokenizer.
 
         What the folder holds is no part of a job: name it in `Job.identity`, or another checkpoint
         of the same shape goes on where this one stopped.
@@ -87,9 +92,14 @@ class TransformersModel(nn.Module):
             return cls(model, config, dtype, recompute)
 
         def save(model: Any, out: Path, state: State) -> None:
-            model.model.save_pretrained(out, state_dict=state)
+            trained = out / TRAINED
+            model.model.save_pretrained(trained, state_dict=state)
+            for path in folder.iterdir():
+                carried = path.is_file() and ".safetensors" not in path.name
+                if carried and not (trained / path.name).exists():
+                    shutil.copy2(path, trained)
 
-        return ModelKind(build, save)
+        return ModelKind(build, save, recompute)
 
     @property
     def device(self) -> torch.device:

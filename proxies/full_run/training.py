@@ -45,6 +45,7 @@ from mixopt.proxies.full_run.contract import FullModel, ModelKind
 from mixopt.proxies.full_run.evaluation import SplitModel
 from mixopt.proxies.full_run.optimizer import FullOptimizer
 from mixopt.proxies.full_run.progress import FullProgress, Tally
+from mixopt.proxies.full_run.room import check_room
 from mixopt.proxies.full_run.sharding import shard, whole_state
 from mixopt.proxies.full_run.step import FullStep
 from mixopt.proxies.full_run.world import World, split_rows
@@ -91,7 +92,7 @@ def train_full(
         CheckpointError: the folder holds a checkpoint of other work.
         CorpusError: the corpus lacks a domain, or a domain is too short.
         TrainingError: the job has several mixtures, a micro-batch fewer sequences than there are
-            processes, or the initial state does not fit the model.
+            processes, the initial state does not fit the model, or the model not into memory.
     """
     if job.cohort != 1:
         raise TrainingError(f"a full run trains one model, the job has {job.cohort}", where="job")
@@ -120,7 +121,7 @@ def ours(recompute: bool = False) -> ModelKind:
         write_json(folder / SHAPE, dataclasses.asdict(model.config))
         save_state(folder / WEIGHTS, state)
 
-    return ModelKind(build, save)
+    return ModelKind(build, save, recompute)
 
 
 class _FullRun:
@@ -178,6 +179,8 @@ class _FullRun:
         """The model and optimizer as they begin, or as the newest whole checkpoint has them."""
         about = self.checkpoints.newest()
         for note in self.checkpoints.notes:
+            self._tell("training", note=note)
+        if note := check_room(self.config, self.recipe, self.world, recompute=self.kind.recompute):
             self._tell("training", note=note)
         self.precision = (about or {}).get("precision") or self._precision()
         dtype = DTYPES[self.precision]

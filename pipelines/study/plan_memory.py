@@ -1,0 +1,33 @@
+"""What `mixopt plan` says of the memory and disk of a promotion's trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mixopt.core.formatting import bytes_text
+from mixopt.models.memory import full_run_memory
+from mixopt.pipelines.study.plan_steps import Step
+
+KEPT = 2  # checkpoints that lie on disk, and a third while it is written
+
+
+def memory_lines(trainings: Sequence[Step]) -> Iterator[str]:
+    """A line for each training of a promotion: memory of a process, checkpoints and weights."""
+    for step in trainings:
+        if step.command == "promote":
+            yield f"Memory, {step.name}: {_in_memory(step)}; on disk {_on_disk(step)}."
+
+
+def _in_memory(step: Step) -> str:
+    held = full_run_memory(step.model, step.recipe, step.processes, recompute=step.recompute)
+    each = f"each of {step.processes} processes" if step.processes > 1 else "its process"
+    return (
+        f"{each} holds about {bytes_text(held.training)} (parameters, gradients and optimizer "
+        f"{bytes_text(held.states)}, activations {bytes_text(held.activations)})"
+    )
+
+
+def _on_disk(step: Step) -> str:
+    held = full_run_memory(step.model, step.recipe)
+    each = bytes_text(held.checkpoint)
+    return f"{KEPT} checkpoints of {each}, in the end {bytes_text(held.weights)} of weights"
