@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from mixopt.pipelines.views.mlflow import registered_model, run_tags
 from mixopt.pipelines.views.mlflow import tracked_values as values
-from mixopt.pipelines.views.mlflow.mlflow_store import RunStore, curve_metrics
+from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.mlflow.page import RUN, page
 from mixopt.pipelines.views.mlflow.registered_model import Artifact
 from mixopt.pipelines.views.mlflow.run_names import SEPARATOR, promotion_name
-from mixopt.pipelines.views.mlflow.training_series import training_series
+from mixopt.pipelines.views.mlflow.training_series import evaluations, training_series
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.pipelines.views.wording import made_by, promotion_markdown
 
@@ -64,7 +64,7 @@ def show_promotion(
         params=values.promotion_params(result),
         metrics=[
             *values.promotion_finals(result, objective, round(end * 1000)),
-            *curve_metrics(list(result.curve), run.info.start_time),
+            *evaluations(result.curve, folder / result.id, run.info.start_time),
             *training_series(folder / result.id, run.info.start_time),
         ],
         tags={run_tags.NOTE: promotion_page(result)},

@@ -6,10 +6,12 @@ all evaluations: which ones depends on the reports alone, so that what is shown 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.trials import CurvePoint
 from mixopt.io import training_log, trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.mlflow.tracked_values import Metric
@@ -41,7 +43,14 @@ def training_series(promotion: Path, start: int) -> Iterator[Metric]:
                 stamp = round(float(report.get("time", start / 1000)) * 1000)
                 yield prefix + name, value, int(report["tokens"]), stamp
     for name in LAST:
-        yield from curve_metrics(trial_files.curve_in(promotion / name), start)
+        yield from evaluations(trial_files.curve_in(promotion / name), promotion, start)
+
+
+def evaluations(curve: Sequence[CurvePoint], promotion: Path, start: int) -> Iterator[Metric]:
+    """A curve of the promotion in that folder; `train/…` only where its log says nothing of it."""
+    logged = any((promotion / name / training_log.LOG).exists() for name in LAST)
+    points = [dataclasses.replace(point, training={}) if logged else point for point in curve]
+    yield from curve_metrics(points, start)
 
 
 def _thinned(reports: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
