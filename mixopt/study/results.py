@@ -279,7 +279,7 @@ class Promotion:
 
     @property
     def trained(self) -> bool:
-        """Whether the upcycled model was trained; imported checkpoints are not yet."""
+        """Whether the upcycled model was trained; `promote.train` leaves checkpoints untrained."""
         return bool(self.after)
 
     @property

@@ -236,15 +236,18 @@ def _limits(promotion: Promotion, layout: Layout | None) -> str:
             f"Trained on sequences of {layout.positions} tokens: positions beyond were never seen.",
             "A base model: it continues text, and follows no instructions.",
             *lines,
-            "llama.cpp's converter knows tokenizers by a list; one that mixopt trained is not on "
-            "it.",
         ]
     else:
-        lines = [
-            "Its experts and routers have not been trained together.",
-            *lines,
-            "The licence of the imported models holds for this one; this card does not know it.",
-        ]
+        lines = ["Its experts and routers have not been trained together.", *lines]
+    if promotion.imported:
+        lines.append(
+            "The licence of the imported models holds for this one; this card does not know it."
+        )
+    else:
+        lines.append(
+            "llama.cpp's converter knows tokenizers by a list; one that mixopt trained is not on "
+            "it."
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -24,8 +24,8 @@ PROXY_NOTE = (
     "is another model at another budget, not a prediction of the promoted one."
 )
 UNTRAINED = (
-    "Upcycled, not trained: mixopt does not train imported checkpoints yet. Its routers are new: "
-    "train it on the mixture before you use it."
+    "Upcycled, not trained (promote.train: false). Its routers are new: train it on the mixture "
+    "before you use it."
 )
 UNREPEATED = (
     "no mixture was run with several seeds, so what a seed does is not known "

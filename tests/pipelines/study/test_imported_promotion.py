@@ -130,7 +130,7 @@ def test_a_checkpoint_is_upcycled_evaluated_and_exported(
     promote: Promote, text_corpus: Corpus, tmp_path: Path, run: Run
 ) -> None:
     seed = checkpoint(text_corpus, tmp_path / "llama")
-    file = promote(mlflow=True, **SPARSE, seed_model=str(seed))
+    file = promote(mlflow=True, **SPARSE, seed_model=str(seed), train=False)
     study, found = load_study(file), promotion_of(file)
     assert (found.stages, found.after, found.tokens, found.trained) == ((), {}, 0, False)
     assert found.before == pytest.approx(found.seed, abs=1e-4)
@@ -142,8 +142,9 @@ def test_a_checkpoint_is_upcycled_evaluated_and_exported(
     ids = some_ids()
     assert (logits(model, ids) - logits(seed, ids)).abs().max() < 1e-5
 
-    shown = (file.parent / "out.txt").read_text()
-    assert "upcycled, not trained" in shown
+    shown = " ".join((file.parent / "out.txt").read_text().split())
+    assert "Upcycled by sparse, not trained," in shown
+    assert UNTRAINED in shown
     assert "trained" not in [word.strip() for word in shown.split("┃")]
     assert "upcycled, not trained," in run("status", file).out
     page = (study.home / "report.html").read_text()
@@ -184,6 +185,7 @@ def test_a_checkpoint_and_its_experts_become_one_mixture(
         model={**TWO, "experts": 3},
         merge="ties",
         router_start="ridge",
+        train=False,
         seed_model=str(seed),
         expert_models={
             "prose": str(branched(seed, tmp_path / "prose")),
@@ -219,6 +221,31 @@ def _goes_on_after_a_kill(file: Path, folder: Path, run: Run) -> None:
     assert run("promote", file).code == 0
     assert json.loads((folder / "model" / "config.json").read_text())["num_experts"] == 3
     assert times(folder)["seed/done.json"] == before["seed/done.json"]
+
+
+def test_an_upcycled_checkpoint_is_trained_in_two_processes_and_exported(
+    promote: Promote, text_corpus: Corpus, tmp_path: Path, run: Run
+) -> None:
+    seed = checkpoint(text_corpus, tmp_path / "llama")
+    together = {"processes": 2, "cpus": 0.5}
+    file = promote(mlflow=True, **SPARSE, seed_model=str(seed), resources=together)
+    found = promotion_of(file)
+    assert [(stage.name, stage.kind) for stage in found.stages] == [("upcycled", "moe")]
+    assert found.tokens == SMALL["promote"]["tokens"]
+    assert found.before == pytest.approx(found.seed, abs=1e-4)
+    assert found.after["bpb/law"] < found.before["bpb/law"]
+    assert found.predicted
+    model = load_study(file).home / "promotion" / found.model
+    assert json.loads((model / "config.json").read_text())["model_type"] == "mixtral"
+    client = RunStore.open(load_study(file)).client
+    version = client.get_model_version_by_alias("study", "challenger")  # of the baseline
+    assert version.tags["mixopt.trained"] == "true"
+
+    ids, out = some_ids(), tmp_path / "out"
+    assert run("export", file, "--model", out).code == 0
+    assert torch.equal(logits(out, ids), logits(model, ids))
+    assert transformers.AutoTokenizer.from_pretrained(out)("the court")["input_ids"]
+    assert "licence of the imported models" in (out / "README.md").read_text()
 
 
 METHODS: list[dict[str, Any]] = [
