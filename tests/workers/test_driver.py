@@ -228,9 +228,20 @@ def test_bad_data_stops_the_study_and_names_the_place(text_corpus: Corpus, tmp_p
 @pytest.mark.usefixtures("ray_here")
 def test_a_crash_stops_the_study_with_its_traceback(text_corpus: Corpus, tmp_path: Path) -> None:
     piece = work(text_corpus, tmp_path)
-    broken = dataclasses.replace(piece.job, initial=str(tmp_path))
-    with pytest.raises(TrainingError, match="Traceback"):
+    broken = dataclasses.replace(piece.job, learning_rates=("a word",))
+    with pytest.raises(TrainingError, match=r"(?s)Traceback.*Error"):
         list(driver.run([dataclasses.replace(piece, job=broken)], ONE))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_an_error_that_says_what_is_wrong_comes_without_a_traceback(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    piece = work(text_corpus, tmp_path)
+    broken = dataclasses.replace(piece.job, initial=str(tmp_path))
+    with pytest.raises(TrainingError, match="the initial state cannot be read") as error:
+        list(driver.run([dataclasses.replace(piece, job=broken)], ONE))
+    assert "Traceback" not in str(error.value)
 
 
 @pytest.mark.usefixtures("ray_here")
