@@ -1,4 +1,4 @@
-"""Trials and promotions shown while they train, from a thread of its own: a slow MLflow keeps nobody waiting."""
+"""Trials and promotions shown while they train, by a thread: a slow MLflow keeps nobody waiting."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class Tracker:
         mlflow.trials.show(trial, points)
 
     def live_promotion(self, folder: Path) -> None:
-        """Have shown what the trainings of the promotion in `folder` reported; waits for nothing."""
+        """Have shown what the promotion in `folder` reported so far; waits for nothing."""
         if self.enabled:
             self._live.post_promotion(folder)
 
