@@ -149,7 +149,7 @@ def test_what_it_prints_fits_100_columns_and_ends_with_what_to_do_next(ran: Ran)
     assert max(map(len, rows)) <= 100, max(rows, key=len)
     assert ran.done.stderr == ""
     assert "open MLflow          mixopt ui tiny.yaml" in lines
-    for command in ("mixopt status tiny.yaml", "mixopt corpus build"):
+    for command in ("mixopt status tiny.yaml", "mixopt export tiny.yaml --mixture json"):
         assert command in ran.done.stdout
 
 
