@@ -22,7 +22,8 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import Failure, Fidelity, Role, State, Trial, TrialSpec
 from mixopt.selection.candidates import NATURAL, projected
 from mixopt.selection.comparison import compare, seeds_to_pass
-from mixopt.selection.guarded import Guarded, guarded
+from mixopt.selection.guarded import guarded
+from mixopt.selection.guarded_words import broken_guardrail, kept_guardrails
 from mixopt.selection.looks import Look
 from mixopt.selection.paired import (
     MOST_SEEDS,
@@ -204,10 +205,10 @@ class Selection:
         if kept:
             allowed = self._allowed(reports[promoted].adjusted_p)
             reason = f"{self._facts(promoted, trials)}, at most the {allowed}"
-            reason += _kept_to(reports[promoted])
+            reason += kept_guardrails(reports[promoted])
         elif differences:
             better = min(differences, key=differences.__getitem__)
-            broken = "; ".join(map(_broken, reports[better].broken))
+            broken = "; ".join(map(broken_guardrail, reports[better].broken))
             reason = (
                 f"{self._facts(better, trials)}, but it is not shown to keep to the guardrails "
                 f"({broken}), so {self.fallback} is selected"
@@ -215,7 +216,7 @@ class Selection:
         else:
             reason = self._refusal(rest, trials)
         if not kept and reports[self.fallback].broken:
-            broken = "; ".join(map(_broken, reports[self.fallback].broken))
+            broken = "; ".join(map(broken_guardrail, reports[self.fallback].broken))
             reason += (
                 f". {self.fallback} is not shown to keep to the guardrails either ({broken}), so "
                 "it is not to be promoted"
@@ -482,31 +483,6 @@ class Selection:
 def _first(runs: Mapping[int, float]) -> dict[int, float]:
     """The first of `runs`: what equal ones tell."""
     return dict(list(runs.items())[:1])
-
-
-def _broken(it: Guarded) -> str:
-    """A guardrail that is not shown to hold, and what would show it."""
-    if it.worse is None or it.low is None or it.high is None:
-        return f"{it.metric}: no two seeds measured it"
-    fact = (
-        f"{it.metric} is worse by {it.worse:.4g}, 90 % interval {it.low:.4g} to {it.high:.4g}, "
-        f"{it.allowed:.4g} allowed"
-    ).replace(" -", " −")
-    if it.worse >= it.allowed:
-        return fact
-    p = "" if it.p is None else f", adjusted p-value {p_text(it.p)}"
-    would = f"; {it.seeds} seeds with this difference and scatter would show it" if it.seeds else ""
-    return f"{fact}{p}{would}"
-
-
-def _kept_to(report: Candidate) -> str:
-    """The guardrails that the promoted mixture keeps to, as a further clause."""
-    shown = [
-        f"{it.metric} {signed(it.worse)} of {it.allowed:.4g} allowed"
-        for it in report.guarded
-        if it.worse is not None
-    ]
-    return f"; guardrails hold: {', '.join(shown)}" if shown else ""
 
 
 def _answers(trial: Trial) -> bool:
