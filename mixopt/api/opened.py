@@ -57,6 +57,8 @@ class Opened(ABC):
     def optimum(self) -> Recommendation:
         """The mixture of the space that the surrogate recommends, and the constraints that bind.
 
+        Its values of the objective are those that people read: see `higher_is_better`.
+
         Raises:
             SurrogateError: too few trials are complete.
         """
@@ -107,9 +109,17 @@ class Opened(ABC):
         return pl.DataFrame(columns)
 
     @property
+    def higher_is_better(self) -> bool:
+        """Whether values of the objective are better higher.
+
+        So it is where all metrics that it weighs are. `objective` itself is lower always.
+        """
+        return self._sign == -1
+
+    @property
     def _sign(self) -> int:
         """The objective times it is what people read."""
-        return 1
+        return self.objective.sign
 
     @abstractmethod
     def _domains(self) -> tuple[str, ...]:

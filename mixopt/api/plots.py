@@ -58,12 +58,12 @@ class StudyPlots:
             SurrogateError: trials on fewer than four mixtures.
         """
         name, quality = self._quality()
-        score, sign = quality.scores[OBJECTIVE], self._snapshot.objective.sign
+        score = quality.scores[OBJECTIVE]
         known = study_reliability(self._snapshot.study, self._snapshot.trials)
         ranked = with_ceiling(score.spearman, known.get(OBJECTIVE))
         return surrogate.predicted_against_measured(
-            sign * quality.objective_observed,
-            sign * quality.objective_mean,
+            quality.objective_observed,
+            quality.objective_mean,
             quality.objective_std,
             unit=style.unit_of(self._snapshot.objective),
             scores=f"{name}: rank correlation {ranked}, R² {score.r2:.2f}",

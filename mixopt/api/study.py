@@ -131,14 +131,6 @@ class OpenStudy(Opened):
         return differences_frame(measured_metrics(self.snapshot))
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether the objective of `trials`, `curves`, `verdict` and `predict` is better higher.
-
-        So it is where all metrics that it weighs are. `objective` itself is lower always.
-        """
-        return self.objective.sign == -1
-
-    @property
     def promotion(self) -> Promotion | None:
         """What the promotion measured; None before it ended."""
         return self.snapshot.promotion
@@ -153,13 +145,16 @@ class OpenStudy(Opened):
     def holdout(self) -> HoldoutScore | None:
         """How well the held-out trials were predicted (search.holdout); None before they were.
 
+        Its values are as people read them: higher is better where all weighed metrics are.
+
         Raises:
             StudyError: the predictions are not as they were before the trials ran.
         """
         digest = self.snapshot.holdout
         if digest is None:
             return None
-        return score_holdout(read_holdout(self.settings.home, digest), self.snapshot.trials)
+        held = read_holdout(self.settings.home, digest)
+        return score_holdout(held, self.snapshot.trials).turned(held.objective.sign)
 
     @property
     def plots(self) -> StudyPlots:
@@ -198,7 +193,7 @@ class OpenStudy(Opened):
             CorpusError: the corpus, which bounds the space, is not there.
             SurrogateError: too few trials are complete.
         """
-        return self.model.optimum(self.space, self.surrogate_name)
+        return self.model.optimum(self.space, self.surrogate_name).turned(self._sign)
 
     def front(self) -> Front:
         """What can be had of the objective's metrics at once: the predicted Pareto front.
@@ -215,7 +210,7 @@ class OpenStudy(Opened):
 
     def out_of_fold(self) -> OutOfFold:
         """See `Opened.out_of_fold`; of the search's complete trials."""
-        return self.model.held_out(self.surrogate_name)
+        return self.model.held_out(self.surrogate_name).turned(self._sign)
 
     def export_mixture(self, format: str, paths: Mapping[str, str] | None = None) -> str:
         """The chosen mixture as the text of a file that another trainer reads (docs/export.md).
@@ -233,10 +228,6 @@ class OpenStudy(Opened):
 
     def _model(self) -> Surrogate:
         return self.model.fitted(self.surrogate_name)
-
-    @property
-    def _sign(self) -> int:
-        return self.objective.sign
 
     def _domains(self) -> tuple[str, ...]:
         return self.model.trials[0].spec.mixture.domains

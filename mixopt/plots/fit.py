@@ -161,7 +161,7 @@ def effect_map(effects: Effects, spread: np.ndarray, better: np.ndarray) -> go.F
     """
     scale = np.where(spread > 0, spread, np.inf)
     shown = effects.change / scale * better
-    order = np.argsort(effects.change[:, -1], kind="stable")  # the best for the objective on top
+    order = np.argsort(-shown[:, -1], kind="stable")  # the best for the objective on top
     resolved = np.abs(effects.change) > 2 * effects.std
     text = np.where(
         resolved & (np.abs(shown) >= 0.01), np.char.mod("%+.2f", effects.change / scale), ""

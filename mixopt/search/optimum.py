@@ -6,7 +6,7 @@ Shapes: n candidates, m domains.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Recommendation:
             and no KL penalty.
         unconstrained_mean: predicted objective of it.
         binding: the constraints that hold `mixture`, a sentence each.
-        prices: by sentence of `binding`, how much lower the score (mean + risk x deviation, and
+        prices: by sentence of `binding`, how much better the score (mean + risk x deviation, and
             KL penalty) could be without that one constraint; empty where there are too many.
         kl: KL(mixture || the space's reference) in nats.
         kl_penalty: what a nat of it was made to cost.
@@ -75,6 +75,20 @@ class Recommendation:
     unguarded_mean: float | None = None
     guards: dict[str, tuple[float, float]] = field(default_factory=dict)
     of_run: bool = False
+
+    def turned(self, sign: int) -> Recommendation:
+        """The same with `sign` (1 or -1) times its objective: as people read it."""
+        if sign == 1:
+            return self
+        low, high = self.interval
+        unguarded = self.unguarded_mean
+        return replace(
+            self,
+            mean=-self.mean,
+            interval=(-high, -low),
+            unconstrained_mean=-self.unconstrained_mean,
+            unguarded_mean=None if unguarded is None else -unguarded,
+        )
 
 
 def recommend(

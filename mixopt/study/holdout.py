@@ -6,6 +6,7 @@ before the first of the trials ran, so that a prediction that was changed afterw
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -162,6 +163,11 @@ class ScoredTrial:
     predicted: Predicted
     measured: float | None
 
+    def turned(self, sign: int) -> ScoredTrial:
+        """The same with `sign` (1 or -1) times its objective: as people read it."""
+        measured = None if self.measured is None else sign * self.measured
+        return ScoredTrial(self.number, self.predicted.turned(sign), measured)
+
 
 @dataclass(frozen=True)
 class HoldoutScore:
@@ -186,6 +192,10 @@ class HoldoutScore:
     mae: float
     noise: float | None
     inside: int
+
+    def turned(self, sign: int) -> HoldoutScore:
+        """The same with `sign` (1 or -1) times its objective: as people read it."""
+        return dataclasses.replace(self, trials=tuple(it.turned(sign) for it in self.trials))
 
     @property
     def n(self) -> int:

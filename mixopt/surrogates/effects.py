@@ -42,6 +42,11 @@ class Effects:
     change: np.ndarray
     std: np.ndarray
 
+    def turned(self, sign: int) -> Effects:
+        """The same with `sign` (1 or -1) times the changes of the objective."""
+        signs = np.array([*[1] * (len(self.metrics) - 1), sign])
+        return dataclasses.replace(self, change=self.change * signs)
+
 
 def effects(
     surrogate: Surrogate,

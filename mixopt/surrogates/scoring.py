@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -74,6 +74,11 @@ class OutOfFold:
     objective_mean: np.ndarray
     objective_std: np.ndarray
     scores: dict[str, Score]
+
+    def turned(self, sign: int) -> OutOfFold:
+        """The same with `sign` (1 or -1) times the objective: no score changes."""
+        observed, mean = sign * self.objective_observed, sign * self.objective_mean
+        return replace(self, objective_observed=observed, objective_mean=mean)
 
     def select(self, rows: np.ndarray) -> OutOfFold:
         """The trials at `rows` (indices or a mask) alone, scored anew."""

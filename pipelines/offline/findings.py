@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,25 +32,25 @@ from mixopt.surrogates.scoring import (
 
 FEWEST_SCORED = 4  # runs: a rank correlation of 3 is 1 by chance in one case of 6
 NATURAL, PROPOSED, UNCONSTRAINED = "natural", "proposed", "unconstrained"
-OBSERVED = "best_observed"  # the run with the least objective at the predicted fidelity
+OBSERVED = "best_observed"  # the run with the best objective at the predicted fidelity
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much lower the objective is at the proposed mixture than at the natural one.
+    """How much the objective differs at the proposed mixture from the natural one.
 
-    `mean` and `std` are of proposed - natural; `probability_lower` is the
-    surrogate's probability that it is below 0.
+    `mean` and `std` are of proposed - natural; `probability_better` is the
+    surrogate's probability that the proposed one is better.
     """
 
     mean: float
     std: float
-    probability_lower: float
+    probability_better: float
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All results of `mixopt fit`.
+    """All results of `mixopt fit`, with values of the objective as people read them.
 
     Attributes:
         fitted: the runs and the surrogate.
@@ -82,6 +83,11 @@ class Findings:
     scatter: SeedScatter | None
     reliability: dict[str, Reliability]
     notes: tuple[str, ...]
+
+    @property
+    def better(self) -> str:
+        """`higher` or `lower`: which values of the objective are better."""
+        return "higher" if self.fitted.objective.sign == -1 else "lower"
 
     @property
     def interval_of(self) -> str:
@@ -129,17 +135,18 @@ def find(fitted: Fitted, choice: Choice | None) -> Findings:
         pair = [list(mixtures).index(name) for name in (NATURAL, PROPOSED)]
         difference = _difference(fitted, weights[pair], mean[pair], std[pair])
         found = effects(surrogate, objective, fitted.metrics, fitted.natural)
+    sign = objective.sign
     return Findings(
         fitted,
         {} if choice is None else choice.scores,
-        held_out,
+        None if held_out is None else held_out.turned(sign),
         names,
-        best,
+        best.turned(sign),
         mixtures,
-        np.column_stack([prediction.mean[:, columns], mean]),
+        np.column_stack([prediction.mean[:, columns], sign * mean]),
         np.column_stack([prediction.std[:, columns], std]),
-        difference,
-        found,
+        dataclasses.replace(difference, mean=sign * difference.mean),
+        found.turned(sign),
         scatter,
         table_reliability(fitted.table, fitted.target, objective),
         tuple(notes),
@@ -182,7 +189,8 @@ def _best_observed(fitted: Fitted, notes: list[str]) -> dict[str, Mixture]:
         return {}
     row = int(rows[value[rows].argmin()])
     notes.append(
-        f"The best run is {fitted.names[row]}: measured objective {value[row]:.4f}, which includes "
+        f"The best run is {fitted.names[row]}: measured objective "
+        f"{fitted.objective.sign * value[row]:.4f}, which includes "
         "selection bias."
     )
     return {OBSERVED: Mixture.from_array(fitted.domains, fitted.table.weights[row])}
@@ -329,12 +337,13 @@ def mixture_values(found: Findings) -> dict[str, Any]:
     }
     return {
         "mixtures": {name: mixture.as_dict() for name, mixture in found.mixtures.items()},
+        "higher_is_better": found.better == "higher",
         "predictions": predictions,
         "intervals_of": found.interval_of,
         "difference": {
             "mean": found.difference.mean,
             "std": found.difference.std,
-            "probability_lower": found.difference.probability_lower,
+            "probability_better": found.difference.probability_better,
         },
         "seed_scatter": None if found.scatter is None else asdict(found.scatter),
         "binding": list(found.best.binding),

@@ -39,7 +39,7 @@ def headline(found: Findings) -> str:
         f"Predicted objective {plus_minus(abs(gap), spread)} {'lower' if gap <= 0 else 'higher'} "
         f"at the proposed mixture than at the natural one: {plus_minus(means[1], stds[1])} against "
         f"{plus_minus(means[0], stds[0])} (± half the 90 % interval of {found.interval_of}; "
-        f"probability that it is lower {_percent(found.difference.probability_lower)})."
+        f"probability that it is {found.better} {_percent(found.difference.probability_better)})."
     )
 
 
@@ -64,9 +64,9 @@ def page_of(found: Findings, folder: Path) -> Page:
         name=folder.resolve().name,
         kind="mixopt fit",
         about=(
-            f"Objective: {shortened(weighed(objective))}, lower is better. Natural mixture: "
-            f"{natural}. {runs} runs, {len(fitted.domains)} domains, {len(fitted.metrics)} "
-            f"metrics.{size}"
+            f"Objective: {shortened(weighed(objective))}, {found.better} is better. Natural "
+            f"mixture: {natural}. {runs} runs, {len(fitted.domains)} domains, "
+            f"{len(fitted.metrics)} metrics.{size}"
         ),
         lead=[headline(found)],
         decision=_decision(found),
@@ -112,7 +112,7 @@ def _largest(mixture: Mixture, most: int = 6) -> list[tuple[str, float]]:
 
 
 def _decision(found: Findings) -> str:
-    if found.difference.probability_lower >= SURE:
+    if found.difference.probability_better >= SURE:
         return (
             "Decision: train the proposed mixture beside the natural one; nothing is measured yet."
         )
@@ -142,8 +142,8 @@ def _answers(found: Findings, folder: Path) -> list[Answer]:
             "By how much, and how surely?",
             f"{signed(gap)} predicted (90 % interval {signed(gap - reach)} to "
             f"{signed(gap + reach)})",
-            "Probability that it is lower "
-            f"{_percent(found.difference.probability_lower)}. {quality}",
+            f"Probability that it is {found.better} "
+            f"{_percent(found.difference.probability_better)}. {quality}",
         ),
         Answer(
             "What does it cost in other metrics?",
@@ -277,7 +277,7 @@ def _predicted_table(found: Findings) -> Table:
     return Table(
         ("metric", *(f"{title(name)}, predicted ± 90 %" for name in names)),
         rows,
-        f"± half the 90 % interval of {found.interval_of}; lower objectives are better.",
+        f"± half the 90 % interval of {found.interval_of}; {found.better} objectives are better.",
         chosen=1 + names.index(PROPOSED),
     )
 
@@ -285,6 +285,7 @@ def _predicted_table(found: Findings) -> Table:
 def _sections(found: Findings) -> list[Section]:
     fitted = found.fitted
     higher = {m for m, w in fitted.objective.weights.items() if w < 0}
+    higher |= {OBJECTIVE} if found.better == "higher" else set()
     reliable = reliability_rows(found.reliability)
     runs = "runs.parquet, the finished runs"
     return [

@@ -94,7 +94,7 @@ class OpenFit(Opened):
             "seed": table.seeds,
         }
         columns |= {f"mixture.{d}": table.weights[:, j] for j, d in enumerate(table.domains)}
-        columns["objective"] = self.objective.of_table(table)
+        columns["objective"] = self.objective.shown.of_table(table)
         columns |= {metric: table.values[:, j] for j, metric in enumerate(table.metrics)}
         return pl.DataFrame(columns).fill_nan(None).sort("curve", "tokens", maintain_order=True)
 
@@ -185,7 +185,8 @@ class FitPlots:
         fitted = found.fitted
         values = np.column_stack([fitted.table.values, fitted.objective.of_table(fitted.table)])
         better = [1.0 if fitted.objective.weights.get(m, 0) < 0 else -1.0 for m in fitted.metrics]
-        return plots.effect_map(found.effects, np.nanstd(values, axis=0), np.array([*better, -1.0]))
+        better.append(-1.0 * fitted.objective.sign)
+        return plots.effect_map(found.effects, np.nanstd(values, axis=0), np.array(better))
 
 
 def fit(

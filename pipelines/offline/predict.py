@@ -30,7 +30,7 @@ class Predictions:
     Attributes:
         mean: (n, q) metrics.
         std: (n, q) standard deviations of a run: of the mixture's mean and of the noise together.
-        objective_mean: (n,) objective.
+        objective_mean: (n,) objective, as people read it.
         objective_std: (n,) its standard deviation for a run.
         notes: notes for the user, a sentence each.
     """
@@ -70,17 +70,20 @@ def predict_runs(
     write(out, csv_bytes(frame))
     if as_json:
         rows = frame.to_dicts()
-        print_json({"out": str(out), "notes": list(found.notes), "rows": rows})
+        higher = fitted.objective.sign == -1
+        values = {"out": str(out), "notes": list(found.notes), "higher_is_better": higher}
+        print_json({**values, "rows": rows})
         return
     console = make_console()
     for note in found.notes:
         console.print(f"· {note}")
-    best = int(np.argmin(found.objective_mean))
+    sign = fitted.objective.sign
+    best, most = int(np.argmin(sign * found.objective_mean)), "lowest" if sign == 1 else "highest"
     console.print(
         styled(
             f"{len(asked.names)} mixture{'s' * (len(asked.names) > 1)} predicted into ",
             (str(out), "bold"),
-            f"; the lowest objective is {found.objective_mean[best]:.4f} (run {asked.names[best]})",
+            f"; the {most} objective is {found.objective_mean[best]:.4f} (run {asked.names[best]})",
         )
     )
 
@@ -104,7 +107,7 @@ def predict(fitted: Fitted, asked: Mixtures) -> Predictions:
         composed[rows], spread[rows] = fitted.objective.compose(
             prediction.mean, deviation, prediction.metrics, prediction.correlation
         )
-    return Predictions(mean, std, composed, spread, tuple(notes))
+    return Predictions(mean, std, fitted.objective.sign * composed, spread, tuple(notes))
 
 
 def predictions_frame(fitted: Fitted, asked: Mixtures, found: Predictions) -> pl.DataFrame:

@@ -37,6 +37,7 @@ from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
+from mixopt.pipelines.views.wording import better
 from mixopt.search import proposers
 from mixopt.search.optimum import Recommendation, recommend
 from mixopt.surrogates._torch import reproducible
@@ -116,9 +117,9 @@ class Proposed:
 
     Attributes:
         specs: n trial specs, in the order in which the proposer selected them.
-        mean: (n,) predicted objective at the target.
+        mean: (n,) predicted objective at the target, as people read it.
         std: (n,) its standard deviation for a run.
-        best: index of the least mean.
+        best: index of the best mean.
         best_binding: constraints that bind there, a sentence each.
         optimum: the surrogate's optimum in the space, and without constraints.
         optimum_std: standard deviation for a run at the optimum in the space.
@@ -226,11 +227,11 @@ def propose(fitted: Fitted, trials: Sequence[Trial], n: int, name: str, seed: in
     _, optimum_std = predicted_objective(surrogate, objective, optimum.mixture.array[None])
     return Proposed(
         specs=specs,
-        mean=mean,
+        mean=objective.sign * mean,
         std=std,
         best=best,
         best_binding=space.binding(specs[best].mixture),
-        optimum=optimum,
+        optimum=optimum.turned(objective.sign),
         optimum_std=float(optimum_std[0]),
     )
 
@@ -321,6 +322,7 @@ def _values(
         "surrogate": fitted.surrogate_name,
         "seed": fitted.seed,
         "objective": dict(fitted.objective.weights),
+        "higher_is_better": fitted.objective.sign == -1,
         "mixtures": [
             {
                 "run": name,
@@ -365,7 +367,8 @@ def _show(
     )
     console.print(
         f"{len(proposed.specs)} mixture{'s' * (len(proposed.specs) > 1)} by {proposer}, "
-        "with the predicted objective ± the standard deviation of a run:"
+        f"with the predicted objective ({better(fitted.objective)}) ± the standard deviation of a "
+        "run:"
     )
     values = [with_error(m, s) for m, s in zip(proposed.mean, proposed.std, strict=True)]
     widest = max(len("objective"), *map(len, values))

@@ -90,19 +90,18 @@ def holdout_rows(home: Path, digest: str | None, trials: Sequence[Trial]) -> lis
         return []
     try:
         held = read_holdout(home, digest)
-        score = score_holdout(held, trials)
+        score = score_holdout(held, trials).turned(held.objective.sign)
     except StudyError:
         return []
-    return [_row(it, held.objective.sign) for it in score.trials]
+    return [_row(it) for it in score.trials]
 
 
-def _row(trial: ScoredTrial, sign: int) -> tuple[str, ...]:
-    """A trial's row, with `sign` times its objective: as people read it."""
-    predicted, measured = trial.predicted.turned(sign), trial.measured
+def _row(trial: ScoredTrial) -> tuple[str, ...]:
+    predicted, measured = trial.predicted, trial.measured
     return (
         str(trial.number),
         f"{predicted.mean:.4f}",
         f"{predicted.low:.4f} to {predicted.high:.4f}",
-        "–" if measured is None else f"{sign * measured:.4f}",
-        "–" if measured is None else "yes" if predicted.contains(sign * measured) else "no",
+        "–" if measured is None else f"{measured:.4f}",
+        "–" if measured is None else "yes" if predicted.contains(measured) else "no",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import mixopt
 from tests.pipelines.made_runs import DOMAINS, FILES, Run, fit, losses, tables
 
 
@@ -45,7 +46,7 @@ def test_the_proposed_mixture_keeps_the_priors_and_beats_the_natural_one(done: P
     )
     gap = predicted["proposed"]["mean"] - predicted["natural"]["mean"]
     assert values["difference"]["mean"] == pytest.approx(gap)
-    assert values["difference"]["probability_lower"] > 0.9
+    assert values["difference"]["probability_better"] > 0.9
     true = losses(mixtures.select("natural", "proposed").to_numpy().T, np.random.default_rng(), 0)
     assert true[1].mean() < true[0].mean()
 
@@ -111,9 +112,42 @@ def test_scores_are_maximised(tmp_path: Path, run: Run) -> None:
     result = json.loads(run("fit", *arguments, "--surrogate", "linear", "--json").out)
     assert set(result["objective"].values()) == {-0.5}
     predicted = result["predictions"]
-    for name in ("qa_acc", "code_score"):
+    parts_of = ("qa_acc", "code_score")
+    for name in parts_of:
         assert predicted["proposed"][name]["mean"] > predicted["natural"][name]["mean"] - 0.1
-    assert predicted["proposed"]["objective"]["mean"] < predicted["natural"]["objective"]["mean"]
+    assert result["higher_is_better"]
+    for mixture in predicted.values():
+        parts = [mixture[name]["mean"] for name in parts_of]
+        assert mixture["objective"]["mean"] == pytest.approx(sum(parts) / 2)
+    gain = predicted["proposed"]["objective"]["mean"] - predicted["natural"]["objective"]["mean"]
+    assert gain > 0
+    assert result["difference"]["mean"] == pytest.approx(gain)
+    assert result["difference"]["probability_better"] > 0.5
+    assert " higher at the proposed mixture than at the natural one" in result["headline"]
+    assert "probability that it is higher" in result["headline"]
+    assert "higher is better" in (tmp_path / "fit" / "report.html").read_text()
+    effects = pl.read_csv(tmp_path / "fit" / "effects.csv")
+    change = {
+        name: effects.filter(pl.col("metric") == name)["change"]
+        for name in (*parts_of, "objective")
+    }
+    assert change["objective"].to_list() == pytest.approx(
+        ((change["qa_acc"] + change["code_score"]) / 2).to_list()
+    )
+    fitted = mixopt.fit(ratios, metrics, surrogate="linear")
+    assert fitted.higher_is_better
+    assert fitted.optimum().mean == pytest.approx(predicted["proposed"]["objective"]["mean"])
+    assert fitted.trials["objective"][0] == pytest.approx(
+        (fitted.trials["qa_acc"][0] + fitted.trials["code_score"][0]) / 2
+    )
+    said = run("predict", tmp_path / "fit", "--ratios", ratios, "--out", tmp_path / "p.csv").out
+    assert "the highest objective is" in " ".join(said.split())
+    proposed = run("propose", tmp_path / "fit", "-n", "2", "--out", tmp_path / "n.csv", "--json")
+    values = json.loads(proposed.out)
+    assert values["higher_is_better"]
+    assert values["optimum"]["objective_mean"] == pytest.approx(fitted.optimum().mean)
+    best = max(values["mixtures"], key=lambda it: it["objective_mean"])
+    assert values["best"] == best["run"]
 
 
 def test_a_constant_metric_is_predicted_as_that_constant(tmp_path: Path, run: Run) -> None:
