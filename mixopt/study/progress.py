@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Progress:
         seconds_left: until the command has trained all of them; None where that is not known yet.
         at: seconds since 1970.
         pid: process of the driver.
+        untimed: trainings that `seconds_left` leaves out, because nothing tells how long they take.
     """
 
     stage: str
@@ -38,6 +40,7 @@ class Progress:
     seconds_left: float | None
     at: float
     pid: int = field(default_factory=os.getpid)
+    untimed: Sequence[str] = ()
 
 
 def write_progress(home: Path, progress: Progress) -> None:
