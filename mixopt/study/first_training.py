@@ -5,6 +5,7 @@ The study then goes on with the changed one: its trials stay, attempts at them a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mixopt.io.trial_files import MARKER, trial_folder
@@ -39,8 +40,7 @@ def take_changed_trainer(study: Study, data: TrainingData) -> str:
     training = study.binding(data)
     if not changed and known.training == training:
         return ""
-    alone = all(key.startswith("trainer.") for key in changed)
-    if not alone or any(home.glob(f"trials/*/{MARKER}")):
+    if not may_change_yet(study, changed):
         return ""
     owner = identity.claim(home, known.training)  # of a copied folder a new one
     if not Ledger.rebind(study.ledger_url, study.name, owner, training):
@@ -53,6 +53,12 @@ def take_changed_trainer(study: Study, data: TrainingData) -> str:
         f"no training is recorded yet, so the study goes on with the trainer as it is now{where}"
         f"{what}"
     )
+
+
+def may_change_yet(study: Study, changed: Iterable[str]) -> bool:
+    """Whether only the trainer's settings are `changed`, and no training is marked as done."""
+    alone = all(key.startswith("trainer.") for key in changed)
+    return alone and not any(study.home.glob(f"trials/*/{MARKER}"))
 
 
 def _set_aside(home: Path) -> Path | None:

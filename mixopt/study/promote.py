@@ -45,7 +45,8 @@ class Promote(Section):
     """The full run of the selected mixture: upcycled by us, or by a trainer of your own."""
 
     trainer: Annotated[Trainer | None, BeforeValidator(short_trainer)] = None
-    """Trains the full run (role `promote`, docs/trainers.md) in the place of our upcycling."""
+    """Trains the full run (role `promote`, docs/trainers.md) in the place of our upcycling;
+    `elsewhere`: `mixopt ask` hands it out, and `mixopt tell` takes its metrics."""
     resources: RunResources = RunResources()
     """What each training of the promotion asks of Ray; with others it goes on from where it is."""
     params: Tokens | None = None
@@ -103,11 +104,6 @@ class Promote(Section):
             if "params" in given:
                 raise ValueError("params: is for promote.trainer, and none is named")
             return self._shared_by_processes()
-        if self.trainer.elsewhere:
-            raise ValueError(
-                "trainer: the full run is started by mixopt; to train it elsewhere leave `promote` "
-                "out and take the mixture from `mixopt export --mixture`"
-            )
         if "tokens" not in given:
             raise ValueError("tokens: say how many tokens the full run trains on")
         if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
@@ -132,6 +128,11 @@ class Promote(Section):
                 f"resources.gpus: {asked.gpus:g}; of several processes each takes one whole GPU"
             )
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the full run is asked for by `mixopt ask`, and told."""
+        return self.trainer is not None and self.trainer.elsewhere
 
     @property
     def imports(self) -> dict[str, str]:

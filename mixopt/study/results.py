@@ -223,7 +223,8 @@ class Promotion:
         mixopt: version of the code that trained the model.
         corpus_hash: of the corpus that it was trained on.
         sequence_length: tokens of a training sequence; None of a trainer of the user's.
-        method: the upcycler; `own trainer` of a trainer of the user's, which upcycles nothing.
+        method: the upcycler; `own trainer` of a trainer of the user's, which upcycles nothing, or
+            `elsewhere`.
         mixture_name: the candidate that was promoted.
         mixture: what the upcycled model was trained on, or is to be.
         imported: `seed` and domains → existing models in the place of trainings, as the study file
@@ -247,6 +248,7 @@ class Promotion:
         model: folder of the exported model, relative to the study's `promotion` folder.
         model_params: parameters of the promoted model; None where they are not known.
         active_params: of them, those that one token uses; None where they are not known.
+        checkpoint: of a full run that was trained elsewhere, where its checkpoint is; else empty.
     """
 
     id: str
@@ -276,6 +278,7 @@ class Promotion:
     model: str
     model_params: int | None
     active_params: int | None
+    checkpoint: str = ""
 
     @property
     def trained(self) -> bool:
@@ -335,6 +338,7 @@ class Promotion:
             "model": self.model,
             "model_params": self.model_params,
             "active_params": self.active_params,
+            **({"checkpoint": self.checkpoint} if self.checkpoint else {}),
         }
 
     @classmethod
@@ -377,6 +381,7 @@ class Promotion:
             model=str(values["model"]),
             model_params=_count(values["model_params"]),
             active_params=_count(values["active_params"]),
+            checkpoint=str(values.get("checkpoint", "")),
         )
 
 

@@ -41,6 +41,6 @@ def tell(
     overrides: Overrides = None,
 ) -> None:
     """Record results of trials that `ask` handed out."""
-    from mixopt.pipelines.study.elsewhere import tell_results
+    from mixopt.pipelines.study.tell import tell_results
 
     tell_results(study, results, replace=replace)

@@ -1,45 +1,40 @@
-"""`mixopt ask` and `mixopt tell`: trials that are trained elsewhere, on the same ledger.
+"""`mixopt ask`: trainings that are done elsewhere, handed out as a table.
 
     mixopt ask STUDY -n 8 --out next.csv     trials to be trained: seed, tokens, mixture
-    mixopt tell STUDY next.csv               the same file, with a column per metric
 
-A result is recorded once; a row without one stays handed out.
+`mixopt tell` (`tell.py`) takes their results.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from mixopt.core.errors import StudyError
-from mixopt.core.trials import Cost, Failure, Outcome, State, Trial, TrialResult
-from mixopt.io import csv_files, files, markers
-from mixopt.io.trial_files import trial_folder
+from mixopt.core.formatting import count
+from mixopt.core.trials import State, Trial
+from mixopt.io import csv_files, files
+from mixopt.pipelines.study import promote as promotion
+from mixopt.pipelines.study.champion import decide_champion
+from mixopt.pipelines.study.full_run_elsewhere import FullRunWaits, asked_row, hand_out
+from mixopt.pipelines.study.run import require_guardrails, verdict_or_refuse
 from mixopt.pipelines.study.search import search
 from mixopt.pipelines.study.select import select
 from mixopt.pipelines.study.session import Session, open_session
-from mixopt.pipelines.study.told import Row, read_rows
-from mixopt.pipelines.study.transfer import OrderLost, check_transfer
-from mixopt.pipelines.study.trials import TrialsWait, record_outcome
+from mixopt.pipelines.study.transfer import OrderLost, check_transfer, require_transfer
+from mixopt.pipelines.study.trials import TrialsWait
+from mixopt.pipelines.views.closing import promotion_table
 from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.console import Display, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.trade_offs import trade_line
-from mixopt.pipelines.views.wording import correction, described, headline, selected_weights
-from mixopt.study.looks_taken import looks_taken
-from mixopt.study.records import read_verdict
-from mixopt.study.replaced import outcome_of
+from mixopt.pipelines.views.wording import headline, selected_weights
+from mixopt.study.records import read_promotion
 from mixopt.study.stopped import keeping_stop
-
-WEIGHT = "mixture."  # before a domain's name
-SAME_WEIGHT = 1e-4  # spreadsheets round
 
 
 def ask_trials(
@@ -72,13 +67,16 @@ def ask_trials(
         )
     # The table may go to a pipe: what is said besides goes beside it.
     with open_session(path, Display(make_error_console())) as session:
-        _require_elsewhere(session)
+        require_elsewhere(session)
         session.tracker.study_started()
         waits = _next_step(session)
         if waits is None:
             write_report(session.study)
             if as_json:
                 print_json({"study": session.study.name, "step": "verdict", "trials": []})
+            return
+        if isinstance(waits, FullRunWaits):
+            _ask_full_run(session, waits, out, again=again, as_json=as_json)
             return
         before = [trial for trial in waits.trials if trial.state is State.RUNNING]
         fresh = [trial for trial in waits.trials if trial.state is State.WAITING]
@@ -99,59 +97,6 @@ def ask_trials(
             )
 
 
-def tell_results(path: Path, table: Path, *, replace: bool = False) -> None:
-    """Record the results in `table` of trials that `mixopt ask` handed out.
-
-    All rows are checked before the first is recorded.
-
-    Args:
-        path: the study file.
-        table: a `.csv` or `.json` file with a row per trial: `trial`, a column per metric; or
-            `failure` (and `message`) where there is no result. What `ask` wrote beside them is
-            compared with what was asked.
-        replace: record other values than were told before in their place; those are kept.
-
-    Raises:
-        StudyError: a row names no trial, lacks a metric, or contradicts what was asked or told.
-    """
-    rows = read_rows(table)
-    with open_session(path) as session:
-        _require_elsewhere(session)
-        trials = {trial.number: trial for trial in session.ledger.trials()}
-        news = [told for row in rows if (told := _checked(session, trials, row)) is not None]
-        if not replace:
-            _refuse_other_values(news, path, table)
-        for told in news:
-            _record(session, told)
-        waiting = sum(not trial.ended for trial in session.ledger.trials())
-        session.show()
-        again = sum(row.told for row in rows) - len(news)
-        replaced = sum(told.trial.ended for told in news)
-        session.display.say(
-            f"{len(news) - replaced} results recorded"
-            + (f", {replaced} replaced" if replaced else "")
-            + (f", {again} told before" if again else "")
-            + (f", {waiting} still open" if waiting else "")
-            + f". Next: {command('ask', path)}"
-        )
-        if replaced and read_verdict(session.home) is not None:
-            looks = looks_taken(session.ledger, session.home)
-            left = 0 if looks is None else looks.left
-            session.display.warn(
-                "the verdict was of the old value: the next one is another look, and "
-                f"{left} {'is' if left == 1 else 'are'} left (select.looks)"
-            )
-
-
-@dataclass(frozen=True)
-class Told:
-    """A result, or the lack of one, that is to be recorded."""
-
-    trial: Trial
-    outcome: Outcome
-    where: str
-
-
 def asked_frame(trials: Sequence[Trial]) -> pl.DataFrame:
     """A row per trial: number, role, candidate, seed, tokens, and a column per domain."""
     return pl.DataFrame(
@@ -162,7 +107,7 @@ def asked_frame(trials: Sequence[Trial]) -> pl.DataFrame:
                 "candidate": trial.spec.candidate,
                 "seed": trial.spec.seed,
                 "tokens": trial.spec.fidelity.tokens,
-                **{f"{WEIGHT}{name}": w for name, w in trial.spec.mixture.as_dict().items()},
+                **{f"mixture.{name}": w for name, w in trial.spec.mixture.as_dict().items()},
             }
             for trial in trials
         ]
@@ -178,32 +123,55 @@ def _next_to_do(session: Session, label: str, asked: Sequence[Trial], out: Path 
     )
 
 
-def _require_elsewhere(session: Session) -> None:
-    if not session.study.elsewhere:
+def require_elsewhere(session: Session) -> None:
+    """Refuse a study of which nothing is trained elsewhere.
+
+    Raises:
+        StudyError: naming the keys.
+    """
+    promote = session.study.promote
+    if not session.study.elsewhere and not (promote is not None and promote.elsewhere):
         raise StudyError(
             "the study has a trainer, which `mixopt run` starts",
             where=f"{session.study.path}: trainer",
-            hint="Write `trainer: elsewhere` to train by other means",
+            hint="Write `trainer: elsewhere` to train by other means; `promote.trainer: elsewhere` "
+            "for the full run alone",
         )
 
 
 def _next_step(session: Session) -> TrialsWait | None:
-    """The trials that the study waits for; None once there is a verdict, which is shown."""
+    """What the study waits for; None once there is a verdict and a full run, which are shown."""
+    promote = session.study.promote
     try:
         with keeping_stop(session.home, unless=TrialsWait):
-            search(session)
-            verdict = select(session)
-            check_transfer(session, verdict)
+            if session.study.elsewhere:
+                search(session)
+                verdict = select(session)
+                check_transfer(session, verdict)
+            else:  # only its full run is trained elsewhere
+                verdict = verdict_or_refuse(session)
+                require_transfer(session, verdict)
+            files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
+            if promote is not None and promote.elsewhere and verdict.level != 0:
+                require_guardrails(session.study, verdict)
+                promotion.promote(session, verdict)
     except TrialsWait as waits:
         return waits
     except OrderLost:
         session.show()
         write_report(session.study)
         raise
-    files.keep_json(session.home / "mixture.json", verdict.mixture.as_dict())
     words = (headline((), session.objective, verdict), trade_line(verdict))
     for line in (*filter(None, words), selected_weights(verdict)):
         session.display.say(line)
+    if promote is not None and promote.elsewhere:
+        if verdict.level == 0:
+            session.display.warn("no look is left (select.looks), so no full run is handed out")
+        elif (told := read_promotion(session.home)) is not None:
+            session.display.console.print(promotion_table(told))
+            session.show()
+            decide_champion(session)
+            return None
     export = command("export", session.study.path, "--mixture", "json")
     session.display.say(f"Train on it: {export}, and the report is {session.home / 'report.html'}")
     return None
@@ -222,112 +190,29 @@ def _write(frame: pl.DataFrame, out: Path | None) -> None:
         )
 
 
-def _checked(session: Session, trials: Mapping[int, Trial], row: Row) -> Told | None:
-    """What `row` tells that is new; None if it tells nothing, or what was told before.
-
-    Raises:
-        StudyError: it contradicts what was asked.
-    """
-    trial = trials.get(row.trial)
-    if trial is None:
-        raise StudyError(
-            f"the study has no trial {row.trial}",
-            where=row.where,
-            hint=f"See which there are: {command('status', session.study.path)}",
+def _ask_full_run(
+    session: Session, waits: FullRunWaits, out: Path | None, *, again: bool, as_json: bool
+) -> None:
+    """Hand out the full run, unless it was before."""
+    fresh = again or not waits.handed_out
+    row = asked_row(waits)
+    if as_json:
+        rows = [row] if fresh else []
+        print_json({"study": session.study.name, "step": waits.label, "trials": rows})
+    if not fresh:
+        session.display.say(
+            f"{waits.what}: it was handed out before (`--again` hands it out again)"
         )
-    _compare(trial, row)
-    if not row.told:
-        return None
-    outcome = _outcome(session, trial, row)
-    if trial.ended and _same(outcome_of(trial), outcome):
-        return None
-    return Told(trial, outcome, row.where)
-
-
-def _same(before: Outcome, after: Outcome) -> bool:
-    """Whether both tell the same: metrics, or a failure of any kind."""
-    metrics = [None if it.result is None else dict(it.result.metrics) for it in (before, after)]
-    return metrics[0] == metrics[1]
-
-
-def _refuse_other_values(news: Sequence[Told], study: Path, table: Path) -> None:
-    """Refuse what was told before with other values.
-
-    Raises:
-        StudyError: naming the line, both values, and the command that records the new ones.
-    """
-    for told in news:
-        if told.trial.ended:
-            before, after = described(outcome_of(told.trial)), described(told.outcome)
-            raise StudyError(
-                f"trial {told.trial.number} was told before with other values: {before}, and now "
-                f"{after}",
-                where=told.where,
-                hint=f"Take the row out; or, to correct it, "
-                f"`{command('tell', study, table, '--replace')}`: the old value is kept beside it",
-            )
-
-
-def _compare(trial: Trial, row: Row) -> None:
-    """Refuse a row of another training than was asked for.
-
-    Raises:
-        StudyError: seed, tokens or a weight differ.
-    """
-    spec = trial.spec
-    asked: dict[str, float] = {"seed": spec.seed, "tokens": spec.fidelity.tokens}
-    asked |= {f"{WEIGHT}{name}": weight for name, weight in spec.mixture.as_dict().items()}
-    for name, value in row.asked.items():
-        if name not in asked:
-            raise StudyError(
-                f"there is no domain {name.removeprefix(WEIGHT)!r}", where=f"{row.where}: {name}"
-            )
-        near = SAME_WEIGHT if name.startswith(WEIGHT) else 0.0
-        if abs(value - asked[name]) > near:
-            raise StudyError(
-                f"is {value:g}, and trial {trial.number} was asked for with {asked[name]:g}",
-                where=f"{row.where}: {name}",
-                hint="Tell what was asked; another training is no result of this trial",
-            )
-
-
-def _outcome(session: Session, trial: Trial, row: Row) -> Outcome:
-    if row.failure is not None:
-        return Outcome(None, row.failure, row.message)
-    guarded = [guardrail.metric for guardrail in session.study.guarded()]
-    for name in (*session.objective.metrics, *guarded):
-        if name not in row.metrics:
-            what = "guardrails" if name in guarded else "objective"
-            raise StudyError(
-                f"metric {name!r} of the {what} is missing",
-                where=row.where,
-                hint="Add its column, or name a failure",
-            )
-    wrong = next((name for name, value in row.metrics.items() if not math.isfinite(value)), None)
-    if wrong is not None:
-        message = f"{wrong} is {row.metrics[wrong]}"
-        return Outcome(None, Failure.DIVERGED, message)
-    cost = Cost(tokens=trial.spec.fidelity.tokens)
-    return Outcome(TrialResult(metrics=row.metrics, curve=(), cost=cost))
-
-
-def _record(session: Session, told: Told) -> None:
-    """Keep it in the trial's folder, then in the ledger."""
-    number, trial = told.trial.number, told.trial
-    record: dict[str, Any] = {
-        "identity": session.identity(trial),
-        "outcomes": [told.outcome.to_json()],
-    }
-    if trial.ended:
-        earlier = (*trial.replaced, outcome_of(trial))
-        record["replaced"] = [it.to_json() for it in earlier]
-    markers.write(trial_folder(session.home, number), record)
-    if trial.ended:
-        replaced = session.ledger.replace(number, told.outcome)
-        session.tracker.trial(replaced)
-        session.display.say(correction(replaced))
-    else:
-        record_outcome(session, number, told.outcome)
+        return
+    if out is not None or not as_json:
+        _write(pl.DataFrame([row]), out)
+    hand_out(waits)
+    tell = command("tell", session.study.path, "results.csv" if out is None else out)
+    session.display.say(
+        f"{waits.label} of the {waits.job.method} mixture, {count(waits.asked.tokens)} tokens. Add "
+        f"a column per metric ({', '.join(waits.asked.metrics)}), write into `checkpoint` where it "
+        f"is, then {tell}"
+    )
 
 
 def _numbered(numbers: Sequence[int]) -> str:

@@ -20,30 +20,32 @@ from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import StageTraining, full_run_resources, train_stages
 from mixopt.selection.results import Predicted
-from mixopt.study.data import job_domains
+from mixopt.study.data import TrainingData, job_domains
 from mixopt.study.promote import Promote
 from mixopt.study.results import Promotion, Stage
+from mixopt.study.settings import Study, digest
 from mixopt.trainers.job import RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
-from mixopt.workers.cluster import Resources
 from mixopt.workers.own_job import OwnJob
 from mixopt.workers.proxy_task import Work
 
-FULL_RUN = "full run"
-METHOD = "own trainer"  # stands where an upcycler would
+FULL_RUN, FULL_RUN_FOLDER = "full run", "full-run"
+METHOD, ELSEWHERE = "own trainer", "elsewhere"  # stand where an upcycler would
+PROMOTION = "promotion"  # name of the full run among a study's trainings
 
 
-def full_run_identity(session: Session, settings: Promote, mixture: Mixture) -> list[Any]:
+def full_run_identity(
+    study: Study, data: TrainingData, settings: Promote, mixture: Mixture
+) -> list[Any]:
     """All that the full run depends on, as JSON-able values.
 
     Raises:
         StudyError: a file of its trainer is not there.
     """
     assert settings.trainer is not None
-    study = session.study
     with study.naming("promote"):
         trainer = settings.trainer.identity(study.path.parent)
-    return [trainer, settings.tokens, mixture.as_dict(), session.data.hash, study.seed]
+    return [trainer, settings.tokens, mixture.as_dict(), data.hash, study.seed]
 
 
 def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Promotion:
@@ -59,7 +61,19 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
     """
     session, settings = job.session, job.settings
     resources = full_run_resources(session)
-    work = _work(job, resources)
+    own = settings.trainer
+    assert own is not None
+    with session.study.naming("promote"):
+        trainer = own.made(session.study.path.parent)
+    asked = full_run_job(job, resources.gpus, trainer.digest())
+    limits = (own.timeout, own.heartbeat, own.grace)
+    work = Work(
+        FULL_RUN,
+        OwnJob(trainer, asked, None, *limits),
+        asked.folder,
+        job.folder.name,
+        verified=session.verified,
+    )
     output = Path(work.folder)
     training = StageTraining(
         *(session, work, full_run_flops(session, settings)),
@@ -67,7 +81,28 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         f"If only {RESULT} is wrong: correct it, remove {MARKER} beside it, and nothing is trained",
     )
     (result,) = train_stages(session, FULL_RUN, [training], resources)
-    checkpoint = output / result.environment[CHECKPOINT]
+    return promotion_of(job, result, predicted)
+
+
+def promotion_of(
+    job: PromotionRun,
+    result: TrialResult,
+    predicted: Mapping[str, Predicted],
+    elsewhere: str = "",
+) -> Promotion:
+    """The record of a full run with this `result`, whose checkpoint lies in its folder.
+
+    Args:
+        job: the promotion.
+        result: what the full run measured.
+        predicted: by metric, of a proxy on its mixture.
+        elsewhere: where the checkpoint is in truth, if the full run was trained elsewhere.
+
+    Raises:
+        FileError: the checkpoint cannot be read.
+    """
+    session, settings = job.session, job.settings
+    checkpoint = full_run_folder(job) / result.environment[CHECKPOINT]
     folder, files = markers.tree_described(checkpoint)
     return Promotion(
         id=job.folder.name,
@@ -75,7 +110,7 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         mixopt=__version__,
         corpus_hash=session.data.hash,
         sequence_length=None,
-        method=METHOD,
+        method=ELSEWHERE if elsewhere else METHOD,
         mixture_name=job.method,
         mixture=job.mixture,
         imported={},
@@ -97,6 +132,7 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         model=str(folder.relative_to(job.folder.parent)),
         model_params=None,
         active_params=settings.params,
+        checkpoint=elsewhere,
     )
 
 
@@ -111,30 +147,49 @@ def _stage(result: TrialResult) -> Stage:
     return Stage(FULL_RUN, "own", cost.tokens, cost.device_seconds, result.metrics)
 
 
-def _work(job: PromotionRun, resources: Resources) -> Work:
+def full_run_folder(job: PromotionRun) -> Path:
+    """Where job, result and checkpoint of the full run lie."""
+    return job.folder / FULL_RUN_FOLDER
+
+
+def full_run_job(job: PromotionRun, gpus: float, trainer: str) -> TrainingJob:
+    """What the full run is asked to train.
+
+    Args:
+        job: the promotion.
+        gpus: that it may use.
+        trainer: digest of its trainer's identity.
+    """
     session, settings, study = job.session, job.settings, job.session.study
     own = settings.trainer
     assert own is not None
-    with study.naming("promote"):
-        trainer = own.made(study.path.parent)
-    folder = job.folder / FULL_RUN.replace(" ", "-")
-    training = TrainingJob(
+    return TrainingJob(
         study=study.name,
-        trial="promotion",
+        trial=PROMOTION,
         mixture=job.mixture.as_dict(),
         tokens=settings.tokens,
         seed=study.seed,
         fidelity=Fidelity("full run", settings.params or 0, settings.tokens),
-        folder=str(folder),
+        folder=str(full_run_folder(job)),
         metrics=session.needed_metrics,
         role="promote",
         domains=job_domains(session.data, None),
         corpus=str(session.data.path) if isinstance(session.data, Corpus) else None,
         settings=own.settings,
-        gpus=resources.gpus,
+        gpus=gpus,
         identity=job.folder.name,
-        trainer=trainer.digest(),
+        trainer=trainer,
     )
-    limits = (own.timeout, own.heartbeat, own.grace)
-    asked = OwnJob(trainer, training, None, *limits)
-    return Work(FULL_RUN, asked, str(folder), job.folder.name, verified=session.verified)
+
+
+def full_run_trainer(study: Study, settings: Promote) -> str:
+    """Digest of the identity of the full run's trainer, elsewhere or not.
+
+    Raises:
+        StudyError: a file of it is not there.
+    """
+    assert settings.trainer is not None
+    with study.naming("promote"):
+        if settings.elsewhere:
+            return digest(settings.trainer.identity(study.path.parent))
+        return settings.trainer.made(study.path.parent).digest()

@@ -21,6 +21,7 @@ from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
+from mixopt.pipelines.study.plan_changes import change_notes
 from mixopt.pipelines.study.plan_memory import memory_lines
 from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
@@ -32,6 +33,7 @@ from mixopt.pipelines.study.plan_steps import (
 )
 from mixopt.pipelines.study.plan_trials import (
     FULL_RUN,
+    full_run_trainer_notes,
     own_notes,
     own_trainings,
     smallest_difference_note,
@@ -129,6 +131,7 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
         assert isinstance(data, Corpus)  # our proxies read one
         plan = proxies_plan(study, data, slots, measure=measure)
     about_space = space_notes(study, space, data)
+    plan = dataclasses.replace(plan, notes=[*change_notes(study, data), *plan.notes])
     seen = smallest_difference_note(study, data)
     if as_json:
         print_json(plan.to_json() | {"space": about_space, "smallest_difference": seen})
@@ -160,6 +163,7 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
             *(() if models is None else imported_lines(study, corpus, models)),
             *rate_advice(trainings),
             *promotion_advice(study, corpus),
+            *full_run_trainer_notes(study),
         ],
     )
 

@@ -10,6 +10,7 @@ from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study
 from mixopt.study.smallest_difference import of_plan
 from mixopt.study.snapshot import read_snapshot
+from mixopt.trainers.base import Trainer
 from mixopt.trainers.preflight import look_at
 
 ROUNDS = "rounds"
@@ -91,7 +92,7 @@ def own_notes(study: Study) -> list[str]:
         f"{weight:g} × {name} ({study.metrics.get(name, 'lower')} is better)"
         for name, weight in study.objective.items()
     )
-    notes = [*_trainer_notes(study), f"Objective: {weighed}."]
+    notes = [*_trainer_notes(study), *full_run_trainer_notes(study), f"Objective: {weighed}."]
     if study.space.budget is None and study.promote is None:
         notes.append("space.budget is not set: the mixture is for a run as long as a trial.")
     times = "Times are not known: the trainer is yours. One training shows what it takes."
@@ -108,6 +109,25 @@ def _trainer_notes(study: Study) -> list[str]:
     if study.trainer.elsewhere:
         return [f"Trained elsewhere: `{command('ask', study.path)}` hands the trainings out."]
     with study.naming():
-        findings = look_at(study.trainer.made(study.path.parent))
-    found = [f"  {'✓' if finding.fine else '✗'} {finding.text}" for finding in findings]
+        found = _looked_at(study.trainer.made(study.path.parent))
     return ["Trainer, looked at on this machine and not run:", *found]
+
+
+def full_run_trainer_notes(study: Study) -> list[str]:
+    """What was found of the full run's trainer on this machine; empty where it has none of its own.
+
+    Raises:
+        StudyError: a file that it depends on is not there.
+    """
+    own = None if study.promote is None else study.promote.trainer
+    if own is None:
+        return []
+    if own.elsewhere:
+        return [f"The full run is trained elsewhere: `{command('ask', study.path)}` hands it out."]
+    with study.naming("promote"):
+        found = _looked_at(own.made(study.path.parent))
+    return ["Trainer of the full run (promote.trainer), likewise:", *found]
+
+
+def _looked_at(trainer: Trainer) -> list[str]:
+    return [f"  {'✓' if finding.fine else '✗'} {finding.text}" for finding in look_at(trainer)]

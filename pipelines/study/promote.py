@@ -19,6 +19,7 @@ from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.io import files, markers
+from mixopt.pipelines.study.full_run_elsewhere import told_full_run
 from mixopt.pipelines.study.own_promotion import full_run_identity, train_full_run
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
@@ -44,24 +45,9 @@ def promote(session: Session, verdict: Verdict) -> Promotion:
     Raises:
         StudyError: the study asks for none.
         TrainingError: a stage failed for good; the ones before it are kept.
+        FullRunWaits: it is trained elsewhere, and not told yet.
     """
-    settings = session.study.promote
-    if settings is None:
-        raise StudyError(
-            "the study asks for no promotion",
-            where=str(session.study.path),
-            hint="Add `promote` to the study file",
-        )
-    mixture = verdict.mixture
-    job = PromotionRun(
-        session=session,
-        settings=settings,
-        mixture=mixture,
-        method=verdict.promoted,
-        folder=_folder(session, settings, mixture),
-        surrogate=verdict.surrogate,
-        models=session.models,
-    )
+    job = promotion_run(session, verdict)
     folder = job.folder
     ended = read_result(folder)
     if ended is None or not _is_whole(folder.parent / ended.model, ended):
@@ -73,6 +59,31 @@ def promote(session: Session, verdict: Verdict) -> Promotion:
     return result
 
 
+def promotion_run(session: Session, verdict: Verdict) -> PromotionRun:
+    """The promotion that `verdict` asks for.
+
+    Raises:
+        StudyError: the study asks for none.
+    """
+    settings = session.study.promote
+    if settings is None:
+        raise StudyError(
+            "the study asks for no promotion",
+            where=str(session.study.path),
+            hint="Add `promote` to the study file",
+        )
+    mixture = verdict.mixture
+    return PromotionRun(
+        session=session,
+        settings=settings,
+        mixture=mixture,
+        method=verdict.promoted,
+        folder=_folder(session, settings, mixture),
+        surrogate=verdict.surrogate,
+        models=session.models,
+    )
+
+
 def _is_whole(model: Path, ended: Promotion) -> bool:
     """Whether the promoted model lies there as it was written."""
     return ended.has_weights and markers.whole(model, ended.files)
@@ -81,7 +92,8 @@ def _is_whole(model: Path, ended: Promotion) -> bool:
 def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
     """The promotion's folder; its name is a hash of all that the promoted model depends on."""
     if settings.trainer is not None:
-        return session.home / "promotion" / digest(full_run_identity(session, settings, mixture))
+        identity = full_run_identity(session.study, session.data, settings, mixture)
+        return session.home / "promotion" / digest(identity)
     what: list[Any] = [settings.canonical(), mixture.as_dict(), session.corpus.hash]
     what.append(session.study.seed)
     if session.models is not None:
@@ -92,6 +104,8 @@ def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
 
 
 def _run(job: PromotionRun) -> Promotion:
+    if job.settings.elsewhere:
+        return told_full_run(job, predicted(job))
     if job.settings.trainer is not None:
         return train_full_run(job, predicted(job))
     imported = {} if job.models is None else dict(job.models.names)

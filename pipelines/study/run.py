@@ -12,11 +12,13 @@ from typing import Literal
 from mixopt.core.errors import StudyError
 from mixopt.io import files
 from mixopt.pipelines.study import champion, plan_steps, promote, search, select
+from mixopt.pipelines.study.full_run_elsewhere import FullRunWaits
 from mixopt.pipelines.study.notify import notifying
 from mixopt.pipelines.study.own_promotion import full_run_flops
 from mixopt.pipelines.study.plan_trials import planned_larger, planned_trials
 from mixopt.pipelines.study.session import Session, open_session
 from mixopt.pipelines.study.standing import read_standing
+from mixopt.pipelines.study.timed import time_left
 from mixopt.pipelines.study.transfer import OrderLost, check_transfer, require_transfer
 from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.closing import print_closing
@@ -60,6 +62,8 @@ def run_study(path: Path, step: Step = "run", *, as_json: bool = False) -> None:
     with open_session(path, display, trains=True) as session:
         study = session.study
         display.total, display.home = _planned_flops(session, step), study.home
+        if study.trainer is not None and not study.elsewhere:
+            display.left = time_left(session, step)
         # MLflow's database is made and migrated here, before any worker exists.
         session.tracker.study_started()
         with notifying(session, step):
@@ -87,7 +91,8 @@ def _run_steps(session: Session, step: Step) -> None:
 def _planned_flops(session: Session, step: Step) -> float:
     """What the bar of the whole command counts to."""
     study, full_run = session.study, 0.0
-    if study.promote is not None and study.promote.trainer is not None:
+    own = None if study.promote is None else study.promote.trainer
+    if study.promote is not None and own is not None and not own.elsewhere:
         full_run = full_run_flops(session, study.promote) if step in ("promote", "run") else 0.0
     if study.trainer is None:
         return full_run + plan_steps.planned_flops(study, session.corpus, step, session.models)
@@ -112,7 +117,7 @@ def _steps(session: Session, step: Step) -> None:
         return
     search.require_complete(session)
     if step == "promote":
-        verdict = _verdict_or_refuse(session)
+        verdict = verdict_or_refuse(session)
         require_transfer(session, verdict)
     else:
         verdict = select.select(session)
@@ -123,7 +128,10 @@ def _steps(session: Session, step: Step) -> None:
         return
     if step == "promote" or (step == "run" and session.study.promote is not None):
         require_guardrails(session.study, verdict)
-        promote.promote(session, verdict)
+        try:
+            promote.promote(session, verdict)
+        except FullRunWaits as waits:
+            session.display.say(str(waits))
 
 
 def require_guardrails(study: Study, verdict: Verdict) -> None:
@@ -144,7 +152,12 @@ def require_guardrails(study: Study, verdict: Verdict) -> None:
         )
 
 
-def _verdict_or_refuse(session: Session) -> Verdict:
+def verdict_or_refuse(session: Session) -> Verdict:
+    """The verdict on today's trials.
+
+    Raises:
+        StudyError: there is none.
+    """
     verdict = select.current_verdict(session)
     if verdict is None:
         raise StudyError(

@@ -16,6 +16,7 @@ from mixopt.pipelines.study.multipliers import compute_multipliers
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.trials import add_missing, run_trials
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
+from mixopt.pipelines.views.time_left import TRIALS
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
 from mixopt.selection.candidates import NATURAL, PROPOSED, SAME, finalists
@@ -79,6 +80,9 @@ def select(session: Session) -> Verdict:
         if not pulls and not unfinished:
             break
         added = add_missing(session.ledger, session.space, pulls)
+        left = session.display.left
+        if left is not None and session.study.select.rule == "repeat":
+            left.expect(TRIALS, len(unfinished) + len(added))  # planned were as many at most
         run_trials(session, "selection", [*unfinished, *added])
     selection.check_complete(session.ledger.trials())
     keep_looks(session.ledger, session.home, looks.take(look))  # before its verdict is known

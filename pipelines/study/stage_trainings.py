@@ -12,6 +12,7 @@ from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Outcome, TrialResult
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
+from mixopt.pipelines.views.time_left import FULL_RUN
 from mixopt.workers.cluster import Resources
 from mixopt.workers.full_job import FullJob
 from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
@@ -106,7 +107,7 @@ def train_stages(
         session.connect()
     ended = {stage.label: stage.flops for stage in stages if stage.outcome is not None}
     total = sum(stage.flops for stage in stages)
-    with session.display.phase(label, total, len(stages), ended):
+    with session.display.phase(label, total, len(stages), ended, FULL_RUN):
         train(todo, resources, session.display)
     return [stage.result for stage in stages]
 

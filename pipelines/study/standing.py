@@ -17,6 +17,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Role, State, Trial
 from mixopt.io import locks
 from mixopt.io.trial_files import CHECKPOINT, MARKER, read_curve, training_folder
+from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER
 from mixopt.pipelines.views.commands import command
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
@@ -28,6 +29,7 @@ from mixopt.study.rounds import Round
 from mixopt.study.settings import Study, load_study
 from mixopt.study.stopped import Stop, read_stop
 from mixopt.surrogates.noise import SeedScatter, seed_scatter_of
+from mixopt.trainers.job import JOB
 
 # what a trial really does, beside the ledger's states: RUNNING there says that it was begun
 INTERRUPTED, HELD, HANDED_OUT = "interrupted", "held", "handed out"
@@ -64,10 +66,12 @@ class FullRun:
         id: name of its folder.
         stages: name of each stage that has begun → tokens that it had seen at its last evaluation;
             None once it has ended.
+        handed_out: when it was, in seconds since 1970, if it is trained elsewhere; else None.
     """
 
     id: str
     stages: Mapping[str, int | None]
+    handed_out: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,9 @@ class Standing:
         """The command that goes on; empty where there is nothing to do."""
         if self.driver is not None or self.done:
             return ""
-        return command("ask" if self.study.elsewhere else "run", self.file)
+        promote = self.study.promote
+        asks = self.verdict is not None and promote is not None and promote.elsewhere
+        return command("ask" if self.study.elsewhere or asks else "run", self.file)
 
     def counted(self, role: Role | None = None) -> dict[str, int]:
         """State → how many trials (of `role`) are in it; zeros too."""
@@ -189,6 +195,7 @@ class Standing:
             "stage": self.stage,
             "stage_trainings": None if progress is None else [progress.done, progress.of],
             "seconds_left": None if progress is None else progress.seconds_left,
+            "seconds_left_without": [] if progress is None else list(progress.untimed),
             "stopped": None if self.stop is None else dataclasses.asdict(self.stop),
             "trials": self.counted(),
             "trials_by_role": {
@@ -307,6 +314,9 @@ def open_full_run(home: Path) -> FullRun | None:
     newest = max(begun, key=lambda path: path.stat().st_mtime)
     if any(path.stat().st_mtime > newest.stat().st_mtime for path in folders if path not in begun):
         return None  # given up: another promotion was run and ended since
+    asked = newest / FULL_RUN_FOLDER / JOB
+    if asked.exists() and not (asked.parent / "lock").exists():
+        return FullRun(newest.name, {}, asked.stat().st_mtime)
     parts = [path.parent for path in newest.glob("*/lock")]
     parts.sort(key=lambda part: (part / "lock").stat().st_ctime)
     return FullRun(newest.name, {part.name: _tokens_seen(part) for part in parts})

@@ -113,8 +113,14 @@ def _print_findings(standing: Standing, console: Console) -> None:
         model = study.home / "promotion" / promotion.model
         how = promotion.method + ("" if promotion.trained else ", upcycled, not trained,")
         last = "" if full_run is None else " (the last full run that ended)"
-        console.print(f"Promoted by {how} to {model}{last}", soft_wrap=True)
-    if full_run is not None:
+        line = f"Promoted by {how} to {model}{last}"
+        if promotion.checkpoint:
+            line = f"Promoted: trained elsewhere, its checkpoint at {promotion.checkpoint}{last}"
+        console.print(styled(line), soft_wrap=True)
+    if full_run is not None and full_run.handed_out is not None:
+        when = _ago(full_run.handed_out)
+        console.print(f"Full run {full_run.id} is handed out {when}; no result is told yet")
+    elif full_run is not None:
         now = "interrupted" if standing.driver is None else "under way"
         console.print(f"Full run {full_run.id} is {now}: {_stages(full_run)}")
 
@@ -136,6 +142,10 @@ def _stage_line(standing: Standing) -> str:
         line += f"; {progress.flops / progress.planned:.0%} of what this command trains at most"
     if progress.seconds_left is not None:
         line += f", about {duration(progress.seconds_left)} left"
+        if progress.untimed:
+            line += f"; the time of {', '.join(progress.untimed)} is not known yet"
+    elif progress.untimed:
+        line += "; how long it takes is known once a training has ended"
     return line
 
 
@@ -147,7 +157,7 @@ def _spent_line(standing: Standing) -> str:
     promotion = standing.promotion
     if promotion is not None and promotion.trained:
         line += f"; on the promotion: {count(promotion.tokens)} tokens"
-        if not standing.study.elsewhere:
+        if not promotion.checkpoint:  # else whose time it is not known
             line += f", {duration(promotion.device_seconds)}"
     return line
 

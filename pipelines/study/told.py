@@ -12,8 +12,10 @@ from typing import Any
 from mixopt.core.errors import StudyError
 from mixopt.core.trials import Failure
 from mixopt.io import csv_files
+from mixopt.pipelines.study.own_promotion import PROMOTION
 
-TEXTS = ("role", "candidate", "failure", "message")  # columns that hold no number
+TEXTS = ("role", "candidate", "failure", "message", "checkpoint")  # columns that hold no number
+FULL_RUN = -1  # stands for a number of a trial in the row of the full run
 COMPARED = ("seed", "tokens")  # columns that are compared with what was asked, as weights are
 FAILURES = (Failure.DIVERGED, Failure.OUT_OF_MEMORY, Failure.GIVEN_UP)
 
@@ -24,11 +26,12 @@ class Row:
 
     Attributes:
         where: file and line.
-        trial: number of the trial.
+        trial: number of the trial; `FULL_RUN` of the full run.
         asked: what `mixopt ask` wrote: `seed`, `tokens`, `mixture.<domain>`, as far as it is there.
         metrics: name → value, of the cells that are not empty.
         failure: why there is no result; None if there is one, or nothing is told.
         message: what happened, for a person.
+        checkpoint: of a full run, where it is.
     """
 
     where: str
@@ -37,6 +40,12 @@ class Row:
     metrics: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     message: str = ""
+    checkpoint: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is a row of."""
+        return "the full run" if self.trial == FULL_RUN else f"trial {self.trial}"
 
     @property
     def told(self) -> bool:
@@ -55,7 +64,7 @@ def read_rows(path: Path) -> list[Row]:
     for row in rows:
         if row.trial in seen:
             raise StudyError(
-                f"trial {row.trial} is there twice, first in {seen[row.trial].where}",
+                f"{row.name} is there twice, first in {seen[row.trial].where}",
                 where=row.where,
                 hint="Keep one of the rows",
             )
@@ -110,8 +119,9 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
         raise StudyError(
             "has no `trial`", where=where, hint="Keep the column that `mixopt ask` wrote"
         )
-    numbers = {n: _number(f"{where}: {n}", v) for n, v in cells.items() if n not in TEXTS}
-    trial = numbers.pop("trial")
+    texts = (*TEXTS, "trial") if cells["trial"] == PROMOTION else TEXTS
+    numbers = {n: _number(f"{where}: {n}", v) for n, v in cells.items() if n not in texts}
+    trial = numbers.pop("trial", FULL_RUN)
     if trial != int(trial):
         raise StudyError(f"{trial:g} is no number of a trial", where=f"{where}: trial")
     asked = {n: v for n, v in numbers.items() if n in COMPARED or n.startswith("mixture.")}
@@ -119,7 +129,8 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
     failure = _failure(where, str(cells["failure"])) if "failure" in cells else None
     if failure is not None and metrics:
         raise StudyError("has both a failure and metrics", where=where, hint="Keep one of them")
-    return Row(where, int(trial), asked, metrics, failure, str(cells.get("message", "")))
+    message, checkpoint = str(cells.get("message", "")), str(cells.get("checkpoint", ""))
+    return Row(where, int(trial), asked, metrics, failure, message, checkpoint)
 
 
 def _number(where: str, value: Any) -> float:

@@ -65,6 +65,8 @@ def train(trainings: Sequence[Training], resources: Resources, display: Display)
         match event:
             case driver.Started():
                 training.started()
+                for bar in training.bars:
+                    display.started(bar)
             case driver.Progressed():
                 training.progressed()
                 _show(training, event, display)
@@ -81,4 +83,4 @@ def _show(training: Training, event: driver.Progressed, display: Display) -> Non
         display.say(f"{training.label}: {event.note}", style="dim")  # a note is no fault
     share, speed = event.tokens / training.tokens, event.tokens_per_second / training.proxies
     for bar, flops in training.bars.items():
-        display.progress(bar, flops * share, speed)
+        display.progress(bar, flops * share, speed, share)

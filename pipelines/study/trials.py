@@ -14,6 +14,7 @@ from mixopt.pipelines.study.cohorts import Cohort
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.pipelines.views.commands import command
+from mixopt.pipelines.views.time_left import LARGER, TRIALS
 from mixopt.study.ledger import Ledger
 from mixopt.workers.proxy_task import Home
 
@@ -96,7 +97,8 @@ def run_trials(
     session.connect()
     cohorts = session.cohorts(todo)
     ended = {str(trial.number): flops for trial in trials if trial.ended}
-    with session.display.phase(label, flops * len(trials), len(trials), ended):
+    kind = TRIALS if flops == session.trial_flops else LARGER
+    with session.display.phase(label, flops * len(trials), len(trials), ended, kind):
         while cohorts:
             trainings = [CohortTraining(session, cohort, flops) for cohort in cohorts]
             train(trainings, session.resources, session.display)

@@ -209,9 +209,8 @@ def _print_spent(trials: Sequence[Trial], promotion: Promotion | None, console: 
     if failed:
         line += f"; {failed} failed"
     if promotion is not None and promotion.trained:
-        line += (
-            f"; promotion: {count(promotion.tokens)} tokens, {duration(promotion.device_seconds)}"
-        )
+        line += f"; promotion: {count(promotion.tokens)} tokens"
+        line += "" if promotion.checkpoint else f", {duration(promotion.device_seconds)}"
     console.print(line, style="dim")
 
 

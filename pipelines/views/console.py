@@ -1,7 +1,8 @@
 """Progress of a study: two bars on a terminal, elsewhere a line every 20 seconds.
 
 Progress is counted in FLOPs, because tokens of different models differ in cost. The time left
-follows from the current rate.
+follows from the current rate; of a trainer of the user's from the trainings that ended
+(`time_left`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TaskProgressColumn,
@@ -27,6 +29,7 @@ from rich.progress import (
 from rich.text import Text
 
 from mixopt.core.formatting import duration
+from mixopt.pipelines.views.time_left import TRIALS, TimeLeft
 from mixopt.study.progress import Progress as Recorded
 from mixopt.study.progress import write_progress
 
@@ -87,6 +90,8 @@ class Display:
         self.home: Path | None = None  # the study folder, for `mixopt status`; None keeps nothing
         self.total = total
         self.whole = whole
+        self.left: TimeLeft | None = None  # of a trainer of the user's
+        self._kind = TRIALS
         self._done = 0.0  # FLOPs of the phases that ended
         self._live: dict[str, float] = {}
         self._items = (0, 0)
@@ -115,9 +120,21 @@ class Display:
         self._done += total
 
     @contextlib.contextmanager
-    def phase(self, label: str, total: float, items: int, done: dict[str, float]) -> Iterator[None]:
-        """Show a phase of `total` FLOPs in `items` pieces, `done` of them finished before."""
-        self._label, self._phase_total = label, total
+    def phase(
+        self, label: str, total: float, items: int, done: dict[str, float], kind: str = TRIALS
+    ) -> Iterator[None]:
+        """Show a phase of `total` FLOPs in `items` pieces, `done` of them finished before.
+
+        Args:
+            label: what is shown.
+            total: FLOPs.
+            items: pieces.
+            done: piece → its FLOPs.
+            kind: of the trainings, whose times compare.
+        """
+        self._label, self._phase_total, self._kind = label, total, kind
+        if self.left is not None:
+            self.left.begins(kind)
         self._live = dict(done)
         self._items = (len(done), items)
         self._resumed = sum(done.values())
@@ -135,20 +152,22 @@ class Display:
                 TaskProgressColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
-                TextColumn("· left"),
-                TimeRemainingColumn(compact=True),
+                *self._columns_of_left(),
                 console=self.console,
                 transient=True,
                 speed_estimate_period=45,
             )
             with self._bars:
                 self._tasks = (
-                    self._bars.add_task(label, total=total, completed=int(self._resumed), note=""),
+                    self._bars.add_task(
+                        label, total=total, completed=int(self._resumed), note="", left=""
+                    ),
                     self._bars.add_task(
                         self.whole,
                         total=max(self.total, self._done + total),
                         completed=int(self._done + self._resumed),
                         note="",
+                        left="",
                     ),
                 )
                 self._draw()
@@ -159,14 +178,37 @@ class Display:
             self._live, self._resumed = {}, 0.0
             self._done += total
 
-    def progress(self, key: str, flops: float, rate: float = 0.0) -> None:
-        """Record that piece `key` has done `flops` FLOPs so far, at `rate` tokens per second."""
+    def _columns_of_left(self) -> tuple[ProgressColumn, ...]:
+        if self.left is not None:
+            return (TextColumn("{task.fields[left]}", markup=False),)
+        return (TextColumn("· left"), TimeRemainingColumn(compact=True))
+
+    def started(self, key: str) -> None:
+        """Record that a worker began piece `key`."""
+        if self.left is not None:
+            self.left.started(key, self._kind, time.monotonic())
+
+    def progress(
+        self, key: str, flops: float, rate: float = 0.0, share: float | None = None
+    ) -> None:
+        """Record that piece `key` has done `flops` FLOPs so far, at `rate` tokens per second.
+
+        Args:
+            key: of the piece.
+            flops: so far.
+            rate: 0 where it is not known.
+            share: of the piece that is done.
+        """
+        if self.left is not None and share is not None:
+            self.left.reported(key, share, time.monotonic())
         self._live[key] = flops
         self._rate = rate or self._rate
         self._draw()
 
     def finished(self, key: str, flops: float) -> None:
         """Record that piece `key` is done."""
+        if self.left is not None:
+            self.left.ended(key, time.monotonic())
         self._live[key] = flops
         self._items = (self._items[0] + 1, self._items[1])
         self._keep()
@@ -181,8 +223,13 @@ class Display:
         trained, flops = self._trained + now - self._resumed, self._done + now
         planned = max(self.total, self._done + self._phase_total)
         left = (planned - flops) * (self._kept_at - self._began) / trained if trained > 0 else None
+        untimed: tuple[str, ...] = ()
+        if self.left is not None:
+            left = self.left.seconds(self._kept_at)
+            untimed = self.left.unknown(self._kept_at)
         stage, (done, of) = self._label, self._items
-        write_progress(self.home, Recorded(stage, done, of, flops, planned, left, time.time()))
+        record = Recorded(stage, done, of, flops, planned, left, time.time(), untimed=untimed)
+        write_progress(self.home, record)
 
     def _draw(self) -> None:
         if time.monotonic() - self._kept_at >= SECONDS_BETWEEN_RECORDS:
@@ -192,12 +239,20 @@ class Display:
         if self._rate:
             note += f" · {self._rate:,.0f} tok/s each"
         if self._bars is not None and self._tasks is not None:
-            self._bars.update(self._tasks[0], completed=now, note=note)
-            self._bars.update(self._tasks[1], completed=self._done + now)
+            here, whole = self._shown_left(self._kind), self._shown_left()
+            self._bars.update(self._tasks[0], completed=now, note=note, left=here)
+            self._bars.update(self._tasks[1], completed=self._done + now, left=whole)
         elif time.monotonic() - self._line_at >= SECONDS_BETWEEN_LINES:
             self._line_at = time.monotonic()
             spent = self._line_at - self._since
             speed = (now - self._resumed) / spent
             left = duration(max(0.0, self._phase_total - now) / speed) if speed > 0 else "?"
+            if self.left is not None:
+                left = self._shown_left(self._kind) or "?"
             share = now / self._phase_total if self._phase_total else 1.0
             self.console.print(f"  {self._label}: {share:4.0%} · {note} · about {left} left")
+
+    def _shown_left(self, kind: str = "") -> str:
+        """The time that is left of trainings of a kind, or of all; empty where it is not known."""
+        seconds = None if self.left is None else self.left.seconds(time.monotonic(), kind)
+        return "" if seconds is None else duration(seconds)

@@ -119,10 +119,14 @@ def _about(promotion: Promotion, lineage: Lineage, layout: Layout | None) -> str
     """What the model is, and how it is loaded, where that is known."""
     title = f"# {verbatim(lineage.study)}"
     if layout is None:
+        files = (
+            "The files are the trainer's checkpoint as it wrote them; it knows how they are loaded."
+        )
+        if promotion.checkpoint:
+            files = f"Its checkpoint is `{promotion.checkpoint}`; no weights are here."
         return (
             f"{title}\n\n{made_by(promotion)}, on the mixture `{promotion.mixture_name}` of the "
-            f"mixopt study {verbatim(lineage.study)}. The files are the trainer's checkpoint as it "
-            "wrote them; it knows how they are loaded.\n"
+            f"mixopt study {verbatim(lineage.study)}. {files}\n"
         )
     assert promotion.model_params is not None
     assert promotion.active_params is not None
@@ -264,6 +268,8 @@ def _lineage(promotion: Promotion, lineage: Lineage) -> str:
 
 def _role(promotion: Promotion) -> str:
     """What mixopt did for the model."""
+    if promotion.checkpoint:
+        return "mixture chosen by"
     if not promotion.upcycled:
         return "trainer started by"
     return "trained by" if promotion.trained else "upcycled by"

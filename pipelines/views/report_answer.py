@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mixopt.core.formatting import count, signed
 from mixopt.core.trials import State
@@ -13,7 +14,7 @@ from mixopt.pipelines.views.wording import better, gate_level, headline, p_value
 from mixopt.selection.results import Candidate
 from mixopt.study.measured import Measured
 from mixopt.study.queries import best_trial, search_trials
-from mixopt.study.results import Verdict
+from mixopt.study.results import Promotion, Verdict
 from mixopt.study.snapshot import Snapshot
 
 NAMED = 3  # domains or metrics that a sentence names
@@ -260,8 +261,7 @@ def _what_next(snapshot: Snapshot) -> Answer:
         return Answer(
             question,
             "Train at full size on the mixture:",
-            "The promoted model is there already: "
-            f"`{command('export', path, '--model', 'moe')}` writes it for transformers.",
+            f"The promoted model is there already: {_promoted_model(promotion, path)}.",
             command("export", path, "--mixture", "json"),
         )
     if snapshot.study.promote is not None:
@@ -269,8 +269,17 @@ def _what_next(snapshot: Snapshot) -> Answer:
             question,
             "Promote it:",
             f"Or train it elsewhere: `{command('export', path, '--mixture', 'json')}`.",
-            command("promote", path),
+            command("ask" if snapshot.study.promote.elsewhere else "promote", path),
         )
     return Answer(
         question, "Train on the mixture:", "", command("export", path, "--mixture", "json")
     )
+
+
+def _promoted_model(promotion: Promotion, path: Path) -> str:
+    """How the promoted model is had."""
+    if promotion.checkpoint:
+        return f"its checkpoint is {promotion.checkpoint}"
+    if promotion.upcycled:
+        return f"`{command('export', path, '--model', 'moe')}` writes it for transformers"
+    return f"`{command('export', path, '--model', 'model')}` copies it as its trainer wrote it"

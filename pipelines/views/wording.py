@@ -368,7 +368,8 @@ def moments(promotion: Promotion) -> list[tuple[str, Mapping[str, float]]]:
 
 def made_by(promotion: Promotion) -> str:
     """How the promoted model came to be, and its size as far as it is known."""
-    how = f"Upcycled by {promotion.method}" if promotion.upcycled else "Trained by your own trainer"
+    own = "Trained elsewhere" if promotion.checkpoint else "Trained by your own trainer"
+    how = f"Upcycled by {promotion.method}" if promotion.upcycled else own
     spent = f"{count(promotion.tokens)} tokens" if promotion.trained else "not trained"
     parts = [how, spent]
     if promotion.model_params is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.pipelines.study.elsewhere import ask_trials, tell_results
+from mixopt.pipelines.study.elsewhere import ask_trials
+from mixopt.pipelines.study.tell import tell_results
 
 FILE = """\
 name: noisy

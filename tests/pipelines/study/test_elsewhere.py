@@ -18,8 +18,9 @@ import mixopt
 from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Failure, Role, State
-from mixopt.pipelines.study.elsewhere import ask_trials, tell_results
+from mixopt.pipelines.study.elsewhere import ask_trials
 from mixopt.pipelines.study.run import run_study
+from mixopt.pipelines.study.tell import tell_results
 from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.study.what_if import WhatIf, print_predictions
 from mixopt.pipelines.views.wording import described

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io.markers import WEIGHTS
 from mixopt.pipelines.study.export_model import export_model
 from mixopt.pipelines.study.plan import show_plan
+from mixopt.pipelines.study.plan_changes import change_notes
 from mixopt.pipelines.study.run import run_study
 from mixopt.pipelines.views.closing import promotion_table
 from mixopt.study.champion import CHAMPION, read_decision
@@ -128,6 +130,29 @@ def test_plan_counts_it(promoted: Path, capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert "full run (promote.trainer)" in shown
     assert "100k" in shown
+    assert "Trainer of the full run (promote.trainer), likewise:" in shown
+    assert "✓ full.py is there" in shown
+
+
+def test_plan_says_what_becomes_of_changed_scripts_before_they_run(
+    promoted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(promoted.parent, folder)
+    study = load_study(folder / promoted.name)
+    data = study.open_data()
+    (note,) = change_notes(study, data)
+    assert "has ended" in note
+    assert "not trained again" in note
+    for name in ("full.py", "train.py"):
+        (folder / name).write_text((folder / name).read_text() + "\n")
+    changed, full_run = change_notes(study, data)
+    assert "trainer.files train.py: was" in changed
+    assert "refuses that" in changed
+    assert "A new full run begins, of 100k tokens" in full_run
+    assert "They differ in promote.trainer (its files, command, version or settings)" in full_run
+    with pytest.raises(StudyError, match="locked settings differ"):
+        run_study(folder / promoted.name)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +188,14 @@ def test_a_result_that_is_corrected_is_promoted_without_training_again(
     assert read_promotion(home) is None
     (result,) = home.glob("promotion/*/full-run/result.json")
     output = result.with_name("output-1.log")
+    study = load_study(file)
+    assert "its result was refused" in change_notes(study, study.open_data())[-1]
+    script = (tmp_path / "full.py").read_text()
+    (tmp_path / "full.py").write_text(script.replace('"acc"', '"accuracy"'))
+    (another,) = change_notes(study, study.open_data())
+    assert "A new full run begins" in another
+    assert "correct its result.json, and nothing is trained again" in another
+    (tmp_path / "full.py").write_text(script)
     before = output.stat().st_mtime_ns
     result.write_text(result.read_text().replace('"acc"', '"accuracy"'))
     run_study(file)
@@ -178,7 +211,7 @@ def test_a_result_that_is_corrected_is_promoted_without_training_again(
     ("promote", "message"),
     [
         ({"trainer": {"command": "train {job}"}}, "how many tokens"),
-        ({"trainer": "elsewhere", "tokens": 1}, "mixopt export --mixture"),
+        ({"trainer": "elsewhere"}, "how many tokens"),
         ({"trainer": {"command": "train {job}"}, "tokens": 1, "upcycler": "sparse"}, "upcycler"),
         ({"tokens": 1, "params": 7}, "promote.trainer"),
         ({"tokens": 1}, "promote.trainer"),
