@@ -305,7 +305,10 @@ class Promotion:
     @property
     def key(self) -> str:
         """Identity of the record: what MLflow's version of the model is found by."""
-        return digest(self.to_json())[:16]
+        values = self.to_json()
+        if not self.checkpoint:  # a key that came later: others keep their identity
+            del values["checkpoint"]
+        return digest(values)[:16]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `promotion/result.json`; `from_json` gives the record back exactly."""
@@ -338,7 +341,7 @@ class Promotion:
             "model": self.model,
             "model_params": self.model_params,
             "active_params": self.active_params,
-            **({"checkpoint": self.checkpoint} if self.checkpoint else {}),
+            "checkpoint": self.checkpoint,
         }
 
     @classmethod

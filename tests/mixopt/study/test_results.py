@@ -80,7 +80,17 @@ def test_a_verdict_that_lacks_a_field_is_not_there_yet(tmp_path: Path, name: str
     assert records.read_verdict(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", sorted(PROMOTION.to_json()))
+PROMOTION_KEYS = sorted(PROMOTION.to_json().keys() - {"checkpoint"})  # which came later
+
+
+def test_a_promotion_from_before_checkpoints_elsewhere_reads_as_it_was(tmp_path: Path) -> None:
+    files.write_json(
+        tmp_path / "promotion" / "result.json", without("checkpoint", PROMOTION.to_json())
+    )
+    assert records.read_promotion(tmp_path) == PROMOTION
+
+
+@pytest.mark.parametrize("name", PROMOTION_KEYS)
 def test_a_promotion_that_lacks_a_field_is_not_there_yet(tmp_path: Path, name: str) -> None:
     files.write_json(tmp_path / "promotion" / "result.json", without(name, PROMOTION.to_json()))
     assert records.read_promotion(tmp_path) is None
