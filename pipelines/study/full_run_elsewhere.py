@@ -28,7 +28,7 @@ from mixopt.pipelines.study.trials import TrialsWait
 from mixopt.pipelines.views.commands import command
 from mixopt.selection.results import Predicted
 from mixopt.study.results import Promotion
-from mixopt.trainers.job import JOB, TrainingJob
+from mixopt.trainers.job import JOB, RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
 from mixopt.workers.proxy_task import Home
 
@@ -93,7 +93,10 @@ def hand_out(waits: FullRunWaits) -> None:
 
 
 def record_full_run(job: PromotionRun, outcome: Outcome, before: Outcome | None) -> None:
-    """Keep what was told of the full run; what was told before stays beside it."""
+    """Keep what was told of the full run; what was told before stays beside it.
+
+    The promotion's record of what was told before goes: it is made anew.
+    """
     folder = full_run_folder(job)
     record: dict[str, Any] = {"identity": job.folder.name, "outcomes": [outcome.to_json()]}
     if before is not None:
@@ -102,6 +105,7 @@ def record_full_run(job: PromotionRun, outcome: Outcome, before: Outcome | None)
     if outcome.result is not None:
         files.write_json(folder / POINTER, {CHECKPOINT: outcome.result.environment[LOCATION]})
     markers.write(folder, record)
+    (job.folder / RESULT).unlink(missing_ok=True)
 
 
 def full_run_result(tokens: int, metrics: Mapping[str, float], checkpoint: str) -> TrialResult:

@@ -102,9 +102,13 @@ def test_other_values_are_recorded_in_its_place_only_if_that_is_asked_for(file: 
     told(file, [row])  # twice is once
     with pytest.raises(StudyError, match="the full run was told before with other values"):
         told(file, [{**row, "accuracy": 0.6}])
-    told(file, [{**row, "accuracy": 0.6}], replace=True)
     asked(file)
     study = load_study(file)
+    before = read_promotion(study.home)
+    assert before is not None
+    assert before.after == {"accuracy": 0.71}
+    told(file, [{**row, "accuracy": 0.6}], replace=True)
+    asked(file)
     promotion = read_promotion(study.home)
     assert promotion is not None
     assert promotion.after == {"accuracy": 0.6}
