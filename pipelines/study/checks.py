@@ -36,6 +36,7 @@ def check(study: Study, data: TrainingData) -> None:
             hint="Name promote.trainer, or leave it out: `mixopt export --mixture` gives the "
             "mixture to your trainer",
         )
+    check_processes(study)
     if study.upcycling is not None and study.upcycling.seed_model is None:
         assert isinstance(data, Corpus)
         check_promotion(study, data)  # else it depends on the models (`imported_checks`)
@@ -128,6 +129,33 @@ def check_own_promotion(study: Study) -> None:
     if study.promote is not None and study.promote.trainer is not None:
         with study.naming("promote"):
             study.promote.trainer.identity(study.path.parent)
+
+
+def check_processes(study: Study) -> None:
+    """Refuse a full run that several processes cannot share.
+
+    Raises:
+        StudyError: they would share a GPU, or its router needs whole batches.
+    """
+    from mixopt.models.routers.base import router_class  # imports torch
+
+    promote = study.upcycling
+    if promote is None or promote.resources.processes == 1:
+        return
+    if promote.resources.gpus is None and study.ray.gpus_per_trial not in (0, 1):
+        raise StudyError(
+            f"of several processes each takes one whole GPU, and ray.gpus_per_trial is "
+            f"{study.ray.gpus_per_trial:g}",
+            where=study.place("promote.resources"),
+            hint="Set promote.resources.gpus: 1, or 0 to train on CPUs",
+        )
+    if promote.seed_model is None and router_class(promote.model.router).reads_whole_batch:
+        raise StudyError(
+            f"the router {promote.model.router!r} fills its experts from whole batches: its losses "
+            "would depend on how many processes share one",
+            where=study.place("promote.model.router"),
+            hint="Choose another router, or promote.resources.processes: 1",
+        )
 
 
 def check_promotion(study: Study, corpus: Corpus) -> None:

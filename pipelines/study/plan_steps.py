@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from mixopt.core.recipe import TRAINING_PER_FORWARD, Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
+from mixopt.models.memory import full_run_memory
 from mixopt.pipelines.study.checkpoint_training import trained_shape
 from mixopt.pipelines.study.cohorts import sizes
 from mixopt.pipelines.study.dense_models import dense_models
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PROBE_STEPS = 24
 PROBE_FLOPS = 2e12  # of a full run that is tried: about a minute of a slow core
+PROBE_BYTES = 2e9
 FEWEST_STEPS = 3
 
 
@@ -223,7 +225,7 @@ def _probe(model: ModelConfig, recipe: Recipe) -> tuple[Recipe, int] | None:
     for tried in (recipe, single):
         per_token = TRAINING_PER_FORWARD * model.flops_per_token(tried.sequence_length)
         steps = int(PROBE_FLOPS / (per_token * tried.tokens_per_step))
-        if steps >= FEWEST_STEPS:
+        if steps >= FEWEST_STEPS and full_run_memory(model, tried).training <= PROBE_BYTES:
             return tried, min(steps, PROBE_STEPS)
     return None
 

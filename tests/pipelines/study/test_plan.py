@@ -18,7 +18,7 @@ from mixopt.pipelines.study.plan_steps import Room, Step, planned_flops, steps
 from mixopt.pipelines.study.session import open_session
 from mixopt.study.locked import has_begun
 from mixopt.study.settings import load_study
-from tests.pipelines.whole_study import STEP, write_study
+from tests.pipelines.whole_study import MODEL, STEP, write_study
 
 
 def test_a_plan_counts_the_trainings_that_the_study_file_asks_for(
@@ -251,3 +251,52 @@ def test_a_plan_of_what_cannot_run_is_an_error_and_no_table(
     with pytest.raises(MixoptError, match=message):
         show_plan(file, slots=2)
     assert capsys.readouterr().out == ""
+
+
+CHOOSING = {**MODEL, "router": "expert-choice", "router_settings": {"ablation": True}}
+
+
+@pytest.mark.parametrize(
+    ("promote", "ray", "message"),
+    [
+        (
+            {"model": CHOOSING},
+            {},
+            "fills its experts from whole batches",
+        ),
+        ({}, {"gpus_per_trial": 0.25}, "each takes one whole GPU"),
+    ],
+)
+def test_a_full_run_that_processes_cannot_share_is_refused_before_anything_is_trained(
+    text_corpus: Corpus,
+    tmp_path: Path,
+    promote: dict[str, Any],
+    ray: dict[str, Any],
+    message: str,
+) -> None:
+    together = {"resources": {"processes": 2}}
+    file = write_study(
+        *(tmp_path / "study.yaml", text_corpus.path),
+        with_store=False,
+        promote=together | promote,
+        ray=ray,
+    )
+    with pytest.raises(StudyError, match=message):
+        show_plan(file, 1, measure=False)
+
+
+def test_a_plan_says_what_a_full_run_needs_and_what_is_too_large_to_be_tried(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = {"width": 4096, "heads": 32, "expert_width": 8192, "experts": 4}
+    file = write_study(
+        *(tmp_path / "study.yaml", text_corpus.path),
+        with_store=False,
+        promote={"resources": {"processes": 2}, "model": wide},
+    )
+    show_plan(file, 2)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Memory, upcycled model: each of 2 processes holds about" in shown
+    assert "on disk 2 checkpoints of" in shown
+    assert "Too large to be tried on this machine: dense seed model, domain experts" in shown
+    assert "share their work in 2 processes" in shown

@@ -1,0 +1,61 @@
+"""What `promote` of a study file may ask of the machines, and what it is refused for."""
+
+from pathlib import Path
+
+import pytest
+
+from mixopt.core.errors import StudyError
+from mixopt.study.promote import Promote
+from mixopt.study.settings import load_study
+
+HEAD = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\npromote:\n"
+
+
+def promote(folder: Path, text: str) -> Promote:
+    path = folder / "study.yaml"
+    path.write_text(HEAD + text)
+    found = load_study(path).promote
+    assert found is not None
+    return found
+
+
+def test_one_process_is_the_default(tmp_path: Path) -> None:
+    asked = promote(tmp_path, "  tokens: 600k\n").resources
+    assert (asked.processes, asked.cpus, asked.gpus, asked.recompute) == (1, None, None, False)
+
+
+def test_machines_and_approval_are_no_part_of_what_a_promotion_is(tmp_path: Path) -> None:
+    plain = promote(tmp_path, "  tokens: 600k\n").canonical()
+    other = "  resources: {processes: 4, gpus: 1, recompute: true}\n  approve: manual\n"
+    assert promote(tmp_path, "  tokens: 600k\n" + other).canonical() == plain
+    assert promote(tmp_path, "  tokens: 600k\n  train: true\n").canonical() == plain
+    assert promote(tmp_path, "  tokens: 600k\n  train: false\n").canonical() != plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("  resources: {processes: 0}\n", "resources.processes"),
+        (
+            "  resources: {processes: 5}\n  recipe: {batch_sequences: 8, micro_batches: 2}\n",
+            "5 processes cannot share 4 sequences",
+        ),
+        ("  resources: {processes: 2, gpus: 0.5}\n", "each takes one whole GPU"),
+        ("  resources: {processes: 2, gpus: 2}\n", "each takes one whole GPU"),
+        ("  params: 1B\n", "is for promote.trainer, and none is named"),
+        ("  trainer: a.b:c\n  tokens: 1B\n  resources: {processes: 2}\n", "resources.processes"),
+        ("  trainer: a.b:c\n  tokens: 1B\n  resources: {recompute: true}\n", "resources.recompute"),
+        ("  trainer: a.b:c\n  tokens: 1B\n  train: false\n", "train: your trainer has its own"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_file_and_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(StudyError, match=message) as refused:
+        promote(tmp_path, text)
+    assert "study.yaml:" in str(refused.value)
+
+
+def test_a_batch_of_eight_is_shared_by_up_to_eight_processes(tmp_path: Path) -> None:
+    text = "  resources: {processes: 8, gpus: 1}\n  recipe: {batch_sequences: 8}\n"
+    assert promote(tmp_path, text).resources.processes == 8
