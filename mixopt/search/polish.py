@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from mixopt.core.space import MixtureSpace
 
@@ -57,6 +56,8 @@ def _polished(score: Score, space: MixtureSpace, start: np.ndarray, steps: int) 
     constraints = [rows(np.ones((1, m)), np.ones(1), "eq")]
     if len(box.matrix):
         constraints.append(rows(box.matrix, box.limits, "ineq"))
+    from scipy.optimize import minimize  # a report needs this module's neighbours, not this
+
     found = minimize(
         value_and_slope,
         np.sqrt(start),

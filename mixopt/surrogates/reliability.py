@@ -133,12 +133,12 @@ def _interval(spread: float, share: float, noise: SeedScatter, m: int) -> tuple[
         noise: of single runs.
         m: mixtures.
     """
-    from scipy.stats import f
+    from scipy.special import fdtri  # scipy.stats takes half a second to import
 
     if noise.std == 0:
         return math.inf, math.inf
     found = spread / noise.std**2
-    quantiles = f.ppf([0.95, 0.05], m - 1, noise.freedom).tolist()
+    quantiles = fdtri(m - 1, noise.freedom, [0.95, 0.05]).tolist()
     low, high = (math.sqrt(max(0.0, found / quantile - share)) for quantile in quantiles)
     return low, high
 
@@ -150,8 +150,6 @@ def _ceiling(means: np.ndarray, signal: float, noise: float) -> float:
     6 / pi asin(p / 2) with the Pearson correlation p = signal / hypot(signal, noise), is up to .2
     too high where a few mixtures lie far from the rest; this is up to .1 too high there.
     """
-    from scipy.stats import rankdata
-
     if signal == 0:
         return 0.0
     if noise == 0:
@@ -159,5 +157,13 @@ def _ceiling(means: np.ndarray, signal: float, noise: float) -> float:
     true = means * (signal / means.std(ddof=1))
     drawn = true + noise * np.random.default_rng(0).standard_normal((DRAWS, len(true)))
     middle = (len(true) + 1) / 2
-    right, ranks = rankdata(true) - middle, rankdata(drawn, axis=1) - middle
+    right = _ranks(true) - middle
+    ranks = drawn.argsort(axis=1).argsort(axis=1) + 1 - middle  # draws are all different
     return float(np.mean(ranks @ right / np.sqrt((ranks**2).sum(axis=1) * (right**2).sum())))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """(m,) ranks from 1 on; equal values have the mean of theirs."""
+    ordered = np.sort(values)
+    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return np.asarray((first + last + 1) / 2)

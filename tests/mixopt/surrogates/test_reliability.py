@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mixopt.surrogates.noise import SeedScatter, seed_scatter
-from mixopt.surrogates.reliability import Reliability, reliability
+from mixopt.surrogates.reliability import Reliability, _ranks, reliability
 from mixopt.surrogates.scoring import spearman
 
 MANY = SeedScatter(1.0, 1e6, 10**6)  # a noise of 1 that is known
@@ -74,6 +75,11 @@ def test_nine_in_ten_intervals_hold_the_ratio(repeats: int) -> None:
     inside = np.mean([it.low <= 2.0 <= it.high for it in found])
     assert inside == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 300))
     assert all(it.low <= it.ratio <= it.high for it in found)
+
+
+def test_equal_values_have_the_mean_of_their_ranks() -> None:
+    values = np.random.default_rng(0).integers(0, 5, 30).astype(float)
+    assert np.array_equal(_ranks(values), stats.rankdata(values))
 
 
 def test_the_signal_is_cleaned_of_noise() -> None:

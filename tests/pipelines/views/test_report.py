@@ -6,14 +6,18 @@ import base64
 import dataclasses
 import gzip
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from mixopt.core.formatting import signed
 from mixopt.io import files
 from mixopt.pipelines.study.status import show_status
 from mixopt.pipelines.views.report import render, write_report
+from mixopt.pipelines.views.scores import inside_expected
 from mixopt.study import records
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
@@ -110,6 +114,29 @@ def test_looking_at_a_study_writes_nothing_into_its_folder(study: Study, tmp_pat
     page = write_report(study, tmp_path / "page.html")
     assert page.read_text().rstrip().endswith("</html>")
     assert files_there() == before
+
+
+@pytest.mark.slow
+def test_a_report_whose_evidence_is_kept_imports_nothing_that_fits(study: Study) -> None:
+    write_report(study)
+    code = (
+        "import sys\n"
+        "from mixopt.pipelines.cli import main\n"
+        "try: main(['report', sys.argv[1]])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'ray', 'lightgbm', 'scipy.stats', 'scipy.optimize'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(study.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("n", [1, 7, 17, 64, 500])
+def test_coverage_is_off_where_the_exact_test_says_so(n: int) -> None:
+    for inside in range(n + 1):
+        exact = stats.binomtest(inside, n, 0.9).pvalue >= 0.05
+        assert inside_expected(inside / n, n) == exact, inside
 
 
 def test_what_comes_from_outside_is_escaped(page: str) -> None:
