@@ -139,7 +139,7 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
     console = make_console()
     _print_plan(plan, console)
     console.print("\n" + "\n".join(about_space))
-    console.print(f"\n{seen}", soft_wrap=True)
+    console.print(f"\n{seen}")
 
 
 def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = True) -> StudyPlan:
