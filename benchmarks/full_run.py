@@ -233,14 +233,14 @@ def _trained(
     from mixopt.workers.proxy_task import Work
 
     recipe = Recipe(
-        sequence_length=256,
+        sequence_length=64,
         batch_sequences=4,
         micro_batches=2,
         precision="fp32",
         learning_rate=3e-5,
-        evaluations=4,
-        evaluation_tokens=512,
-        curve_tokens=512,
+        evaluations=3,
+        evaluation_tokens=128,
+        curve_tokens=128,
         checkpoint_seconds=30.0,
     )
     shape = trained_shape(Promote(), open_checkpoint(checkpoint).shape)

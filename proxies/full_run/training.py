@@ -263,7 +263,7 @@ class _FullRun:
     def _sample(self) -> Tensor:
         """Text of all validation domains, the same in every process and attempt."""
         domains, length = self.corpus.validation_domains, self.recipe.sequence_length
-        each = CHURN_TOKENS // len(domains)
+        each = min(CHURN_TOKENS // len(domains), self.recipe.curve_tokens)
         found = [validation_windows(self.corpus.validation(d), each, length, d) for d in domains]
         return torch.from_numpy(np.concatenate(found))
 
