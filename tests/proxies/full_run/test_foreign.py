@@ -8,6 +8,7 @@ import torch
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
+from mixopt.io.trial_files import TRAINED
 from mixopt.models.config import ModelConfig
 from mixopt.models.single import SingleTransformer
 from mixopt.models.transformer import Transformer
@@ -144,7 +145,7 @@ def test_two_processes_train_it_as_one_does_and_it_is_a_checkpoint_again(
     together(2, _trained, _job(corpus), model, tmp_path / "two", losses)
     ids_KBT = torch.randint(64, (1, 2, 13), generator=torch.Generator().manual_seed(0))
     nats = []
-    for folder in (model, tmp_path / "one", tmp_path / "two"):
+    for folder in (model, tmp_path / "one" / TRAINED, tmp_path / "two" / TRAINED):
         loaded = ForeignModel.load(folder, torch.float32)
         nats.append(loaded.nats(ids_KBT[..., :-1], ids_KBT[..., 1:])[0])
     assert torch.allclose(nats[1], nats[2], atol=1e-3)
