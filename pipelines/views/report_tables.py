@@ -255,7 +255,8 @@ def effect_table(
         cells: list[str | Cell] = [effects.domains[i]]
         for j in keep:
             change, reach = float(effects.change[i, j]), float(half[i, j])
-            about = f"{effects.metrics[j]}: {change:+.4g} ± {reach:.2g}"
+            signed_change = f"{change:+.4g}".replace("-", "−")
+            about = f"{effects.metrics[j]}: {signed_change} ± {reach:.2g}"
             below = f"± {_short(reach, plain=True)}"
             colour = float(tone[i, j]) if resolved[i, j] else None
             cells.append(Cell(_short(change), below, key=change, tone=colour, title=about))

@@ -385,10 +385,16 @@ def test_the_plan_shows_imported_models_and_leaves_their_cost_out(
 def test_the_plan_of_checkpoints_says_what_is_without_effect(
     tmp_path: Path, text_corpus: Corpus, models: Path, run: Run
 ) -> None:
-    file = study(tmp_path, text_corpus, **SPARSE, seed_model=str(models / "llama"))
-    lines = run("plan", file).out
-    assert "upcycled model" not in lines
-    assert f"Imported seed: {models / 'llama'} (llama, " in lines
-    assert "They become mixtral by sparse" in lines
-    assert "not trained: mixopt does not train imported checkpoints yet" in lines
-    assert "Without effect in promote: seed_tokens, expert_tokens, " in lines
+    keys = {**SPARSE, "seed_model": str(models / "llama")}
+    trained, untrained = (
+        " ".join(run("plan", study(tmp_path / name, text_corpus, **keys, train=train)).out.split())
+        for name, train in (("trained", True), ("untrained", False))
+    )
+    assert "upcycled model" in trained
+    assert "trained by transformers' own module" in trained
+    assert "upcycled model" not in untrained
+    assert "which is evaluated, not trained (train: false)" in untrained
+    for lines in (trained, untrained):
+        assert f"Imported seed: {models / 'llama'} (llama, " in lines
+        assert "They become mixtral by sparse" in lines
+        assert "Without effect in promote: seed_tokens, expert_tokens, " in lines
