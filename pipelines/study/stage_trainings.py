@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Outcome, TrialResult
+from mixopt.io.trial_files import curve_in
+from mixopt.pipelines.study.early_warning import rise, seed_deviation
+from mixopt.pipelines.study.promotion_stages import UPCYCLED
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.pipelines.views.time_left import FULL_RUN
+from mixopt.study.records import read_verdict
 from mixopt.workers.cluster import Resources
 from mixopt.workers.full_job import FullJob
 from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_SECONDS = 10.0  # between two looks that MLflow is given at a training
+ENDS = (UPCYCLED, FULL_RUN)  # trainings that a promotion ends with, ours or another's
 
 
 class StageTraining(Training):
@@ -39,6 +44,8 @@ class StageTraining(Training):
         super().__init__(work, work.key, tokens=work.job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._advice, self._display = flops, advice, session.display
         self._tracker, self._shown = session.tracker, 0.0
+        self._objective, self._home = session.objective, session.home
+        self._evaluated = 0  # points of its curve that were looked at
         ended = finished(work)
         self.outcome: Outcome | None = ended[0] if ended else None
 
@@ -47,6 +54,16 @@ class StageTraining(Training):
         if time.monotonic() - self._shown >= SHOWN_SECONDS:
             self._shown = time.monotonic()
             self._tracker.live_promotion(Path(self.work.folder).parent)
+            self._look()
+
+    def _look(self) -> None:
+        """Warn where the run that the promotion ends with gets worse."""
+        curve = curve_in(Path(self.work.folder)) if self.work.key in ENDS else []
+        if len(curve) > self._evaluated:
+            self._evaluated = len(curve)
+            found = rise(curve, self._objective, seed_deviation(read_verdict(self._home)))
+            if found:
+                self._display.warn(f"{self.label}: {found}")
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the outcome."""
