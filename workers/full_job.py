@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixopt.core.phases import Phase
 from mixopt.core.trials import Outcome
 from mixopt.io import training_log
 from mixopt.proxies.job import Job
@@ -28,12 +29,14 @@ class FullJob:
         recompute: whether activations are computed again for gradients, for less memory.
         checkpoint: folder of the Hugging Face model that is trained, by transformers' own module;
             what it holds must be in the job's identity. Empty: our transformer.
+        phases: which parameters move when, in the job's identity as well; empty: all.
     """
 
     job: Job
     processes: int = 1
     recompute: bool = False
     checkpoint: str = ""
+    phases: tuple[Phase, ...] = ()
 
     cohort = 1
 
@@ -91,7 +94,10 @@ class FullJob:
                 report(progress)
 
         return train_full(
-            job, folder, world, reported, keep_weights=keep_weights, kind=self._kind()
+            *(job, folder, world, reported),
+            keep_weights=keep_weights,
+            kind=self._kind(),
+            phases=self.phases,
         )
 
     def _kind(self) -> ModelKind:

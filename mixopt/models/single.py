@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from mixopt.core.phases import Part
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import MoE
 from mixopt.models.routers.base import Router, Routing, RoutingContext
@@ -135,6 +136,13 @@ class SingleTransformer(nn.Module):
     def decays(self, name: str) -> bool:
         """Whether weight decay touches this weight: norms and embeddings are left alone."""
         return len(self._shapes[name]) > 2 and name not in ("embedding", "head")
+
+    def part_of(self, name: str) -> Part:
+        """Whose this weight is: a router's, the routed experts', or shared by all tokens."""
+        if ".router." in name:
+            return "router"
+        routed = ".feed_forward." in name and ".shared" not in name and not self.config.dense
+        return "experts" if routed else "shared"
 
     def buffers_to_keep(self) -> dict[str, Tensor]:
         """The routers' state by its names in `Transformer`, with the axis K = 1."""

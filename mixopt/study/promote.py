@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from mixopt.core.errors import StudyError
+from mixopt.core.phases import Phase, Trained, check_phases
 from mixopt.core.recipe import Recipe
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import MERGES, ROUTER_STARTS, SEED, UPCYCLERS
@@ -20,6 +23,7 @@ OWN = ("trainer", "resources", "params", "tokens", "name", "approve")
 # the name of its folder.
 UNSET: dict[str, Any] = {
     "train": True,
+    "trains": [],
     "upcycler_settings": {},
     "merge": "average",
     "merge_settings": {},
@@ -39,6 +43,15 @@ class RunResources(Section):
     """GPUs of each process, all of one machine; null takes ray.gpus_per_trial."""
     recompute: bool = False
     """Computes our models' activations again for gradients: less memory, about a third slower."""
+
+
+class TrainedPart(Section):
+    """A phase of the upcycled model's training."""
+
+    what: Trained
+    """Parameters that move: router, experts, or all."""
+    share: float = Field(gt=0, le=1)
+    """Of the training's steps; those of all phases sum to 1."""
 
 
 class Promote(Section):
@@ -74,6 +87,8 @@ class Promote(Section):
     """Domain → a dense model branched from `seed_model`, in the place of that expert's training."""
     train: bool = True
     """Whether an upcycled Hugging Face checkpoint is trained; false leaves that to you."""
+    trains: list[TrainedPart] = Field(default=[])
+    """Which parameters of the upcycled model move when, phase after phase; empty: all of them."""
     seed_tokens: Tokens = 600_000
     """Tokens of the dense seed model, on the natural mixture."""
     expert_tokens: Tokens = 200_000
@@ -112,6 +127,20 @@ class Promote(Section):
             if key in self.resources.model_fields_set:
                 raise ValueError(f"resources.{key}: is for our own models; your trainer decides it")
         return self
+
+    @field_validator("trains")
+    @classmethod
+    def _whole_training(cls, trains: list[TrainedPart]) -> list[TrainedPart]:
+        try:
+            check_phases(_phases(trains))
+        except StudyError as error:
+            raise ValueError(error.what) from error
+        return trains
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Which parameters of the upcycled model move when."""
+        return _phases(self.trains)
 
     def _shared_by_processes(self) -> Promote:
         """Refuse more processes than a batch can be shared by, or several on one GPU."""
@@ -174,3 +203,7 @@ class Promote(Section):
         experts = self.model.experts
         together = self.seed_tokens + experts * self.expert_tokens + self.tokens
         return together // (experts + 2)
+
+
+def _phases(trains: Sequence[TrainedPart]) -> tuple[Phase, ...]:
+    return tuple(Phase(each.what, each.share) for each in trains)

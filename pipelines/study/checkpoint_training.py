@@ -64,7 +64,11 @@ def checkpoint_work(run: PromotionRun, shape: Shape, checkpoint: Path) -> Work:
         tasks=session.tasks,
         weighed=session.weighed,
     )
-    full = FullJob(job, asked.processes, asked.recompute, checkpoint=str(checkpoint))
+    full = FullJob(
+        *(job, asked.processes, asked.recompute),
+        checkpoint=str(checkpoint),
+        phases=settings.phases,
+    )
     return Work(
         *(UPCYCLED, full, str(run.folder / FULL_RUN), run.folder.name),
         keep_weights=True,

@@ -22,7 +22,7 @@ from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.plan_changes import change_notes
-from mixopt.pipelines.study.plan_memory import memory_lines
+from mixopt.pipelines.study.plan_memory import frozen_to_the_end, memory_lines
 from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
     Room,
@@ -160,6 +160,7 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
         [
             *_time_notes(study, trainings, room, speeds, measured=measure),
             *memory_lines(trainings),
+            *frozen_to_the_end(study.upcycling),
             *(() if models is None else imported_lines(study, corpus, models)),
             *rate_advice(trainings),
             *promotion_advice(study, corpus),

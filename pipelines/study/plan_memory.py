@@ -1,4 +1,4 @@
-"""What `mixopt plan` says of the memory and disk of a promotion's trainings."""
+"""What `mixopt plan` says of a promotion's trainings: memory, disk, and what stays frozen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from mixopt.core.formatting import bytes_text
 from mixopt.models.memory import full_run_memory
 from mixopt.pipelines.study.plan_steps import Step
+from mixopt.study.promote import Promote
 
 KEPT = 2  # checkpoints that lie on disk, and a third while it is written
 
@@ -16,6 +17,16 @@ def memory_lines(trainings: Sequence[Step]) -> Iterator[str]:
     for step in trainings:
         if step.command == "promote":
             yield f"Memory, {step.name}: {_in_memory(step)}; on disk {_on_disk(step)}."
+
+
+def frozen_to_the_end(promote: Promote | None) -> Iterator[str]:
+    """A line where what all tokens share never trains with the experts."""
+    phases = () if promote is None else promote.phases
+    if phases and all(phase.what != "all" for phase in phases):
+        yield (
+            "promote.trains leaves attention, norms and embeddings as they are to the end, which "
+            "is reported to harm later fine-tuning; end with {what: all}."
+        )
 
 
 def _in_memory(step: Step) -> str:

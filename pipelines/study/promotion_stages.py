@@ -201,7 +201,9 @@ def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
         *(UPCYCLED, plan.model, plan.mixture, settings.tokens, len(plan.experts) + 1),
         initial=plan.folder / UPCYCLED / WEIGHTS,
     )
-    last = dataclasses.replace(last, folder=str(plan.folder / FULL_RUN))
+    assert isinstance(last.job, FullJob)
+    in_phases = dataclasses.replace(last.job, phases=settings.phases)
+    last = dataclasses.replace(last, job=in_phases, folder=str(plan.folder / FULL_RUN))
     results[UPCYCLED] = _train(plan, machine, "upcycled model", [last])[0]
     return TrainedStages(
         results=results,

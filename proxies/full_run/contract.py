@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mixopt.core.phases import Part
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import Router, Routing
 from mixopt.models.transformer import State
@@ -57,6 +58,9 @@ class FullModel(LanguageModel, Protocol):
 
     def decays(self, name: str) -> bool:
         """Whether weight decay touches this weight."""
+
+    def part_of(self, name: str) -> Part:
+        """Whose this weight is: a router's, the experts', or shared by all tokens."""
 
     def buffers_to_keep(self) -> dict[str, Tensor]:
         """State that is no parameter, by its names in `proxy_state`, with the axis K = 1."""

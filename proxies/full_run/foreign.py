@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.core.errors import TrainingError
+from mixopt.core.phases import Part
 from mixopt.io.trial_files import TRAINED
 from mixopt.models.config import ModelConfig
 from mixopt.models.families.loaded import load_model, routers_of
@@ -69,6 +70,8 @@ class TransformersModel(nn.Module):
         self._routers = tuple(
             _LogitsRouter(_layer(config, router), 1, layer) for layer, router in enumerate(theirs)
         )
+        own = {id(weight) for router in theirs for weight in router.parameters()}
+        self._router_weights = {n for n, p in model.named_parameters() if id(p) in own}
         for router in theirs:
             router.register_forward_hook(self._keep)
 
@@ -169,6 +172,12 @@ class TransformersModel(nn.Module):
     def decays(self, name: str) -> bool:
         """Whether weight decay touches this weight: norms and embeddings are left alone."""
         return self._own[name][1]
+
+    def part_of(self, name: str) -> Part:
+        """Whose this weight is: a router's, the routed experts', or shared by all tokens."""
+        if ".experts." in name:
+            return "experts"
+        return "router" if name in self._router_weights else "shared"
 
     def buffers_to_keep(self) -> dict[str, Tensor]:
         """None."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,14 +67,18 @@ class FullOptimizer:
         self._adamw.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self, rate_share: float) -> Tensor:
+    def step(self, rate_share: float, frozen: Collection[str] = ()) -> Tensor:
         """Clip and move; the gradient's norm over all shards before clipping, ().
 
         Args:
             rate_share: learning rate as a share of its peak.
+            frozen: names of weights that stay as they are, with their moments: their gradients
+                count for nothing.
         """
-        for weight in self._weights.values():
-            if weight.grad is None:  # momentum and decay go on, as they do for a cohort
+        for name, weight in self._weights.items():
+            if name in frozen:
+                weight.grad = None
+            elif weight.grad is None:  # momentum and decay go on, as they do for a cohort
                 weight.grad = torch.zeros_like(weight)
         gradients = [_local(w.grad) for w in self._weights.values() if w.grad is not None]
         norm = torch.linalg.vector_norm(
@@ -91,17 +95,17 @@ class FullOptimizer:
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """`mean.<weight>` and `square.<weight>`, which lie as the weights do, and `steps`."""
+        """`mean.<weight>` and `square.<weight>`, which lie as the weights do."""
         found: dict[str, Tensor] = {}
         for name, weight in self._weights.items():
             kept = self._adamw.state[weight]
             found |= {f"mean.{name}": kept["exp_avg"], f"square.{name}": kept["exp_avg_sq"]}
-        return found | {"steps": next(iter(self._adamw.state.values()))["step"]}
+        return found
 
-    def set_steps(self, steps: float) -> None:
-        """After `state` was read into from a checkpoint: every weight has made as many steps."""
-        for kept in self._adamw.state.values():
-            kept["step"].fill_(steps)
+    def set_steps(self, steps: Mapping[str, int]) -> None:
+        """After `state` was read into from a checkpoint: how often each weight has moved."""
+        for name, weight in self._weights.items():
+            self._adamw.state[weight]["step"].fill_(steps[name])
 
 
 def _local(tensor: Tensor) -> Tensor:

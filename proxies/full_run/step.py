@@ -5,7 +5,7 @@ Shapes: B sequences of this process, T tokens predicted per sequence, L MoE laye
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,14 @@ class FullStep:
         self.model, self.optimizer, self.world = model, optimizer, world
         self._sizes, self._micro_batch = list(sizes), micro_batch
 
-    def __call__(self, ids_BT: Tensor, progress: float, rate_share: float, note: float) -> Tensor:
+    def __call__(
+        self,
+        ids_BT: Tensor,
+        progress: float,
+        rate_share: float,
+        note: float,
+        frozen: Collection[str] = (),
+    ) -> Tensor:
         """Of the whole batch: (nats per token, mean gate entropy, gradient norm, Σ note), (4,).
 
         It stays on the device, for the CPU to read when it is there. A gradient that is not finite
@@ -50,6 +57,7 @@ class FullStep:
             progress: share of the training's steps that are done.
             rate_share: learning rate as a share of its peak.
             note: what this process tells the others.
+            frozen: names of weights that do not move.
         """
         sums = torch.zeros(3, device=ids_BT.device)
         sums[2] = note
@@ -58,7 +66,7 @@ class FullStep:
             self.optimizer.zero_gradients()
             for part_BT in ids_BT.split(self._sizes):
                 self._run(part_BT, sums)
-            norm = self.optimizer.step(rate_share)
+            norm = self.optimizer.step(rate_share, frozen)
             self.model.end_step()
         nats, entropy, notes = self.world.sum(sums).unbind()
         return torch.stack([nats + 0.0 * norm, entropy, norm, notes])

@@ -15,16 +15,17 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixopt.core.errors import TrainingError
+from mixopt.core.phases import Part, Phase, phase_at, trained_steps
 from mixopt.core.trials import Cost, CurvePoint, Failure, Outcome, TrialResult
 from mixopt.corpus.batches import Batches
 from mixopt.corpus.prefetch import prefetched
@@ -70,6 +71,7 @@ def train_full(
     *,
     keep_weights: bool = False,
     kind: ModelKind | None = None,
+    phases: Sequence[Phase] = (),
 ) -> Outcome:
     """Train the job's one model in all processes of `world`; its outcome, in each of them.
 
@@ -87,6 +89,8 @@ def train_full(
             others waiting for it.
         keep_weights: whether the final weights are saved.
         kind: of model; None: `ours()`.
+        phases: which parameters move when; all of them without any. They are no part of the job:
+            name them in its identity.
 
     Raises:
         CheckpointError: the folder holds a checkpoint of other work.
@@ -100,7 +104,7 @@ def train_full(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         keep_freed_memory()
         stack.enter_context(at_work(world.device))
-        run = _FullRun(job, Path(folder), world, on_progress, kind or ours())
+        run = _FullRun(job, Path(folder), world, on_progress, kind or ours(), tuple(phases))
         run.build()
         return run.finish(stack, keep_weights)
 
@@ -134,8 +138,9 @@ class _FullRun:
         world: World,
         on_progress: OnProgress | None,
         kind: ModelKind,
+        phases: tuple[Phase, ...],
     ) -> None:
-        self.kind = kind
+        self.kind, self.phases = kind, phases
         self.job, self.recipe, self.folder, self.world = job, job.recipe, folder, world
         self.on_progress = on_progress
         self.corpus = Corpus.open(job.corpus)
@@ -238,6 +243,7 @@ class _FullRun:
             progress=self.step / self.job.steps,
             rate_share=share,
             note=float(self.world.first and waited),
+            frozen=self._frozen(),
         )
         self.tally.add_counts(self.move.counts())
         self._read()  # of the step before, which a GPU has ended: nothing waits
@@ -357,7 +363,18 @@ class _FullRun:
             self.means = StepMeans.from_json(about["means"])
         tensors = self._tensors()
         self.checkpoints.load(self.step, tensors)
-        self.optimizer.set_steps(float(tensors["optimizer.steps"]))
+        moved = {
+            part: trained_steps(self.phases, part, self.step, self.job.steps)
+            for part in get_args(Part)
+        }
+        self.optimizer.set_steps({name: moved[self.model.part_of(name)] for name in self.weights})
+
+    def _frozen(self) -> set[str]:
+        """Names of the weights that this step leaves as they are."""
+        phase = phase_at(self.phases, self.step, self.job.steps)
+        if phase.what == "all":
+            return set()
+        return {name for name in self.weights if not phase.trains(self.model.part_of(name))}
 
     def _precision(self) -> str:
         """The same in every process; on a GPU bf16 where the recipe leaves it open."""

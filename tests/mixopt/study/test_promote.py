@@ -59,3 +59,15 @@ def test_what_cannot_be_is_refused_with_file_and_line(
 def test_a_batch_of_eight_is_shared_by_up_to_eight_processes(tmp_path: Path) -> None:
     text = "  resources: {processes: 8, gpus: 1}\n  recipe: {batch_sequences: 8}\n"
     assert promote(tmp_path, text).resources.processes == 8
+
+
+def test_phases_are_part_of_what_a_promotion_is_and_must_be_whole(tmp_path: Path) -> None:
+    text = "  trains: [{what: router, share: 0.1}, {what: all, share: 0.9}]\n"
+    found = promote(tmp_path, text)
+    assert [(phase.what, phase.share) for phase in found.phases] == [("router", 0.1), ("all", 0.9)]
+    assert found.canonical() != promote(tmp_path, "  tokens: 600k\n").canonical()
+    assert "trains" not in promote(tmp_path, "  tokens: 600k\n").canonical()
+    with pytest.raises(StudyError, match=r"the shares must sum to 1, they sum to 0\.5"):
+        promote(tmp_path, "  trains: [{what: router, share: 0.5}]\n")
+    with pytest.raises(StudyError, match="trains"):
+        promote(tmp_path, "  trains: [{what: attention, share: 1.0}]\n")
