@@ -245,12 +245,12 @@ class Interrupted(Display):
         self._ended = ended
 
     def phase(
-        self, label: str, total: float, items: int, done: dict[str, float]
+        self, label: str, total: float, items: int, done: dict[str, float], kind: str = ""
     ) -> AbstractContextManager[None]:
         """See `Display.phase`."""
         if self._ended == len(done):
             raise KeyboardInterrupt
-        return super().phase(label, total, items, done)
+        return super().phase(label, total, items, done, kind)
 
     def finished(self, key: str, flops: float) -> None:
         """See `Display.finished`."""
