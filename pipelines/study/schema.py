@@ -53,6 +53,7 @@ SHARED = {  # shapes that several sections hold: where the page describes them
     "Recipe": ("A recipe", "proxy.recipe, promote.recipe"),
     "Trainer": ("A trainer", "trainer, promote.trainer"),
     "RunResources": ("Resources of the full run", "promote.resources"),
+    "TrainedPart": ("A phase of a training", "promote.trains"),
     "Linear": ("A linear constraint", "space.linear"),
     "DomainTokens": ("A domain", "domains"),
     "Guard": ("A guardrail", "guardrails"),
@@ -281,6 +282,8 @@ def _takes(values: Schema) -> str:
         return f"`{values['const']}`"
     if "enum" in values:
         return ", ".join(f"`{v}`" for v in values["enum"])
+    if "$ref" in values.get("items", {}):
+        return f"list of {_takes(values['items'])}"
     if "$ref" in values:
         kind = values["$ref"].rpartition("/")[2]
         title = SHARED.get(kind, (kind.lower(), ""))[0]
