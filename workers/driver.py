@@ -140,8 +140,8 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
             there = slots(resources)
             if there < 1 and absence.begins():
                 yield Waiting(absence.message)
-            most = max(1, there // each)
-            room = most + 2 - len(running) if there and not absence.pausing else 0
+            most = there + 2 if each == 1 else max(1, there // each)  # processes wait for no place
+            room = most - len(running) if there and not absence.pausing else 0
             for _ in range(min(room, len(waiting))):
                 attempt = waiting.popleft()
                 attempt.number += 1
@@ -215,7 +215,7 @@ class _Tasks:
         asked, resources = processes(attempt.work), self.resources
         what = (attempt.work, attempt.number, attempt.micro_batches)
         if asked > 1:
-            there = min(asked, slots(resources))
+            there = max(1, min(asked, slots(resources)))
             stream: ObjectRefGenerator = self.leading.remote(*what, there, resources)
         else:
             stream = self.alone.remote(*what, resources.threads, resources.device)

@@ -25,7 +25,7 @@ class FullJob:
 
     Attributes:
         job: what is trained: one mixture, one seed.
-        processes: that train it together, its parameters in pieces on all of them.
+        processes: how many train it together, its parameters in pieces on all of them.
         recompute: whether activations are computed again for gradients, for less memory.
         checkpoint: folder of the Hugging Face model that is trained, by transformers' own module;
             what it holds must be in the job's identity. Empty: our transformer.

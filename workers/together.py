@@ -6,7 +6,7 @@
 
 An attempt ends with the first process that fails; the driver judges and tries again, and the
 processes go on from the newest checkpoint, in as many as there is room for. Ray Train keeps
-nothing: no checkpoint is its own, and no failure is retried by it.
+nothing: no checkpoint is its own, and no failure of a process is retried by it.
 """
 
 from __future__ import annotations
@@ -168,14 +168,14 @@ def _done(work: Work) -> dict[str, Any]:
 
 def _judged(error: BaseException) -> dict[str, Any]:
     """The message of a failed attempt: where several processes failed, of the cause."""
-    from ray.train import WorkerGroupError
+    from ray.train import ControllerError, WorkerGroupError
     from ray.train.v2.api.exceptions import PreemptionError
 
     if isinstance(error, PreemptionError):
         return failed(Failure.WORKER_LOST, f"its node is taken away: {error}")
-    if not isinstance(error, WorkerGroupError):
-        kind = Failure.WORKER_LOST if isinstance(error, ray.exceptions.RayError) else None
-        return failed(kind or Failure.CRASHED, str(error))
+    if not isinstance(error, WorkerGroupError):  # its controller: too few resources, its node
+        lost = isinstance(error, ray.exceptions.RayError | ControllerError)
+        return failed(Failure.WORKER_LOST if lost else Failure.CRASHED, str(error))
     kinds = {rank: _failure(found) for rank, found in error.worker_failures.items()}
     rank = min(kinds, key=lambda rank: (ORDER.index(kinds[rank]), rank))
     cause = error.worker_failures[rank]

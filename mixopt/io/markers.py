@@ -11,7 +11,7 @@ from typing import Any
 from mixopt.core.errors import FileError
 from mixopt.io import files
 from mixopt.io.token_losses import TOKENS
-from mixopt.io.trial_files import CURVE, MARKER
+from mixopt.io.trial_files import CURVE, MARKER, TRAINED
 
 WEIGHTS, SHAPE, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 VOUCHED = (CURVE, WEIGHTS, SHAPE, TOKENIZER, TOKENS)
@@ -52,7 +52,9 @@ def read_alone(folder: Path) -> dict[str, Any] | None:
 
 def described(folder: Path) -> dict[str, Any]:
     """The files in `folder` that a marker vouches for: name → size in bytes and SHA-256."""
-    return {name: _described(folder / name) for name in VOUCHED if (folder / name).exists()}
+    kept = {name: _described(folder / name) for name in VOUCHED if (folder / name).exists()}
+    below = sorted((folder / TRAINED).iterdir()) if (folder / TRAINED).is_dir() else []
+    return kept | {f"{TRAINED}/{path.name}": _described(path) for path in below if path.is_file()}
 
 
 def all_described(folder: Path) -> dict[str, Any]:

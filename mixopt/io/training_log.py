@@ -6,7 +6,10 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from mixopt.io import files
+from mixopt.io.json_values import finite
 
 LOG = "progress.jsonl"  # in the training's folder
 
@@ -14,8 +17,17 @@ LOG = "progress.jsonl"  # in the training's folder
 def append(folder: Path, values: Mapping[str, Any]) -> None:
     """Add a report: `step`, the optimizer steps done, and whatever else is known; and the time."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("a") as file:
-        file.write(json.dumps({"time": time.time(), **values}) + "\n")
+    line = json.dumps(finite({"time": time.time(), **values})) + "\n"
+    path = folder / LOG
+    with files.writing(path), path.open("ab+") as file:
+        if file.tell() and not _ends_a_line(file):  # a kill tore the last one
+            line = "\n" + line
+        file.write(line.encode())
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, 2)
+    return file.read(1) == b"\n"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -58,6 +70,8 @@ class LogReader:
         """Whole lines since the last time."""
         try:
             with self._path.open("rb") as file:
+                if file.seek(0, 2) < self._offset:  # another file has its name
+                    self._offset = 0
                 file.seek(self._offset)
                 found = file.read()
         except FileNotFoundError:

@@ -36,7 +36,7 @@ class RunResources(Section):
     """What the full run asks of Ray."""
 
     processes: int = Field(default=1, ge=1)
-    """That train each of our models together, in pieces; a trainer of your own starts its own."""
+    """Processes that train each of our models together; a trainer of your own starts its own."""
     cpus: float | None = Field(default=None, gt=0)
     """CPU cores of each process, also its threads; null takes ray.cpus_per_trial."""
     gpus: float | None = Field(default=None, ge=0)

@@ -137,8 +137,6 @@ def check_processes(study: Study) -> None:
     Raises:
         StudyError: they would share a GPU, or its router needs whole batches.
     """
-    from mixopt.models.routers.base import router_class  # imports torch
-
     promote = study.upcycling
     if promote is None or promote.resources.processes == 1:
         return
@@ -149,7 +147,22 @@ def check_processes(study: Study) -> None:
             where=study.place("promote.resources"),
             hint="Set promote.resources.gpus: 1, or 0 to train on CPUs",
         )
-    if promote.seed_model is None and router_class(promote.model.router).reads_whole_batch:
+    if promote.seed_model is None:  # else it depends on the model (`imported_checks`)
+        check_router(study)
+
+
+def check_router(study: Study) -> None:
+    """Refuse a router of our model whose losses depend on how many processes share a batch.
+
+    Raises:
+        StudyError: there are several.
+    """
+    from mixopt.models.routers.base import router_class  # imports torch
+
+    promote = study.upcycling
+    assert promote is not None
+    alone = promote.resources.processes == 1
+    if not alone and router_class(promote.model.router).reads_whole_batch:
         raise StudyError(
             f"the router {promote.model.router!r} fills its experts from whole batches: its losses "
             "would depend on how many processes share one",

@@ -13,7 +13,7 @@ from mixopt.io import files
 from mixopt.io.markers import SHAPE, WEIGHTS
 from mixopt.models.config import ModelConfig
 from mixopt.models.upcycling import SEED
-from mixopt.pipelines.study.checks import check_promotion, in_a_study
+from mixopt.pipelines.study.checks import check_promotion, check_router, in_a_study
 from mixopt.pipelines.study.dense_models import dense_models, first
 from mixopt.pipelines.study.imported_models import (
     ImportedModels,
@@ -66,6 +66,7 @@ def import_models(
         plan_of(study, corpus, models)
     else:
         check_promotion(study, corpus)
+        check_router(study)
         _check_own(study, corpus, models)
     return models
 

@@ -217,7 +217,7 @@ def _time_notes(
         )
     if large := [step.name for step in trainings if measured and step.name not in speeds]:
         notes.append(f"Too large to be tried on this machine: {', '.join(large)}.")
-    if many := max(step.processes for step in trainings) - 1:
+    if measured and (many := max(step.processes for step in trainings) - 1):
         notes.append(
             f"Trainings of the promotion share their work in {many + 1} processes; their wall time "
             "is that of one process, measured, divided by them."

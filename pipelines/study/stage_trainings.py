@@ -59,15 +59,16 @@ class StageTraining(Training):
     def _look(self) -> None:
         """Warn where the run that the promotion ends with gets worse."""
         curve = curve_in(Path(self.work.folder)) if self.work.key in ENDS else []
-        if len(curve) > self._evaluated:
-            self._evaluated = len(curve)
-            found = rise(curve, self._objective, seed_deviation(read_verdict(self._home)))
-            if found:
+        while len(curve) > self._evaluated:
+            self._evaluated += 1
+            known = seed_deviation(read_verdict(self._home))
+            if found := rise(curve[: self._evaluated], self._objective, known):
                 self._display.warn(f"{self.label}: {found}")
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the outcome."""
         (self.outcome,) = outcomes
+        self._look()
 
     def failed(self, event: driver.Failed) -> None:
         """Say so.
@@ -75,7 +76,9 @@ class StageTraining(Training):
         Raises:
             TrainingError: the driver does not try again.
         """
-        self._display.warn(f"{self.label}: {event.failure}")
+        why = (event.message.splitlines() or [""])[0][:200].rstrip(".")
+        again = "" if event.final else "; it is tried again from its last checkpoint"
+        self._display.warn(f"{self.label}: {event.failure}{': ' if why else ''}{why}{again}")
         if event.final:
             raise TrainingError(
                 f"failed for good: {event.message}",

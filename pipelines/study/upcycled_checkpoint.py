@@ -29,7 +29,7 @@ def upcycle_checkpoint(
     about: Mapping[str, Any],
     predicted: Mapping[str, Predicted],
 ) -> Promotion:
-    """Upcycle the imported checkpoints of a promotion and train the result, or what is left of it.
+    """Upcycle the imported checkpoints of a promotion, and train the result; what is done stays.
 
     Args:
         job: of which they take the place of all trainings.

@@ -48,6 +48,7 @@ class Checkpoints:
     def __init__(self, folder: Path, world: World, identity: str) -> None:
         self._folder, self._world, self._identity = folder / CHECKPOINTS, world, identity
         self.notes: list[str] = []
+        self._broken: set[int] = set()
 
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Write a checkpoint; then remove all but the last ones.
@@ -73,7 +74,9 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)  # a broken one of this step
                 part.rename(path)
                 files.sync_folder(path.parent)
-                for old in self._steps()[KEPT:]:
+                self._broken.discard(step)
+                good = [other for other in self._steps() if other not in self._broken]
+                for old in (*good[KEPT:], *self._broken):
                     shutil.rmtree(self._path(old), ignore_errors=True)
             self._world.all_agree(True)
 
@@ -83,12 +86,16 @@ class Checkpoints:
         Raises:
             CheckpointError: it belongs to other work.
         """
+        if self._world.first:
+            for part in self._folder.glob(".step-*.part"):  # of attempts that were killed
+                shutil.rmtree(part, ignore_errors=True)
         steps = self._steps()
         while (step := self._world.of_first(steps[0] if steps else -1)) >= 0:
             steps = [other for other in steps if other < step]
             path = self._path(step)
             about = markers.read_alone(path)
             if not self._world.all_agree(about is not None and self._whole(path, about)):
+                self._broken.add(step)
                 self.notes.append(f"{path}: is cut or broken; the one before it is taken, if any")
                 continue
             assert about is not None
@@ -123,7 +130,9 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Steps that have a checkpoint, the last first."""
-        return sorted(int(p.name.rpartition("-")[2]) for p in self._folder.glob("step-*"))[::-1]
+        return sorted(int(p.name.rpartition("-")[2]) for p in self._folder.glob("step-[0-9]*"))[
+            ::-1
+        ]
 
     def _whole(self, path: Path, about: Mapping[str, Any]) -> bool:
         """Whether this process' share of the files is as it was written."""

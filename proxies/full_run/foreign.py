@@ -96,6 +96,7 @@ class TransformersModel(nn.Module):
 
         def save(model: Any, out: Path, state: State) -> None:
             trained = out / TRAINED
+            shutil.rmtree(trained, ignore_errors=True)
             model.model.save_pretrained(trained, state_dict=state)
             for path in folder.iterdir():
                 carried = path.is_file() and ".safetensors" not in path.name

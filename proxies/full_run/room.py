@@ -65,6 +65,10 @@ def _container(folder: Path = CGROUP) -> float:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):
         return float("inf")
-    return float("inf") if limit == "max" else max(0.0, float(limit) - used)
+    if limit == "max":
+        return float("inf")
+    cached = [int(line.split()[1]) for line in lines if line.startswith("inactive_file ")]
+    return max(0.0, float(limit) - used + sum(cached))  # pages of files give way

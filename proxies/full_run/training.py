@@ -60,6 +60,7 @@ from mixopt.proxies.training import PROGRESS_SECONDS, environment
 OnProgress = Callable[[FullProgress], None]
 
 REPORTS = 10_000  # in the first REPORTS seconds one a second, then ever fewer: logs stay small
+SAVING = 0.05  # share of the time that checkpoints between evaluations may take
 CHURN_TOKENS = 4096  # whose routing is compared from one evaluation to the next
 
 
@@ -165,6 +166,7 @@ class _FullRun:
         self.tally, self.means = Tally(), StepMeans()
         self.unread: Tensor | None = None  # what the last step returned, still on the device
         self.due = False  # the first process asks for a checkpoint
+        self.pause = self.recipe.checkpoint_seconds  # from one checkpoint to the next
         self.seconds_before = 0.0
         self.started = self.written = self.reported = time.perf_counter()
         self.reported_step = 0
@@ -183,10 +185,7 @@ class _FullRun:
     def build(self) -> None:
         """The model and optimizer as they begin, or as the newest whole checkpoint has them."""
         about = self.checkpoints.newest()
-        for note in self.checkpoints.notes:
-            self._tell("training", note=note)
-        if note := check_room(self.config, self.recipe, self.world, recompute=self.kind.recompute):
-            self._tell("training", note=note)
+        room = check_room(self.config, self.recipe, self.world, recompute=self.kind.recompute)
         self.precision = (about or {}).get("precision") or self._precision()
         dtype = DTYPES[self.precision]
         self.model = self.kind.build(self.config, self.job.seeds[0], dtype, self.world.device)
@@ -207,6 +206,8 @@ class _FullRun:
         if self.world.first:
             lines = "".join(map(_curve_line, self.curve))
             write_bytes(self.folder / CURVE, lines.encode())
+        for note in filter(None, [*self.checkpoints.notes, room]):
+            self._tell("training", note=note)
 
     def finish(self, stack: ExitStack, keep_weights: bool) -> Outcome:
         """Train to the end; the outcome."""
@@ -237,7 +238,7 @@ class _FullRun:
     def _train_step(self, ids_BT: Tensor) -> None:
         torch.manual_seed(self._stream())
         share = rate_share(self.step, self.job.steps, self.recipe)
-        waited = time.perf_counter() - self.written >= self.recipe.checkpoint_seconds
+        waited = time.perf_counter() - self.written >= self.pause
         found = self.move(
             ids_BT.to(self.world.device),
             progress=self.step / self.job.steps,
@@ -271,7 +272,9 @@ class _FullRun:
         domains, length = self.corpus.validation_domains, self.recipe.sequence_length
         each = min(CHURN_TOKENS // len(domains), self.recipe.curve_tokens)
         found = [validation_windows(self.corpus.validation(d), each, length, d) for d in domains]
-        return torch.from_numpy(np.concatenate(found))
+        windows = np.concatenate(found)
+        most = max(1, CHURN_TOKENS // length)
+        return torch.from_numpy(windows[:: -(-len(windows) // most)])
 
     def _stream(self) -> int:
         """Names the random numbers of this process' step: no state of them needs to be kept."""
@@ -338,7 +341,7 @@ class _FullRun:
 
     def _checkpoint(self) -> None:
         self._read()  # the last step too: it may have diverged, or ask for this checkpoint again
-        self.written, self.due = time.perf_counter(), False
+        self.due, began = False, time.perf_counter()
         if math.isinf(self.recipe.checkpoint_seconds) or self.diverged:
             return
         about = {
@@ -348,6 +351,9 @@ class _FullRun:
             "means": self.means.to_json(),
         }
         self.checkpoints.save(self.step, self._tensors(), about)
+        self.written = time.perf_counter()
+        if self.recipe.checkpoint_seconds > 0:  # 0 asks for every step
+            self.pause = max(self.recipe.checkpoint_seconds, (self.written - began) / SAVING)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Of model, routers and optimizer; weights and moments lie where they are sharded to."""
@@ -380,11 +386,11 @@ class _FullRun:
         """The same in every process; on a GPU bf16 where the recipe leaves it open."""
         if self.recipe.precision != "auto":
             return self.recipe.precision
-        names = list(DTYPES)
-        chosen = "bf16"
-        if self.world.device.type == "cpu" and self.world.first:
-            chosen = choose_precision(self.config, self.recipe, 1, self.world.device)
-        return names[self.world.of_first(names.index(chosen))]
+        if self.world.device.type != "cpu":
+            return "bf16"
+        if self.world.size > 1:  # measuring takes a whole model in one process
+            return "fp32"
+        return choose_precision(self.config, self.recipe, 1, self.world.device)
 
     def _keep_weights(self) -> None:
         state = whole_state(self.model, self.world)

@@ -1,7 +1,7 @@
 """The trainings of a promotion as series of metrics: what they reported, and evaluations.
 
 A metric's step is the tokens of its training. Of a training, at most `POINTS` reports are shown and
-all evaluations: which ones depends on the reports alone, so that what is shown again is the same.
+all evaluations. Which ones depends on the reports alone, whenever they are looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ NAMES = {
     "dead_experts": "dead_experts",
     "router_churn": "router_churn",
 }
+ROUTING = ("router_entropy", "dead_experts", "router_churn")
 FEW_EXPERTS = 64  # of all layers: so many have a series each
 LAST = ("moe", "full-run")  # folders of the training that a promotion ends with, ours or another's
 
@@ -39,7 +40,7 @@ def training_series(promotion: Path, start: int) -> Iterator[Metric]:
         folder = log.parent
         prefix = "" if folder.name in LAST else f"{folder.name}/"
         for report in _thinned(training_log.read(folder)):
-            for name, value in _values(report).items():
+            for name, value in _values(report, dense=bool(prefix)).items():
                 stamp = round(float(report.get("time", start / 1000)) * 1000)
                 yield prefix + name, value, int(report["tokens"]), stamp
     for name in LAST:
@@ -62,9 +63,13 @@ def _thinned(reports: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield report
 
 
-def _values(report: Mapping[str, Any]) -> dict[str, float]:
-    found = {f"train/{NAMES[name]}": report[name] for name in NAMES if report.get(name) is not None}
-    if report.get("loss"):
+def _values(report: Mapping[str, Any], *, dense: bool) -> dict[str, float]:
+    """What a report adds; of an evaluation, what was not said by the report before it."""
+    shown = NAMES if report.get("loss") else {"router_churn": NAMES["router_churn"]}
+    if dense:  # they have no routers
+        shown = {name: shown[name] for name in shown if name not in ROUTING}
+    found = {f"train/{shown[name]}": report[name] for name in shown if report.get(name) is not None}
+    if report.get("loss") and report["loss"][0] is not None:
         found["train/loss"] = report["loss"][0]
     loads = report.get("loads") or ()
     for layer, load in enumerate(loads):

@@ -45,11 +45,11 @@ def studied(tmp_path: Path) -> Iterator[tuple[str, Any]]:
     natural = Mixture.natural(TOKENS)
     run(study, ledger, TrialSpec(natural, FIDELITY, 0))
     running = ledger.add(TrialSpec(natural, FIDELITY, 1))
-    ledger.start(running.number)
     ledger.close()
     with overriding(["mlflow.enabled=false"]), open_session(study.path) as session:
         (cohort,) = session.packing.form([session.ledger.trial(running.number)], 1)
         training = CohortTraining(session, cohort, 1.0)
+        training.started()
         folder = trial_folder(study.home, running.number)
 
         def worker(step: int, value: float) -> dict[int, float]:

@@ -377,6 +377,7 @@ def test_the_plan_shows_imported_models_and_leaves_their_cost_out(
     assert "dense seed model" not in lines
     row = next(line for line in lines.splitlines() if "domain experts" in line)
     assert row.split("│")[2].strip() == "2"
+    lines = " ".join(lines.split())
     assert f"Imported seed: {models / 'own'} (of mixopt, 1.84k parameters without" in lines
     assert f"Imported expert law: {models / 'own-law'} (of mixopt" in lines
     assert "Without effect" not in lines

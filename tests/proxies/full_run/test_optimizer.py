@@ -39,7 +39,7 @@ def test_twenty_steps_are_those_of_a_cohort_of_one(clip: float, router: str) -> 
     expected = proxy.proxy_state()
     for name, tensor in single.proxy_state().items():
         assert torch.allclose(tensor, expected[name], atol=2e-5, rtol=1e-4), name
-    assert mine.state().keys() == theirs.state().keys()
+    assert mine.state().keys() == theirs.state().keys() - {"steps"}  # these follow from phases
 
 
 def test_muon_is_refused_with_what_to_do() -> None:

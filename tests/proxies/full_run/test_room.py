@@ -12,10 +12,10 @@ from mixopt.proxies.full_run import room
 from mixopt.proxies.full_run.room import available, check_room
 from mixopt.proxies.full_run.world import World
 
-RECIPE = Recipe(sequence_length=2048, batch_sequences=64, precision="fp32")
+RECIPE = Recipe(sequence_length=2048, batch_sequences=4096, precision="fp32")
 SMALL = ModelConfig(vocab_size=512)
 LARGE = ModelConfig(width=8192, layers=64, heads=64, expert_width=32768, vocab_size=100_000)
-WIDE = ModelConfig(width=1024, layers=24, heads=16, expert_width=2048, vocab_size=512)
+WIDE = ModelConfig(width=256, layers=12, heads=16, expert_width=512, vocab_size=512)
 
 
 def test_what_fits_says_nothing() -> None:
@@ -44,6 +44,7 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     assert room._container(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("100\n")
+    (tmp_path / "memory.stat").write_text("anon 40\ninactive_file 60\n")
     assert room._container(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("1000\n")
-    assert room._container(tmp_path) == 900
+    assert room._container(tmp_path) == 960

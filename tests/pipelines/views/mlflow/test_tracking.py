@@ -164,7 +164,7 @@ def test_the_study_run_has_the_summary_the_table_and_the_best_so_far(shown: Stud
 def test_a_promotion_is_shown_while_it_trains_and_ends_in_the_same_run(
     database: str, tmp_path: Path
 ) -> None:
-    study = finished_study(tmp_path, "live")
+    study = finished_study(tmp_path, "promoting")
     ended = read_promotion(study.home)
     assert ended is not None
     folder = study.home / "promotion" / ended.id
