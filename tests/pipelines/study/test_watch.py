@@ -59,7 +59,7 @@ def test_watch_ends_with_the_driver_and_prints_what_changed(
     assert seen[-1]["driver"] is None
 
 
-@pytest.mark.slow  # what Ctrl-C cuts depends on the moment: one run in four failed on a busy machine
+@pytest.mark.slow  # what Ctrl-C cuts depends on the moment: one run in four failed when busy
 def test_a_terminal_shows_one_view_that_fits_and_keeps_the_last(tmp_path: Path) -> None:
     study = searching(tmp_path)
     rows, columns = 16, 100
