@@ -135,6 +135,8 @@ class Document:
             if section.get(part) is None:
                 section[part] = {}
                 self._lines[place[:depth]] = 0
+            if isinstance(section[part], dict):  # a copy: an alias of it elsewhere stays as it is
+                section[part] = dict(section[part])
             section = section[part]
             if not isinstance(section, dict):
                 raise self._error(

@@ -93,3 +93,15 @@ def test_settings_of_trainings_that_differ_are_refused_with_the_option_that_set_
         lock_settings(study, study.open_data())
     free = loaded(study.path, "proxy.tokens=2M", "select.seeds=5")
     lock_settings(free, free.open_data())
+
+
+def test_what_is_set_in_one_section_leaves_its_alias_in_another_alone(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "name: demo\ncorpus: corpus\nobjective: {law: 1}\n"
+        "proxy: {model: &shape {width: 32}}\npromote: {model: *shape}\n"
+    )
+    with overriding(["promote.model.width=64"]):
+        study = load_study(path)
+    assert study.promote is not None
+    assert (study.proxy.model.width, study.promote.model.width) == (32, 64)
