@@ -16,6 +16,7 @@ from mixopt.core.trials import CurvePoint, Trial
 
 CHECKPOINT = "checkpoint.safetensors"  # in a trial's folder, or in that of its cohort
 CHECKPOINTS = "checkpoints"  # of a full run: a folder of folders
+KEPT = 2  # whole ones of them; should the disk lose the newest, one is left
 TRAINED = "trained"  # of a full run of a Hugging Face checkpoint: such a folder
 CURVE = "curve.jsonl"  # beside it; in the end in the trial's folder
 MARKER = "done.json"  # in a trial's folder: its training is complete

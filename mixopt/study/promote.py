@@ -42,7 +42,7 @@ class RunResources(Section):
     gpus: float | None = Field(default=None, ge=0)
     """GPUs of each process, all of one machine; null takes ray.gpus_per_trial."""
     recompute: bool = False
-    """Computes our models' activations again for gradients: less memory, about a third slower."""
+    """Computes our models' activations again for gradients: less memory, one more forward pass."""
 
 
 class TrainedPart(Section):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mixopt.core.formatting import bytes_text
+from mixopt.io.trial_files import KEPT
 from mixopt.models.memory import full_run_memory
 from mixopt.pipelines.study.plan_steps import Step
 from mixopt.study.promote import Promote
-
-KEPT = 2  # checkpoints that lie on disk, and a third while it is written
 
 
 def memory_lines(trainings: Sequence[Step]) -> Iterator[str]:

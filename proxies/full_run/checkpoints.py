@@ -25,10 +25,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixopt.core.errors import CheckpointError
 from mixopt.io import files, markers
-from mixopt.io.trial_files import CHECKPOINTS
+from mixopt.io.trial_files import CHECKPOINTS, KEPT
 from mixopt.proxies.full_run.world import World
-
-KEPT = 2  # whole ones; should the disk lose the newest, one is left
 
 
 class Checkpoints:
