@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from benchmarks.embedded import corpus_in, drawn_mixtures
+from mixopt.core.counts import parse_tokens
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.study.sections import parse_tokens
 
 NEAR = 0.1  # share of the uniform mixture in the one that stands for a neighbour of the natural
 RESAMPLES = 2000

@@ -46,6 +46,7 @@ from scipy.stats import t as student
 
 from benchmarks.embedded import corpus_in, drawn_mixtures
 from benchmarks.tables import BATCH_TOKENS, mixing_laws
+from mixopt.core.counts import parse_tokens
 from mixopt.core.intervals import NORMAL_90
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
@@ -56,7 +57,6 @@ from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
 from mixopt.search.pruning import limits, line
-from mixopt.study.sections import parse_tokens
 from mixopt.surrogates import make
 from mixopt.surrogates.base import learn
 from mixopt.surrogates.fidelity.curves import chance_to_beat, curve_table, forecast

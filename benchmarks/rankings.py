@@ -24,12 +24,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.embedded import corpus_in, drawn_mixtures
+from mixopt.core.counts import parse_tokens
 from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.proxies.training import train
-from mixopt.study.sections import parse_tokens
 
 OBJECTIVE = "descriptions"  # never trained on
 SMALL = ModelConfig(width=48, layers=2, heads=2, experts=4, experts_per_token=2, expert_width=64)

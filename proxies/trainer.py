@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mixopt.core.errors import TrainingError
+from mixopt.core.counts import with_token_counts
+from mixopt.core.errors import StudyError, TrainingError
 from mixopt.core.mixture import Mixture
 from mixopt.core.recipe import Recipe
 from mixopt.core.trials import Outcome
@@ -97,8 +98,11 @@ def proxy_job(job: TrainingJob) -> Job:
             hint=f"There are {', '.join(KEYS)}",
         )
     try:
-        model, recipe = ModelConfig(**settings["model"]), Recipe(**(settings.get("recipe") or {}))
-    except TypeError as error:
+        model = ModelConfig(**settings["model"])
+        recipe = Recipe(**with_token_counts(settings.get("recipe") or {}))
+    except StudyError:
+        raise
+    except (TypeError, ValueError) as error:
         raise TrainingError(str(error), where=where) from error
     corpus, tasks = Corpus.open(job.corpus), dict(settings.get("tasks") or {})
     asked = settings.get("weighed")

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Sequence
 
+from mixopt.core.counts import parse_count
 from mixopt.core.errors import StudyError
 from mixopt.core.space import LinearConstraint
 from mixopt.offline.names import find_name
-from mixopt.offline.sheets import parse_count
 
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 RELATION = re.compile(r"<=|>=|≤|≥|<|>|=")

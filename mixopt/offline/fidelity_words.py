@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mixopt.core.counts import parse_count
 from mixopt.core.errors import StudyError
 from mixopt.core.formatting import count
 from mixopt.core.trial_table import TrialTable
 from mixopt.core.trials import Fidelity
-from mixopt.offline.sheets import parse_count
 
 FEW = 8  # runs at the target below which a person should know how few they are
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from mixopt.core.counts import parse_count
 from mixopt.core.errors import MixoptError, RunsError
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import LinearConstraint, MixtureSpace
@@ -23,7 +24,6 @@ from mixopt.core.trial_table import TrialTable
 from mixopt.io.yaml_lines import Document, Place
 from mixopt.offline.layouts import listed
 from mixopt.offline.names import suggestion
-from mixopt.offline.sheets import parse_count
 from mixopt.study.sections import Linear, Section, Share, Tokens
 
 SAFE_EPOCHS = 4.0  # repeating data this often costs next to nothing (2305.16264)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixopt.core.counts import parse_count
 from mixopt.core.errors import RunsError
 from mixopt.io.csv_files import unguarded
 from mixopt.offline.numerals import PERCENT, Numerals, is_missing
@@ -37,7 +37,6 @@ OTHER_FORMATS = (
 """First bytes of files that users mistake for CSV."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNNAMED = "(unnamed)"  # what a first column without a name is called
-SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
 @dataclass
@@ -192,22 +191,6 @@ def read_sheet(path: Path) -> Sheet:
     if any("%" in text and PERCENT.fullmatch(text) for name in columns for text in cells[name]):
         notes.append(f"{path.name}: cells with a percent sign are read as hundredths.")
     return Sheet(path, tuple(columns), cells, lines[1:], numerals, notes)
-
-
-def parse_count(text: str) -> float | None:
-    """A count such as `600k`, `60M`, `1.5B`, `1e9`, `6_000`, `6,000`; None for other text.
-
-    >>> parse_count("1.5B"), parse_count("6,000"), parse_count("large")
-    (1500000000.0, 6000.0, None)
-    """
-    text = text.strip().lower()
-    if re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+", text):
-        text = text.replace(",", "")
-    found = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]*)?(?:e\+?[0-9]+)?)\s*([kmbgt]?)", text)
-    if not found:
-        return None
-    value = float(found[1].replace("_", "")) * SUFFIXES[found[2]]
-    return float(round(value)) if math.isfinite(value) else None
 
 
 def _text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from mixopt import surrogates
+from mixopt.core.counts import parse_tokens, with_token_counts
 from mixopt.core.errors import StudyError
 from mixopt.core.intervals import FEWEST_RANKED
 from mixopt.core.recipe import Recipe
@@ -26,27 +26,10 @@ from mixopt.search.pruning import FEWEST
 from mixopt.study.given_mixtures import mixture_or_file
 from mixopt.study.named import Registered
 
-SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
-
-
-def parse_tokens(value: Any) -> Any:
-    """A token count: a number, or text such as `600k`, `1.5M`, `20B`, `6_000`."""
-    if isinstance(value, str):
-        match = re.fullmatch(
-            r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?)\s*([kmbgt]?)", value.strip().lower()
-        )
-        if not match:
-            raise ValueError(f"{value!r} is not a token count; write 600000, 600k, 1.5M or 20B")
-        count = float(match[1].replace("_", "")) * SUFFIXES.get(match[2], 1)
-        return round(count) if math.isfinite(count) else count  # pydantic refuses what is not
-    return value
-
 
 def _short_counts(recipe: Any) -> Any:
     """A recipe's token counts may be written short too."""
-    if not isinstance(recipe, dict):
-        return recipe
-    return {k: parse_tokens(v) if k.endswith("_tokens") else v for k, v in recipe.items()}
+    return with_token_counts(recipe) if isinstance(recipe, dict) else recipe
 
 
 Training = Annotated[Recipe, BeforeValidator(_short_counts)]

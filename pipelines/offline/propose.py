@@ -21,6 +21,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from mixopt.core.counts import parse_count
 from mixopt.core.errors import MixtureError, StudyError
 from mixopt.core.formatting import count, with_error
 from mixopt.core.mixture import Mixture
@@ -32,7 +33,6 @@ from mixopt.offline.as_trials import pending_trials, trials_of
 from mixopt.offline.constraint_words import available_of, bounds_of, linear_of
 from mixopt.offline.priors import SAFE_EPOCHS
 from mixopt.offline.runs import read_mixtures
-from mixopt.offline.sheets import parse_count
 from mixopt.pipelines.offline.fitted import Fitted, open_fit
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled

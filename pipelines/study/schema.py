@@ -20,13 +20,14 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 import mixopt
+from mixopt.core.counts import parse_tokens
 from mixopt.core.formatting import count
 from mixopt.study.data import short_domain
 from mixopt.study.guards import short_guard
 from mixopt.study.locked import FREE, may_change
 from mixopt.study.named import OWN_PATTERN
 from mixopt.study.own_trainer import short_trainer
-from mixopt.study.sections import parse_tokens, short_notify, short_task
+from mixopt.study.sections import short_notify, short_task
 from mixopt.study.settings import Study
 
 SCHEMA_FILE = Path(mixopt.__file__).parent / "study.schema.json"

@@ -138,6 +138,14 @@ def test_the_full_run_keeps_its_weights(corpus: Corpus, tmp_path: Path) -> None:
     assert (tmp_path / "x" / result.checkpoint).exists()
 
 
+def test_its_recipe_is_written_as_in_a_study_file(corpus: Corpus, tmp_path: Path) -> None:
+    short, long = (
+        make_job(corpus, tmp_path, settings={"model": {}, "recipe": {"evaluation_tokens": count}})
+        for count in ("4k", 4000)
+    )
+    assert proxy_job(short) == proxy_job(long)
+
+
 def test_failures_of_memory_split_the_batch(corpus: Corpus, tmp_path: Path) -> None:
     parts = [
         proxy_job(make_job(corpus, tmp_path, memory_failures=n)).recipe.micro_batches
@@ -153,6 +161,7 @@ def test_failures_of_memory_split_the_batch(corpus: Corpus, tmp_path: Path) -> N
         ({"settings": {}}, "`model` is missing"),
         ({"settings": {"model": {}, "recipes": {}}}, "unknown: recipes"),
         ({"settings": {"model": {"wide": 3}}}, "unexpected keyword argument 'wide'"),
+        ({"settings": {"model": {}, "recipe": {"curve_tokens": "4 x"}}}, "write 600000, 600k"),
     ],
 )
 def test_a_wrong_job_is_refused(

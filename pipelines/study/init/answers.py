@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixopt.core.counts import parse_tokens
 from mixopt.core.errors import StudyError
 from mixopt.study.baselines import WORDS, checked_baselines
 from mixopt.study.given_mixtures import naming, weight
-from mixopt.study.sections import Search, parse_tokens
+from mixopt.study.sections import Search
 
 ELSEWHERE = "elsewhere"
 AUTO = "auto"  # the cluster that Ray finds, or starts

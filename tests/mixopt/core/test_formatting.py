@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixopt.core.counts import parse_tokens
 from mixopt.core.formatting import count, plus_minus, with_error
-from mixopt.study.sections import parse_tokens
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mixopt.core.counts import parse_tokens
 from mixopt.core.errors import StudyError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
-from mixopt.study.sections import parse_tokens
 from mixopt.study.settings import Study, load_study
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"

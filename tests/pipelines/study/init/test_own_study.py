@@ -103,7 +103,7 @@ def test_the_command_line_says_what_is_left_to_do(tmp_path: Path, run: Run) -> N
     ("trainer", "domains", "metrics", "message"),
     [
         ("elsewhere", ("web",), (), "'web' is none.*Write web=1.2T"),
-        ("elsewhere", ("web=x", "code=1"), (), "--domain web: 'x' is not a token count"),
+        ("elsewhere", ("web=x", "code=1"), (), "--domain web: 'x' is not a finite token count"),
         ("elsewhere", ("web=1T",), (), "domains: must have at least 2 of them"),
         ("elsewhere", (), ("arc=up",), "--metric: arc: 'up' is neither lower nor higher"),
         ("elsewhere", (), ("=lower",), "Write accuracy/arc=higher"),
