@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixopt.models.attention import positions_within
 from mixopt.models.families.loaded import load_model, routers_of
 from mixopt.models.routers.base import Routing
 
@@ -49,14 +50,15 @@ class ForeignModel:
 
     Args:
         model: of transformers; it stays as it is.
+        end_of_text: id of the token between documents, if tokens see their own document alone.
 
     Example:
         model = ForeignModel.load(Path("moe"), torch.float32)
         nats, routings = model.nats(ids[..., :-1], ids[..., 1:])
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model.eval()
+    def __init__(self, model: Any, end_of_text: int | None = None) -> None:
+        self._model, self._end_of_text = model.eval(), end_of_text
         self.training = False
         self._routed: list[tuple[Tensor, Tensor]] = []
         self._experts = [int(router.num_experts) for router in routers_of(model)]
@@ -65,7 +67,11 @@ class ForeignModel:
 
     @classmethod
     def load(
-        cls, folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
+        cls,
+        folder: Path,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        end_of_text: int | None = None,
     ) -> ForeignModel:
         """The model in `folder`; nothing is fetched from elsewhere, and no code of it is run.
 
@@ -73,7 +79,7 @@ class ForeignModel:
             CheckpointError: transformers is not installed, or cannot load it.
         """
         hint = "Give a folder that transformers' AutoModelForCausalLM loads"
-        return cls(load_model(folder, dtype, hint).to(device))
+        return cls(load_model(folder, dtype, hint).to(device), end_of_text)
 
     @property
     def cohort(self) -> int:
@@ -100,7 +106,7 @@ class ForeignModel:
     ) -> tuple[Tensor, list[Routing]]:
         """See `LanguageModel`; `mask_KBT` is True where a position is real."""
         self._routed.clear()
-        nats_KN = nats_of(self._model, ids_KBT, targets_KBT, mask_KBT)
+        nats_KN = nats_of(self._model, ids_KBT, targets_KBT, mask_KBT, self._end_of_text)
         layers = zip(self._routed, self._experts, strict=True)
         return nats_KN, [routing_of(*routed, experts) for routed, experts in layers]
 
@@ -109,12 +115,16 @@ class ForeignModel:
 
 
 @torch.no_grad()
-def nats_of(model: Any, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor | None) -> Tensor:
+def nats_of(
+    model: Any,
+    ids_KBT: Tensor,
+    targets_KBT: Tensor,
+    mask_KBT: Tensor | None,
+    end_of_text: int | None = None,
+) -> Tensor:
     """Nats of every target, (1, N), by a causal language model of transformers."""
     x_BTD = model.model(
-        input_ids=ids_KBT[0],
-        attention_mask=None if mask_KBT is None else mask_KBT[0].long(),
-        use_cache=False,
+        input_ids=ids_KBT[0], **attended(ids_KBT[0], mask_KBT, end_of_text), use_cache=False
     ).last_hidden_state
     head = model.get_output_embeddings()
     rows = max(1, LOGITS_AT_ONCE // head.out_features)
@@ -125,6 +135,19 @@ def nats_of(model: Any, ids_KBT: Tensor, targets_KBT: Tensor, mask_KBT: Tensor |
         )
     ]
     return torch.cat(nats)[None]
+
+
+def attended(
+    ids_BT: Tensor, mask_KBT: Tensor | None = None, end_of_text: int | None = None
+) -> dict[str, Tensor | None]:
+    """What tells a model of transformers which tokens see which; arguments of its forward.
+
+    Positions that begin anew make it mask documents from each other. Padding is on the right, and
+    no real position sees it anyway.
+    """
+    if end_of_text is not None:
+        return {"position_ids": positions_within(ids_BT, end_of_text)}
+    return {"attention_mask": None if mask_KBT is None else mask_KBT[0].long()}
 
 
 def routing_of(gates_NS: Tensor, indices_NS: Tensor, experts: int) -> Routing:

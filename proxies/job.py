@@ -151,7 +151,7 @@ class Job:
         Raises:
             CheckpointError: the initial state cannot be read.
         """
-        values = dataclasses.asdict(self)
+        values = {**dataclasses.asdict(self), "model": self.model.to_json()}
         values["mixtures"] = [mixture.as_dict() for mixture in self.mixtures]
         values.pop("corpus")  # folders may move, their content may not change
         values["tasks"] = {name: Path(path).name for name, path in self.tasks.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -43,25 +44,36 @@ def vocabulary(folder: Path) -> int:
     return own_shape(folder).vocab_size
 
 
-def load_stored(folder: Path, precision: str, device: torch.device) -> LanguageModel:
+def load_stored(
+    folder: Path, precision: str, device: torch.device, end_of_text: int | None = None
+) -> LanguageModel:
     """The model in `folder`; what our transformer does not compute, transformers runs.
 
     Args:
         folder: of a model.
         precision: `fp32` or `bf16`.
         device: where it goes.
+        end_of_text: id of the token between documents, if it shall mask them from each other;
+            None leaves that to the model's shape.
 
     Raises:
         MixoptError: there is none, it is broken, or transformers is needed and not installed.
     """
     if not is_checkpoint(folder):
-        return _ours(own_shape(folder), load_state(folder / WEIGHTS)[0], precision, device)
+        config = _masked(own_shape(folder), end_of_text)
+        return _ours(config, load_state(folder / WEIGHTS)[0], precision, device)
     checkpoint = open_checkpoint(folder)
     try:
-        config = returned_config(checkpoint)
+        config = _masked(returned_config(checkpoint), end_of_text)
     except CheckpointError:
-        return ForeignModel.load(folder, DTYPES[precision], device)
+        return ForeignModel.load(folder, DTYPES[precision], device, end_of_text)
     return _ours(config, returned_state(checkpoint, config), precision, device)
+
+
+def _masked(config: ModelConfig, end_of_text: int | None) -> ModelConfig:
+    if end_of_text is None:
+        return config
+    return dataclasses.replace(config, document_mask=True, end_of_text=end_of_text)
 
 
 def _ours(config: ModelConfig, state: State, precision: str, device: torch.device) -> Transformer:

@@ -112,7 +112,7 @@ def proxy_job(job: TrainingJob) -> Job:
     limits = {name: domain.limit or domain.tokens for name, domain in job.domains.items()}
     cut = any(domain.limit is not None for domain in job.domains.values())
     return Job(
-        model=dataclasses.replace(model, vocab_size=model.vocab_size or corpus.vocab_size),
+        model=model.of_text(corpus.vocab_size, corpus.end_of_text_id),
         recipe=split(recipe, job.memory_failures),
         corpus=job.corpus,
         mixtures=(Mixture.exact(job.mixture),),

@@ -31,7 +31,6 @@ from mixopt.io import token_losses
 from mixopt.io.files import write_bytes, write_json
 from mixopt.io.trial_files import CHECKPOINT, CURVE
 from mixopt.models import team
-from mixopt.models.config import ModelConfig
 from mixopt.models.fusion import fusing
 from mixopt.models.team import at_work
 from mixopt.models.transformer import Transformer
@@ -141,7 +140,7 @@ class _Run:
         self.corpus = Corpus.open(job.corpus)
         self.tasks = {name: Questions.read(Path(path)) for name, path in job.tasks.items()}
         self.identity = job.training_hash(self.corpus.hash)
-        self.config = _with_vocabulary(job.model, self.corpus.vocab_size)
+        self.config = job.model.of_text(self.corpus.vocab_size, self.corpus.end_of_text_id)
         self.all_batches = [
             Batches(
                 self.corpus,
@@ -441,7 +440,7 @@ class _Run:
             self.means = StepMeans.from_json(meta["means"])
 
     def _keep_weights(self) -> None:
-        write_json(self.folder / "model.json", dataclasses.asdict(self.config))
+        write_json(self.folder / "model.json", self.config.to_json())
         for row, k in enumerate(self.rows):
             name = "model" if self.job.cohort == 1 else f"model-{k}"
             save_state(self.folder / f"{name}.safetensors", self.model.proxy_state(row))
@@ -469,10 +468,6 @@ def environment(corpus: Corpus, device: torch.device, precision: str) -> dict[st
         "corpus": corpus.hash,
         "tokenizer": corpus.tokenizer_hash,
     }
-
-
-def _with_vocabulary(config: ModelConfig, size: int) -> ModelConfig:
-    return dataclasses.replace(config, vocab_size=config.vocab_size or size)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ class Challenge:
         weights: validation domain → weight of its bits per byte.
         weighed: names of the domains and tasks that the objective weighs.
         verified: folder that remembers on which machines the corpus was compared.
+        document_mask: whether both are evaluated with documents masked from each other.
     """
 
     new: str
@@ -34,6 +35,7 @@ class Challenge:
     weights: Mapping[str, float]
     weighed: tuple[str, ...]
     verified: str
+    document_mask: bool = False
 
 
 def challenge_on_cluster(
@@ -72,12 +74,13 @@ def challenge(ask: Challenge, threads: int, device: str = "cpu") -> dict[str, An
     corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
     verify_once(corpus, Path(ask.verified))
     place = torch.device(device)
-    new = load_stored(Path(ask.new), recipe.precision, place)
+    end = corpus.end_of_text_id if ask.document_mask else None
+    new = load_stored(Path(ask.new), recipe.precision, place, end)
     try:
         reason = _incomparable(Path(ask.standing), Path(ask.new), corpus.vocab_size)
         if reason:
             return {"unreadable": reason}
-        standing = load_stored(Path(ask.standing), recipe.precision, place)
+        standing = load_stored(Path(ask.standing), recipe.precision, place, end)
     except MixoptError as error:
         return {"unreadable": f"its model cannot be loaded: {error.what}"}
     tokens = {name: recipe.final_tokens(name, ask.weighed) for name in ask.weights}

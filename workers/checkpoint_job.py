@@ -39,6 +39,7 @@ class CheckpointUpcycling:
         verified: folder that remembers on which machines the corpus was compared.
         tasks: name → file of its prepared questions.
         weighed: names of the domains and tasks that the objective weighs.
+        document_mask: whether it is evaluated with documents masked from each other.
     """
 
     request: Request
@@ -48,6 +49,7 @@ class CheckpointUpcycling:
     verified: str
     tasks: Mapping[str, str] = field(default_factory=dict)
     weighed: tuple[str, ...] = ()
+    document_mask: bool = False
 
 
 def upcycle_checkpoint_on_cluster(
@@ -143,8 +145,9 @@ def _evaluated(
     from mixopt.proxies.precision import DTYPES
 
     domains = corpus.validation_domains
+    end = corpus.end_of_text_id if ask.document_mask else None
     (found,) = evaluate(
-        ForeignModel.load(model, DTYPES[recipe.precision], device),
+        ForeignModel.load(model, DTYPES[recipe.precision], device, end),
         corpus,
         domains,
         {name: recipe.final_tokens(name, ask.weighed) for name in (*domains, *ask.tasks)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
         if ask.score_seed:
             record["seed"] = _scores(ask, models.seed, dense, recipe, corpus, place)
         save_state(folder / "model.safetensors", state)
-        files.write_json(folder / "model.json", asdict(shape))
+        files.write_json(folder / "model.json", shape.to_json())
         markers.write(folder, record)
         return record
 

@@ -2,10 +2,13 @@
 
 Shapes: K proxies, B sequences, T positions, N = B·T tokens, D width, H heads, W = D/H head width,
 P = 3D queries, keys and values, S = B·H independent attention problems, Q positions of a block.
+`document_KBT` numbers the documents of a sequence: tokens attend to those of their own document
+alone; None: a sequence is one.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,31 +35,87 @@ class Attention(nn.Module):
         self.qkv = nn.Parameter(torch.empty(cohort, config.width, 3 * config.width))
         self.out = nn.Parameter(torch.empty(cohort, config.width, config.width))
 
-    def forward(self, x_KND: Tensor, length: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Attention among the `length` tokens of each sequence, (K, N, D) in x's dtype.
+    def forward(self, x_KND: Tensor, positions: Positions) -> Tensor:
+        """Attention among the T tokens of each sequence, (K, N, D) in x's dtype.
 
         Args:
             x_KND: normed input; sequences lie one after the other along N.
-            length: T.
-            rotary: cosines and sines as `rotary_tables` gives them.
+            positions: of the tokens.
         """
-        if x_KND.is_cuda or length > LONGEST_PLAIN:
-            return by_kernel(x_KND, self.qkv, self.out, *rotary, self.heads)
-        y_KND: Tensor = _Plain.apply(x_KND, self.qkv, self.out, *rotary, self.heads)
+        layer = (x_KND, self.qkv, self.out, *positions.rotary, self.heads, positions.document_KBT)
+        if x_KND.is_cuda or positions.length > LONGEST_PLAIN:
+            return by_kernel(*layer)
+        y_KND: Tensor = _Plain.apply(*layer)
         return y_KND
 
 
 @fused
 def by_kernel(
-    x_KND: Tensor, qkv_KDP: Tensor, out_KDD: Tensor, cos_TW: Tensor, sin_TW: Tensor, heads: int
+    x_KND: Tensor,
+    qkv_KDP: Tensor,
+    out_KDD: Tensor,
+    cos_TW: Tensor,
+    sin_TW: Tensor,
+    heads: int,
+    document_KBT: Tensor | None = None,
 ) -> Tensor:
     """The whole layer by torch's attention kernel, (K, N, D)."""
     qkv_KNP = torch.bmm(x_KND, qkv_KDP.to(x_KND.dtype))
     qkv_3BHTW = _by_head(qkv_KNP.flatten(0, 1), len(cos_TW), heads)
     q_BHTW, k_BHTW = _rotate(qkv_3BHTW[:2], cos_TW, sin_TW)
-    y_BHTW = F.scaled_dot_product_attention(q_BHTW, k_BHTW, qkv_3BHTW[2], is_causal=True)
+    seen_BHTT = None if document_KBT is None else seen(document_KBT.flatten(0, 1)).unsqueeze(1)
+    y_BHTW = F.scaled_dot_product_attention(
+        q_BHTW, k_BHTW, qkv_3BHTW[2], seen_BHTT, is_causal=seen_BHTT is None
+    )
     y_KND = y_BHTW.transpose(1, 2).reshape(x_KND.shape)
     return torch.bmm(y_KND, out_KDD.to(x_KND.dtype))
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the tokens of a sequence are, the same in every layer.
+
+    Attributes:
+        rotary: cosines and sines (T, W) as `rotary_tables` gives them.
+        document_KBT: the document of each token, or None.
+    """
+
+    rotary: tuple[Tensor, Tensor]
+    document_KBT: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self.rotary[0])
+
+
+def documents(ids: Tensor, end_of_text: int) -> Tensor:
+    """The number of each token's document along the last axis, of the shape of `ids`.
+
+    A document begins with the end-of-text token of the one before it, from which its first token is
+    predicted: so does a text when the model is used.
+
+    >>> documents(torch.tensor([5, 6, 0, 7, 0, 8]), end_of_text=0).tolist()
+    [0, 0, 1, 1, 2, 2]
+    """
+    return (ids == end_of_text).cumsum(-1)
+
+
+def positions_within(ids_BT: Tensor, end_of_text: int) -> Tensor:
+    """How far into its document each token is, (B, T): how transformers is told of documents.
+
+    >>> positions_within(torch.tensor([[5, 6, 0, 7, 8]]), end_of_text=0).tolist()
+    [[0, 1, 0, 1, 2]]
+    """
+    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    begun_BT = torch.where(ids_BT == end_of_text, place_T, 0).cummax(1).values
+    return place_T - begun_BT
+
+
+def seen(document_BT: Tensor) -> Tensor:
+    """Which keys a query attends to, (B, T, T) bool: of its document, and not after it."""
+    own_BTT = document_BT.unsqueeze(2) == document_BT.unsqueeze(1)
+    return own_BTT.tril()
 
 
 def rotary_tables(
@@ -85,6 +144,7 @@ class _Plain(torch.autograd.Function):
         cos_TW: Tensor,
         sin_TW: Tensor,
         heads: int,
+        document_KBT: Tensor | None = None,
     ) -> Tensor:
         team = current()
         length = len(cos_TW)
@@ -95,10 +155,11 @@ class _Plain(torch.autograd.Function):
 
         def work(piece: int) -> None:
             k, rows = _rows(shards[piece], length)
+            document_BT = None if document_KBT is None else document_KBT[shards[piece]]
             qkv_3BHTW = _by_head(x_KND[k, rows] @ qkv_KDP[k], length, heads)
             q_STW, k_STW = _rotate(qkv_3BHTW[:2], cos_TW, sin_TW).flatten(1, 2)
             v_STW = qkv_3BHTW[2].reshape(q_STW.shape)
-            heads_STW, shares = _attend(q_STW, k_STW, v_STW)
+            heads_STW, shares = _attend(q_STW, k_STW, v_STW, document_BT)
             heads_ND = heads_STW.view(-1, heads, *heads_STW.shape[1:]).transpose(1, 2)
             heads_ND = heads_ND.reshape(-1, x_KND.shape[2])
             torch.mm(heads_ND, out_KDD[k], out=y_KND[k, rows])
@@ -137,11 +198,13 @@ class _Plain(torch.autograd.Function):
         team.run(work, len(shards))
         proxies = [k for k, _ in shards]
         dqkv_KDP, dout_KDD = _gather(dqkv, proxies, qkv_KDP), _gather(dout, proxies, out_KDD)
-        return dx_KND, dqkv_KDP, dout_KDD, None, None, None
+        return dx_KND, dqkv_KDP, dout_KDD, None, None, None, None
 
 
-def _attend(q_STW: Tensor, k_STW: Tensor, v_STW: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """softmax(q kᵀ / √W + causal mask) v, and the softmax of every block of queries."""
+def _attend(
+    q_STW: Tensor, k_STW: Tensor, v_STW: Tensor, document_BT: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """softmax(q kᵀ / √W + mask) v, and the softmax of every block of queries."""
     length, width = q_STW.shape[1:]
     y_STW = torch.empty_like(q_STW)
     shares = []
@@ -149,6 +212,10 @@ def _attend(q_STW: Tensor, k_STW: Tensor, v_STW: Tensor) -> tuple[Tensor, list[T
         future_QT = q_STW.new_full((end - start, end), float("-inf")).triu(start + 1)
         k_SWT = k_STW[:, :end].transpose(1, 2)
         scores_SQT = torch.baddbmm(future_QT, q_STW[:, start:end], k_SWT, alpha=width**-0.5)
+        if document_BT is not None:
+            others_BQT = document_BT[:, start:end, None] != document_BT[:, None, :end]
+            scores_BHQT = scores_SQT.view(len(document_BT), -1, *scores_SQT.shape[1:])
+            scores_BHQT.masked_fill_(others_BQT.unsqueeze(1), float("-inf"))
         shares.append(torch.softmax(scores_SQT, -1))
         y_STW[:, start:end] = torch.bmm(shares[-1], v_STW[:, :end])
     return y_STW, shares

@@ -39,8 +39,11 @@ class ModelConfig:
         z_coefficient: weight of the router z-loss (2202.08906).
         rope_theta: base of the rotary positions.
         tie_embeddings: whether the output head is the embedding.
+        document_mask: whether a token attends to its own document alone where a sequence holds
+            several (2402.13991), in evaluations too.
         vocab_size: tokens of the vocabulary; mixopt takes it from the corpus, and a study file that
             sets it is refused.
+        end_of_text: id of the token between documents where they are masked; likewise.
     """
 
     width: int = 64
@@ -58,7 +61,9 @@ class ModelConfig:
     z_coefficient: float = 1e-3
     rope_theta: float = 10_000.0
     tie_embeddings: bool = True
+    document_mask: bool = False
     vocab_size: int = 0
+    end_of_text: int | None = None
 
     # read by pydantic when a study file holds this class; a plain dict needs no import
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -91,6 +96,21 @@ class ModelConfig:
         check_name("router", self.router, ROUTERS, where="router")
         if not self.dense and (":" not in self.router or self.router_settings):
             self.settings.check(self)
+
+    def of_text(self, vocab_size: int, end_of_text: int) -> ModelConfig:
+        """The shape for a corpus' tokens; one that has a vocabulary keeps it."""
+        return dataclasses.replace(
+            self,
+            vocab_size=self.vocab_size or vocab_size,
+            end_of_text=end_of_text if self.document_mask else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; what came later is absent where it is unset, so that hashes stay."""
+        values = dataclasses.asdict(self)
+        if not self.document_mask:
+            del values["document_mask"], values["end_of_text"]
+        return values
 
     @property
     def settings(self) -> RouterSettings:

@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.core.phases import Part
+from mixopt.models.attention import Positions
 from mixopt.models.config import ModelConfig
 from mixopt.models.moe import MoE
 from mixopt.models.routers.base import Router, Routing, RoutingContext
@@ -232,12 +233,11 @@ class BlockPart(nn.Module):
         others: dict[str, Tensor],
         x_KND: Tensor,
         y_KND: Tensor | None,
-        length: int,
-        rotary: tuple[Tensor, Tensor],
+        positions: Positions,
         context: RoutingContext,
     ) -> BlockOutput:
         """As `Block.forward`; `others` are the parameters that it reads and this part has not."""
-        args = (others, x_KND, y_KND, length, rotary, context)
+        args = (others, x_KND, y_KND, positions, context)
         if not (self._recompute and torch.is_grad_enabled()):
             return self._run(*args)
         out: BlockOutput = checkpoint(
@@ -275,12 +275,11 @@ class _Skeleton(Transformer):
         layer: int,
         x_KND: Tensor,
         y_KND: Tensor | None,
-        length: int,
-        rotary: tuple[Tensor, Tensor],
+        positions: Positions,
         context: RoutingContext,
     ) -> BlockOutput:
         """By whoever holds the block's matrices."""
-        return self.holders[layer](x_KND, y_KND, length, rotary, context)
+        return self.holders[layer](x_KND, y_KND, positions, context)
 
     def forward(self, do: Callable[..., R], *args: Any) -> R:
         """Call `do`, one of this model's parts or methods, while it has the given parameters."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixopt.core.errors import TrainingError
-from mixopt.models.attention import Attention, rotary_tables
+from mixopt.models.attention import Attention, Positions, documents, rotary_tables
 from mixopt.models.config import ModelConfig
 from mixopt.models.losses import cross_entropy, token_nats
 from mixopt.models.moe import moe_layer
@@ -77,8 +77,7 @@ class Block(nn.Module):
         self,
         x_KND: Tensor,
         y_KND: Tensor | None,
-        length: int,
-        rotary: tuple[Tensor, Tensor],
+        positions: Positions,
         context: RoutingContext,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Routing | None]:
@@ -87,7 +86,7 @@ class Block(nn.Module):
         What a layer adds is handed on (None is 0) because the next norm reads it anyway.
         """
         x_KND, _, low_KND = add_and_norm(x_KND, y_KND, self.attention_norm, dtype)
-        y_KND = self.attention(low_KND, length, rotary)
+        y_KND = self.attention(low_KND, positions)
         x_KND, normed_KND, low_KND = add_and_norm(x_KND, y_KND, self.feed_forward_norm, dtype)
         y_KND, routing = self.feed_forward(low_KND, normed_KND, context)
         return x_KND, y_KND, routing
@@ -183,12 +182,14 @@ class Transformer(nn.Module):
         rotary = rotary_tables(
             length, head_width, self.config.rope_theta, x_KND.device, self.compute_dtype
         )
+        end = self.config.end_of_text
+        positions = Positions(rotary, None if end is None else documents(ids_KBT, end))
         routings: list[Routing] = []
         y_KND: Tensor | None = None
         for layer in range(self.config.layers):
             below = routings[-1] if routings else None
             context = RoutingContext(ids_KN, mask_KN, below, length)
-            x_KND, y_KND, routing = self.run_block(layer, x_KND, y_KND, length, rotary, context)
+            x_KND, y_KND, routing = self.run_block(layer, x_KND, y_KND, positions, context)
             if routing is not None:
                 routings.append(routing)
         _, _, x_KND = add_and_norm(x_KND, y_KND, self.final_norm, self.compute_dtype)
@@ -199,13 +200,12 @@ class Transformer(nn.Module):
         layer: int,
         x_KND: Tensor,
         y_KND: Tensor | None,
-        length: int,
-        rotary: tuple[Tensor, Tensor],
+        positions: Positions,
         context: RoutingContext,
     ) -> tuple[Tensor, Tensor, Routing | None]:
         """What block `layer` makes of the stream; see `Block.forward`."""
         out: tuple[Tensor, Tensor, Routing | None] = self.blocks[layer](
-            x_KND, y_KND, length, rotary, context, self.compute_dtype
+            x_KND, y_KND, positions, context, self.compute_dtype
         )
         return out
 

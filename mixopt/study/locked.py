@@ -50,7 +50,10 @@ FREE = (
 
 
 # Keys that came later: a study that does not set them has the same `study.json` as before.
-LATER = ("tasks", "domains", "trainer", "proxy.params")
+LATER = (
+    *("tasks", "domains", "trainer", "proxy.params"),
+    *("proxy.model.document_mask", "proxy.model.end_of_text"),
+)
 
 
 def may_change(key: str) -> bool:

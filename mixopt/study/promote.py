@@ -189,10 +189,9 @@ class Promote(Section):
         """
         left_out = {"approve", "seed_model", "expert_models", "trainer", "resources", "params"}
         values = self.model_copy(update={"recipe": self.recipe.canonical()})
+        named = values.model_dump(mode="json", exclude=left_out) | {"model": self.model.to_json()}
         return {
-            key: value
-            for key, value in values.model_dump(mode="json", exclude=left_out).items()
-            if key not in UNSET or value != UNSET[key]
+            key: value for key, value in named.items() if key not in UNSET or value != UNSET[key]
         }
 
     @property

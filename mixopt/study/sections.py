@@ -47,10 +47,10 @@ class Section(BaseModel):
 
 def _without_vocabulary(model: ModelConfig) -> ModelConfig:
     """A shape as a study file gives it: the vocabulary is the corpus' own."""
-    if model.vocab_size:
-        raise StudyError(
-            "the vocabulary is that of the corpus", where="vocab_size", hint="Leave it out"
-        )
+    for name, unset in (("vocab_size", 0), ("end_of_text", None)):
+        if getattr(model, name) != unset:
+            message = "the vocabulary is that of the corpus"
+            raise StudyError(message, where=name, hint="Leave it out")
     return model
 
 

@@ -490,7 +490,7 @@ class Study(Section):
 
     def proxy_model(self, corpus: Corpus) -> ModelConfig:
         """The proxies' shape with the vocabulary of the corpus."""
-        return dataclasses.replace(self.proxy.model, vocab_size=corpus.vocab_size)
+        return self.proxy.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
 
     def proxy_fidelity(self, data: TrainingData) -> Fidelity:
         """Size and tokens of this study's proxies; of a trainer that tells no size, 1 parameter."""
@@ -503,7 +503,7 @@ class Study(Section):
         """The shape at `select.at`, with the vocabulary of the corpus."""
         at = self.select.at
         shape = self.proxy.model if at is None or at.model is None else at.model
-        return dataclasses.replace(shape, vocab_size=corpus.vocab_size)
+        return shape.of_text(corpus.vocab_size, corpus.end_of_text_id)
 
     def larger_fidelity(self, data: TrainingData) -> Fidelity | None:
         """Size and tokens of `select.at`; None where the study has none.
@@ -518,7 +518,7 @@ class Study(Section):
             return Fidelity("larger", at.params or self.proxy.params or 1, tokens)
         assert isinstance(data, Corpus)  # our proxies read one
         model = self.larger_model(data)
-        name = f"larger {digest(dataclasses.asdict(model))[:8]}"
+        name = f"larger {digest(model.to_json())[:8]}"
         return Fidelity(name, model.active_params(), tokens)
 
     def token_limits(self, data: TrainingData, tokens: int | None = None) -> dict[str, int] | None:
@@ -558,7 +558,7 @@ class Study(Section):
             return digest({"trainer": identity, "limits": limits})
         assert isinstance(data, Corpus)  # our proxies read one
         settings = {
-            "model": dataclasses.asdict(self.proxy_model(data)),
+            "model": self.proxy_model(data).to_json(),
             "recipe": dataclasses.asdict(self.proxy.recipe.canonical()),
             "limits": limits,
         }

@@ -132,7 +132,7 @@ def _measure(session: Session, promotion: Promotion, standing: Path) -> dict[str
     """Both models on the study's validation text, evaluated on a worker; see `challenge`."""
     from mixopt.workers.champion_job import Challenge, challenge_on_cluster
 
-    weights = session.objective.weights
+    weights, promote = session.objective.weights, session.study.upcycling
     recipe = session.recipe("promote") if promotion.trained else session.evaluation_recipe()
     session.connect()
     session.display.say("comparing the promoted model with the champion")
@@ -144,5 +144,6 @@ def _measure(session: Session, promotion: Promotion, standing: Path) -> dict[str
         weights={name.removeprefix("bpb/"): weight for name, weight in weights.items()},
         weighed=session.weighed,
         verified=session.verified,
+        document_mask=promote is not None and promote.model.document_mask,
     )
     return challenge_on_cluster(ask, session.resources, session.display.warn)

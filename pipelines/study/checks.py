@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 
 from mixopt.core.errors import StudyError
@@ -185,7 +184,7 @@ def check_promotion(study: Study, corpus: Corpus) -> None:
 
     if study.upcycling is None:
         return
-    model = dataclasses.replace(study.upcycling.model, vocab_size=corpus.vocab_size)
+    model = study.upcycling.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
     try:
         method = study.upcycling.method
         dense = dense_models(study.upcycling, model, corpus.domains)

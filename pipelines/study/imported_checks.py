@@ -179,7 +179,7 @@ def _check_tokenizer(study: Study, corpus: Corpus, name: str, folder: Path) -> N
 def _check_own(study: Study, corpus: Corpus, models: ImportedModels) -> None:
     """Refuse models of our own format that are not of the shape that the promotion needs."""
     assert study.promote is not None
-    model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
+    model = study.promote.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
     needed = dense_models(study.promote, model, first(tuple(models.experts), corpus.domains))
     unused = [domain for domain in models.experts if domain not in needed.domains]
     if unused:

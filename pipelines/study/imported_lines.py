@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 from mixopt.core.formatting import count
@@ -28,7 +27,7 @@ def imported_lines(study: Study, corpus: Corpus, models: ImportedModels) -> Iter
     assert study.promote is not None
     plan = plan_of(study, corpus, models) if models.checkpoints else None
     if plan is None:
-        model = dataclasses.replace(study.promote.model, vocab_size=corpus.vocab_size)
+        model = study.promote.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
         order = first(tuple(models.experts), corpus.domains)
         params = dense_models(study.promote, model, order).shape.total_params()
         kind = "of mixopt"

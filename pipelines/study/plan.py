@@ -22,7 +22,7 @@ from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.plan_changes import change_notes
-from mixopt.pipelines.study.plan_memory import frozen_to_the_end, memory_lines
+from mixopt.pipelines.study.plan_memory import frozen_to_the_end, masked_apart, memory_lines
 from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
     Room,
@@ -161,6 +161,7 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
             *_time_notes(study, trainings, room, speeds, measured=measure),
             *memory_lines(trainings),
             *frozen_to_the_end(study.upcycling),
+            *masked_apart(study),
             *(() if models is None else imported_lines(study, corpus, models)),
             *rate_advice(trainings),
             *promotion_advice(study, corpus),
@@ -270,7 +271,7 @@ def promotion_advice(study: Study, corpus: Corpus) -> list[str]:
     promote = study.upcycling
     if promote is None or promote.seed_model is not None:
         return []
-    model = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
+    model = promote.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
     return shape_advice(Start(model, promote.seed_tokens, promote.tokens))
 
 

@@ -1,4 +1,4 @@
-"""What `mixopt plan` says of a promotion's trainings: memory, disk, and what stays frozen."""
+"""What `mixopt plan` says of a promotion's trainings: memory, disk, and what is unusual."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mixopt.io.trial_files import KEPT
 from mixopt.models.memory import full_run_memory
 from mixopt.pipelines.study.plan_steps import Step
 from mixopt.study.promote import Promote
+from mixopt.study.settings import Study
 
 
 def memory_lines(trainings: Sequence[Step]) -> Iterator[str]:
@@ -25,6 +26,22 @@ def frozen_to_the_end(promote: Promote | None) -> Iterator[str]:
         yield (
             "promote.trains leaves attention, norms and embeddings as they are to the end, which "
             "is reported to harm later fine-tuning; end with {what: all}."
+        )
+
+
+def masked_apart(study: Study) -> Iterator[str]:
+    """A line where proxies and promoted models do not see documents alike."""
+    if study.trainer is not None or study.upcycling is None:
+        return
+    keys = {
+        "proxy.model": study.proxy.model.document_mask,
+        "promote.model": study.upcycling.model.document_mask,
+    }
+    if len(set(keys.values())) > 1:
+        masked = next(key for key, value in keys.items() if value)
+        yield (
+            f"{masked}.document_mask is set in one of {' and '.join(keys)} alone: the proxies "
+            "measure mixtures for other sequences than the full run's."
         )
 
 

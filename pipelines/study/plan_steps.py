@@ -138,7 +138,7 @@ def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None)
         return []
     if models is not None and models.checkpoints:
         return checkpoint_steps(study, corpus, models) if promote.train else []
-    full = dataclasses.replace(promote.model, vocab_size=corpus.vocab_size)
+    full = promote.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
     dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
     plan = []
     if models is None:

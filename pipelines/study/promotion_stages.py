@@ -87,7 +87,7 @@ class Stages:
     @property
     def model(self) -> ModelConfig:
         """Shape of the upcycled model."""
-        return dataclasses.replace(self.settings.model, vocab_size=self.corpus.vocab_size)
+        return self.settings.model.of_text(self.corpus.vocab_size, self.corpus.end_of_text_id)
 
     @property
     def dense(self) -> ModelConfig:
@@ -227,8 +227,8 @@ def _upcycling(plan: Stages, weights: Mapping[str, Path]) -> Upcycling:
         method=plan.settings.method,
         seed_model=str(weights[SEED]),
         expert_models={domain: str(weights[domain]) for domain in plan.experts},
-        dense=dataclasses.asdict(plan.dense),
-        model=dataclasses.asdict(plan.model),
+        dense=plan.dense.to_json(),
+        model=plan.model.to_json(),
         recipe=dataclasses.asdict(plan.recipe),
         corpus=str(plan.corpus.path),
         folder=str(plan.folder / UPCYCLED),

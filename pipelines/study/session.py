@@ -183,7 +183,7 @@ class Session:
         from mixopt.workers.measured import resolved
 
         self.connect()
-        model = dataclasses.replace(asked.model, vocab_size=self.corpus.vocab_size)
+        model = asked.model.of_text(self.corpus.vocab_size, self.corpus.end_of_text_id)
         return resolved(model, asked.recipe, self.resources, self.display.warn).precision
 
     def largest_cohort(self) -> int:

@@ -60,6 +60,7 @@ def upcycle_checkpoint(
             verified=session.verified,
             tasks=session.tasks,
             weighed=session.weighed,
+            document_mask=job.settings.model.document_mask,
         ),
         full_run_resources(session),
         session.display.warn,

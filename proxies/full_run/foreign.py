@@ -24,7 +24,7 @@ from mixopt.models.losses import cross_entropy
 from mixopt.models.routers.base import Router, Routing, RoutingContext
 from mixopt.models.routers.top_k import TopKRouter
 from mixopt.models.transformer import State, check_state
-from mixopt.proxies.foreign import nats_of, routing_of
+from mixopt.proxies.foreign import attended, nats_of, routing_of
 from mixopt.proxies.full_run.contract import ModelKind
 
 
@@ -36,7 +36,7 @@ class TransformersModel(nn.Module):
 
     Args:
         model: of transformers, its weights fp32.
-        config: says how the load is balanced: its `balance` and its coefficients.
+        config: says how the load is balanced, and whether documents are masked from each other.
         compute_dtype: of the products.
         recompute: whether its layers are computed again for gradients.
 
@@ -56,6 +56,7 @@ class TransformersModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.compute_dtype = model, compute_dtype
+        self._end_of_text = config.end_of_text
         found: Any = model
         if found.get_output_embeddings().bias is not None:
             raise TrainingError("models whose head has a bias are not trained here")
@@ -126,7 +127,9 @@ class TransformersModel(nn.Module):
         self._routed.clear()
         found: Any = self.model
         with self._autocast():
-            x_BTD = found.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+            x_BTD = found.model(
+                input_ids=ids_BT, **attended(ids_BT, None, self._end_of_text), use_cache=False
+            ).last_hidden_state
         x_KND = x_BTD.flatten(0, 1).to(self.compute_dtype).unsqueeze(0)
         head_KVD = self._head.weight.to(self.compute_dtype).unsqueeze(0)
         nats_K = cross_entropy(x_KND, head_KVD, targets_BT.reshape(1, -1))
@@ -146,7 +149,7 @@ class TransformersModel(nn.Module):
         """See `LanguageModel`; `mask_KBT` is True where a position is real."""
         self._routed.clear()
         with self._autocast():
-            nats_KN = nats_of(self.model, ids_KBT, targets_KBT, mask_KBT)
+            nats_KN = nats_of(self.model, ids_KBT, targets_KBT, mask_KBT, self._end_of_text)
         layers = zip(self._routed, self._routers, strict=True)
         return nats_KN, [routing_of(g, i, r.config.experts) for (_, g, i), r in layers]
 

@@ -123,7 +123,7 @@ def ours(recompute: bool = False) -> ModelKind:
         return SingleTransformer(config, seed, dtype, device, recompute)
 
     def save(model: SingleTransformer, folder: Path, state: State) -> None:
-        write_json(folder / SHAPE, dataclasses.asdict(model.config))
+        write_json(folder / SHAPE, model.config.to_json())
         save_state(folder / WEIGHTS, state)
 
     return ModelKind(build, save, recompute)
@@ -146,8 +146,7 @@ class _FullRun:
         self.on_progress = on_progress
         self.corpus = Corpus.open(job.corpus)
         self.tasks = {name: Questions.read(Path(path)) for name, path in job.tasks.items()}
-        vocabulary = job.model.vocab_size or self.corpus.vocab_size
-        self.config = dataclasses.replace(job.model, vocab_size=vocabulary)
+        self.config = job.model.of_text(self.corpus.vocab_size, self.corpus.end_of_text_id)
         self.rows = split_rows(self.recipe.batch_sequences, self.recipe.micro_batches, world)
         self.batches = Batches(
             self.corpus,

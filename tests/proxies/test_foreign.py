@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,22 @@ def test_it_scores_and_routes_as_ours(
         assert other.loads[domain] == pytest.approx(loads, abs=0.01)
         assert other.entropies[domain] == pytest.approx(mine.entropies[domain], abs=1e-3)
         assert other.dropped[domain] == 0
+
+
+def test_it_masks_documents_as_ours_does(corpus: Corpus, models: tuple[Transformer, Path]) -> None:
+    ours, folder = models
+    end = corpus.end_of_text_id
+    config = dataclasses.replace(ours.config, document_mask=True, end_of_text=end)
+    masked = Transformer(config)
+    masked.load_proxy_state(ours.proxy_state())
+    ids = torch.arange(2 * 20).view(1, 2, 20) % ours.config.vocab_size
+    ids[0, 0, [0, 7, 8, 13]] = end
+    foreign = ForeignModel.load(folder, torch.float32, end_of_text=end)
+    mine, _ = masked.nats(ids[..., :-1], ids[..., 1:])
+    other, _ = foreign.nats(ids[..., :-1], ids[..., 1:])
+    assert torch.allclose(mine, other, atol=1e-4)
+    without, _ = ours.nats(ids[..., :-1], ids[..., 1:])
+    assert not torch.allclose(mine[0, 7:19], without[0, 7:19], atol=1e-2)
 
 
 def test_padding_of_questions_is_seen_by_nobody(models: tuple[Transformer, Path]) -> None:

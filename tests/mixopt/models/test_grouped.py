@@ -72,11 +72,14 @@ def test_a_norm_by_autograd_is_the_one_by_hand() -> None:
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-def test_attention_by_torchs_kernel_is_the_one_in_blocks() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_by_torchs_kernel_is_the_one_in_blocks(masked: bool) -> None:
     inputs = _draw((K, N, D), (K, D, 3 * D), (K, D, D))
+    ids_KBT = torch.randint(4, (K, 2, N // 2), generator=torch.Generator().manual_seed(4))
+    document_KBT = attention.documents(ids_KBT, end_of_text=0) if masked else None
     rotary = rotary_tables(N // 2, D // 2, 10_000.0, torch.device("cpu"), torch.float32)
-    by_kernel = attention.by_kernel(*inputs, *rotary, 2)
-    in_blocks = attention._Plain.apply(*inputs, *rotary, 2)
+    by_kernel = attention.by_kernel(*inputs, *rotary, 2, document_KBT)
+    in_blocks = attention._Plain.apply(*inputs, *rotary, 2, document_KBT)
     assert torch.allclose(by_kernel, in_blocks, atol=1e-6)
     for mine, theirs in zip(
         _gradients(by_kernel, inputs), _gradients(in_blocks, inputs), strict=True

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -30,7 +31,9 @@ def _livelier(model: Transformer) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("config", [CONFIG, DENSE])
+@pytest.mark.parametrize(
+    "config", [CONFIG, DENSE, dataclasses.replace(CONFIG, document_mask=True, end_of_text=3)]
+)
 def test_a_cohort_is_its_proxies_run_apart(config: ModelConfig) -> None:
     ids_KBT = _ids(3)
     together = _livelier(Transformer(config, (5, 6, 5)))
@@ -82,6 +85,24 @@ def test_plain_attention_is_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) ->
     plain = model.logits(_ids())
     monkeypatch.setattr(attention, "LONGEST_PLAIN", 0)
     assert torch.allclose(model.logits(_ids()), plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("longest_plain", [0, 512])
+def test_masked_documents_are_what_each_is_alone(
+    longest_plain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LONGEST_PLAIN", longest_plain)
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    config = dataclasses.replace(CONFIG, document_mask=True).of_text(0, end_of_text=0)
+    model = _livelier(Transformer(config))
+    ids_KBT = _ids().clamp(min=1)
+    ids_KBT[0, :2, 5] = 0  # the third sequence is one document
+    ids_KBT[0, 1, 6:8] = 0
+    together_BTV = model.logits(ids_KBT)[0]
+    for row, begins in enumerate([(0, 5, 12), (0, 5, 6, 7, 12), (0, 12)]):
+        for begin, end in pairwise(begins):
+            alone_TV = model.logits(ids_KBT[:, row : row + 1, begin:end])[0, 0]
+            assert torch.allclose(together_BTV[row, begin:end], alone_TV, atol=1e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

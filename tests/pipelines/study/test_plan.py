@@ -13,7 +13,7 @@ from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import advised_peak_rate
 from mixopt.pipelines.study.checks import check_promotion
-from mixopt.pipelines.study.plan import promotion_advice, rate_advice, show_plan
+from mixopt.pipelines.study.plan import promotion_advice, proxies_plan, rate_advice, show_plan
 from mixopt.pipelines.study.plan_steps import Room, Step, planned_flops, steps
 from mixopt.pipelines.study.session import open_session
 from mixopt.study.locked import has_begun
@@ -300,3 +300,15 @@ def test_a_plan_says_what_a_full_run_needs_and_what_is_too_large_to_be_tried(
     assert "on disk 2 checkpoints of" in shown
     assert "Too large to be tried on this machine: dense seed model, domain experts" in shown
     assert "share their work in 2 processes" in shown
+
+
+def test_a_plan_says_what_of_the_full_run_is_unusual(text_corpus: Corpus, tmp_path: Path) -> None:
+    phases = [{"what": "router", "share": 0.5}, {"what": "experts", "share": 0.5}]
+    changes = {"trains": phases, "model": {**MODEL, "document_mask": True}}
+    study = load_study(write_study(tmp_path / "s.yaml", text_corpus.path, promote=changes))
+    notes = proxies_plan(study, text_corpus, 1, measure=False).notes
+    assert any("end with {what: all}" in note for note in notes)
+    assert any("promote.model.document_mask is set in one of" in note for note in notes)
+    usual = load_study(write_study(tmp_path / "usual.yaml", text_corpus.path))
+    notes = proxies_plan(usual, text_corpus, 1, measure=False).notes
+    assert not any("document_mask" in note or "end with" in note for note in notes)

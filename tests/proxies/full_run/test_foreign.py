@@ -1,5 +1,6 @@
 """Models of transformers through the full run's step and loop, against ours and in processes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -75,24 +76,29 @@ def _job(corpus: Corpus, steps: int = 6) -> Job:
     return Job(CONFIG, RECIPE, str(corpus.path), (mixture,), (1,), steps * 128)
 
 
-def _model(folder: Path, recompute: bool = False) -> TransformersModel:
+def _model(
+    folder: Path, recompute: bool = False, config: ModelConfig = CONFIG
+) -> TransformersModel:
     kind = TransformersModel.kind(folder, recompute)
-    model = kind.build(CONFIG, 0, torch.float32, torch.device("cpu"))
+    model = kind.build(config, 0, torch.float32, torch.device("cpu"))
     assert isinstance(model, TransformersModel)
     return model.train()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("document_mask", [False, True])
 def test_losses_and_router_gradients_are_those_of_the_same_model_of_ours(
-    ours: Transformer, mixtral: Path, recompute: bool
+    ours: Transformer, mixtral: Path, recompute: bool, document_mask: bool
 ) -> None:
-    single = SingleTransformer(CONFIG)
+    config = dataclasses.replace(CONFIG, document_mask=document_mask).of_text(64, end_of_text=3)
+    single = SingleTransformer(config, recompute=recompute)
     single.load_proxy_state(ours.proxy_state())
-    foreign = _model(mixtral, recompute)
+    foreign = _model(mixtral, recompute, config)
     for model in (single, foreign):
         model.begin_step()
     for seed in (0, 1):  # two micro-batches: the balance is that of both
         ids = torch.randint(64, (3, 13), generator=torch.Generator().manual_seed(seed))
+        ids[:2, 5 + seed] = 3
         expected = single.loss(ids[:, :-1], ids[:, 1:])
         found = foreign.loss(ids[:, :-1], ids[:, 1:])
         for mine, theirs in zip(found[:2], expected[:2], strict=True):

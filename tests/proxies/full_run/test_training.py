@@ -89,8 +89,12 @@ def _resumed(world: World, job: Job, folder: Path, expected: dict[int, float]) -
     assert all(p.metrics == metrics for p in watch.seen if p.metrics and p.step == STEPS)
 
 
-def test_one_process_is_the_promotion_of_today(corpus: Corpus, tmp_path: Path) -> None:
-    job = _job(corpus, evaluations=4)
+@pytest.mark.parametrize("document_mask", [False, True])
+def test_one_process_is_the_promotion_of_today(
+    corpus: Corpus, tmp_path: Path, document_mask: bool
+) -> None:
+    model = dataclasses.replace(MODEL, document_mask=document_mask)
+    job = dataclasses.replace(_job(corpus, evaluations=4), model=model)
     (proxy,) = train(job, tmp_path / "proxy", None, 1, device="cpu", keep_weights=True)
     full = train_full(job, tmp_path / "full", World(), keep_weights=True)
     assert full.result is not None
@@ -109,6 +113,8 @@ def test_one_process_is_the_promotion_of_today(corpus: Corpus, tmp_path: Path) -
         assert torch.allclose(tensor, theirs[name], atol=1e-4), name
     shapes = [(tmp_path / name / "model.json").read_bytes() for name in ("full", "proxy")]
     assert shapes[0] == shapes[1]
+    ends = corpus.end_of_text_id if document_mask else None
+    assert json.loads(shapes[0]).get("end_of_text") == ends
 
 
 @pytest.fixture(scope="module")
