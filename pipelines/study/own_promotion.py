@@ -8,10 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mixopt import __version__
-from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Fidelity, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
@@ -20,7 +18,7 @@ from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import StageTraining, full_run_resources, train_stages
 from mixopt.selection.results import Predicted
-from mixopt.study.data import TrainingData, job_domains
+from mixopt.study.data import job_domains
 from mixopt.study.promote import Promote
 from mixopt.study.results import Promotion, Stage
 from mixopt.study.settings import Study, digest
@@ -32,20 +30,6 @@ from mixopt.workers.proxy_task import Work
 FULL_RUN, FULL_RUN_FOLDER = "full run", "full-run"
 METHOD, ELSEWHERE = "own trainer", "elsewhere"  # stand where an upcycler would
 PROMOTION = "promotion"  # name of the full run among a study's trainings
-
-
-def full_run_identity(
-    study: Study, data: TrainingData, settings: Promote, mixture: Mixture
-) -> list[Any]:
-    """All that the full run depends on, as JSON-able values.
-
-    Raises:
-        StudyError: a file of its trainer is not there.
-    """
-    assert settings.trainer is not None
-    with study.naming("promote"):
-        trainer = settings.trainer.identity(study.path.parent)
-    return [trainer, settings.tokens, mixture.as_dict(), data.hash, study.seed]
 
 
 def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Promotion:

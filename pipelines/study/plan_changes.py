@@ -10,11 +10,8 @@ from pathlib import Path
 
 from mixopt.core.formatting import count
 from mixopt.io import files
-from mixopt.pipelines.study.own_promotion import (
-    FULL_RUN_FOLDER,
-    full_run_identity,
-    full_run_trainer,
-)
+from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER, full_run_trainer
+from mixopt.pipelines.study.promotion_folder import full_run_identity
 from mixopt.pipelines.views.commands import command
 from mixopt.study.data import TrainingData
 from mixopt.study.first_training import may_change_yet

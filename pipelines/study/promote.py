@@ -16,11 +16,11 @@ from typing import Any
 
 from mixopt import __version__
 from mixopt.core.errors import StudyError
-from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.io import files, markers
 from mixopt.pipelines.study.full_run_elsewhere import told_full_run
-from mixopt.pipelines.study.own_promotion import full_run_identity, train_full_run
+from mixopt.pipelines.study.own_promotion import train_full_run
+from mixopt.pipelines.study.promotion_folder import promotion_folder
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
 from mixopt.pipelines.study.session import Session
@@ -28,10 +28,8 @@ from mixopt.pipelines.study.stage_trainings import ClusterMachine
 from mixopt.pipelines.study.upcycled_checkpoint import upcycle_checkpoint
 from mixopt.selection.results import Predicted
 from mixopt.study.model import study_model
-from mixopt.study.promote import Promote
 from mixopt.study.records import read_result
 from mixopt.study.results import Promotion, Verdict
-from mixopt.study.settings import digest
 
 RESULT = "result.json"
 
@@ -78,7 +76,7 @@ def promotion_run(session: Session, verdict: Verdict) -> PromotionRun:
         settings=settings,
         mixture=mixture,
         method=verdict.promoted,
-        folder=_folder(session, settings, mixture),
+        folder=promotion_folder(session, settings, mixture),
         surrogate=verdict.surrogate,
         models=session.models,
     )
@@ -87,20 +85,6 @@ def promotion_run(session: Session, verdict: Verdict) -> PromotionRun:
 def _is_whole(model: Path, ended: Promotion) -> bool:
     """Whether the promoted model lies there as it was written."""
     return ended.has_weights and markers.whole(model, ended.files)
-
-
-def _folder(session: Session, settings: Promote, mixture: Mixture) -> Path:
-    """The promotion's folder; its name is a hash of all that the promoted model depends on."""
-    if settings.trainer is not None:
-        identity = full_run_identity(session.study, session.data, settings, mixture)
-        return session.home / "promotion" / digest(identity)
-    what: list[Any] = [settings.canonical(), mixture.as_dict(), session.corpus.hash]
-    what.append(session.study.seed)
-    if session.models is not None:
-        what.append(session.models.identity(session.home))
-        if session.models.checkpoints and settings.train:
-            what.append("trained")
-    return session.home / "promotion" / digest(what)
 
 
 def _run(job: PromotionRun) -> Promotion:
