@@ -18,7 +18,7 @@ from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.sections import Section, Shape, Tokens, Training
 
 # Keys of a promotion by a trainer of the user's.
-OWN = ("trainer", "resources", "params", "tokens", "name", "approve")
+OWN = ("trainer", "resources", "params", "tokens", "name", "approve", "baseline_curve")
 # Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
 # the name of its folder.
 UNSET: dict[str, Any] = {
@@ -99,6 +99,9 @@ class Promote(Section):
     """Registered model name in MLflow, without / and :; null takes the study's name."""
     approve: Literal["automatic", "manual"] = "automatic"
     """Who makes a promoted model `champion`: mixopt, by comparing it, or you (`mixopt approve`)."""
+    baseline_curve: str | None = None
+    """Evaluations of the baseline's own full run, CSV or curve.jsonl, relative to this file: the
+    full run is compared with them while it trains (docs/full-run.md)."""
 
     @field_validator("expert_models")
     @classmethod
@@ -123,6 +126,8 @@ class Promote(Section):
             raise ValueError("tokens: say how many tokens the full run trains on")
         if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
             raise ValueError(f"{ours[0]}: your trainer has its own; give it trainer.settings")
+        if self.elsewhere and self.baseline_curve is not None:
+            raise ValueError("baseline_curve: nothing watches a full run that is trained elsewhere")
         for key in ("processes", "recompute"):
             if key in self.resources.model_fields_set:
                 raise ValueError(f"resources.{key}: is for our own models; your trainer decides it")
@@ -184,10 +189,11 @@ class Promote(Section):
     def canonical(self) -> dict[str, Any]:
         """What names a promotion's folder: its settings, without those of `UNSET` at defaults.
 
-        Nor with `approve`, which alters no training, and the names of existing models: their
-        content counts. A trainer of the user's has an identity of its own.
+        Nor with `approve` and `baseline_curve`, which alter no training, and the names of existing
+        models: their content counts. A trainer of the user's has an identity of its own.
         """
         left_out = {"approve", "seed_model", "expert_models", "trainer", "resources", "params"}
+        left_out.add("baseline_curve")
         values = self.model_copy(update={"recipe": self.recipe.canonical()})
         named = values.model_dump(mode="json", exclude=left_out) | {"model": self.model.to_json()}
         return {

@@ -6,6 +6,7 @@ import difflib
 
 from mixopt.core.errors import StudyError
 from mixopt.corpus.shards import Corpus
+from mixopt.pipelines.study.baseline_curve import given_curve
 from mixopt.pipelines.study.dense_models import dense_models
 from mixopt.search import proposers
 from mixopt.study.data import TrainingData
@@ -28,6 +29,7 @@ def check(study: Study, data: TrainingData) -> None:
     enqueued_mixtures(study, space)
     check_search(study)
     check_own_promotion(study)
+    given_curve(study)
     if study.upcycling is not None and not isinstance(data, Corpus):
         raise StudyError(
             "our upcycling trains on a corpus, and the study has none",

@@ -33,6 +33,7 @@ from mixopt.pipelines.study.plan_steps import (
 )
 from mixopt.pipelines.study.plan_trials import (
     FULL_RUN,
+    baseline_curve_notes,
     full_run_trainer_notes,
     own_notes,
     own_trainings,
@@ -131,7 +132,8 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
         assert isinstance(data, Corpus)  # our proxies read one
         plan = proxies_plan(study, data, slots, measure=measure)
     about_space = space_notes(study, space, data)
-    plan = dataclasses.replace(plan, notes=[*change_notes(study, data), *plan.notes])
+    notes = [*change_notes(study, data), *plan.notes, *baseline_curve_notes(study)]
+    plan = dataclasses.replace(plan, notes=notes)
     seen = smallest_difference_note(study, data)
     if as_json:
         print_json(plan.to_json() | {"space": about_space, "smallest_difference": seen})

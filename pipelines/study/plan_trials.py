@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mixopt.pipelines.study.baseline_curve import KEY, given_curve
 from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.selection.candidates import UNIFORM
@@ -127,6 +128,18 @@ def full_run_trainer_notes(study: Study) -> list[str]:
     with study.naming("promote"):
         found = _looked_at(own.made(study.path.parent))
     return ["Trainer of the full run (promote.trainer), likewise:", *found]
+
+
+def baseline_curve_notes(study: Study) -> list[str]:
+    """How far the full run can be compared with the baseline's that the study names.
+
+    Raises:
+        StudyError: its file cannot be used.
+    """
+    curve = given_curve(study)
+    if curve is None or study.promote is None:
+        return []
+    return [f"Full run of the baseline, {curve.note(study.promote.tokens)} ({KEY})."]
 
 
 def _looked_at(trainer: Trainer) -> list[str]:

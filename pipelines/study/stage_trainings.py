@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Outcome, TrialResult
-from mixopt.io.trial_files import curve_in
-from mixopt.pipelines.study.early_warning import rise, seed_deviation
+from mixopt.pipelines.study.full_run_watch import FullRunWatch
 from mixopt.pipelines.study.promotion_stages import UPCYCLED
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.pipelines.views.time_left import FULL_RUN
-from mixopt.study.records import read_verdict
 from mixopt.workers.cluster import Resources
 from mixopt.workers.full_job import FullJob
 from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
@@ -44,26 +42,22 @@ class StageTraining(Training):
         super().__init__(work, work.key, tokens=work.job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._advice, self._display = flops, advice, session.display
         self._tracker, self._shown = session.tracker, 0.0
-        self._objective, self._home = session.objective, session.home
-        self._evaluated = 0  # points of its curve that were looked at
         ended = finished(work)
         self.outcome: Outcome | None = ended[0] if ended else None
+        watched = work.key in ENDS and self.outcome is None
+        self._watch = FullRunWatch(session, work) if watched else None
 
     def progressed(self) -> None:
         """Show it in MLflow, once in a while."""
         if time.monotonic() - self._shown >= SHOWN_SECONDS:
             self._shown = time.monotonic()
-            self._tracker.live_promotion(Path(self.work.folder).parent)
             self._look()
+            self._tracker.live_promotion(Path(self.work.folder).parent)
 
     def _look(self) -> None:
-        """Warn where the run that the promotion ends with gets worse."""
-        curve = curve_in(Path(self.work.folder)) if self.work.key in ENDS else []
-        while len(curve) > self._evaluated:
-            self._evaluated += 1
-            known = seed_deviation(read_verdict(self._home))
-            if found := rise(curve[: self._evaluated], self._objective, known):
-                self._display.warn(f"{self.label}: {found}")
+        """Look at the evaluations of the run that the promotion ends with."""
+        if self._watch is not None:
+            self._watch.look()
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the outcome."""

@@ -28,6 +28,7 @@ from mixopt.study.results import Promotion, Verdict
 from mixopt.study.rounds import Round
 from mixopt.study.settings import Study, load_study
 from mixopt.study.stopped import Stop, read_stop
+from mixopt.study.watched import read_watched
 from mixopt.surrogates.noise import SeedScatter, seed_scatter_of
 from mixopt.trainers.job import JOB
 
@@ -67,11 +68,13 @@ class FullRun:
         stages: name of each stage that has begun → tokens that it had seen at its last evaluation;
             None once it has ended.
         handed_out: when it was, in seconds since 1970, if it is trained elsewhere; else None.
+        warnings: the last one of each kind that its evaluations gave.
     """
 
     id: str
     stages: Mapping[str, int | None]
     handed_out: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -319,7 +322,8 @@ def open_full_run(home: Path) -> FullRun | None:
         return FullRun(newest.name, {}, asked.stat().st_mtime)
     parts = [path.parent for path in newest.glob("*/lock")]
     parts.sort(key=lambda part: (part / "lock").stat().st_ctime)
-    return FullRun(newest.name, {part.name: _tokens_seen(part) for part in parts})
+    stages = {part.name: _tokens_seen(part) for part in parts}
+    return FullRun(newest.name, stages, warnings=read_watched(newest).warnings)
 
 
 def _tokens_seen(folder: Path) -> int | None:

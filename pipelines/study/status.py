@@ -123,6 +123,8 @@ def _print_findings(standing: Standing, console: Console) -> None:
     elif full_run is not None:
         now = "interrupted" if standing.driver is None else "under way"
         console.print(f"Full run {full_run.id} is {now}: {_stages(full_run)}")
+        for warning in full_run.warnings:
+            console.print(styled(("!", "yellow"), f" {warning}"))
 
 
 def _stages(full_run: FullRun) -> str:

@@ -16,6 +16,7 @@ from mixopt.pipelines.views.mlflow.run_names import SEPARATOR, promotion_name
 from mixopt.pipelines.views.mlflow.training_series import evaluations, training_series
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.pipelines.views.wording import made_by, promotion_markdown
+from mixopt.study.watched import Watched, read_watched
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -67,7 +68,7 @@ def show_promotion(
             *evaluations(result.curve, folder / result.id, run.info.start_time),
             *training_series(folder / result.id, run.info.start_time),
         ],
-        tags={run_tags.NOTE: promotion_page(result)},
+        tags={run_tags.NOTE: promotion_page(result, read_watched(folder / result.id))},
     )
     for path in sorted(folder.glob("*.json")):
         store.client.log_artifact(run.info.run_id, str(path))
@@ -104,7 +105,9 @@ class LivePromotion:
         """Show what its trainings reported since the last time."""
         series = training_series(self._folder, self._start)
         new = [point for point in series if (point[0], point[2]) not in self._shown]
-        self._store.log(self._run, metrics=new)
+        warned = warnings_markdown(read_watched(self._folder))
+        note = {run_tags.NOTE: page([warned], RUN)} if warned else {}
+        self._store.log(self._run, metrics=new, tags=note)
         self._shown |= {(name, step) for name, _, step, _ in new}
 
     def stopped(self) -> None:
@@ -122,7 +125,13 @@ def _next(store: RunStore, tags: Mapping[str, str]) -> int:
     return len(store.runs(tags)) + 1
 
 
-def promotion_page(result: Promotion) -> str:
-    """How the model was made, and its metrics."""
+def promotion_page(result: Promotion, seen: Watched) -> str:
+    """How the model was made, its metrics, and what was warned of."""
     made, mixture = verbatim(made_by(result)), verbatim(result.mixture_name)
-    return page([f"**{made}**, on the *{mixture}* mixture.", promotion_markdown(result)], RUN)
+    head = f"**{made}**, on the *{mixture}* mixture."
+    return page([head, promotion_markdown(result), warnings_markdown(seen)], RUN)
+
+
+def warnings_markdown(seen: Watched) -> str:
+    """The warnings that the evaluations of a full run gave; empty without any."""
+    return "\n\n".join(f"**Warning:** {verbatim(text)}." for text in seen.warnings)

@@ -15,6 +15,7 @@ from mixopt.core.trials import CurvePoint
 from mixopt.io import training_log, trial_files
 from mixopt.pipelines.views.mlflow.mlflow_store import curve_metrics
 from mixopt.pipelines.views.mlflow.tracked_values import Metric
+from mixopt.study.watched import read_watched
 
 POINTS = 1000
 NAMES = {
@@ -33,7 +34,8 @@ LAST = ("moe", "full-run")  # folders of the training that a promotion ends with
 def training_series(promotion: Path, start: int) -> Iterator[Metric]:
     """All series of the promotion in that folder, whose run began at `start`.
 
-    Those of its last training are `train/…`, `router/…` and `curve/…`; those before it have its
+    Those of its last training are `train/…`, `router/…`, `curve/…` and `to_baseline/…`, the
+    difference to the baseline's full run and its band; those before it have its
     name in front, such as `seed/train/loss`.
     """
     for log in sorted(promotion.glob(f"*/{training_log.LOG}")):
@@ -45,6 +47,17 @@ def training_series(promotion: Path, start: int) -> Iterator[Metric]:
                 yield prefix + name, value, int(report["tokens"]), stamp
     for name in LAST:
         yield from evaluations(trial_files.curve_in(promotion / name), promotion, start)
+    yield from to_baseline(promotion, start)
+
+
+def to_baseline(promotion: Path, start: int) -> Iterator[Metric]:
+    """The difference to the baseline's full run, and the band that it is expected in."""
+    for row in read_watched(promotion).compared:
+        shown = {"difference": row.difference, "expected_low": row.low, "expected_high": row.high}
+        stamp = start + round(row.seconds * 1000)
+        for name, value in shown.items():
+            if value is not None:
+                yield f"to_baseline/{name}", value, row.tokens, stamp
 
 
 def evaluations(curve: Sequence[CurvePoint], promotion: Path, start: int) -> Iterator[Metric]:

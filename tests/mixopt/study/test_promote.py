@@ -24,9 +24,12 @@ def test_one_process_is_the_default(tmp_path: Path) -> None:
     assert (asked.processes, asked.cpus, asked.gpus, asked.recompute) == (1, None, None, False)
 
 
-def test_machines_and_approval_are_no_part_of_what_a_promotion_is(tmp_path: Path) -> None:
+def test_machines_approval_and_what_it_is_compared_with_are_no_part_of_what_a_promotion_is(
+    tmp_path: Path,
+) -> None:
     plain = promote(tmp_path, "  tokens: 600k\n").canonical()
     other = "  resources: {processes: 4, gpus: 1, recompute: true}\n  approve: manual\n"
+    other += "  baseline_curve: baseline.csv\n"
     assert promote(tmp_path, "  tokens: 600k\n" + other).canonical() == plain
     assert promote(tmp_path, "  tokens: 600k\n  train: true\n").canonical() == plain
     assert promote(tmp_path, "  tokens: 600k\n  train: false\n").canonical() != plain
@@ -46,6 +49,10 @@ def test_machines_and_approval_are_no_part_of_what_a_promotion_is(tmp_path: Path
         ("  trainer: a.b:c\n  tokens: 1B\n  resources: {processes: 2}\n", "resources.processes"),
         ("  trainer: a.b:c\n  tokens: 1B\n  resources: {recompute: true}\n", "resources.recompute"),
         ("  trainer: a.b:c\n  tokens: 1B\n  train: false\n", "train: your trainer has its own"),
+        (
+            "  trainer: elsewhere\n  tokens: 1B\n  baseline_curve: b.csv\n",
+            "nothing watches a full run that is trained elsewhere",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_file_and_line(

@@ -16,6 +16,7 @@ from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.standing import INTERRUPTED, read_standing
 from mixopt.study.progress import Progress, write_progress
 from mixopt.study.settings import Study
+from mixopt.study.watched import Kind, Remark, Watched
 from tests.pipelines.finished_study import (
     FIDELITY,
     TOKENS,
@@ -99,7 +100,9 @@ def test_an_interrupted_full_run_stands_beside_the_last_that_ended(
     (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n{"st')
     shown = run("status", finished.path).out
     (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n')
+    Watched((), (Remark(100, Kind.RISE, "it gets worse"),)).write(moe.parent)
     later = run("status", finished.path).out
+    assert "! it gets worse" in later
     assert "(the last full run that ended)" in shown
     assert "Full run newer is interrupted: seed ended, moe 0 tokens evaluated" in shown
     assert "moe 120k tokens evaluated" in later

@@ -7,6 +7,8 @@ from mixopt.core.trials import CurvePoint
 from mixopt.io import training_log
 from mixopt.io.trial_files import CURVE
 from mixopt.pipelines.views.mlflow.training_series import POINTS, training_series
+from mixopt.selection.band import Place
+from mixopt.study.watched import Compared, Watched
 
 
 def report(folder: Path, step: int, steps: int = 10, **values: object) -> None:
@@ -64,3 +66,14 @@ def test_a_long_training_is_thinned_alike_whenever_it_is_looked_at(tmp_path: Pat
     assert seen == whole
     assert POINTS <= len(whole) <= POINTS + 2
     assert 200 in {step for _, _, step, _ in whole}  # every evaluation is shown
+
+
+def test_the_difference_to_the_baseline_stands_beside_its_band(tmp_path: Path) -> None:
+    rows = (Compared(100, 1.0, -0.1), Compared(200, 2.5, 0.1, -0.3, 0.0, Place.WORSE))
+    Watched(rows).write(tmp_path)
+    assert list(training_series(tmp_path, 1000)) == [
+        ("to_baseline/difference", -0.1, 100, 2000),
+        ("to_baseline/difference", 0.1, 200, 3500),
+        ("to_baseline/expected_low", -0.3, 200, 3500),
+        ("to_baseline/expected_high", 0.0, 200, 3500),
+    ]

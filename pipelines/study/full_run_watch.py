@@ -1,0 +1,69 @@
+"""Looks at the evaluations of a full run as they come; warns, and keeps what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixopt.core.trials import CurvePoint
+from mixopt.io.trial_files import curve_in
+from mixopt.pipelines.study.early_warning import rise, seed_deviation
+from mixopt.pipelines.study.expected_band import comparison
+from mixopt.pipelines.study.session import Session
+from mixopt.study.records import read_verdict
+from mixopt.study.watched import Kind, Remark, Watched, read_watched
+from mixopt.workers.proxy_task import Work
+
+
+class FullRunWatch:
+    """Says what is to be said of a full run's evaluations, each thing once.
+
+    Args:
+        session: of the study.
+        work: the training that the promotion ends with.
+
+    Raises:
+        StudyError: the curve of the baseline's full run cannot be used.
+    """
+
+    def __init__(self, session: Session, work: Work) -> None:
+        self._folder, self._label = Path(work.folder), work.key
+        self._display, self._objective = session.display, session.objective
+        self._seed_std = seed_deviation(read_verdict(session.home))
+        self._comparison = comparison(session, self._folder, work.job.tokens)
+        self._curve: Sequence[CurvePoint] | None = None
+        kept = read_watched(self._folder.parent)
+        self._said = {(it.tokens, it.kind) for it in kept.remarks}
+        if self._comparison is not None:
+            self._display.say(f"{self._label}: {self._comparison.about}", style="dim")
+
+    def look(self) -> None:
+        """Look at what was evaluated since the last time."""
+        curve = curve_in(self._folder)
+        if curve == self._curve:
+            return
+        self._curve, seen = curve, self._watched(curve)
+        for remark in seen.remarks:
+            if (remark.tokens, remark.kind) not in self._said:
+                self._said.add((remark.tokens, remark.kind))
+                self._say(remark)
+        seen.write(self._folder.parent)
+
+    def _watched(self, curve: Sequence[CurvePoint]) -> Watched:
+        remarks = [
+            Remark(curve[last].tokens, Kind.RISE, text)
+            for last in range(len(curve))
+            if (text := rise(curve[: last + 1], self._objective, self._seed_std))
+        ]
+        if self._comparison is None:
+            return Watched((), tuple(remarks))
+        rows = self._comparison.compared(curve)
+        remarks += self._comparison.remarks(rows)
+        return Watched(tuple(rows), tuple(sorted(remarks, key=lambda it: it.tokens)))
+
+    def _say(self, remark: Remark) -> None:
+        line = f"{self._label}: {remark.text}"
+        if remark.kind is Kind.BETTER:
+            self._display.say(line, style="dim")
+        else:
+            self._display.warn(line)
