@@ -57,7 +57,7 @@ def select(session: Session) -> Verdict:
     session.display.say(f"fitting {known} trials with {choice.name}, looking for the optimum …")
     found = model.optimum(session.space)
     predicted = model.forecast(trials, found.mixture, (found.mean, found.std))
-    session.display.say(before_selection(predicted, session.objective))
+    session.display.say(before_selection(predicted, session.objective, trials))
     selection = _selection(session, found, trials)
     look = looks.at(_look_basis(session, trials, selection), selection.confidence)
     selection = dataclasses.replace(selection, look=look)

@@ -26,7 +26,8 @@ from mixopt.offline.runs import read_mixtures
 from mixopt.pipelines.offline.outputs import FILE, writable, write
 from mixopt.pipelines.views.console import make_console, make_error_console, styled
 from mixopt.pipelines.views.json_output import print_json
-from mixopt.pipelines.views.wording import UNREPEATED, better, scattered, unit
+from mixopt.pipelines.views.seed_words import scattered, unrepeated
+from mixopt.pipelines.views.wording import better, unit
 from mixopt.search.designs import SMALLEST_WEIGHT
 from mixopt.study.given_mixtures import mixture_words
 from mixopt.surrogates.noise import Forecast
@@ -201,7 +202,7 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
     console.print(
         f"Mean: over fresh seeds; {scattered(scatter)}."
         if scatter
-        else f"For the search's own seed only: {UNREPEATED}.",
+        else f"For the search's own seed only: {unrepeated(study.snapshot.trials)}.",
         style="dim",
     )
     for it in found:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from mixopt.core.objective import Objective
-from mixopt.pipelines.views.wording import scattered, unit
+from mixopt.pipelines.views.seed_words import scattered
+from mixopt.pipelines.views.wording import unit
 from mixopt.study.smallest_difference import SmallestDifference
 
 UNKNOWN = "the noise is not known yet: search.repeats measures it"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from mixopt.core.formatting import count, duration, signed
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Outcome, State, Trial
+from mixopt.pipelines.views.seed_words import scattered, unrepeated
 from mixopt.pipelines.views.trade_offs import trade_rows
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.selection.candidates import NATURAL
@@ -15,7 +16,7 @@ from mixopt.selection.results import Candidate, Predicted
 from mixopt.study.queries import best_trial
 from mixopt.study.replaced import outcome_of
 from mixopt.study.results import Promotion, Verdict
-from mixopt.surrogates.noise import Forecast, SeedScatter, seed_scatter_of
+from mixopt.surrogates.noise import Forecast, seed_scatter_of
 
 ADJUSTED = "adjusted p-value"  # of a row: one-sided, adjusted for the number of candidates
 OVER_SEEDS = "± sd over seeds"  # of a row of measured means
@@ -26,10 +27,6 @@ PROXY_NOTE = (
 UNTRAINED = (
     "Upcycled, not trained (promote.train: false). Its routers are new: train it on the mixture "
     "before you use it."
-)
-UNREPEATED = (
-    "no mixture was run with several seeds, so what a seed does is not known "
-    "(search.repeats: 2 would tell)"
 )
 
 
@@ -233,12 +230,21 @@ def p_value(candidate: Candidate) -> str:
     return "< 0.001" if p < 1e-3 else f"{p:.3f}"
 
 
-def before_selection(predicted: Forecast, objective: Objective) -> str:
-    """The prediction of the recommended mixture, before anything is run for it."""
+def before_selection(
+    predicted: Forecast, objective: Objective, trials: Sequence[Trial] = ()
+) -> str:
+    """The prediction of the recommended mixture, before anything is run for it.
+
+    Args:
+        predicted: of that mixture.
+        objective: of the study.
+        trials: of its search, which say why the scatter over seeds is not known.
+    """
     predicted = replace(predicted, mean=objective.sign * predicted.mean)
     mean, one_seed = _amount(predicted.mean, objective), _between(*predicted.this_seed)
     if predicted.scatter is None:
-        return f"recommended: {mean}, 90 % {one_seed} for the search's seed only; {UNREPEATED}"
+        why = unrepeated(trials)
+        return f"recommended: {mean}, 90 % {one_seed} for the search's seed only; {why}"
     return (
         f"recommended: {mean}, 90 % {_between(*predicted.within())} for the mean over seeds, "
         f"{one_seed} for the search's own; {scattered(predicted.scatter)}"
@@ -298,14 +304,6 @@ def mixtures_note(verdict: Verdict, objective: Objective) -> str:
     return note + "for the search's own seed only."
 
 
-def scattered(scatter: SeedScatter) -> str:
-    """How far one run lies from the mean over seeds, and what that is known from."""
-    return (
-        f"seed standard deviation of a run {scatter.std:.4f}, from {scatter.runs} repeated runs "
-        f"({scatter.freedom:.3g} effective degree{'s' * (scatter.freedom != 1)} of freedom)"
-    )
-
-
 def _between(low: float, high: float) -> str:
     return f"between {low:.4f} and {high:.4f}"
 
@@ -328,7 +326,7 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     return (
         f"{text}; the best so far is trial {best.number} with "
         f"{_amount(objective.shown.value(best.metrics), objective)}, of one seed: "
-        f"{UNREPEATED if scatter is None else scattered(scatter)}. Nothing is selected yet."
+        f"{unrepeated(trials) if scatter is None else scattered(scatter)}. Nothing is selected yet."
     )
 
 

@@ -74,6 +74,27 @@ def test_the_best_so_far_has_an_interval_and_failures_their_reasons(
     assert f"Next: mixopt run {study.path}" in shown
 
 
+def test_repeats_that_run_are_named_instead_of_asked_for(tmp_path: Path, run: Run) -> None:
+    study = write_study(tmp_path)
+    ledger = open_ledger(study)
+    natural = Mixture.natural(TOKENS)
+    trained(study, ledger, TrialSpec(natural, FIDELITY, 0))
+    repeats = [ledger.add(TrialSpec(natural, FIDELITY, s, Role.REPEAT)).number for s in (1, 2)]
+    ledger.start(repeats[0])
+    said = "no mixture was run with several seeds yet, so what a seed does is not known"
+    both = " ".join(run("status", study.path).out.split())
+    ledger.start(repeats[1])
+    ledger.fail(repeats[1], Failure.DIVERGED, "the loss was inf at step 3")
+    one = " ".join(run("status", study.path).out.split())
+    ledger.fail(repeats[0], Failure.DIVERGED, "the loss was inf at step 3")
+    ledger.close()
+    none = " ".join(run("status", study.path).out.split())
+    assert f"{said} (2 repeats of the baseline are under way)" in both
+    assert f"{said} (1 of 2 repeats of the baseline is under way)" in one
+    assert "(2 repeats of the baseline ended, but fewer than two of its runs are complete)" in none
+    assert "would tell" not in both + one + none
+
+
 def test_the_driver_says_its_stage_and_the_time_left(tmp_path: Path, run: Run) -> None:
     study = searching(tmp_path)
     progress = Progress("round 1 of 2", 3, 4, 2e9, 8e9, 90.0, time.time())
