@@ -46,10 +46,8 @@ def measured_metrics(snapshot: Snapshot) -> list[Measured]:
     if not runs[verdict.baseline]:
         return []
     shared = set.intersection(*(set(t.metrics) for t in trials))
-    higher = {m for m, w in snapshot.objective.weights.items() if w < 0}
-    guards = {g.metric: g for g in snapshot.study.guarded()}
-    higher |= {name for name, g in guards.items() if g.higher}
     names = [m for m in _ordered(snapshot, trials[0]) if m in shared]
+    higher = better_higher(snapshot, names)
     seeds = max(len(own) for own in runs.values())
 
     def values(metric: str) -> dict[str, dict[int, float]]:
@@ -70,6 +68,18 @@ def measured_metrics(snapshot: Snapshot) -> list[Measured]:
         )
         for metric in names
     ]
+
+
+def better_higher(snapshot: Snapshot, metrics: Sequence[str]) -> set[str]:
+    """Those of `metrics` whose higher values are better.
+
+    By the sign of its weight in the objective, else by its guardrail. Of the others shares of right
+    answers are.
+    """
+    known = {name: name.startswith("accuracy/") for name in metrics}
+    known |= {guard.metric: guard.higher for guard in snapshot.study.guarded()}
+    known |= {name: weight < 0 for name, weight in snapshot.objective.weights.items()}
+    return {name for name in metrics if known[name]}
 
 
 def _runs(snapshot: Snapshot, candidate: Candidate) -> dict[int, Trial]:

@@ -26,7 +26,7 @@ from mixopt.offline.runs import Runs, read_runs
 from mixopt.pipelines.offline.outputs import FOLDER, writable
 from mixopt.pipelines.offline.read_objective import read_objective
 from mixopt.pipelines.offline.replay_report import print_replays, report_text, write_replays
-from mixopt.pipelines.offline.replayed import Replayed
+from mixopt.pipelines.offline.replayed import RUNS, Replayed
 from mixopt.pipelines.views.console import make_console, make_error_console
 from mixopt.search import proposers
 from mixopt.search.proposers.base import Proposer
@@ -205,5 +205,5 @@ def _cost_unit(pool: Pool) -> str:
     if pool.priced:
         return "the files' cost column"
     if len(pool.fidelities) == 1:
-        return "runs"
+        return RUNS
     return "runs at the target, by parameters x tokens"

@@ -16,11 +16,11 @@ from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.replay import Replay
 from mixopt.offline.replay_summary import Summary
 from mixopt.pipelines.offline.fit_report import shortened
-from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed
+from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed, regret_words
 from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.page.parts import Answer, Cell, Figure, Page, Section, Table, strips
 from mixopt.pipelines.views.page.render import render as render_page
-from mixopt.pipelines.views.wording import weighed
+from mixopt.pipelines.views.wording import better, formula, weighed
 from mixopt.plots.replay import regret_by_cost
 
 RANDOM = "random"  # what proposers are compared with, where it was replayed
@@ -110,8 +110,8 @@ def _about(done: Replayed) -> str:
     natural = "; ".join(f"{d} {w:.1%}" for d, w in _largest(pool.space.reference))
     size = "" if _unsized(done) else f" Target: {fidelity_text(pool.target)}."
     return (
-        f"Objective: {shortened(weighed(pool.objective.weights))}, lower is better. Natural "
-        f"mixture (the mean of the runs): {natural}. {len(pool.specs)} mixtures, "
+        f"Objective: {shortened(weighed(pool.objective.shown.weights))}, {better(pool.objective)}. "
+        f"Natural mixture (the mean of the runs): {natural}. {len(pool.specs)} mixtures, "
         f"{len(pool.domains)} domains.{size}"
     )
 
@@ -124,18 +124,15 @@ def _largest(mixture: Mixture) -> list[tuple[str, float]]:
     return sorted(mixture.as_dict().items(), key=lambda item: -item[1])[:NAMED]
 
 
-def _budget(done: Replayed) -> str:
-    return f"a budget of {done.plan.budget:g} {done.cost_unit}"
-
-
 def _headline(done: Replayed, first: Summary) -> str:
     if math.isnan(first.recommended):
-        return f"Within {_budget(done)} no proposer recommends a mixture in every search."
+        return f"Within a budget of {done.budget} no proposer recommends a mixture in every search."
     regret = _of_mean(first.recommended, first.recommended_error, first.seeds)
+    side = "below" if done.pool.objective.sign == -1 else "above"
     return (
-        f"Within {_budget(done)} {first.proposer} recommends mixtures whose objective is on "
-        f"average {regret} above that of the best of {len(done.pool.targets)} "
-        "(± half the 90 % interval over seeds)."
+        f"Within a budget of {done.budget} {first.proposer} recommends mixtures whose objective "
+        f"is on average {regret} {side} that of the best of {len(done.pool.targets)} (± half the "
+        "90 % interval over seeds)."
     )
 
 
@@ -182,7 +179,7 @@ def _answers(
         Answer("By how much, and how surely?", by_how_much, surely),
         Answer(
             "What does it cost?",
-            f"{first.cost:.4g} {done.cost_unit} spent",
+            f"Spent: {done.cost(first.cost)}",
             f"It trained the best mixture in {first.found:.0%} of its searches; cost until then: "
             f"{until(first)}.",
         ),
@@ -190,7 +187,7 @@ def _answers(
             "What was it compared with?",
             shortened(", ".join(others), 60) or "No other proposer",
             f"All search the same {len(pool.targets)} mixtures; their objective has a standard "
-            f"deviation of {spread:.4f}, its best is {pool.values[pool.best]:.4f}.",
+            f"deviation of {spread:.4f}, its best is {done.best:.4f}.",
         ),
         Answer(
             "What to run next?",
@@ -250,10 +247,10 @@ def _proposer_table(done: Replayed, ranked: Sequence[Summary], reference: str) -
         "seeds",
     )
     caption = (
-        f"Regret: objective minus that of the best of {len(done.pool.targets)} mixtures at the "
-        "target; mean ± half the 90 % interval over seeds. Difference of the recommended mixtures' "
-        "regrets, lower is better, with its 90 % interval; equal seeds begin with the same initial "
-        f"design. Best found: searches that trained the best mixture. Costs in {done.cost_unit}."
+        f"{regret_words(len(done.pool.targets))}; lower is better, mean ± half the 90 % interval "
+        "over seeds. Difference of the recommended mixtures' regrets with its 90 % interval; equal "
+        "seeds begin with the same initial design. Best found: searches that trained the best "
+        f"mixture. Unit of costs: {done.cost_unit}."
     )
     return Table(head, rows, caption)
 
@@ -305,11 +302,11 @@ def _settings(done: Replayed) -> list[tuple[str, str]]:
         ("mixopt", __version__),
         ("surrogate", done.surrogate),
         ("target", fidelity_text(pool.target)),
-        ("budget", f"{plan.budget:g} {done.cost_unit}"),
+        ("budget", done.budget),
         ("initial", "a quarter of the budget" if plan.initial is None else str(plan.initial)),
         ("free", str(plan.free)),
         ("batch", str(plan.batch)),
         ("every", str(plan.every)),
         ("seeds", f"{seeds[0]} to {seeds[-1]}"),
-        ("objective", " + ".join(f"{w:.4g} × {m}" for m, w in pool.objective.weights.items())),
+        ("objective", f"{formula(pool.objective)}, {better(pool.objective)}"),
     ]

@@ -22,8 +22,9 @@ from mixopt.offline.fidelity_words import fidelity_text
 from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Replay
 from mixopt.offline.replay_summary import Curve, Summary, summary
-from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed
+from mixopt.pipelines.offline.replayed import RECOMMENDED, TRAINED, Replayed, regret_words
 from mixopt.pipelines.views.console import styled
+from mixopt.pipelines.views.wording import better
 
 FORMAT = 1  # of what --json prints
 
@@ -37,6 +38,7 @@ def values_of(done: Replayed) -> dict[str, Any]:
         {
             "format": FORMAT,
             "objective": dict(pool.objective.weights),
+            "higher_is_better": pool.objective.sign == -1,
             "target": _fidelity(pool.target),
             "pool": {
                 "runs": len(pool.specs),
@@ -44,7 +46,7 @@ def values_of(done: Replayed) -> dict[str, Any]:
                 "fidelities": [_fidelity(fidelity) for fidelity in pool.fidelities],
                 "best": {
                     "run": pool.names[pool.best],
-                    "objective": pool.values[pool.best],
+                    "objective": done.best,
                     "mixture": best.mixture.as_dict(),
                 },
                 "spread": float(np.std(pool.values[pool.targets])),
@@ -113,11 +115,10 @@ def report_text(done: Replayed) -> str:
 
 def print_replays(done: Replayed, console: Console) -> None:
     """Print a table with a row per proposer, its units, and the notes."""
-    pool, plan = done.pool, done.plan
+    pool = done.pool
     seeds = max(len(found) for found in done.replays.values())
     table = Table(
-        title=f"Regret at a budget of {plan.budget:g} ({done.cost_unit}), over {seeds} "
-        f"seed{'s' * (seeds > 1)}",
+        title=f"Regret at a budget of {done.budget}, over {seeds} seed{'s' * (seeds > 1)}",
         title_justify="left",
     )
     table.add_column("proposer")
@@ -133,12 +134,11 @@ def print_replays(done: Replayed, console: Console) -> None:
             f"{row.cost:.4g}",
         )
     console.print(table)
-    best = pool.values[pool.best]
     spread = float(np.std(pool.values[pool.targets]))
     console.print(
-        f"Regret: objective minus that of the best of {len(pool.targets)} mixtures at the target "
-        f"({pool.names[pool.best]}: {best:.4f}; standard deviation over mixtures {spread:.4f}); "
-        "mean ± standard error over seeds. Best found: share of seeds that trained that mixture.",
+        f"{regret_words(len(pool.targets))} ({pool.names[pool.best]}: {done.best:.4f}, "
+        f"{better(pool.objective)}; standard deviation over mixtures {spread:.4f}); mean ± "
+        "standard error over seeds. Best found: share of seeds that trained that mixture.",
         style="dim",
     )
     several = len(pool.fidelities) > 1

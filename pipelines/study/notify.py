@@ -43,7 +43,7 @@ def notifying(session: Session, command: str) -> Iterator[None]:
         send(session, payload(session, command, "failed", str(error) or type(error).__name__))
         raise
     trials, verdict = session.ledger.trials(), read_verdict(session.home)
-    message = headline(trials, session.objective, verdict)
+    message = headline(trials, session.objective, verdict, session.study.search.repeats)
     send(session, payload(session, command, "finished", message))
 
 

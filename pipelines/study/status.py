@@ -97,7 +97,7 @@ def _print_findings(standing: Standing, console: Console) -> None:
         console.print(line)
     objective = standing.objective
     for line in (
-        headline(trials, objective, verdict),
+        headline(trials, objective, verdict, study.search.repeats),
         _best_line(standing),
         "" if verdict is None else selected_weights(verdict),
         trade_line(verdict),

@@ -199,10 +199,11 @@ def print_predictions(console: Console, study: OpenStudy, found: Sequence[WhatIf
     )
     console.print(_table(found, console.width))
     scatter = found[0].forecast.scatter
+    why = unrepeated(study.snapshot.trials, study.settings.search.repeats)
     console.print(
         f"Mean: over fresh seeds; {scattered(scatter)}."
         if scatter
-        else f"For the search's own seed only: {unrepeated(study.snapshot.trials)}.",
+        else f"For the search's own seed only: {why}.",
         style="dim",
     )
     for it in found:

@@ -59,7 +59,8 @@ def print_closing(study: Study, ledger: Ledger, domains: Sequence[str], console:
             console.print(f"  binds: {line}{gain}", style="dim")
         for line in guard_lines(verdict, objective):
             console.print(line, style="dim")
-    console.print(headline(trials, objective, verdict), style="bold")
+    said = headline(trials, objective, verdict, study.search.repeats)
+    console.print(said, style="bold")
     for line in (trade_line(verdict), multiplier_line(verdict), calibration(verdict, objective)):
         if line:
             console.print(line)

@@ -23,9 +23,11 @@ NAMED = 3  # domains or metrics that a sentence names
 def lead(snapshot: Snapshot, metrics: Sequence[Measured]) -> list[str]:
     """What was found, and what it costs elsewhere: two sentences."""
     verdict = snapshot.verdict
-    first = headline(snapshot.trials, snapshot.objective, verdict)
+    first = headline(snapshot.trials, snapshot.objective, verdict, snapshot.study.search.repeats)
     if verdict is None or not verdict.improved:
         return [first]
+    if all(metric.weighed for metric in metrics):
+        return [first, f"{_nothing_else(snapshot)[0]} beyond the objective."]
     return [first, cost_sentence(verdict, metrics)]
 
 
@@ -145,8 +147,6 @@ def _share(snapshot: Snapshot, difference: float, baseline: float | None) -> str
 def cost_sentence(verdict: Verdict, metrics: Sequence[Measured]) -> str:
     """What the selected mixture makes worse, beside what it makes better."""
     others = [m for m in metrics if not m.weighed]
-    if not others:
-        return "No other metric was measured."
     worse, gained, level = _sides(verdict, others)
     text = f"Of {len(others)} other metrics it makes {len(worse)} worse"
     text += f" ({_most(verdict, worse)})" if worse else ""
@@ -183,14 +183,15 @@ def _change(verdict: Verdict, metric: Measured) -> float:
 
 
 def _at_what_cost(snapshot: Snapshot, metrics: Sequence[Measured]) -> Answer:
-    question, verdict = "What does it cost in other domains?", snapshot.verdict
+    what = "domains" if snapshot.study.trainer is None else "metrics"
+    question, verdict = f"What does it cost in other {what}?", snapshot.verdict
     if verdict is None:
         return Answer(question, "Not known", "Nothing is selected yet.")
     if verdict.promoted == verdict.baseline:
         return Answer(question, "Nothing", "The baseline stays as it is.")
     others = [m for m in metrics if not m.weighed]
     if not others:
-        return Answer(question, "Not measured", "The trials have no metric beyond the objective.")
+        return Answer(question, *_nothing_else(snapshot))
     worse, gained, level = _sides(verdict, others)
     short = f"{len(worse)} of {len(others)} get worse" if worse else "None is shown to get worse"
     parts = []
@@ -204,10 +205,23 @@ def _at_what_cost(snapshot: Snapshot, metrics: Sequence[Measured]) -> Answer:
         if it.worse is not None:
             holds = "holds" if it.holds else "is not shown to hold"
             parts.append(
-                f"guardrail {it.metric} {holds} ({signed(it.worse)} of {it.allowed:.4f} allowed)"
+                f"guardrail {it.metric} {holds} (worse by {signed(it.worse)} of {it.allowed:.4f} "
+                "allowed)"
             )
     detail = "; ".join(parts)
     return Answer(question, short, f"{detail[:1].upper()}{detail[1:]}.")
+
+
+def _nothing_else(snapshot: Snapshot) -> tuple[str, str]:
+    """That no metric but the objective's is compared, in short, and why."""
+    weighed = set(snapshot.objective.metrics)
+    named = {name for t in snapshot.trials for name in t.metrics} - weighed
+    if not named:
+        return "Nothing was measured", "The trials have no metric beyond the objective."
+    return "Nothing was compared", (
+        f"Which values of {', '.join(sorted(named)[:NAMED])} are better is not known: name what "
+        "must not get worse under `guardrails`, and those better higher under `metrics`."
+    )
 
 
 def _against_what(snapshot: Snapshot) -> Answer:

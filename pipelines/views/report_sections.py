@@ -49,7 +49,7 @@ from mixopt.pipelines.views.wording import (
     moments,
     proxy_label,
 )
-from mixopt.study.measured import Measured
+from mixopt.study.measured import Measured, better_higher
 from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion
 from mixopt.study.snapshot import Snapshot
@@ -96,7 +96,8 @@ def _mixtures(snapshot: Snapshot) -> Section:
         if verdict.binding:
             text.append(_unconstrained(snapshot))
         text += guard_lines(verdict, snapshot.objective)
-    source = "verdict.json; tokens of the corpus manifest." if verdict else f"{LEDGER}."
+    told = "corpus manifest" if snapshot.study.domains is None else "study file"
+    source = f"verdict.json; tokens of the {told}." if verdict else f"{LEDGER}."
     return Section("Mixtures", text, tables, source=source)
 
 
@@ -144,7 +145,7 @@ def _why_intervals_differ(snapshot: Snapshot) -> str:
 
 def _metrics(snapshot: Snapshot, metrics: Sequence[Measured]) -> Section:
     return Section(
-        "Results by domain",
+        f"Results by {'domain' if snapshot.study.trainer is None else 'metric'}",
         [trade_line(snapshot.verdict)],
         metric_table(snapshot, metrics),
         source="ledger: the selection's trials.",
@@ -166,9 +167,10 @@ def _larger(snapshot: Snapshot) -> Section:
 
 
 def _effects(snapshot: Snapshot, evidence: Evidence) -> Section:
-    higher = {m for m, w in snapshot.objective.weights.items() if w < 0}
-    higher |= {g.metric for g in snapshot.study.guarded() if g.higher}
-    tables = effect_table(evidence.effects, higher)
+    sign = snapshot.objective.sign
+    effects = None if evidence.effects is None else evidence.effects.turned(sign)
+    higher = better_higher(snapshot, () if effects is None else effects.metrics[:-1])
+    tables = effect_table(effects, higher | ({OBJECTIVE} if sign == -1 else set()))
     text = f"By the surrogate {evidence.surrogate}, fitted to the search's trials."
     return Section("Effects of domains", [text] if tables else (), tables, source=f"{FILE}.")
 

@@ -16,21 +16,25 @@ def scattered(scatter: SeedScatter) -> str:
     )
 
 
-def unrepeated(trials: Iterable[Trial]) -> str:
+def unrepeated(trials: Iterable[Trial], asked: int = 0) -> str:
     """That no mixture was run with several seeds so far, and what becomes of that.
 
     Args:
-        trials: of the study's ledger; repeats that were asked for are among them from the start.
+        trials: of the study's ledger.
+        asked: for so many repeats of the baseline its file asks. Where trials are pruned, the
+            ledger has them only after a first part of the design.
     """
     repeats = [trial for trial in trials if trial.spec.role is Role.REPEAT]
-    left = sum(not trial.ended for trial in repeats)
-    asked = f"{len(repeats)} repeat{'s' * (len(repeats) != 1)} of the baseline"
+    of = max(asked, len(repeats))
+    left = of - sum(trial.ended for trial in repeats)
+    all_of_them = f"{of} repeat{'s' * (of != 1)} of the baseline"
     so_far, why = "", "search.repeats: 2 would tell"
     if left:
-        of = f"{left} of " if left < len(repeats) else ""
-        so_far, why = " yet", f"{of}{asked} {'is' if left == 1 else 'are'} under way"
+        some = f"{left} of " if left < of else ""
+        now = "under way" if repeats else "to come"
+        so_far, why = " yet", f"{some}{all_of_them} {'is' if left == 1 else 'are'} {now}"
     elif repeats:
-        why = f"{asked} ended, but fewer than two of its runs are complete"
+        why = f"{all_of_them} ended, but fewer than two of its runs are complete"
     return (
         f"no mixture was run with several seeds{so_far}, so what a seed does is not known ({why})"
     )

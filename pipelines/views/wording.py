@@ -97,10 +97,19 @@ def weighed(weights: Mapping[str, float]) -> str:
     )
 
 
-def headline(trials: Sequence[Trial], objective: Objective, verdict: Verdict | None) -> str:
-    """One sentence on where the study stands: the verdict, or the best trial so far."""
+def headline(
+    trials: Sequence[Trial], objective: Objective, verdict: Verdict | None, repeats: int = 0
+) -> str:
+    """One sentence on where the study stands: the verdict, or the best trial so far.
+
+    Args:
+        trials: of the ledger.
+        objective: of the study.
+        verdict: None before there is one.
+        repeats: of the baseline, as many as the study file asks for.
+    """
     if verdict is None:
-        return _progress(trials, objective)
+        return _progress(trials, objective, repeats)
     verdict = verdict.turned(objective.sign)
     winner, baseline = verdict.winner, verdict.candidate(verdict.baseline)
     if not verdict.improved or baseline is None or not (winner.mean and baseline.mean):
@@ -190,7 +199,7 @@ def guard_lines(verdict: Verdict, objective: Objective) -> list[str]:
     parts = sorted(verdict.unguarded.as_dict().items(), key=lambda item: -item[1])
     weights = ", ".join(f"{d} {w:.1%}" for d, w in parts if w >= 0.005)
     held = ", ".join(
-        f"{metric} {signed(worse)} of {allowed:.4f} allowed"
+        f"{metric} worse by {signed(worse)} of {allowed:.4f} allowed"
         for metric, (worse, allowed) in verdict.guards.items()
     ).replace("-", "−")
     recommended = verdict.candidate("recommended")
@@ -313,7 +322,7 @@ def _amount(value: float, objective: Objective) -> str:
     return f"{value:.4f}{' ' + what if what else ''}"
 
 
-def _progress(trials: Sequence[Trial], objective: Objective) -> str:
+def _progress(trials: Sequence[Trial], objective: Objective, repeats: int) -> str:
     states = (State.COMPLETE, State.PRUNED, State.FAILED)
     done, pruned, failed = (sum(t.state is s for t in trials) for s in states)
     text = f"{done} of {len(trials)} trials are complete"
@@ -323,10 +332,11 @@ def _progress(trials: Sequence[Trial], objective: Objective) -> str:
     if best is None:
         return text + "."
     scatter = seed_scatter_of(trials, objective, best.spec.fidelity)
+    noise = unrepeated(trials, repeats) if scatter is None else scattered(scatter)
     return (
         f"{text}; the best so far is trial {best.number} with "
-        f"{_amount(objective.shown.value(best.metrics), objective)}, of one seed: "
-        f"{unrepeated(trials) if scatter is None else scattered(scatter)}. Nothing is selected yet."
+        f"{_amount(objective.shown.value(best.metrics), objective)}, of one seed: {noise}. "
+        "Nothing is selected yet."
     )
 
 

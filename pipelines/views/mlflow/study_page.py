@@ -46,7 +46,9 @@ class StudyPage:
         objective: the study's.
         verdict: None before a selection.
         promotion: None before one.
-        promotes: whether the study file asks for a promotion.
+        promotes: the command that promotes; empty where the study file asks for no promotion.
+        repeats: of the baseline, as many as it asks for.
+        elsewhere: whether trials are asked for and told.
         remarks: further findings, a sentence or two each.
         links: text → address of other pages.
     """
@@ -56,14 +58,16 @@ class StudyPage:
     objective: Objective
     verdict: Verdict | None
     promotion: Promotion | None
-    promotes: bool = False
+    promotes: str = ""
+    repeats: int = 0
+    elsewhere: bool = False
     remarks: Sequence[str] = ()
     links: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """The page; the verdict comes first, because MLflow shows three lines of it."""
         parts = [
-            f"**{verbatim(headline(self.trials, self.objective, self.verdict))}**",
+            f"**{verbatim(headline(self.trials, self.objective, self.verdict, self.repeats))}**",
             f"**Next:** {next_step(self)}",
             " · ".join(f"[{verbatim(text)}]({address})" for text, address in self.links.items()),
         ]
@@ -84,7 +88,9 @@ def next_step(study: StudyPage) -> str:
     """What to do now, with the command."""
     verdict, promotion, file = study.verdict, study.promotion, study.file
     if not all(trial.ended for trial in study.trials) or not study.trials:
-        return f"`{command('run', file)}` goes on with the study."
+        return f"`{command('ask' if study.elsewhere else 'run', file)}` goes on with the study."
+    if verdict is None and study.elsewhere:
+        return f"`{command('ask', file)}` hands out what comes next."
     if verdict is None:
         return f"`{command('select', file)}` compares the candidates with fresh seeds."
     if promotion is not None and promotion.mixture.same_as(verdict.mixture):
@@ -95,7 +101,8 @@ def next_step(study: StudyPage) -> str:
             f"promoted model: `{command('export', file, '--model', 'OUT')}`."
         )
     if study.promotes and verdict.level:
-        return f"`{command('promote', file)}` trains the model on the selected mixture."
+        how = "hands out the full run" if study.promotes == "ask" else "trains the model"
+        return f"`{command(study.promotes, file)}` {how} on the selected mixture."
     if not verdict.improved:
         return "raise `search.rounds` or `select.seeds` in the study file, then run it again."
     return f"train on the mixture: `{command('export', file, '--mixture', 'json')}`."

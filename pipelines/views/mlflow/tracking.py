@@ -282,13 +282,16 @@ class Tracker:
             reliability_line(known),
             *reliability_warnings(known),
         ]
+        promote = self.study.promote
         page = StudyPage(
             file=self.study.path.name,
             trials=trials,
             objective=self._objective,
             verdict=verdict,
             promotion=promotion,
-            promotes=self.study.promote is not None,
+            promotes="" if promote is None else "ask" if promote.elsewhere else "promote",
+            repeats=self.study.search.repeats,
+            elsewhere=self.study.elsewhere,
             remarks=[line for line in remarks if line],
             links=self._links(mlflow, promotion),
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from mixopt.core.objective import Objective
@@ -15,6 +16,7 @@ from mixopt.offline.pool import Pool
 from mixopt.offline.replay import Plan, Point, Replay
 from mixopt.offline.runs import read_runs
 from mixopt.pipelines.offline import replay_page
+from mixopt.pipelines.offline.replay_report import print_replays, values_of
 from mixopt.pipelines.offline.replayed import Replayed
 from mixopt.pipelines.views.page.parts import Cell
 from tests.pipelines.made_runs import tables
@@ -47,6 +49,33 @@ def test_the_page_sets_proposers_against_random_by_paired_seeds(tmp_path: Path) 
     shown = [cell.text for cell in cells if isinstance(cell, Cell)]
     best = pool.specs[pool.best].mixture.as_dict()
     assert shown == [f"{weight:.1%}" for weight in sorted(best.values(), reverse=True)]
+
+
+def test_an_objective_that_is_better_higher_reads_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios, metrics = tables(tmp_path)
+    pool = Pool.of(read_runs(ratios, metrics).table, Objective({"prose": -1.0}, prefix=""))
+    point = Point(cost=6.0, runs=6, trained=0.25, recommended=0.25)
+    search = Replay("random", 0, (point,), None, 0, 0, (0,), 0, False)
+    done = Replayed(pool, Plan(6.0), "linear", "the files' cost column", (), {"random": [search]})
+    best = max(each["prose"] for each in pool.metrics)
+    page = replay_page.page_of(done, "replay")
+    assert page.about.startswith("Objective: prose 1, higher is better. Natural")
+    assert page.lead == [
+        "Within a budget of 6 (the files' cost column) random recommends mixtures whose objective "
+        f"is on average 0.2500 below that of the best of {len(pool.targets)} (± half the 90 % "
+        "interval over seeds)."
+    ]
+    assert page.answers[2].short == "Spent: 6 (the files' cost column)"
+    assert f"its best is {best:.4f}." in page.answers[3].detail
+    assert dict(page.settings)["objective"] == "1 × prose, higher is better"
+    print_replays(done, Console(width=200))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Regret: by how much the objective is worse than that of the best of" in shown
+    assert f": {best:.4f}, higher is better;" in shown
+    values = values_of(done)
+    assert (values["higher_is_better"], values["pool"]["best"]["objective"]) == (True, best)
 
 
 def test_an_interval_over_seeds_is_students() -> None:

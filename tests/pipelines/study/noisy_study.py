@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ mlflow: {enabled: false}
 """
 
 
-def tell_all(file: Path, noise: float) -> None:
-    """Hand out what is asked for, and tell what a trainer would have measured."""
+def tell_all(file: Path, noise: float, others: Mapping[str, float] | None = None) -> None:
+    """Hand out what is asked for, and tell what a trainer would have measured.
+
+    Args:
+        file: of the study.
+        noise: standard deviation of the accuracy over seeds.
+        others: further metrics → what they gain from all maths; they scatter by a hundredth of it.
+    """
     asked, told = file.parent / "asked.csv", file.parent / "told.json"
     asked.unlink(missing_ok=True)
     ask_trials(file, 100, asked)
@@ -35,5 +42,7 @@ def tell_all(file: Path, noise: float) -> None:
     for row in rows:
         scatter = noise * np.random.default_rng(row["trial"]).normal()
         row["accuracy"] = 50 + 20 * row["mixture.maths"] + scatter
+        for name, slope in (others or {}).items():
+            row[name] = 5 + slope * (row["mixture.maths"] + 0.01 * scatter / (noise or 1))
     told.write_text(json.dumps(rows))
     tell_results(file, told)

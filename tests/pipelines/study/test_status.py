@@ -79,6 +79,7 @@ def test_repeats_that_run_are_named_instead_of_asked_for(tmp_path: Path, run: Ru
     ledger = open_ledger(study)
     natural = Mixture.natural(TOKENS)
     trained(study, ledger, TrialSpec(natural, FIDELITY, 0))
+    before = " ".join(run("status", study.path).out.split())
     repeats = [ledger.add(TrialSpec(natural, FIDELITY, s, Role.REPEAT)).number for s in (1, 2)]
     ledger.start(repeats[0])
     said = "no mixture was run with several seeds yet, so what a seed does is not known"
@@ -89,10 +90,11 @@ def test_repeats_that_run_are_named_instead_of_asked_for(tmp_path: Path, run: Ru
     ledger.fail(repeats[0], Failure.DIVERGED, "the loss was inf at step 3")
     ledger.close()
     none = " ".join(run("status", study.path).out.split())
+    assert f"{said} (2 repeats of the baseline are to come)" in before
     assert f"{said} (2 repeats of the baseline are under way)" in both
     assert f"{said} (1 of 2 repeats of the baseline is under way)" in one
     assert "(2 repeats of the baseline ended, but fewer than two of its runs are complete)" in none
-    assert "would tell" not in both + one + none
+    assert "would tell" not in before + both + one + none
 
 
 def test_the_driver_says_its_stage_and_the_time_left(tmp_path: Path, run: Run) -> None:

@@ -2,7 +2,7 @@ import dataclasses
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.trials import Fidelity
+from mixopt.core.trials import Fidelity, State, Trial, TrialSpec
 from mixopt.pipelines.views.closing import loads_table, promotion_table
 from mixopt.pipelines.views.mlflow.study_page import StudyPage
 from mixopt.pipelines.views.wording import (
@@ -227,3 +227,13 @@ def test_a_promotion_that_was_not_trained_shows_no_training() -> None:
     assert page.splitlines()[0] == "| metric | dense seed | upcycled, untrained |"
     assert page.endswith(UNTRAINED)
     assert made.metrics == made.before
+
+
+def test_the_next_step_of_what_is_trained_elsewhere_is_to_ask() -> None:
+    begun = StudyPage("study.yaml", [], OBJECTIVE, None, None, elsewhere=True)
+    assert "`mixopt ask study.yaml` goes on" in begun.markdown()
+    trial = Trial(0, TrialSpec(MIXTURE, Fidelity("proxy", 1, 1), 0), State.FAILED)
+    chosen = StudyPage("study.yaml", [trial], OBJECTIVE, verdict_of(DECISION), None)
+    for verb in ("ask", "promote"):
+        page = dataclasses.replace(chosen, promotes=verb).markdown()
+        assert f"`mixopt {verb} study.yaml`" in page

@@ -14,11 +14,14 @@ import pytest
 from scipy import stats
 
 from mixopt.core.formatting import signed
+from mixopt.core.objective import Objective
 from mixopt.io import files
 from mixopt.pipelines.study.status import show_status
 from mixopt.pipelines.views.report import render, write_report
 from mixopt.pipelines.views.scores import inside_expected
 from mixopt.study import records
+from mixopt.study.measured import better_higher
+from mixopt.study.own_trainer import Trainer
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
 from tests.pipelines.finished_study import finished_study, write_study
@@ -56,6 +59,25 @@ def test_the_first_sentence_says_what_was_promoted_with_numbers(page: str, study
     assert lead[1].startswith("<span>The found mixture is selected")
     assert f"{found.mean:.4f}" in lead[1]
     assert f"{natural.mean:.4f}" in lead[1]
+
+
+def test_metrics_of_an_own_trainer_are_no_domains(study: Study) -> None:
+    own = study.model_copy(update={"trainer": Trainer(elsewhere=True)})
+    snapshot = dataclasses.replace(read_snapshot(study), study=own)
+    text = without_scripts(render(snapshot))
+    assert "What does it cost in other metrics?" in text
+    assert ">Results by metric</h2>" in text
+    assert "other domains" not in text
+    assert "Results by domain" not in text
+
+
+def test_shares_of_right_answers_are_better_higher(study: Study) -> None:
+    snapshot = read_snapshot(study)
+    assert better_higher(snapshot, ["accuracy/exam", "bpb/descriptions", "bpb/web"]) == {
+        "accuracy/exam"
+    }
+    weighed = dataclasses.replace(snapshot, objective=Objective({"accuracy/exam": 1.0}))
+    assert not better_higher(weighed, ["accuracy/exam"])  # as the study file asks for
 
 
 def test_the_five_questions_are_answered(page: str, study: Study) -> None:
