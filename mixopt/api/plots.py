@@ -95,4 +95,4 @@ class StudyPlots:
         promotion = self._snapshot.promotion
         if promotion is None:
             return promoted.expert_loads({})
-        return promoted.expert_loads(promotion.loads, promotion.expert_names)
+        return promoted.expert_loads(promotion.loads, promotion.expert_labels)

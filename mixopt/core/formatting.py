@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 SIZES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -102,3 +103,16 @@ def with_error(value: float, error: float) -> str:
     if error == 0:
         return f"{value:.4g} ± 0"
     return plus_minus(value, error, max(0, 1 - math.floor(math.log10(error))))
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """`names`, those that several have with a number each.
+
+    >>> numbered(["law", "seed", "seed"])
+    ['law', 'seed 1', 'seed 2']
+    """
+    names = list(names)
+    return [
+        f"{name} {names[: index + 1].count(name)}" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    ]

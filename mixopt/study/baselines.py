@@ -67,6 +67,15 @@ def baselines_of(setting: Any) -> list[Baseline]:
     return list(names.values())
 
 
+def word_mixtures(natural: Mixture) -> dict[str, Mixture]:
+    """The mixtures that every study has a word for, whatever its file names.
+
+    >>> word_mixtures(Mixture.of({"web": 3, "code": 1}))["uniform"].weights
+    (0.5, 0.5)
+    """
+    return {NATURAL: natural, UNIFORM: Mixture.uniform(natural.domains)}
+
+
 def checked_baselines(setting: Any) -> Any:
     """`setting`, if it names baselines.
 
@@ -170,10 +179,8 @@ def _no_baseline(value: Any, place: str) -> StudyError:
 
 def _mixture(baseline: Baseline, natural: Mixture, folder: Path) -> Mixture:
     given = baseline.given
-    if given == NATURAL:
-        return natural
-    if given == UNIFORM:
-        return Mixture.uniform(natural.domains)
+    if isinstance(given, str) and given in WORDS:
+        return word_mixtures(natural)[given]
     if not isinstance(given, str):
         with naming(baseline.place, "."):
             return mixture_of(given, natural.domains)

@@ -8,6 +8,7 @@ from typing import Any
 from mixopt.core.errors import StudyError
 from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
+from mixopt.study.baselines import WORDS, word_mixtures
 from mixopt.study.given_mixtures import mixture_of, naming, read_mixtures
 from mixopt.study.settings import Study
 
@@ -18,7 +19,7 @@ def enqueued_mixtures(study: Study, space: MixtureSpace) -> list[Mixture]:
     """The mixtures that `study` must try, each once, in the order of the file.
 
     Args:
-        study: whose file names them, as weights or as files of one or several.
+        study: whose file names them, as weights, by a word, or as files of several.
         space: of the study.
 
     Raises:
@@ -41,6 +42,10 @@ def _inside(study: Study, space: MixtureSpace, number: int, given: Any) -> list[
             mixtures = [mixture_of(given, space.domains)]
             _check(mixtures[0], space)
         return mixtures
+    if given in WORDS:
+        with naming(str(number), "."):
+            _check(mixture := word_mixtures(space.natural)[given], space)
+        return [mixture]
     path = study.path.parent / given
     mixtures = read_mixtures(path, space.domains)
     for row, mixture in enumerate(mixtures, 1):

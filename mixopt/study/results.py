@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixopt.core.formatting import numbered
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import CurvePoint, Fidelity
 from mixopt.corpus.manifest import digest
@@ -289,6 +290,12 @@ class Promotion:
     def metrics(self) -> Mapping[str, float]:
         """Of the promoted model as it is."""
         return self.after or self.before
+
+    @property
+    def expert_labels(self) -> list[str]:
+        """What each expert that `loads` has a share of is called; those from the seed last."""
+        more = max(map(len, self.loads.values()), default=0) - len(self.expert_names)
+        return numbered([*self.expert_names, *["seed"] * more])
 
     @property
     def has_weights(self) -> bool:

@@ -136,7 +136,8 @@ class Search(Section):
     repeats: int = Field(default=2, ge=0)
     """Further seeds of the baseline, for noise; with 0, intervals are for one seed only."""
     enqueue: list[Annotated[str | dict[str, float | str], BeforeValidator(mixture_or_file)]] = []
-    """Mixtures to try in any case: {web: 0.6, code: 0.4}, or CSV and JSON files of them."""
+    """Mixtures to try in any case: weights {web: 0.6, code: 0.4}, CSV and JSON files of them, or
+    the words natural and uniform."""
     holdout: int = Field(default=0, ge=0, le=500)
     """Trials kept aside: predicted once the search has ended, then run and scored; 4 or more."""
     pruner: Pruner | None = None

@@ -22,13 +22,12 @@ from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.plan_changes import change_notes
+from mixopt.pipelines.study.plan_measuring import measure as measured
 from mixopt.pipelines.study.plan_memory import frozen_to_the_end, masked_apart, memory_lines
 from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
     Room,
     Step,
-    measured_speed,
-    planned_room,
     steps,
 )
 from mixopt.pipelines.study.plan_trials import (
@@ -40,7 +39,7 @@ from mixopt.pipelines.study.plan_trials import (
     smallest_difference_note,
 )
 from mixopt.pipelines.study.session import study_resources
-from mixopt.pipelines.views.console import make_console, make_error_console, styled
+from mixopt.pipelines.views.console import make_console, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.data import TrainingData
@@ -150,11 +149,9 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
     models = import_models(study, corpus, lambda line: console.print(line, style="dim"))
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     trainings = steps(study, corpus, models)
-    room, speeds = Room(slots), {}
+    room, speeds = Room(slots), dict[str, float]()
     if measure:
-        with console.status(styled("measuring the speed of this machine …")):
-            room = planned_room(trainings, study, slots)
-            speeds = _speeds(trainings, room, study, corpus)
+        room, speeds = measured(trainings, study, slots, corpus, console)
     return StudyPlan(
         study.name,
         slots,
@@ -170,24 +167,6 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
             *full_run_trainer_notes(study),
         ],
     )
-
-
-def _speeds(
-    trainings: Sequence[Step], room: Room, study: Study, corpus: Corpus
-) -> dict[str, float]:
-    """Name of a step → tokens per second of its cohorts; each shape is measured once.
-
-    Without steps whose models are too large to be tried here.
-    """
-    # cohorts that are handed out together differ by one at most: the larger size is timed
-    kinds = {step.name: (step.model, step.cohorts(room)[0]) for step in trainings}
-    firsts = {kinds[step.name]: step for step in reversed(trainings)}
-    speeds = {
-        kind: measured_speed(firsts[kind], kind[1], study, corpus)
-        for kind in dict.fromkeys(kinds.values())
-    }
-    known = {name: speeds[kind] for name, kind in kinds.items()}
-    return {name: speed for name, speed in known.items() if speed is not None}
 
 
 def _planned(step: Step, room: Room, speed: float | None) -> PlannedStep:

@@ -170,13 +170,19 @@ def planned_flops(
     return sum(s.flops for s in steps(study, corpus, models) if command in ("run", s.command))
 
 
+def asks_for_cohort(plan: Sequence[Step], study: Study, slots: int) -> bool:
+    """Whether `planned_room` has to measure how many trials train best as one."""
+    asked = study.ray.cohort == "auto"
+    return asked and any(step.at_once > slots for step in plan if step.proxies)
+
+
 def planned_room(plan: Sequence[Step], study: Study, slots: int) -> Room:
     """How this machine would pack the trials of `plan`; `cohort: auto` is measured here."""
     if study.ray.cohort != "auto":
         return Room(slots, study.ray.cohort, busy=False)
-    trials = [step for step in plan if step.proxies]
-    if all(step.at_once <= slots for step in trials):
+    if not asks_for_cohort(plan, study, slots):
         return Room(slots)
+    trials = [step for step in plan if step.proxies]
     import torch
 
     from mixopt.proxies.cohorts import choose_cohort
@@ -197,7 +203,7 @@ def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> flo
 
     Of a full run, in one process. None of a model that is too large for that.
     """
-    probe = _probe(step.model, step.recipe) if not step.proxies else (step.recipe, PROBE_STEPS)
+    probe = _probe(step)
     if probe is None:
         return None
     recipe = dataclasses.replace(probe[0], evaluations=1, evaluation_tokens=1, curve_tokens=1)
@@ -219,8 +225,16 @@ def measured_speed(step: Step, cohort: int, study: Study, corpus: Corpus) -> flo
     return seen[-1]
 
 
-def _probe(model: ModelConfig, recipe: Recipe) -> tuple[Recipe, int] | None:
-    """How a full run is tried, and for how many steps: on single sequences if it is large."""
+def can_be_tried(step: Step) -> bool:
+    """Whether `measured_speed` tries it: not a full run of a model that is too large for that."""
+    return _probe(step) is not None
+
+
+def _probe(step: Step) -> tuple[Recipe, int] | None:
+    """How a step is tried, and for how many steps: large full runs on single sequences."""
+    model, recipe = step.model, step.recipe
+    if step.proxies:
+        return recipe, PROBE_STEPS
     single = dataclasses.replace(recipe, batch_sequences=1, micro_batches=1)
     for tried in (recipe, single):
         per_token = TRAINING_PER_FORWARD * model.flops_per_token(tried.sequence_length)

@@ -29,6 +29,7 @@ from mixopt.pipelines.views.json_output import print_json
 from mixopt.pipelines.views.seed_words import scattered, unrepeated
 from mixopt.pipelines.views.wording import better, unit
 from mixopt.search.designs import SMALLEST_WEIGHT
+from mixopt.study.baselines import word_mixtures
 from mixopt.study.given_mixtures import mixture_words
 from mixopt.surrogates.noise import Forecast
 
@@ -79,7 +80,8 @@ def predict_study(
 
     Args:
         path: the study file.
-        mixtures: each `web=40%`, `web=0.4,code=0.6`, or the name of a baseline or candidate.
+        mixtures: each `web=40%`, `web=0.4,code=0.6`, `natural`, `uniform`, or the name of a
+            baseline or candidate.
         ratios: CSV with a row per mixture.
         out: CSV to write; a row per mixture, with every metric that the objective weighs.
         as_json: print one JSON object instead of the table.
@@ -142,10 +144,10 @@ def what_if(study: OpenStudy, asked: Mapping[str, Mixture]) -> list[WhatIf]:
 
 
 def known_mixtures(study: OpenStudy) -> dict[str, Mixture]:
-    """The mixtures of the study that have a name: baselines, and a verdict's candidates."""
+    """The mixtures of the study that have a name: a verdict's candidates, baselines, two words."""
     verdict = study.verdict
     candidates = {it.name: it.mixture for it in verdict.candidates} if verdict else {}
-    return {**candidates, **study.snapshot.baselines}
+    return {**word_mixtures(study.space.natural), **candidates, **study.snapshot.baselines}
 
 
 def _asked(
@@ -159,6 +161,12 @@ def _asked(
     known, space = known_mixtures(study), study.space
     asked: dict[str, Mixture] = {}
     for text in texts:
+        if text not in known and "=" not in text:
+            raise StudyError(
+                f"no mixture is called {text!r}",
+                where=f"--mixture {text}",
+                hint=f"Choose from {', '.join(known)}; or write web=40%",
+            )
         asked[text] = known[text] if text in known else mixture_words(text, space.reference)
     notes: list[str] = []
     if ratios is not None:

@@ -156,15 +156,13 @@ def loads_table(promotion: Promotion) -> Table | None:
 
     None for a dense model. Tokens that reach no expert have a column where there are some.
     """
-    loads, experts = promotion.loads, promotion.expert_names
+    loads = promotion.loads
     entropies, dropped = promotion.entropies, promotion.dropped
     if not loads:
         return None
     table = Table(title="Expert load of the promoted model", title_justify="left")
     table.add_column("tokens of", no_wrap=True)
-    width = max(len(load) for load in loads.values())
-    for number in range(width):
-        origin = experts[number] if number < len(experts) else "seed"
+    for origin in promotion.expert_labels:
         table.add_column(f"expert {origin}", justify="right")
     lost = any(dropped.values())
     for title, shown in (("gate entropy", bool(entropies)), ("reach none", lost)):

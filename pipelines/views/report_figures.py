@@ -120,7 +120,7 @@ def promotion_figures(snapshot: Snapshot) -> list[Figure]:
     if done.loads:
         found.append(
             Figure(
-                promotion.expert_loads(done.loads, done.expert_names),
+                promotion.expert_loads(done.loads, done.expert_labels),
                 "Share of a domain's tokens that each expert receives; a row sums to 100 %.",
                 "promotion/result.json",
             )

@@ -64,7 +64,11 @@ __all__ = ["Tracker", "tracking_uri"]
 FIRST_REST, LONGEST_REST = 60.0, 1800.0
 PATIENCE_AT_THE_END = 2.0  # with a thread that waits for MLflow: somebody may have pressed Ctrl-C
 LIVE = ("trial", "promotion_trains")  # methods of the thread
-LAST = ("sync", "study_ended")  # methods that show all, or that nothing trains any more
+CHANGES_LIVE: Mapping[str, Callable[[LiveView], None]] = {  # before they show anything themselves
+    "study_started": LiveView.begin,
+    "sync": LiveView.clear,
+    "study_ended": LiveView.end,
+}
 P = ParamSpec("P")
 
 
@@ -88,11 +92,13 @@ def _shown(
         if not self.enabled or (method.__name__ in LIVE and time.monotonic() < self._rest_until):
             return False
         patience = PATIENCE_AT_THE_END if method.__name__ == "study_ended" else -1
-        if method.__name__ in LAST:
-            self._live.clear()
+        if forget := CHANGES_LIVE.get(method.__name__):
+            forget(self._live)
         if not self._lock.acquire(timeout=patience):  # the thread of `live` may hold it
             return False
         try:
+            if self._live.outdated:  # taken before, and this thread had the lock last
+                return False
             with quiet():
                 method(self, self._connected(), *args, **kwargs)
         except Exception as error:  # requests', SQLAlchemy's, MLflow's, the disk's: all the same

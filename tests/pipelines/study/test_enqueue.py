@@ -59,6 +59,11 @@ def test_weights_and_files_of_several_are_taken_each_once(
     assert plan["enqueued mixtures"] == 2
 
 
+def test_natural_and_uniform_are_words(text_corpus: Corpus, tmp_path: Path) -> None:
+    _, found = asked(study_with(tmp_path, text_corpus, ["natural", "uniform"]), text_corpus)
+    assert found == [text_corpus.natural, Mixture.uniform(text_corpus.domains)]
+
+
 @pytest.mark.parametrize(
     ("enqueue", "message"),
     [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from mixopt.core.errors import CorpusError, MixoptError, StudyError
 from mixopt.core.recipe import Recipe
@@ -14,6 +18,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.learning_rates import advised_peak_rate
 from mixopt.pipelines.study.checks import check_promotion
 from mixopt.pipelines.study.plan import promotion_advice, proxies_plan, rate_advice, show_plan
+from mixopt.pipelines.study.plan_measuring import COHORT, Shown
 from mixopt.pipelines.study.plan_steps import Room, Step, planned_flops, steps
 from mixopt.pipelines.study.session import open_session
 from mixopt.study.locked import has_begun
@@ -295,7 +300,18 @@ def test_a_plan_says_what_a_full_run_needs_and_what_is_too_large_to_be_tried(
         promote={"resources": {"processes": 2}, "model": wide},
     )
     show_plan(file, 2)
-    shown = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr()
+    shown = " ".join(printed.out.split())
+    lines = printed.err.splitlines()  # no terminal: a line as each part begins and ends
+    assert lines[0] == "measuring this machine's speed (--no-measure skips it)"
+    assert lines[1] == f"  first {COHORT} …"
+    begun, ended = lines[3:-1:2], lines[4:-1:2]
+    assert begun[0] == f"  1 of {len(begun)}: initial design, 3 as one …"
+    assert len(ended) == len(begun)
+    for one, other in zip(begun, ended, strict=True):
+        assert re.fullmatch(rf"{re.escape(one.removesuffix(' …'))}: \S+ \S+", other)
+    assert not any("upcycled model" in line for line in lines)  # which is too large to be tried
+    assert re.fullmatch(r"measured in \S+ \S+", lines[-1])
     assert "Memory, upcycled model: each of 2 processes holds about" in shown
     assert "on disk 2 checkpoints of" in shown
     assert "Too large to be tried on this machine: dense seed model, domain experts" in shown
@@ -312,3 +328,21 @@ def test_a_plan_says_what_of_the_full_run_is_unusual(text_corpus: Corpus, tmp_pa
     usual = load_study(write_study(tmp_path / "usual.yaml", text_corpus.path))
     notes = proxies_plan(usual, text_corpus, 1, measure=False).notes
     assert not any("document_mask" in note or "end with" in note for note in notes)
+
+
+def test_a_terminal_shows_what_is_measured_in_one_line_with_a_clock() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, markup=False)
+    shown = Shown(console)
+    with shown.all():
+        with shown.part("2 of 3: domain experts"):
+            pass
+        with shown.part("3 of 3: initial design, rounds, selection (at most), 16 as one"):
+            pass
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [Text.from_ansi(line).plain.strip() for line in re.split(r"[\r\n]", printed)]
+    said = [line for line in lines if "measuring" in line]
+    assert said[-1].endswith(
+        "s speed, 3 of 3: initial design, ro…: 0:00:00 in all; --no-measure skips it"
+    )
+    assert all(len(line) <= 100 for line in said)
+    assert "measured in" not in printed

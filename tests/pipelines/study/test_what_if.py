@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -54,6 +55,25 @@ def test_what_if_web_is_forty_percent(file: Path, run: Run) -> None:
     assert contents(file.parent) == before
 
 
+def test_natural_and_uniform_are_known_whatever_the_baseline_is(
+    file: Path, run: Run, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(file.parent, study)
+    own = study / file.name
+    text = own.read_text().replace("{natural: natural, production:", "{production:")
+    own.write_text(text)
+    (study / "tiny" / "verdict.json").unlink()  # so that no candidate has these names
+    done = run("predict", own, "--mixture", "natural", "--mixture", "uniform", "--json")
+    assert done.code == 0, done.err
+    rows = {row["mixture"]: row["weights"] for row in json.loads(done.out)["rows"]}
+    assert list(rows) == ["production", "natural", "uniform"]
+    assert rows["natural"] == pytest.approx(
+        {n: t / sum(TOKENS.values()) for n, t in TOKENS.items()}
+    )
+    assert rows["uniform"] == pytest.approx(dict.fromkeys(TOKENS, 1 / len(TOKENS)))
+
+
 def test_the_table_says_what_each_interval_is(file: Path, run: Run) -> None:
     out = run("predict", file, "--mixture", "docstrings=0.9,web=0.1").out
     assert "Predicted objective (bits per byte) of a proxy of 98.3k parameters after 400k" in out
@@ -81,7 +101,10 @@ def test_a_csv_of_mixtures_is_predicted_into_a_csv(file: Path, run: Run, tmp_pat
     ("arguments", "message"),
     [
         ((), "no mixture is asked for. Write --mixture web=40%"),
-        (("--mixture", "web"), "'web' is no weight of a domain"),
+        (
+            ("--mixture", "web"),
+            "--mixture web: no mixture is called 'web'. Choose from natural, uni",
+        ),
         (("--mixture", "wep=0.4"), "wep: there is no training domain 'wep'. Did you mean 'web'"),
         (("--mixture", "web=0.4,web=0.6"), "'web=0.6' is no weight of a domain"),
         (("--mixture", "web=150%"), "the weights sum to 1.5"),

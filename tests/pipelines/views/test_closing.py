@@ -17,6 +17,7 @@ from mixopt.pipelines.views.wording import (
     mixtures_note,
     promotion_markdown,
 )
+from mixopt.plots.promotion import expert_loads
 from mixopt.selection.results import Candidate, Decision, Predicted
 from mixopt.study.results import Promotion, Verdict
 from mixopt.surrogates.noise import Forecast, SeedScatter
@@ -47,6 +48,16 @@ def test_loads_stand_beside_the_expert_that_they_are_of() -> None:
         "expert seed": ["25%", "90%"],
         "gate entropy": ["0.50", "0.25"],
     }
+
+
+def test_experts_of_one_seed_are_numbered() -> None:
+    sparse = dataclasses.replace(promotion(dropped=0.0), expert_names=())
+    table = loads_table(sparse)
+    assert table is not None
+    heads = [str(column.header) for column in table.columns]
+    assert heads == ["tokens of", "expert seed 1", "expert seed 2", "gate entropy"]
+    figure = expert_loads(sparse.loads, sparse.expert_labels)
+    assert list(figure.data[0].x) == ["seed 1", "seed 2"]
 
 
 def test_tokens_that_reach_no_expert_are_told_of_where_there_are_some() -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -310,6 +311,46 @@ def test_what_a_stopped_driver_left_running_waits_and_goes_on(
     ledger.complete(number, result(running.spec))
     assert again.sync(ledger.trials())
     assert shown() == ("FINISHED", "FINISHED", 5)
+    ledger.close()
+
+
+def test_nothing_runs_again_by_what_is_posted_late(database: str, tmp_path: Path) -> None:
+    study = finished_study(tmp_path, "late", trials=7)
+    ended = read_promotion(study.home)
+    assert ended is not None
+    folder = study.home / "promotion" / ended.id
+    tracker, ledger = tracker_of(study), open_ledger(study)
+    assert tracker.study_started()
+    running = ledger.start(begun_trial(study, ledger))
+
+    def post() -> None:
+        tracker.live(running)
+        tracker.live_promotion(folder)
+
+    def shown() -> tuple[str, ...]:
+        return tuple(runs_of(study, it)[-1].info.status for it in ("study", "trial", "promotion"))
+
+    post()
+    assert tracker._live.wait(60)
+    assert shown() == ("RUNNING",) * 3
+    with tracker._lock:  # the thread has taken a post, and waits for its turn
+        tracker.live_promotion(folder)
+        while tracker._live._waits:
+            time.sleep(0.01)
+        end = threading.Thread(target=tracker.study_ended, kwargs={"failed": True})
+        end.start()
+        while not tracker._live._ended:
+            time.sleep(0.01)
+    end.join()
+    assert tracker._live.wait(60)
+    assert shown() == ("FAILED", "SCHEDULED", "KILLED")
+    post()  # by a training that ended later than the study
+    assert tracker._live.wait(60)
+    assert shown() == ("FAILED", "SCHEDULED", "KILLED")
+    assert tracker.study_started()
+    post()
+    assert tracker._live.wait(60)
+    assert shown() == ("RUNNING",) * 3
     ledger.close()
 
 
