@@ -57,7 +57,7 @@ def init(
         bool | None,
         typer.Option(
             "--promote/--no-promote",
-            help="Whether mixopt trains that run, as an upcycled mixture of experts.",
+            help="Whether that run is trained too: upcycled by mixopt, or by your trainer.",
         ),
     ] = None,
     baseline: Annotated[

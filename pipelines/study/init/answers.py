@@ -29,7 +29,7 @@ class Answers:
         domains: what a trainer of the user's reads, each `NAME=TOKENS`.
         metrics: what it measures, each `NAME` or `NAME=higher`, weighted alike.
         budget: tokens of the run that the mixture is for, such as `20B`.
-        promote: whether mixopt trains that run.
+        promote: whether that run is a part of the study: trained by mixopt, or by the trainer.
         baseline: what is to be beaten: a word, a file, or `NAME=WEIGHT,…`.
         trials: of the initial design.
         cluster: `auto`, `local`, or Ray's address.
@@ -56,7 +56,7 @@ class Answers:
         Raises:
             StudyError: naming the flag.
         """
-        ours = {"--corpus": self.corpus, "--target": self.targets, "--promote": self.promote}
+        ours = {"--corpus": self.corpus, "--target": self.targets}
         theirs = {"--domain": self.domains, "--metric": self.metrics}
         if self.trainer is None:
             if given := [name for name, value in theirs.items() if value]:

@@ -12,7 +12,13 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.routers import ROUTERS
 from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
 from mixopt.pipelines.study.init.alternatives import alternatives
-from mixopt.pipelines.study.init.answers import Answers, read_baseline, read_targets, relative
+from mixopt.pipelines.study.init.answers import (
+    ELSEWHERE,
+    Answers,
+    read_baseline,
+    read_targets,
+    relative,
+)
 from mixopt.pipelines.study.init.sections import (
     MLFLOW,
     baseline_section,
@@ -50,7 +56,7 @@ def corpus_study(file: Path, answers: Answers, corpus: Corpus) -> str:
                 _proxy(),
                 search_section(answers.trial_count),
                 f"{select_rows()}\n{_larger_size()}",
-                _promote(budget, corpus) if promoted else NO_PROMOTION,
+                _promote(budget, corpus) if promoted else f"{NO_PROMOTION}\n{_handed_out(budget)}",
                 MLFLOW,
                 ray_section(answers, [COHORT]),
             )
@@ -152,7 +158,8 @@ def _promote(budget: str, corpus: Corpus) -> str:
     fits = _fits(Proxy().tokens, sum(corpus.tokens.values()))
     halves = () if experts % 2 == 0 else ("virtual-groups",)  # cuts experts into pairs
     return f"""\
-{NULL if fits else ""}{line("promote:", "the full run: an upcycled mixture of experts")}
+{NULL if fits else ""}{_handed_out(budget)}
+{line("promote:", "the full run: an upcycled mixture of experts")}
   # How dense models become one mixture of experts:
 {alternatives("upcycler", promote.upcycler, UPCYCLERS, 2, without=halves)}
   # How what is no expert is merged over the dense models:
@@ -168,6 +175,12 @@ def _promote(budget: str, corpus: Corpus) -> str:
     layers: {model.layers}
     heads: {model.heads}
 {chr(10).join(f"    {key}: {value}" for key, value in shape.items())}"""
+
+
+def _handed_out(budget: str) -> str:
+    """The full run as those write it who train it by other means."""
+    words = "mixopt ask hands it out (docs/elsewhere.md)"
+    return f"# promote: {{trainer: {ELSEWHERE}, tokens: {budget}}}  # {words}"
 
 
 NULL = "# Without a full run the study ends with the mixture:\n# promote: null\n"

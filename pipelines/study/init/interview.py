@@ -108,6 +108,11 @@ def _about_trainer(asker: Asker, answers: Answers) -> Answers:
     if answers.budget is None:
         total = sum(read_tokens(value, "") for value in read_domains(answers.domains).values())
         answers = answers.but(budget=_budget(asker, total, rounded(RUN * total)))
+    if answers.promote is None:
+        elsewhere = answers.trainer == ELSEWHERE
+        how = "be handed out and told" if elsewhere else "be trained by your trainer (role promote)"
+        asker.say(f"Shall that run {how} too, after the verdict?")
+        answers = answers.but(promote=asker.ask("The full run too, yes or no", "no", yes_or_no))
     return answers
 
 

@@ -55,8 +55,7 @@ def own_study(file: Path, answers: Answers) -> str:
         _proxy(trial),
         search_section(answers.trial_count, without=proposers.NEED_TOKEN_LOSSES),
         select_rows(),
-        "# The full run on the selected mixture can follow, by a trainer of yours too "
-        "(docs/trainers.md).\n# Without it the study ends with the mixture.",
+        _promote(answers.trainer, run, chosen=answers.promote is True),
         MLFLOW,
     ]
     if not elsewhere:
@@ -137,11 +136,37 @@ def _trainer(trainer: str) -> str:
     )
 
 
+def _is_function(trainer: str) -> bool:
+    """Whether it is a Python function, not a command."""
+    return re.fullmatch(OWN_PATTERN, trainer) is not None and " " not in trainer
+
+
 def _way(trainer: str) -> list[str]:
-    if re.fullmatch(OWN_PATTERN, trainer) and " " not in trainer:
+    if _is_function(trainer):
         return [f"  function: {trainer}"]
     words = "  # {job} becomes the path of job.json, {python} this Python"
     return [words, f"  command: {quoted(trainer)}"]
+
+
+def _promote(trainer: str, run: str, *, chosen: bool) -> str:
+    """The full run: none, or by the study's own trainer; each is an alternative to the other."""
+    words = "to mixopt ask and tell as well (docs/elsewhere.md)"
+    ways = [f"promote: {{trainer: {ELSEWHERE}, tokens: {run}}}"]
+    if trainer != ELSEWHERE:
+        kind = "function" if _is_function(trainer) else "command"
+        ways.insert(0, f"promote: {{trainer: {{{kind}: {quoted(trainer)}}}, tokens: {run}}}")
+    none = line("promote: null", "ends with the mixture: `mixopt export --mixture`")
+    rows = [ways[0], f"# {none}", *(f"# {way}" for way in ways[1:])]
+    if not chosen:
+        rows = [none, *(f"# {way}" for way in ways)]
+    return "\n".join(
+        (
+            "# The full run on the selected mixture, by your trainer (role promote, "
+            "docs/trainers.md) or handed",
+            f"# out {words}:",
+            *rows,
+        )
+    )
 
 
 def _objective(better: Mapping[str, str]) -> str:

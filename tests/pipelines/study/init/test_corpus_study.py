@@ -71,6 +71,7 @@ def test_every_alternative_in_its_comments_holds(begun: Path, tmp_path: Path) ->
     assert {f"proposer: {name}" for name in set(proposers.KNOWN) - {"bayes"}} <= set(seen)
     assert {f"router: {name}" for name in set(ROUTERS) - {"softmax", *ABLATIONS}} <= set(seen)
     assert {"baseline: uniform", "at: {tokens: 3M}", "holdout: 8"} <= set(seen)
+    assert "promote: {trainer: elsewhere, tokens: 131k}" in seen
     assert len(seen) > 60
 
 

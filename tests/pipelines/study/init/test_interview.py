@@ -99,7 +99,7 @@ def test_what_options_answer_is_not_asked(here: Path, monkeypatch: pytest.Monkey
 def test_a_trainer_of_ones_own_is_asked_for_domains_and_metrics(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = ("elsewhere", "web=2T, code=500B", "arc=higher, loss", "100B", "", "12")
+    answers = ("elsewhere", "web=2T, code=500B", "arc=higher, loss", "100B", "y", "", "12")
     typed(monkeypatch, *answers)
     write_study_file(Path("asked.yaml"), interview(Path("asked.yaml"), Answers()))
     study = load_study("asked.yaml")
@@ -107,6 +107,8 @@ def test_a_trainer_of_ones_own_is_asked_for_domains_and_metrics(
     assert study.open_data().tokens == {"web": 2 * 10**12, "code": 5 * 10**11}
     assert study.metrics == {"arc": "higher", "loss": "lower"}
     assert (study.budget, study.search.trials) == (10**11, 12)
+    assert study.promote is not None
+    assert (study.promote.elsewhere, study.promote.tokens) == (True, 10**11)
 
 
 def test_input_that_ends_names_the_way_without_questions(

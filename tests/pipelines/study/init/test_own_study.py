@@ -57,7 +57,23 @@ def test_every_alternative_in_its_comments_holds(tmp_path: Path, trainer: str) -
     names = set(proposers.KNOWN) - proposers.NEED_TOKEN_LOSSES - {"bayes"}
     assert {f"proposer: {name}" for name in names} <= set(seen)
     assert {"bounds: {web: [0.4, 1]}", "params: 20M", "baseline: uniform"} <= set(seen)
+    ways = [it for it in seen if it.startswith("promote: {trainer: ")]
+    assert ways[-1] == "promote: {trainer: elsewhere, tokens: 380B}"
+    assert len(ways) == (1 if trainer == "elsewhere" else 2)
     assert not [it for it in seen if it.split()[-1] in proposers.NEED_TOKEN_LOSSES]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_full_run_that_is_asked_for_is_the_trainers(tmp_path: Path, trainer: str) -> None:
+    file = tmp_path / "mine.yaml"
+    (tmp_path / "ours.py").write_text("def train(job, report): ...\n")
+    write_study_file(file, Answers(trainer=trainer, budget="100B", promote=True))
+    study = load_study(file)
+    check(study, study.open_data())
+    assert study.promote is not None
+    assert (study.promote.trainer, study.promote.tokens) == (study.trainer, 10**11)
+    others = [load_study(write(tmp_path / "o.yaml", t)) for _, t in alternatives(file.read_text())]
+    assert any(other.promote is None for other in others)
 
 
 def test_proposers_that_need_token_losses_are_known_without_an_import() -> None:
