@@ -1,7 +1,8 @@
 """What ran, durably: the only truth about a study's trials, kept in an Optuna storage.
 
 A trial's Optuna parameters are the mixture weights and its value is the objective as it was when
-the trial ended, so Optuna's own dashboard and plots read true. mixopt never reads that value: it
+the trial ended, so Optuna's own dashboard and plots read true (`mixopt.study.ledger_values`: where
+higher is better, it is maximised). mixopt never reads that value: it
 computes the objective, whose weights may change, from the metrics. Spec, metrics, cost and failure
 are user attributes; learning curves stay in the trials' folders, so the ledger stays small, but for
 the objective of each evaluation, which Optuna's dashboard draws while a trial runs. What
@@ -21,7 +22,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -41,6 +42,7 @@ from mixopt.core.trials import (
     TrialResult,
     TrialSpec,
 )
+from mixopt.study import ledger_values
 from mixopt.study.identity import Identity, is_kept, keep
 from mixopt.study.ledger_checks import (
     bind,
@@ -99,12 +101,14 @@ class Ledger(StudyRecords):
             LedgerError: the storage cannot be reached or used, or is another folder's.
         """
         with contextlib.ExitStack() as held:
-            storage, study_id = cls._opened(url, name, owner, held)
+            way = ledger_values.direction(objective)
+            storage, study_id = cls._opened(url, name, owner, held, way)
             check_directions(storage, study_id, name, url)
             check_owner(storage, study_id, owner, url)
             if not is_kept(owner):
                 keep(owner)
             bind(storage, study_id, owner)
+            ledger_values.name_value(storage, study_id, objective)
             return cls(storage, study_id, name, objective, owner, held.pop_all())
 
     @classmethod
@@ -142,9 +146,16 @@ class Ledger(StudyRecords):
 
     @staticmethod
     def _opened(
-        url: str, name: str, owner: Identity, held: contextlib.ExitStack
+        url: str,
+        name: str,
+        owner: Identity,
+        held: contextlib.ExitStack,
+        direction: Literal["minimize", "maximize"] = "minimize",
     ) -> tuple[BaseStorage, int]:
-        """The storage at `url`, held by us alone, and the id of the Optuna study `name` there."""
+        """The storage at `url`, held by us alone, and the id of the Optuna study `name` there.
+
+        The study is made if it is not there, in `direction`.
+        """
         with refusing(url, owner):
             # Checking connections before use survives a database that restarts at night.
             database = RDBStorage(urls.with_driver(url), engine_kwargs={"pool_pre_ping": True})
@@ -152,7 +163,7 @@ class Ledger(StudyRecords):
             held.enter_context(only_driver(database, name, url))
             storage = optuna.storages.get_storage(database)
             study = optuna.create_study(
-                storage=storage, study_name=name, direction="minimize", load_if_exists=True
+                storage=storage, study_name=name, direction=direction, load_if_exists=True
             )
             study_id = storage.get_study_id_from_name(study.study_name)
         return reporting(storage, url), study_id
@@ -253,8 +264,7 @@ class Ledger(StudyRecords):
         """
         self._keep_result(number, result)
         self.report(number, result.curve)
-        value = self.objective.value(result.metrics)
-        self._finish(number, TrialState.COMPLETE, [value])
+        self._finish(number, TrialState.COMPLETE, [self._value(result.metrics)])
         return self.trial(number)
 
     def prune(self, number: int, result: TrialResult, message: str) -> Trial:
@@ -284,7 +294,7 @@ class Ledger(StudyRecords):
         for point in curve:
             metrics = point.comparable
             if point.step not in known and metrics.keys() >= set(self.objective.metrics):
-                value = self.objective.value(metrics)
+                value = self._value(metrics)
                 self._storage.set_trial_intermediate_value(trial_id, point.step, value)
 
     def fail(self, number: int, failure: Failure, message: str) -> Trial:
@@ -338,6 +348,11 @@ class Ledger(StudyRecords):
         self._storage.remove_session()
         if self._held is not None:
             self._held.close()
+
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        """What Optuna's views show of the objective of `metrics`."""
+        sign = ledger_values.sign(self._storage, self._study_id)
+        return sign * self.objective.value(metrics)
 
     def _training(self, spec: TrialSpec) -> str:
         return spec.training_hash("", self.owner.training)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 
 from mixopt.core import urls
 from mixopt.core.errors import LedgerError
 from mixopt.study.identity import Identity, has_trials, is_kept, missing
+from mixopt.study.ledger_values import DIRECTIONS
 from mixopt.study.storage import BEGIN_ANEW, damaged, reason
 
 
@@ -81,7 +81,7 @@ def lost(url: str, owner: Identity, what: str, or_else: str = "go on without it"
 
 def check_directions(storage: BaseStorage, study_id: int, name: str, url: str) -> None:
     """Refuse an Optuna study that mixopt did not make."""
-    if storage.get_study_directions(study_id) != [StudyDirection.MINIMIZE]:
+    if storage.get_study_directions(study_id) not in DIRECTIONS:
         raise LedgerError(f"study {name!r} there is not one of mixopt's", where=url)
 
 

@@ -217,6 +217,49 @@ def test_optunas_own_view_shows_weights_and_objective(tmp_path: Path) -> None:
     assert study.best_params == {"law": 0.25, "code": 0.75}
 
 
+HIGHER = Objective({"accuracy": -1.0}, prefix="")
+RIGHT = {"accuracy": 0.75}
+
+
+def of_accuracies(path: Path) -> Ledger:
+    """A ledger of a study that weighs an accuracy; closed ones have a complete trial."""
+    url = urls.sqlite(path / "ledger.db")
+    return Ledger.open(url, "demo", HIGHER, claim(path, "recipe"))
+
+
+def in_optuna(path: Path) -> optuna.Study:
+    return optuna.load_study(study_name="demo", storage=urls.sqlite(path / "ledger.db"))
+
+
+@pytest.mark.parametrize(
+    ("made", "value", "named"),
+    [("now", 0.75, "accuracy"), ("minimised", -0.75, "−accuracy")],
+)
+def test_what_is_better_higher_is_maximised_in_optunas_own_view(
+    tmp_path: Path, made: str, value: float, named: str
+) -> None:
+    if made == "minimised":  # as all ledgers were once
+        optuna.create_study(
+            storage=urls.sqlite(tmp_path / "ledger.db"), study_name="demo", direction="minimize"
+        )
+    ledger = of_accuracies(tmp_path)
+    for number, right in enumerate((0.25, RIGHT["accuracy"])):
+        ledger.add(spec(0.25 + number / 2))
+        ledger.start(number)
+        curve = (CurvePoint(1, 100, {"accuracy": right}),)
+        ledger.complete(number, TrialResult({"accuracy": right}, curve, Cost()))
+    ledger.close()
+    seen = in_optuna(tmp_path)
+    assert seen.best_trial.number == 1
+    assert seen.best_value == value
+    assert seen.best_trial.intermediate_values == {1: value}
+    assert seen.metric_names == [named]
+    again = of_accuracies(tmp_path)
+    assert again.trial(1).metrics == RIGHT
+    assert HIGHER.of_trial(again.trial(1)) == -0.75  # ours is better lower, as ever
+    again.close()
+
+
 def test_a_storage_that_cannot_be_reached_names_itself_and_the_mend(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"(?s)sqlite:////nowhere/at/all.db.*ledger"):
         Ledger.open("sqlite:////nowhere/at/all.db", "demo", OBJECTIVE, claim(tmp_path, ""))

@@ -306,7 +306,7 @@ def test_a_plan_says_what_a_full_run_needs_and_what_is_too_large_to_be_tried(
     assert lines[0] == "measuring this machine's speed (--no-measure skips it)"
     assert lines[1] == f"  first {COHORT} …"
     begun, ended = lines[3:-1:2], lines[4:-1:2]
-    assert begun[0] == f"  1 of {len(begun)}: initial design, 3 as one …"
+    assert begun[0].startswith(f"  1 of {len(begun)}: initial design")
     assert len(ended) == len(begun)
     for one, other in zip(begun, ended, strict=True):
         assert re.fullmatch(rf"{re.escape(one.removesuffix(' …'))}: \S+ \S+", other)
