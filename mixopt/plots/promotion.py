@@ -1,14 +1,16 @@
-"""Figures of a promotion: each domain before and after, and which expert reads what."""
+"""Figures of a promotion: domains before and after, what experts read, and the baseline's run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mixopt.plots import style
 from mixopt.study.results import Promotion
+from mixopt.study.watched import Compared
 
 
 def before_and_after(promotion: Promotion | None, *, proxy: str = "proxy, predicted") -> go.Figure:
@@ -110,4 +112,39 @@ def expert_loads(
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_xaxes(showgrid=False, type="category")
     figure.update_layout(height=max(280, 150 + 36 * len(loads)))
+    return figure
+
+
+def difference_to_baseline(rows: Sequence[Compared], unit: str = "") -> go.Figure:
+    """The full run's difference to the baseline's, evaluation by evaluation, over its band.
+
+    Args:
+        rows: evaluations, oldest first.
+        unit: of the objective.
+    """
+    title = "Difference to the baseline's full run"
+    figure = style.figure(title, "tokens", f"objective − baseline's{f' ({unit})' if unit else ''}")
+    band = [(row.tokens, row.low, row.high) for row in rows if row.low is not None]
+    if band:
+        tokens, low, high = (np.array(column, dtype=float) for column in zip(*band, strict=True))
+        style.add_band(figure, tokens, (low, high), style.GREY, "expected", "linear")
+        figure.add_scatter(
+            x=tokens,
+            y=(low + high) / 2,
+            mode="lines",
+            name="expected from pairs of seeds, 95 % for one more",
+            line={"color": style.GREY, "dash": "dash"},
+            legendgroup="expected",
+            hoverinfo="skip",
+        )
+    if rows:
+        figure.add_scatter(
+            x=[row.tokens for row in rows],
+            y=[row.difference for row in rows],
+            mode="lines+markers",
+            name="full run",
+            line={"color": style.BLUE},
+            hovertemplate="%{x:,} tokens: %{y:+.4f}<extra>full run</extra>",
+        )
+        figure.add_hline(y=0, line={"color": style.FAINT})
     return figure

@@ -138,9 +138,10 @@ def add_band(
     edges: tuple[np.ndarray, np.ndarray],
     colour: str,
     group: str,
+    shape: str = "hv",
     **place: int,
 ) -> None:
-    """A faint band between two step lines, which hides and shows with the lines of its `group`.
+    """A faint band between two lines, which hides and shows with the lines of its `group`.
 
     Args:
         figure: to add it to.
@@ -148,6 +149,7 @@ def add_band(
         edges: (n,) each.
         colour: `#RRGGBB`.
         group: legend group.
+        shape: of the lines: steps, or `linear`.
         place: `row` and `col` of a panel.
     """
     for edge, fill in zip(edges, (None, "tonexty"), strict=True):
@@ -156,7 +158,7 @@ def add_band(
             y=edge,
             fill=fill,
             fillcolor=faded(colour),
-            line={"width": 0, "shape": "hv"},
+            line={"width": 0, "shape": shape},
             mode="lines",
             hoverinfo="skip",
             showlegend=False,

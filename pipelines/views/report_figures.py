@@ -12,6 +12,8 @@ from mixopt.pipelines.views.page.parts import Figure
 from mixopt.pipelines.views.wording import proxy_label
 from mixopt.plots import mixtures, promotion, search, surrogate
 from mixopt.plots.style import unit_of
+from mixopt.study.watched import FILE as WATCHED
+from mixopt.study.watched import read_watched
 from mixopt.surrogates.reliability import Reliability, with_ceiling
 from mixopt.surrogates.scoring import OBJECTIVE
 
@@ -104,7 +106,7 @@ def _points(snapshot: Snapshot) -> dict[int, Sequence[CurvePoint]]:
 
 
 def promotion_figures(snapshot: Snapshot) -> list[Figure]:
-    """Each domain before and after, and which expert reads what."""
+    """Each domain before and after, which expert reads what, and the baseline's run beside it."""
     done = snapshot.promotion
     if done is None:
         return []
@@ -123,6 +125,17 @@ def promotion_figures(snapshot: Snapshot) -> list[Figure]:
                 promotion.expert_loads(done.loads, done.expert_labels),
                 "Share of a domain's tokens that each expert receives; a row sums to 100 %.",
                 "promotion/result.json",
+            )
+        )
+    seen = read_watched(snapshot.study.home / "promotion" / done.id)
+    if seen.compared:
+        found.append(
+            Figure(
+                promotion.difference_to_baseline(seen.compared, unit_of(snapshot.objective)),
+                "A point per evaluation, at the same tokens as the baseline's. The band is where "
+                "one more pair of the gate's runs would lie in 95 %: smaller models, whose "
+                "differences are often larger.",
+                f"promotion/{done.id}/{WATCHED}",
             )
         )
     return found

@@ -53,6 +53,7 @@ from mixopt.study.measured import Measured, better_higher
 from mixopt.study.reliability import study_reliability
 from mixopt.study.results import Promotion
 from mixopt.study.snapshot import Snapshot
+from mixopt.study.watched import read_watched
 from mixopt.surrogates.reliability import Reliability
 from mixopt.surrogates.scoring import OBJECTIVE
 
@@ -250,6 +251,10 @@ def _promotion(snapshot: Snapshot) -> Section:
         text,
         [_measured_table(promotion), *_stages(promotion)],
         promotion_figures(snapshot),
+        warnings=[
+            f"While it trained: {text}."
+            for text in read_watched(snapshot.study.home / "promotion" / promotion.id).warnings
+        ],
         source="promotion/result.json.",
     )
 

@@ -23,7 +23,9 @@ from mixopt.core.trials import (
 from mixopt.offline.best_so_far import Reference
 from mixopt.plots import mixtures, search, selection, surrogate
 from mixopt.plots import promotion as promoted
+from mixopt.selection.band import Place
 from mixopt.selection.results import Candidate, Predicted
+from mixopt.study.watched import Compared
 from tests.pipelines.finished_study import promotion_of
 
 OBJECTIVE = Objective({"law": 1.0})
@@ -167,9 +169,19 @@ def test_loads_of_domains_with_unnamed_experts_are_numbered() -> None:
     assert list(figure.data[0].x) == ["law", "expert 1"]
 
 
+def test_a_difference_to_the_baseline_lies_over_its_band_where_there_is_one() -> None:
+    rows = [Compared(100, 1.0, 0.1), Compared(200, 2.0, 0.2, -0.4, -0.2, Place.WORSE)]
+    figure = promoted.difference_to_baseline(rows, "bits per byte")
+    assert list(named(figure, "full run").y) == [0.1, 0.2]
+    expected = named(figure, "expected from pairs of seeds, 95 % for one more")
+    assert (list(expected.x), list(expected.y)) == ([200], [pytest.approx(-0.3)])
+    assert len(promoted.difference_to_baseline(rows[:1]).data) == 1
+
+
 @pytest.mark.parametrize(
     "figure",
     [
+        lambda: promoted.difference_to_baseline([]),
         lambda: search.best_so_far([], OBJECTIVE),
         lambda: mixtures.objective_by_weight([], OBJECTIVE),
         lambda: mixtures.tried([], OBJECTIVE),

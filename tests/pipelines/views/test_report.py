@@ -19,11 +19,13 @@ from mixopt.io import files
 from mixopt.pipelines.study.status import show_status
 from mixopt.pipelines.views.report import render, write_report
 from mixopt.pipelines.views.scores import inside_expected
+from mixopt.selection.band import Place
 from mixopt.study import records
 from mixopt.study.measured import better_higher
 from mixopt.study.own_trainer import Trainer
 from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
+from mixopt.study.watched import FILE, Compared, Kind, Remark, Watched
 from tests.pipelines.finished_study import finished_study, write_study
 
 
@@ -169,6 +171,21 @@ def test_what_comes_from_outside_is_escaped(page: str) -> None:
 def test_a_study_without_trials_has_a_report(tmp_path: Path) -> None:
     page = write_report(write_study(tmp_path)).read_text()
     assert "0 of 0 trials are complete" in page
+
+
+def test_a_full_run_beside_the_baselines_is_drawn_with_what_it_was_warned_of(
+    page: str, study: Study
+) -> None:
+    promotion = records.read_promotion(study.home)
+    assert promotion is not None
+    folder = study.home / "promotion" / promotion.id
+    row = Compared(100, 1.0, 0.2, -0.3, 0.1, Place.WORSE)
+    Watched((row,), (Remark(100, Kind.WORSE, "it is worse than expected"),)).write(folder)
+    after = write_report(study).read_text()
+    (folder / FILE).unlink()
+    for text in ("While it trained: it is worse than expected.", "Difference to the baseline"):
+        assert text not in page
+        assert text in after
 
 
 def test_a_study_without_a_verdict_reports_its_search(tmp_path: Path) -> None:
