@@ -60,6 +60,7 @@ class Progress:
         tokens_per_second: of all proxies together, over the last stretch of training.
         phase: `training` or `evaluation`.
         note: what whoever runs the study should know; nearly always empty.
+        resumed: of `tokens`, those that were trained before this attempt.
     """
 
     step: int
@@ -69,6 +70,7 @@ class Progress:
     tokens_per_second: float
     phase: str
     note: str = ""
+    resumed: int = 0
 
 
 def train(
@@ -162,7 +164,8 @@ class _Run:
         self.pruned: dict[int, str] = {}
         self.device_seconds = [0.0] * job.cohort  # of each proxy, until its cohort last changed
         self.seconds_shared = 0.0  # `seconds` when it did
-        self.seconds_before = 0.0  # spent by earlier attempts up to the checkpoint
+        self.resumed = 0  # tokens up to the checkpoint
+        self.seconds_before = 0.0  # spent by earlier attempts up to it
         self.started = time.perf_counter()
         self.written = self.started
         self.reported = self.started  # when progress was
@@ -288,7 +291,8 @@ class _Run:
         self.reported = time.perf_counter()
         if self.on_progress is not None:
             tokens = self.step * self.recipe.tokens_per_step
-            self.on_progress(Progress(self.step, self.job.steps, tokens, loss, self.speed, phase))
+            told = (self.step, self.job.steps, tokens, loss, self.speed, phase)
+            self.on_progress(Progress(*told, resumed=self.resumed))
 
     def _scores(self, final: bool) -> list[Evaluation]:
         domains = self.corpus.validation_domains
@@ -429,6 +433,7 @@ class _Run:
     def _recall(self, meta: dict[str, Any]) -> None:
         """What a checkpoint tells besides its tensors; older ones know less."""
         self.step, self.seconds_before = int(meta["step"]), float(meta["seconds"])
+        self.resumed = self.step * self.recipe.tokens_per_step
         self.diverged = {int(k): message for k, message in meta["diverged"].items()}
         self.pruned = {int(k): message for k, message in meta.get("pruned", {}).items()}
         self.rows = meta.get("rows", self.rows)

@@ -89,10 +89,10 @@ def upcycle_checkpoint(
 
     folder, place = Path(ask.folder), torch.device(device)
     with locks.hold(folder / UPCYCLED / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
-        before = markers.read(folder / UPCYCLED)
+        before = upcycled_checkpoint(folder)
         if before is not None:
-            if markers.whole(folder / MODEL, before.get("model")):
-                return before
+            return before
+        if markers.read(folder / UPCYCLED) is not None:
             shutil.rmtree(folder / MODEL, ignore_errors=True)  # what the marker vouched for is gone
         torch.set_num_threads(threads)
         corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
@@ -115,6 +115,13 @@ def upcycle_checkpoint(
         }
         markers.write(folder / UPCYCLED, record)
         return record
+
+
+def upcycled_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """What `upcycle_checkpoint` returned in that folder, if it has ended and its model is whole."""
+    before = markers.read(folder / UPCYCLED)
+    there = before is not None and markers.whole(folder / MODEL, before.get("model"))
+    return before if there else None
 
 
 def _written(ask: CheckpointUpcycling, recipe: Recipe, corpus: Corpus, out: Path) -> Receipt:

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -52,6 +52,11 @@ class Resources:
     def device(self) -> str:
         """Where a training runs: on a GPU only if it asked Ray for one."""
         return "cuda" if self.gpus else "cpu"
+
+    @property
+    def each(self) -> str:
+        """Its CPUs and GPUs in words."""
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
 
     @property
     def threads(self) -> int:
@@ -272,9 +277,29 @@ def slots(resources: Resources) -> int:
     for node in ray.nodes():
         if not node["Alive"]:
             continue
-        has = node["Resources"]
-        fit = [has.get("CPU", 0) / resources.cpus]
-        if resources.gpus:
-            fit.append(has.get("GPU", 0) / resources.gpus)
-        total += int(min(fit) + 1e-9)
+        total += fitting(node["Resources"], resources)
     return total
+
+
+def fitting(has: Mapping[str, float], resources: Resources) -> int:
+    """How many trials fit on a node that has so many `CPU` and `GPU`."""
+    fit = [has.get("CPU", 0) / resources.cpus]
+    if resources.gpus:
+        fit.append(has.get("GPU", 0) / resources.gpus)
+    return int(min(fit) + 1e-9)
+
+
+def lacking(resources: Resources, processes: int) -> str:
+    """What the cluster, as it is now, has too little of for a training in so many processes.
+
+    Empty where it has enough, and where it has no node with CPUs: they are to come.
+    """
+    there = slots(resources)
+    if too_small(resources):
+        return f"no node of the cluster has {resources.each}"
+    if 0 < there < processes:
+        return (
+            f"the cluster has room for {there} processes of {resources.each}, "
+            f"and {processes} are asked for"
+        )
+    return ""

@@ -18,10 +18,12 @@ processes (`together`); one retry policy per class of failure:
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,11 +37,12 @@ from mixopt.workers.cluster import (
     all_answer,
     check_connection,
     head_answers,
+    lacking,
     node_ids,
     slots,
     too_small,
 )
-from mixopt.workers.full_job import FullJob
+from mixopt.workers.full_job import SCRATCH, FullJob
 from mixopt.workers.own_job import OwnJob
 from mixopt.workers.proxy_task import Work, perform
 from mixopt.workers.together import lead
@@ -57,13 +60,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """Each proxy of `key` has trained `tokens` tokens so far; the speed is that of all of them."""
+    """Each proxy of `key` has trained `tokens` tokens so far; the speed is that of all of them.
+
+    Of the tokens, `resumed` were trained before this attempt.
+    """
 
     key: str
     tokens: int
     tokens_per_second: float
     phase: str = ""
     note: str = ""  # what whoever runs the study should know
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
     check_connection()
     if too_small(resources):
         raise TrainingError(
-            f"no node of the cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
+            f"no node of the cluster has {resources.each}",
             where="ray.cpus_per_trial, ray.gpus_per_trial",
             hint="Ask for less per trial in the study file, or add nodes",
         )
@@ -165,8 +172,9 @@ def run(works: Sequence[Work], resources: Resources) -> Iterator[Event]:
                 yield event
     finally:
         if head_answers():  # else Ray waits for it, and ends this process after a minute
-            for stream in running:
-                ray.cancel(stream, force=True)
+            for stream, attempt in running.items():
+                ray.cancel(stream, force=True)  # which cleans up nothing
+                shutil.rmtree(Path(attempt.work.folder) / SCRATCH, ignore_errors=True)
 
 
 def processes(work: Work) -> int:
@@ -180,11 +188,9 @@ def _check_room(asked: int, resources: Resources) -> None:
     Raises:
         TrainingError: it has nodes, and room for fewer.
     """
-    there = slots(resources)
-    if 0 < there < asked:
+    if what := lacking(resources, asked):
         raise TrainingError(
-            f"the cluster has room for {there} processes of {resources.cpus:g} CPUs and "
-            f"{resources.gpus:g} GPUs, and {asked} are asked for",
+            what,
             where="promote.resources",
             hint="Ask for fewer or smaller processes in the study file (what was trained goes on "
             "in any number of them), or add nodes",
@@ -265,6 +271,7 @@ def _next_event(stream: ObjectRefGenerator, attempt: _Attempt, resources: Resour
             message["tokens_per_second"],
             message["phase"],
             message["note"],
+            message.get("resumed", 0),
         )
     if message["kind"] == "done":
         return Finished(work.key, [Outcome.from_json(o) for o in message["outcomes"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mixopt.proxies.full_run.contract import ModelKind
     from mixopt.proxies.full_run.progress import FullProgress
     from mixopt.proxies.full_run.world import World
+
+SCRATCH = ".ray-train"  # in a run's folder: where Ray Train checks that every process sees it
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ class FullJob:
             recipe = dataclasses.replace(job.recipe, micro_batches=micro_batches)
             job = dataclasses.replace(job, recipe=recipe)
 
+        began = time.time()
+
         def reported(progress: FullProgress) -> None:
             if world.first:
-                values = dataclasses.asdict(progress)
+                values = {"began": began, **dataclasses.asdict(progress)}
                 if not progress.metrics:  # of hundreds of experts they are long
                     del values["loads"]
                 training_log.append(folder, values)

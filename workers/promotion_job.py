@@ -94,8 +94,8 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
 
     folder = Path(ask.folder)
     with locks.hold(folder / "lock", "upcycling", patience=LOCK_PATIENCE_SECONDS):
-        before = markers.read(folder)
-        if before is not None and isinstance(before.get("metrics"), dict) and "receipt" in before:
+        before = upcycled(ask)
+        if before is not None:
             return before
         torch.set_num_threads(threads)
         corpus, recipe = Corpus.open(ask.corpus), Recipe(**ask.recipe)
@@ -120,6 +120,14 @@ def upcycle(ask: Upcycling, threads: int, device: str = "cpu") -> dict[str, Any]
         files.write_json(folder / "model.json", shape.to_json())
         markers.write(folder, record)
         return record
+
+
+def upcycled(ask: Upcycling) -> dict[str, Any] | None:
+    """What `upcycle` returned, if it has ended: it is not to be done again; else None."""
+    before = markers.read(Path(ask.folder))
+    if before is not None and isinstance(before.get("metrics"), dict) and "receipt" in before:
+        return before
+    return None
 
 
 def _scores(

@@ -31,7 +31,7 @@ from mixopt.io.trial_files import CHECKPOINT, CHECKPOINTS, CURVE
 from mixopt.proxies.job import Job
 from mixopt.trainers import run as trainers
 from mixopt.trainers.failures import TrainerError
-from mixopt.workers.full_job import FullJob
+from mixopt.workers.full_job import SCRATCH, FullJob
 from mixopt.workers.own_job import OwnJob
 
 ATTEMPTS = "attempts.jsonl"
@@ -207,6 +207,7 @@ def _train(
         if isinstance(job, OwnJob):
             outcomes = job.train(report, threads)
         elif isinstance(job, FullJob):
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of several processes, killed
             torch.set_num_threads(threads)
             world, kept = World(device=torch.device(device)), work.keep_weights
             outcomes = [job.train(folder, world, report, micro_batches, keep_weights=kept)]

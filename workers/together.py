@@ -26,7 +26,7 @@ from mixopt.core.trials import Failure
 from mixopt.io import locks
 from mixopt.io.training_log import LogReader
 from mixopt.workers.cluster import Resources
-from mixopt.workers.full_job import FullJob
+from mixopt.workers.full_job import SCRATCH, FullJob
 from mixopt.workers.proxy_task import (
     LOCK_PATIENCE_SECONDS,
     Work,
@@ -39,7 +39,6 @@ from mixopt.workers.proxy_task import (
 )
 
 READ_SECONDS = 1.0
-SCRATCH = ".ray-train"  # where Ray Train checks that every process sees the folder
 # What torch raises in processes whose peer is gone, beside its own classes.
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote peer")
 
@@ -99,7 +98,8 @@ def _fit(
 
     each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     scratch = Path(work.folder) / SCRATCH
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+    scratch.mkdir(parents=True)
     try:
         TorchTrainer(
             partial(_process, work, attempt, micro_batches, resources),

@@ -80,3 +80,15 @@ def holder(path: Path) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError, OSError):  # being written just now, or not by us
         return "another process"
+
+
+def held_by(path: Path) -> str | None:
+    """The holder of the lock at `path`, read without taking it; None if nobody holds it."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        return holder(path)
+    except OSError:
+        return None

@@ -15,7 +15,10 @@ LOG = "progress.jsonl"  # in the training's folder
 
 
 def append(folder: Path, values: Mapping[str, Any]) -> None:
-    """Add a report: `step`, the optimizer steps done, and whatever else is known; and the time."""
+    """Add a report: `step`, the optimizer steps done, and whatever else is known; and the time.
+
+    `began` tells the attempts at a run apart, and `resumed` says from how many tokens one went on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     line = json.dumps(finite({"time": time.time(), **values})) + "\n"
     path = folder / LOG
@@ -33,8 +36,8 @@ def _ends_a_line(file: BinaryIO) -> bool:
 def read(folder: Path) -> list[dict[str, Any]]:
     """The reports, by rising step.
 
-    A run that was resumed reports the steps since its checkpoint again: later lines count. Lines
-    that are torn or no reports are left out.
+    A run that was resumed reports the steps since its checkpoint again: of those the lines of its
+    last attempt count. Lines that are torn or no reports are left out.
     """
     return LogReader(folder).all()
 
@@ -61,7 +64,7 @@ class LogReader:
         """The reports since the last time, by rising step; see `read`."""
         kept: list[dict[str, Any]] = []
         for report in self.new():
-            while kept and kept[-1]["step"] > report["step"]:
+            while kept and _is_repeated(kept[-1], report):
                 kept.pop()
             kept.append(report)
         return kept
@@ -79,6 +82,13 @@ class LogReader:
         end = found.rfind(b"\n") + 1
         self._offset += end
         return found[:end].splitlines()
+
+
+def _is_repeated(before: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether the attempt that reports now has trained again what `before` is of."""
+    if before.get("began") != report.get("began"):
+        return bool(before.get("tokens", 0) > report.get("resumed", 0))
+    return bool(before["step"] > report["step"])
 
 
 def _report(line: bytes) -> dict[str, Any] | None:

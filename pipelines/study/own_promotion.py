@@ -14,9 +14,10 @@ from mixopt.core.trials import Fidelity, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
 from mixopt.io.trial_files import MARKER
+from mixopt.pipelines.study.promotion_room import full_run_resources
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
-from mixopt.pipelines.study.stage_trainings import StageTraining, full_run_resources, train_stages
+from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
 from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
 from mixopt.study.promote import Promote
@@ -44,7 +45,7 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         CorpusError: a worker met bad data.
     """
     session, settings = job.session, job.settings
-    resources = full_run_resources(session)
+    resources = full_run_resources(session.study)
     own = settings.trainer
     assert own is not None
     with session.study.naming("promote"):

@@ -21,6 +21,7 @@ from mixopt.models.shape_laws import Start, shape_advice
 from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
+from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.plan_changes import change_notes
 from mixopt.pipelines.study.plan_measuring import measure as measured
 from mixopt.pipelines.study.plan_memory import frozen_to_the_end, masked_apart, memory_lines
@@ -38,11 +39,15 @@ from mixopt.pipelines.study.plan_trials import (
     own_trainings,
     smallest_difference_note,
 )
+from mixopt.pipelines.study.promotion_folder import asked_folder, asked_of
+from mixopt.pipelines.study.promotion_identity import new_promotion_note
+from mixopt.pipelines.study.promotion_room import planned_room_note
 from mixopt.pipelines.study.session import study_resources
 from mixopt.pipelines.views.console import make_console, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.data import TrainingData
+from mixopt.study.records import read_verdict
 from mixopt.study.settings import Study, load_study
 
 
@@ -131,7 +136,9 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
         assert isinstance(data, Corpus)  # our proxies read one
         plan = proxies_plan(study, data, slots, measure=measure)
     about_space = space_notes(study, space, data)
-    notes = [*change_notes(study, data), *plan.notes, *baseline_curve_notes(study)]
+    room = filter(None, [planned_room_note(study)])
+    changes = change_notes(study, data)
+    notes = [*changes, *room, *plan.notes, *baseline_curve_notes(study)]
     plan = dataclasses.replace(plan, notes=notes)
     seen = smallest_difference_note(study, data)
     if as_json:
@@ -157,6 +164,7 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
         slots,
         [_planned(step, room, speeds.get(step.name)) for step in trainings],
         [
+            *_new_promotion(study, corpus, models),
             *_time_notes(study, trainings, room, speeds, measured=measure),
             *memory_lines(trainings),
             *frozen_to_the_end(study.upcycling),
@@ -167,6 +175,16 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
             *full_run_trainer_notes(study),
         ],
     )
+
+
+def _new_promotion(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[str]:
+    """A line where a promotion of the verdict's mixture would begin anew, beside another."""
+    verdict = read_verdict(study.home)
+    if study.upcycling is None or verdict is None:
+        return []
+    asked = asked_of(study, corpus, study.upcycling, verdict.mixture, models)
+    note = new_promotion_note(asked_folder(study, asked), asked)
+    return [note] if note else []
 
 
 def _planned(step: Step, room: Room, speed: float | None) -> PlannedStep:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mixopt.core.formatting import count
+from mixopt.core.mixture import Mixture
 from mixopt.io import files
 from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER, full_run_trainer
 from mixopt.pipelines.study.promotion_folder import full_run_identity
+from mixopt.pipelines.study.promotion_identity import new_promotion_note
 from mixopt.pipelines.views.commands import command
 from mixopt.study.data import TrainingData
 from mixopt.study.first_training import may_change_yet
@@ -49,30 +51,46 @@ def change_notes(study: Study, data: TrainingData) -> list[str]:
 def _full_run_notes(study: Study, data: TrainingData, settings: Promote) -> list[str]:
     """What becomes of the full run of the verdict's mixture, where one has begun before."""
     verdict = read_verdict(study.home)
-    begun = sorted((study.home / "promotion").glob(f"*/{FULL_RUN_FOLDER}/{JOB}"))
-    if verdict is None or not begun:
+    if verdict is None:
         return []
     folder = digest(full_run_identity(study, data, settings, verdict.mixture))
     at = study.home / "promotion" / folder
+    begun = sorted((study.home / "promotion").glob(f"*/{FULL_RUN_FOLDER}/{JOB}"))
+    if not begun:
+        note = new_promotion_note(at, None)
+        return [note] if note else []
     if read_result(at) is not None:
         return [f"The full run has ended ({at}): it is not trained again."]
     if at / FULL_RUN_FOLDER / JOB in begun:
         if _refused(at):
             return [f"The full run has ended, and its result was refused: see {at}."]
         return [f"The full run has begun ({at}): it goes on."]
+    return [new_full_run_note(study, data, settings, verdict.mixture)]
+
+
+def new_full_run_note(study: Study, data: TrainingData, settings: Promote, mixture: Mixture) -> str:
+    """A line where the full run of a trainer begins beside an earlier one; empty where none does.
+
+    Raises:
+        StudyError: a file that a trainer depends on is not there.
+    """
+    begun = sorted((study.home / "promotion").glob(f"*/{FULL_RUN_FOLDER}/{JOB}"))
+    folder = digest(full_run_identity(study, data, settings, mixture))
+    if not begun or any(path.parents[1].name == folder for path in begun):
+        return ""
     last = max(begun, key=lambda path: path.stat().st_mtime)
     job = TrainingJob.read(last)
-    differs = ", ".join(_differences(job, study, settings, verdict.mixture.as_dict()))
+    differs = ", ".join(_differences(job, study, settings, mixture.as_dict()))
     told = (
         "the result of that one was refused; put back what differs, and correct its result.json, "
         "and nothing is trained again"
         if _refused(last.parents[1])
         else "put back what differs, and that one counts"
     )
-    return [
+    return (
         f"A new full run begins, of {count(settings.tokens)} tokens, beside the one in "
         f"{last.parents[1]}. They differ in {differs or 'their data'}: {told}."
-    ]
+    )
 
 
 def _refused(folder: Path) -> bool:

@@ -20,7 +20,9 @@ from mixopt.core.objective import Objective
 from mixopt.io import files, markers
 from mixopt.pipelines.study.full_run_elsewhere import told_full_run
 from mixopt.pipelines.study.own_promotion import train_full_run
-from mixopt.pipelines.study.promotion_folder import promotion_folder
+from mixopt.pipelines.study.plan_changes import new_full_run_note
+from mixopt.pipelines.study.promotion_folder import asked_of, promotion_folder
+from mixopt.pipelines.study.promotion_identity import keep_asked, new_promotion_note
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
 from mixopt.pipelines.study.session import Session
@@ -47,6 +49,7 @@ def promote(session: Session, verdict: Verdict) -> Promotion:
     """
     job = promotion_run(session, verdict)
     folder = job.folder
+    _note_identity(job)
     ended = read_result(folder)
     if ended is None or not _is_whole(folder.parent / ended.model, ended):
         ended = _run(job)
@@ -80,6 +83,20 @@ def promotion_run(session: Session, verdict: Verdict) -> PromotionRun:
         surrogate=verdict.surrogate,
         models=session.models,
     )
+
+
+def _note_identity(job: PromotionRun) -> None:
+    """Say where a promotion begins anew beside another, and keep what it depends on."""
+    session, settings = job.session, job.settings
+    if settings.trainer is not None:
+        note = new_full_run_note(session.study, session.data, settings, job.mixture)
+        note = note or new_promotion_note(job.folder, None)
+    else:
+        asked = asked_of(session.study, session.data, settings, job.mixture, job.models)
+        note = new_promotion_note(job.folder, asked)
+        keep_asked(job.folder, asked)
+    if note:
+        session.display.warn(note)
 
 
 def _is_whole(model: Path, ended: Promotion) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mixopt.core.mixture import Mixture
+from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.session import Session
 from mixopt.study.data import TrainingData
 from mixopt.study.promote import Promote
@@ -21,13 +24,39 @@ def promotion_folder(session: Session, settings: Promote, mixture: Mixture) -> P
     if settings.trainer is not None:
         identity = full_run_identity(session.study, session.data, settings, mixture)
         return session.home / "promotion" / digest(identity)
-    what: list[Any] = [settings.canonical(), mixture.as_dict(), session.corpus.hash]
-    what.append(session.study.seed)
-    if session.models is not None:
-        what.append(session.models.identity(session.home))
-        if session.models.checkpoints and settings.train:
-            what.append("trained")
-    return session.home / "promotion" / digest(what)
+    asked = asked_of(session.study, session.corpus, settings, mixture, session.models)
+    return asked_folder(session.study, asked)
+
+
+def asked_folder(study: Study, asked: Mapping[str, Any]) -> Path:
+    """Where the promotion by our upcycling lies that depends on `asked`."""
+    return study.home / "promotion" / digest(list(asked.values()))
+
+
+def asked_of(
+    study: Study,
+    data: TrainingData,
+    settings: Promote,
+    mixture: Mixture,
+    models: ImportedModels | None,
+) -> dict[str, Any]:
+    """All that a promotion by our upcycling depends on, as JSON-able values.
+
+    Raises:
+        FileError: checksums of imported models cannot be kept.
+    """
+    asked: dict[str, Any] = {
+        "promote": settings.canonical(),
+        "mixture": mixture.as_dict(),
+        "corpus": data.hash,
+        "seed": study.seed,
+    }
+    if models is not None:
+        asked["models"] = models.identity(study.home)
+        if models.checkpoints and settings.train:
+            asked["trained"] = "trained"
+    as_kept: dict[str, Any] = json.loads(json.dumps(asked))
+    return as_kept
 
 
 def full_run_identity(

@@ -48,6 +48,7 @@ from mixopt.pipelines.study.cohorts import Cohort, Packing
 from mixopt.pipelines.study.export_model import registry_folder
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_models import ImportedModels
+from mixopt.pipelines.study.promotion_room import room_note
 from mixopt.pipelines.views.console import Display, make_console, styled
 from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
@@ -102,6 +103,8 @@ class Session:
         if not self._where:
             self._where = self._stack.enter_context(connect(self.study.ray.address))
             self.display.say(styled((self.study.name, "bold"), f": {self._where}"))
+            if note := room_note(self.study):
+                self.display.warn(note)
             stored = self.data.stored_bytes if isinstance(self.data, Corpus) else 0
             if stored > LARGE_CORPUS and not Path(self.verified).exists():
                 self.display.say(

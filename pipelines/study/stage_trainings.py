@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from mixopt.core.errors import TrainingError
 from mixopt.core.trials import Outcome, TrialResult
 from mixopt.pipelines.study.full_run_watch import FullRunWatch
+from mixopt.pipelines.study.promotion_room import full_run_resources
 from mixopt.pipelines.study.promotion_stages import UPCYCLED
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.training import Training, train
 from mixopt.pipelines.views.time_left import FULL_RUN
 from mixopt.workers.cluster import Resources
 from mixopt.workers.full_job import FullJob
-from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster
+from mixopt.workers.promotion_job import Upcycling, upcycle_on_cluster, upcycled
 from mixopt.workers.proxy_task import Work, finished
 
 if TYPE_CHECKING:
@@ -97,17 +98,6 @@ class StageTraining(Training):
         return self.outcome.result
 
 
-def full_run_resources(session: Session) -> Resources:
-    """What each process of a promotion asks of the cluster."""
-    assert session.study.promote is not None
-    asked, ray = session.study.promote.resources, session.study.ray
-    return Resources(
-        ray.cpus_per_trial if asked.cpus is None else asked.cpus,
-        ray.gpus_per_trial if asked.gpus is None else asked.gpus,
-        ray.attempts,
-    )
-
-
 def train_stages(
     session: Session, label: str, stages: Sequence[StageTraining], resources: Resources
 ) -> list[TrialResult]:
@@ -148,12 +138,14 @@ class ClusterMachine:
                     advice="Lower promote.recipe.learning_rate; what was trained before it is kept",
                 )
             )
-        return train_stages(session, label, stages, full_run_resources(session))
+        return train_stages(session, label, stages, full_run_resources(session.study))
 
     def upcycle(self, ask: Upcycling) -> dict[str, Any]:
-        """Upcycle on a worker; see `promotion_job.upcycle_on_cluster`."""
+        """Upcycle on a worker unless it is done; see `promotion_job.upcycle_on_cluster`."""
+        if (done := upcycled(ask)) is not None:
+            return done
         session = self.session
         session.connect()
         made_of = f"{len(ask.expert_models)} experts" if ask.expert_models else "the seed"
         session.display.say(f"upcycling {made_of}: {ask.method.upcycler}")
-        return upcycle_on_cluster(ask, full_run_resources(session), session.display.warn)
+        return upcycle_on_cluster(ask, full_run_resources(session.study), session.display.warn)

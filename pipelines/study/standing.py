@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,21 +15,19 @@ from scipy.special import stdtrit
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Role, State, Trial
 from mixopt.io import locks
-from mixopt.io.trial_files import CHECKPOINT, MARKER, read_curve, training_folder
-from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER
+from mixopt.io.trial_files import CHECKPOINT, read_curve, training_folder
+from mixopt.pipelines.study.open_full_run import FullRun, open_full_run
 from mixopt.pipelines.views.commands import command
 from mixopt.study import identity
 from mixopt.study.ledger import Ledger
 from mixopt.study.progress import Progress, read_progress
 from mixopt.study.queries import best_trial
-from mixopt.study.records import read_promotion, read_result, read_verdict
+from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.results import Promotion, Verdict
 from mixopt.study.rounds import Round
 from mixopt.study.settings import Study, load_study
 from mixopt.study.stopped import Stop, read_stop
-from mixopt.study.watched import read_watched
 from mixopt.surrogates.noise import SeedScatter, seed_scatter_of
-from mixopt.trainers.job import JOB
 
 # what a trial really does, beside the ledger's states: RUNNING there says that it was begun
 INTERRUPTED, HELD, HANDED_OUT = "interrupted", "held", "handed out"
@@ -57,24 +54,6 @@ class Best:
     value: float
     interval: tuple[float, float] | None
     scatter: SeedScatter | None
-
-
-@dataclass(frozen=True)
-class FullRun:
-    """A promotion that has begun and not ended.
-
-    Attributes:
-        id: name of its folder.
-        stages: name of each stage that has begun → tokens that it had seen at its last evaluation;
-            None once it has ended.
-        handed_out: when it was, in seconds since 1970, if it is trained elsewhere; else None.
-        warnings: the last one of each kind that its evaluations gave.
-    """
-
-    id: str
-    stages: Mapping[str, int | None]
-    handed_out: float | None = None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,7 +240,7 @@ def read_standing(file: Path) -> Standing:
     owner = identity.read(study.home)
     if owner is None:
         return Standing(file, study, begun=False)
-    driver = holder(study.home / "driver.lock")
+    driver = locks.held_by(study.home / "driver.lock")
     ledger = Ledger.read(study.ledger_url, study.name, study.mixture_objective(), owner)
     try:
         trials, rounds = ledger.trials(), list(ledger.rounds().values())
@@ -305,48 +284,7 @@ def really(study: Study, trial: Trial, driven: bool) -> str:
         return INTERRUPTED
     folder, _ = training_folder(study.home, trial.number)
     # begun by an earlier driver, and not handed to a worker again yet
-    return str(State.RUNNING if holder(folder / "lock") else State.WAITING)
-
-
-def open_full_run(home: Path) -> FullRun | None:
-    """The newest promotion in the study folder `home` that has begun and not ended."""
-    folders = [path for path in (home / "promotion").glob("*") if path.is_dir()]
-    begun = [path for path in folders if read_result(path) is None and any(path.iterdir())]
-    if not begun:
-        return None
-    newest = max(begun, key=lambda path: path.stat().st_mtime)
-    if any(path.stat().st_mtime > newest.stat().st_mtime for path in folders if path not in begun):
-        return None  # given up: another promotion was run and ended since
-    asked = newest / FULL_RUN_FOLDER / JOB
-    if asked.exists() and not (asked.parent / "lock").exists():
-        return FullRun(newest.name, {}, asked.stat().st_mtime)
-    parts = [path.parent for path in newest.glob("*/lock")]
-    parts.sort(key=lambda part: (part / "lock").stat().st_ctime)
-    stages = {part.name: _tokens_seen(part) for part in parts}
-    return FullRun(newest.name, stages, warnings=read_watched(newest).warnings)
-
-
-def _tokens_seen(folder: Path) -> int | None:
-    if (folder / MARKER).exists():
-        return None
-    try:
-        return int(json.loads((folder / "curve.jsonl").read_text().splitlines()[-1])["tokens"])
-    except (OSError, ValueError, KeyError, IndexError):  # nothing evaluated yet, or a torn line
-        return 0
-
-
-def holder(lock: Path) -> str | None:
-    """The holder of the lock at `lock`, read without taking it; None if nobody holds it."""
-    import fcntl
-
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except BlockingIOError:
-        return locks.holder(lock)
-    except OSError:
-        return None
+    return str(State.RUNNING if locks.held_by(folder / "lock") else State.WAITING)
 
 
 def tokens_and_age(home: Path, trial: Trial) -> tuple[int, float | None, str]:

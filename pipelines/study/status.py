@@ -15,7 +15,6 @@ from mixopt.pipelines.study.standing import (
     HANDED_OUT,
     HELD,
     INTERRUPTED,
-    FullRun,
     Standing,
     read_standing,
     tokens_and_age,
@@ -122,17 +121,10 @@ def _print_findings(standing: Standing, console: Console) -> None:
         console.print(f"Full run {full_run.id} is handed out {when}; no result is told yet")
     elif full_run is not None:
         now = "interrupted" if standing.driver is None else "under way"
-        console.print(f"Full run {full_run.id} is {now}: {_stages(full_run)}")
+        stages = ", ".join(full_run.lines) or "nothing trained yet"
+        console.print(f"Full run {full_run.id} is {now}: {stages}")
         for warning in full_run.warnings:
             console.print(styled(("!", "yellow"), f" {warning}"))
-
-
-def _stages(full_run: FullRun) -> str:
-    parts = (
-        f"{name} {'ended' if tokens is None else f'{count(tokens)} tokens evaluated'}"
-        for name, tokens in full_run.stages.items()
-    )
-    return ", ".join(parts) or "nothing trained yet"
 
 
 def _stage_line(standing: Standing) -> str:

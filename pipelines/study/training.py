@@ -81,6 +81,9 @@ def train(trainings: Sequence[Training], resources: Resources, display: Display)
 def _show(training: Training, event: driver.Progressed, display: Display) -> None:
     if event.note:
         display.say(f"{training.label}: {event.note}", style="dim")  # a note is no fault
+        if not event.tokens:
+            return
     share, speed = event.tokens / training.tokens, event.tokens_per_second / training.proxies
+    before = event.resumed / training.tokens
     for bar, flops in training.bars.items():
-        display.progress(bar, flops * share, speed, share)
+        display.progress(bar, flops * share, speed, share, flops * before)

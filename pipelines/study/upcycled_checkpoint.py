@@ -16,9 +16,10 @@ from mixopt.pipelines.study.checkpoint_training import MODEL as TRAINED_MODEL
 from mixopt.pipelines.study.checkpoint_training import checkpoint_work
 from mixopt.pipelines.study.imported_checks import plan_of, request_of
 from mixopt.pipelines.study.imported_models import ImportedModels
+from mixopt.pipelines.study.promotion_room import full_run_resources
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import KINDS, UPCYCLED
-from mixopt.pipelines.study.stage_trainings import ClusterMachine, full_run_resources
+from mixopt.pipelines.study.stage_trainings import ClusterMachine
 from mixopt.selection.results import Predicted
 from mixopt.study.results import Promotion, Stage
 
@@ -41,30 +42,11 @@ def upcycle_checkpoint(
         MixoptError: it fails; see `mixopt.workers.checkpoint_job.upcycle_checkpoint`.
         TrainingError: the training failed for good.
     """
-    from mixopt.workers.checkpoint_job import (  # imports Ray
-        MODEL,
-        CheckpointUpcycling,
-        upcycle_checkpoint_on_cluster,
-    )
+    from mixopt.workers.checkpoint_job import MODEL, upcycled_checkpoint  # imports Ray
 
     session, study = job.session, job.session.study
     plan = plan_of(study, session.corpus, models)
-    session.connect()
-    session.display.say(f"upcycling {', '.join(models.names.values())}: {job.settings.upcycler}")
-    found = upcycle_checkpoint_on_cluster(
-        CheckpointUpcycling(
-            request=request_of(study, models),
-            recipe=dataclasses.asdict(session.evaluation_recipe()),
-            corpus=str(study.corpus_path),
-            folder=str(job.folder),
-            verified=session.verified,
-            tasks=session.tasks,
-            weighed=session.weighed,
-            document_mask=job.settings.model.document_mask,
-        ),
-        full_run_resources(session),
-        session.display.warn,
-    )
+    found = upcycled_checkpoint(job.folder) or _upcycled(job, models)
     params, active = plan.body_params
     upcycled = Promotion(
         **about,
@@ -92,6 +74,29 @@ def upcycle_checkpoint(
     work = checkpoint_work(job, plan.shape, job.folder / MODEL)
     (result,) = ClusterMachine(session).train("upcycled model", [work])
     return _trained(upcycled, result, predicted, job.folder)
+
+
+def _upcycled(job: PromotionRun, models: ImportedModels) -> dict[str, Any]:
+    """The promotion's model, upcycled and evaluated on a worker."""
+    from mixopt.workers.checkpoint_job import CheckpointUpcycling, upcycle_checkpoint_on_cluster
+
+    session, study = job.session, job.session.study
+    session.connect()
+    session.display.say(f"upcycling {', '.join(models.names.values())}: {job.settings.upcycler}")
+    return upcycle_checkpoint_on_cluster(
+        CheckpointUpcycling(
+            request=request_of(study, models),
+            recipe=dataclasses.asdict(session.evaluation_recipe()),
+            corpus=str(study.corpus_path),
+            folder=str(job.folder),
+            verified=session.verified,
+            tasks=session.tasks,
+            weighed=session.weighed,
+            document_mask=job.settings.model.document_mask,
+        ),
+        full_run_resources(study),
+        session.display.warn,
+    )
 
 
 def _trained(

@@ -189,7 +189,12 @@ class Display:
             self.left.started(key, self._kind, time.monotonic())
 
     def progress(
-        self, key: str, flops: float, rate: float = 0.0, share: float | None = None
+        self,
+        key: str,
+        flops: float,
+        rate: float = 0.0,
+        share: float | None = None,
+        resumed: float = 0.0,
     ) -> None:
         """Record that piece `key` has done `flops` FLOPs so far, at `rate` tokens per second.
 
@@ -198,12 +203,22 @@ class Display:
             flops: so far.
             rate: 0 where it is not known.
             share: of the piece that is done.
+            resumed: FLOPs of it that were done before this attempt; those of the first attempt in
+                the phase are no work of this command.
         """
         if self.left is not None and share is not None:
             self.left.reported(key, share, time.monotonic())
+        if key not in self._live:
+            self._goes_on(resumed)
         self._live[key] = flops
         self._rate = rate or self._rate
         self._draw()
+
+    def _goes_on(self, resumed: float) -> None:
+        """Count FLOPs of earlier commands: bars begin with them, and no speed has them."""
+        self._resumed += resumed
+        for task in () if self._bars is None else self._bars.tasks:
+            task.completed += resumed  # `update` would take it for this moment's work
 
     def finished(self, key: str, flops: float) -> None:
         """Record that piece `key` is done."""

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixopt.core.errors import CheckpointError
 from mixopt.io import files, markers
+from mixopt.io.full_checkpoints import checkpoint_path, steps_kept
 from mixopt.io.trial_files import CHECKPOINTS, KEPT
 from mixopt.proxies.full_run.world import World
 
@@ -44,7 +45,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, world: World, identity: str) -> None:
-        self._folder, self._world, self._identity = folder / CHECKPOINTS, world, identity
+        self._run, self._folder = folder, folder / CHECKPOINTS
+        self._world, self._identity = world, identity
         self.notes: list[str] = []
         self._broken: set[int] = set()
 
@@ -124,13 +126,10 @@ class Checkpoints:
             ) from error
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step:09d}"
+        return checkpoint_path(self._run, step)
 
     def _steps(self) -> list[int]:
-        """Steps that have a checkpoint, the last first."""
-        return sorted(int(p.name.rpartition("-")[2]) for p in self._folder.glob("step-[0-9]*"))[
-            ::-1
-        ]
+        return steps_kept(self._run)
 
     def _whole(self, path: Path, about: Mapping[str, Any]) -> bool:
         """Whether this process' share of the files is as it was written."""

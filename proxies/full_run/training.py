@@ -166,6 +166,7 @@ class _FullRun:
         self.unread: Tensor | None = None  # what the last step returned, still on the device
         self.due = False  # the first process asks for a checkpoint
         self.pause = self.recipe.checkpoint_seconds  # from one checkpoint to the next
+        self.resumed = 0  # tokens up to the checkpoint
         self.seconds_before = 0.0
         self.started = self.written = self.reported = time.perf_counter()
         self.reported_step = 0
@@ -328,6 +329,7 @@ class _FullRun:
                 tokens_per_second=self.speed,
                 phase=phase,
                 note=note,
+                resumed=self.resumed,
                 learning_rate=self._last_rate(),
                 **of_evaluation,
                 **seen,
@@ -344,6 +346,7 @@ class _FullRun:
         if math.isinf(self.recipe.checkpoint_seconds) or self.diverged:
             return
         about = {
+            "tokens": self.step * self.recipe.tokens_per_step,
             "precision": self.precision,
             "seconds": self.seconds,
             "curve": [dataclasses.asdict(point) for point in self.curve],
@@ -363,6 +366,7 @@ class _FullRun:
 
     def _resume(self, about: dict[str, Any]) -> None:
         self.step, self.seconds_before = int(about["step"]), float(about["seconds"])
+        self.resumed = self.step * self.recipe.tokens_per_step
         self.curve = [CurvePoint(**point) for point in about["curve"]]
         if "means" in about:  # older checkpoints have none
             self.means = StepMeans.from_json(about["means"])

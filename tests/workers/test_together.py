@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
 from mixopt.workers import driver
 from mixopt.workers.cluster import Resources
-from mixopt.workers.full_job import FullJob
+from mixopt.workers.full_job import SCRATCH, FullJob
 from mixopt.workers.proxy_task import ATTEMPTS, Work, perform
 from tests.pipelines.whole_study import ROOT, environment
 
@@ -154,6 +155,22 @@ def test_a_killed_process_is_replaced_by_the_same_driver(
     assert result_of(events).metrics == pytest.approx(
         alone(text_corpus, tmp_path, 400).metrics, rel=1e-4
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_driver_that_is_stopped_leaves_nothing_of_ray_train(
+    text_corpus: Corpus, tmp_path: Path
+) -> None:
+    piece = work(text_corpus, tmp_path, steps=4000)
+    scratch = Path(piece.folder) / SCRATCH
+    events = driver.run([piece], HALF)
+    assert isinstance(events, Generator)
+    next(event for event in events if isinstance(event, driver.Progressed) and event.tokens)
+    assert scratch.exists()
+    events.close()  # as Ctrl-C does
+    time.sleep(3)
+    assert not scratch.exists()
 
 
 @pytest.mark.slow

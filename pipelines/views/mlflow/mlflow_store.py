@@ -199,6 +199,15 @@ class RunStore:
         if points or settings or labels:
             self.client.log_batch(run, metrics=points, params=settings, tags=labels)
 
+    def last_steps(self, run: str, names: Iterable[str]) -> dict[str, int]:
+        """The last step that run `run` has of each of these metrics; without those it has not."""
+        known = self.client.get_run(run).data.metrics
+        return {
+            name: max(point.step for point in self.client.get_metric_history(run, logged))
+            for name in dict.fromkeys(names)
+            if (logged := metric_name(name)) in known
+        }
+
     def end(self, run: str, status: str, end: float) -> None:
         """Close run `run` with MLflow's `status` at `end`, seconds since 1970."""
         self.client.set_terminated(run, status, end_time=round(end * 1000))

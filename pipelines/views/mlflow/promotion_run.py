@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.pipelines.views.mlflow.page import RUN, page
 from mixopt.pipelines.views.mlflow.registered_model import Artifact
 from mixopt.pipelines.views.mlflow.run_names import SEPARATOR, promotion_name
+from mixopt.pipelines.views.mlflow.tracked_values import Metric
 from mixopt.pipelines.views.mlflow.training_series import evaluations, training_series
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.pipelines.views.wording import made_by, promotion_markdown
@@ -58,6 +59,12 @@ def show_promotion(
         spent = sum(stage.device_seconds for stage in result.stages)
         run = store.create(f"promotion {_next(store, tags)}", {**tags, **own}, end - spent)
         store.client.log_inputs(run.info.run_id, datasets=[data])
+    start = run.info.start_time
+    series = [
+        *evaluations(result.curve, folder / result.id, start),
+        *training_series(folder / result.id, start),
+    ]
+    last = store.last_steps(run.info.run_id, (name for name, *_ in series))
     number = (run.info.run_name or "").split(SEPARATOR)[0]
     store.client.update_run(run.info.run_id, name=promotion_name(result, objective, number))
     store.log(
@@ -65,8 +72,7 @@ def show_promotion(
         params=values.promotion_params(result),
         metrics=[
             *values.promotion_finals(result, objective, round(end * 1000)),
-            *evaluations(result.curve, folder / result.id, run.info.start_time),
-            *training_series(folder / result.id, run.info.start_time),
+            *_later(series, last),
         ],
         tags={run_tags.NOTE: promotion_page(result, read_watched(folder / result.id))},
     )
@@ -78,6 +84,9 @@ def show_promotion(
 
 class LivePromotion:
     """The run of a promotion while its models train; `show_promotion` takes it over.
+
+    A training that goes on from a checkpoint reports some steps again. Of those MLflow keeps what
+    it was given first, so that a series has one value at a step.
 
     Args:
         store: the MLflow to show it in.
@@ -99,20 +108,27 @@ class LivePromotion:
         elif run.info.status != "RUNNING":
             store.client.update_run(run.info.run_id, status="RUNNING")
         self._run, self._start = run.info.run_id, run.info.start_time
-        self._shown: set[tuple[str, int]] = set()
+        self._last: dict[str, int] = {}  # step of each metric; asked for where it is first needed
 
     def show(self) -> None:
         """Show what its trainings reported since the last time."""
-        series = training_series(self._folder, self._start)
-        new = [point for point in series if (point[0], point[2]) not in self._shown]
+        series = list(training_series(self._folder, self._start))
+        names = {name for name, *_ in series} - self._last.keys()
+        self._last |= dict.fromkeys(names, -1) | self._store.last_steps(self._run, names)
+        new = _later(series, self._last)
         warned = warnings_markdown(read_watched(self._folder))
         note = {run_tags.NOTE: page([warned], RUN)} if warned else {}
         self._store.log(self._run, metrics=new, tags=note)
-        self._shown |= {(name, step) for name, _, step, _ in new}
+        self._last |= {name: step for name, _, step, _ in new}
 
     def stopped(self) -> None:
         """Close the run: its promotion has not ended, and no active driver trains it."""
         self._store.end(self._run, "KILLED", time.time())
+
+
+def _later(series: Sequence[Metric], last: Mapping[str, int]) -> list[Metric]:
+    """Those points of `series` that come after the last step that is shown of their metric."""
+    return [point for point in series if point[2] > last.get(point[0], -1)]
 
 
 def _live(store: RunStore, tags: Mapping[str, str], promotion: str) -> Run | None:

@@ -119,7 +119,9 @@ def test_a_stage_of_one_promotion_is_the_seed_of_another(promote: Promote, run: 
     settings = yaml.safe_load(file.read_text())
     settings["promote"]["seed_model"] = str(stage)
     file.write_text(yaml.safe_dump(settings))
-    assert run("promote", file).code == 0
+    result = run("promote", file)
+    assert result.code == 0, result.err
+    assert "A new promotion begins: promote.seed_model or" in " ".join(result.out.split())
     after = promotion_of(file)
     assert after.id != before.id
     assert after.seed == pytest.approx(before.seed)
@@ -240,6 +242,16 @@ def test_an_upcycled_checkpoint_is_trained_in_two_processes_and_exported(
     client = RunStore.open(load_study(file)).client
     version = client.get_model_version_by_alias("study", "challenger")  # of the baseline
     assert version.tags["mixopt.trained"] == "true"
+
+    again = run("promote", file)
+    (load_study(file).home / "promotion" / found.id / "result.json").unlink()
+    recorded = run("promote", file)
+    assert promotion_of(file).after == found.after
+    for result in (again, recorded):  # nothing is left to do: no Ray is asked
+        assert result.code == 0, result.err
+        assert "Ray cluster" not in result.out
+        assert "upcycling" not in result.out
+    assert "Ray cluster" in (file.parent / "out.txt").read_text()
 
     ids, out = some_ids(), tmp_path / "out"
     assert run("export", file, "--model", out).code == 0

@@ -11,7 +11,8 @@ import pytest
 
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Failure, Role, TrialSpec
-from mixopt.io import locks
+from mixopt.io import locks, markers, training_log
+from mixopt.io.full_checkpoints import checkpoint_path
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study.standing import INTERRUPTED, read_standing
 from mixopt.study.progress import Progress, write_progress
@@ -112,7 +113,7 @@ def test_the_driver_says_its_stage_and_the_time_left(tmp_path: Path, run: Run) -
     assert values["spent"]["planned_flops"] == 8e9
 
 
-def test_an_interrupted_full_run_stands_beside_the_last_that_ended(
+def test_an_interrupted_full_run_stands_beside_the_last_with_what_a_resume_goes_on_from(
     finished: Study, run: Run
 ) -> None:
     seed, moe = (finished.home / "promotion" / "newer" / name for name in ("seed", "moe"))
@@ -120,15 +121,24 @@ def test_an_interrupted_full_run_stands_beside_the_last_that_ended(
         stage.mkdir(parents=True)
         (stage / "lock").touch()
     (seed / "done.json").write_text("{}")
-    (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n{"st')
     shown = run("status", finished.path).out
-    (moe / "curve.jsonl").write_text('{"step": 4, "tokens": 120000, "metrics": {}}\n')
     Watched((), (Remark(100, Kind.RISE, "it gets worse"),)).write(moe.parent)
-    later = run("status", finished.path).out
-    assert "! it gets worse" in later
+    assert "! it gets worse" in run("status", finished.path).out
     assert "(the last full run that ended)" in shown
-    assert "Full run newer is interrupted: seed ended, moe 0 tokens evaluated" in shown
-    assert "moe 120k tokens evaluated" in later
+    assert "Full run newer is interrupted: seed ended, moe has just begun" in shown
+    for step in (4, 6):
+        checkpoint = checkpoint_path(moe, step)
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "piece").write_text("parameters")
+        markers.write(checkpoint, {"tokens": 1000 * step}, markers.all_described(checkpoint))
+        training_log.append(moe, {"step": step + 1, "tokens": 1000 * step + 1000})
+    assert "moe goes on from 6k tokens" in run("status", finished.path).out
+    with locks.hold(moe / "lock", "moe"):
+        values = json.loads(run("status", finished.path, "--json").out)["full_run"]
+        assert "moe 7k tokens trained" in run("status", finished.path).out
+    assert (values["stages"], values["training"]) == ({"seed": None, "moe": 7000}, ["moe"])
+    (checkpoint_path(moe, 6) / "piece").write_text("cut")
+    assert "moe goes on from 4k tokens" in run("status", finished.path).out
 
 
 def test_a_study_that_has_not_begun_says_so_in_json_too(tmp_path: Path, run: Run) -> None:

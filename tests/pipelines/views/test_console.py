@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mixopt.pipelines.views.console import Display, make_console, make_error_console
+from mixopt.study.progress import read_progress
 from tests.pipelines.made_runs import DOMAINS, Run, tables
 
 NAMES = ("[red]web[/red]", ":book:", "a\\[b", "[/]")
@@ -116,3 +118,39 @@ def test_consoles_and_texts_on_them_are_made_where_nothing_interprets_them() -> 
 
 def test_the_terminal_kind_of_these_tests_is_one(kind: str) -> None:
     assert Console().is_terminal == (kind == "terminal")
+
+
+def test_the_time_left_of_what_goes_on_follows_from_what_was_trained_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.setattr(f"{Display.__module__}.SECONDS_BETWEEN_RECORDS", 0.0)
+    monkeypatch.setattr(f"{Display.__module__}.SECONDS_BETWEEN_LINES", 0.0)
+    display = Display(make_console(), 200.0)
+    display.home, began = tmp_path, time.monotonic()
+    with display.phase("experts", 200.0, 2, {}):
+        for flops in (91.0, 92.0):
+            for key in ("law", "code"):
+                time.sleep(0.2)
+                display.progress(key, flops, resumed=90.0)
+    expected = 4 * (time.monotonic() - began)  # 16 of 200 are left, and 4 were trained
+    recorded = read_progress(tmp_path)
+    assert recorded is not None
+    assert recorded.seconds_left == pytest.approx(expected, rel=0.2)
+    out = shown(capsys.readouterr().out)
+    left = re.findall(r"about (\S+) s left|· left 00:(\d\d)", out)[-1]
+    assert float("".join(left)) == pytest.approx(expected, rel=0.5)
+
+
+def test_an_attempt_of_this_command_that_is_tried_again_has_trained_since_its_own_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{Display.__module__}.SECONDS_BETWEEN_RECORDS", 0.0)
+    display = Display(make_console(), 100.0)
+    display.home, began = tmp_path, time.monotonic()
+    with display.phase("upcycled model", 100.0, 1, {}):
+        time.sleep(0.2)
+        display.progress("moe", 60.0, resumed=0.0)
+        display.progress("moe", 50.0, resumed=50.0)  # what is lost has cost time as well
+    recorded = read_progress(tmp_path)
+    assert recorded is not None
+    assert recorded.seconds_left == pytest.approx(time.monotonic() - began, rel=0.2)

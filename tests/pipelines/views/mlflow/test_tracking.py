@@ -170,31 +170,40 @@ def test_a_promotion_is_shown_while_it_trains_and_ends_in_the_same_run(
     assert ended is not None
     folder = study.home / "promotion" / ended.id
 
-    def report(step: int) -> None:
-        training_log.append(folder / "moe", {"step": step, "tokens": step, "loss": [4.0 / step]})
+    def report(step: int, began: float = 1.0, loss: float = 0.0) -> None:
+        known = {"began": began, "resumed": 0 if began == 1.0 else 1}
+        told = {"step": step, "tokens": step, "loss": [loss or 4.0 / step]}
+        training_log.append(folder / "moe", known | told)
 
     tracker = tracker_of(study)
     report(1)
     assert tracker.promotion_trains(folder)
+    report(3)  # the checkpoint is of step 1
+    assert tracker.promotion_trains(folder)
     [run] = runs_of(study, "promotion")
     assert (run.info.status, run.info.run_name) == ("RUNNING", "promotion 1 · training")
-    assert run.data.metrics["train/loss"] == 4.0
+    assert run.data.metrics["train/loss"] == pytest.approx(4 / 3)
     assert tracker.study_started()
     assert tracker.study_ended(failed=True)
     assert runs_of(study, "promotion")[0].info.status == "KILLED"
 
     another = tracker_of(study)  # of the driver that goes on
-    report(2)
+    report(2, began=2.0)
+    report(3, began=2.0, loss=1.3)
     assert another.promotion_trains(folder)
     assert runs_of(study, "promotion")[0].info.status == "RUNNING"
-    report(4)
+    report(4, began=2.0)
     assert another.sync(trials_of(study))
     [after] = runs_of(study, "promotion")
     assert (after.info.run_id, after.info.status) == (run.info.run_id, "FINISHED")
     assert (after.info.run_name or "").startswith("promotion 1 · found")
     assert after.data.metrics["train/loss"] == 1.0
     history = client().get_metric_history(run.info.run_id, "train/loss")
-    assert sorted(point.step for point in history) == [1, 2, 4]
+    assert [(p.step, p.value) for p in sorted(history, key=lambda p: p.step)] == [
+        (1, 4.0),
+        (3, pytest.approx(4 / 3)),  # once, although it was trained twice
+        (4, 1.0),
+    ]
 
 
 def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path) -> None:
