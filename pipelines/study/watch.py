@@ -17,6 +17,7 @@ from rich.text import Text
 from mixopt.pipelines.study.standing import Standing, read_standing
 from mixopt.pipelines.study.status import print_standing, trial_lines
 from mixopt.pipelines.views.console import make_console, off_screen
+from mixopt.pipelines.views.interrupts import Interrupts
 from mixopt.pipelines.views.json_output import json_text
 
 
@@ -64,16 +65,29 @@ def _print_changes(texts: Iterator[str]) -> None:
 def _show_in_place(standings: Iterator[Standing], console: Console) -> None:
     """Redraw the view where it changed, cut to the terminal; leave the last one there, whole."""
     last, before = None, None
-    try:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
+    # not redirected: what another thread says of Ctrl-C would draw the view once more
+    live = Live(
+        console=console,
+        screen=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with Interrupts() as ctrl_c:
+        try:
+            with ctrl_c.held():
+                live.start()
             for last in standings:
-                view = _fitting(last, console)
-                if (view.markup, console.size) != before:
-                    live.update(view, refresh=True)
-                before = view.markup, console.size
-    finally:  # stopped by Ctrl-C as well
-        if last is not None:
-            console.print(_drawn(last, console))
+                with ctrl_c.held():
+                    view = _fitting(last, console)
+                    if (view.markup, console.size) != before:
+                        live.update(view, refresh=True)
+                    before = view.markup, console.size
+        finally:  # stopped by Ctrl-C as well
+            with ctrl_c.held():
+                live.stop()
+                if last is not None:
+                    console.print(_drawn(last, console))
 
 
 def _fitting(standing: Standing, console: Console) -> Text:
