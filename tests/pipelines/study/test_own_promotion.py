@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
-from safetensors.torch import load_file
 
 from mixopt.core.errors import StudyError, TrainingError
-from mixopt.corpus.shards import Corpus
-from mixopt.io.markers import WEIGHTS
 from mixopt.pipelines.study.export_model import export_model
 from mixopt.pipelines.study.plan import show_plan
 from mixopt.pipelines.study.plan_changes import change_notes
@@ -24,8 +20,8 @@ from mixopt.pipelines.views.closing import promotion_table
 from mixopt.study.champion import CHAMPION, read_decision
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.settings import load_study
-from tests.pipelines.study.test_own_trainer import ENDS, SCRIPT, by_a_command, write_own
-from tests.pipelines.whole_study import SMALL, slow
+from tests.pipelines.study.test_own_trainer import ENDS, SCRIPT, write_own
+from tests.pipelines.whole_study import slow
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -225,34 +221,3 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     with pytest.raises(StudyError, match=message):
         run_study(file)
     assert not (tmp_path / "own").exists()
-
-
-@pytest.mark.slow
-def test_our_upcycling_by_a_command_gives_the_same_model_to_the_digit(
-    tmp_path: Path, text_corpus: Corpus, ray_here: None
-) -> None:
-    promote = dict(SMALL["promote"])
-    settings = {key: value for key, value in promote.items() if key != "tokens"}
-    command = "{python} -m mixopt.pipelines.study.promotion_trainer {job}"
-    trainer = {"command": command, "settings": {**settings, "weighed": ["notes"]}}
-    shared = {"search": SMALL["search"], "select": SMALL["select"], "mlflow": {"enabled": False}}
-    own = by_a_command(text_corpus)
-    own["promote"] = {"trainer": trainer, "tokens": promote["tokens"]}
-    ours = {"corpus": str(text_corpus.path), "objective": {"notes": 1.0}, "proxy": SMALL["proxy"]}
-    ours |= {"ray": {"address": "local", "cohort": 1}, "promote": promote}
-    found, weights = {}, {}
-    for name, keys in (("inside", ours), ("outside", own)):
-        file = tmp_path / f"{name}.yaml"
-        values = {"name": name, "ray": {"address": "local"}, **shared, **keys}
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
-        run_study(file)
-        home = load_study(file).home
-        promotion = read_promotion(home)
-        assert promotion is not None
-        found[name] = promotion
-        weights[name] = load_file(home / "promotion" / promotion.model / WEIGHTS)
-    assert found["inside"].mixture == found["outside"].mixture
-    assert found["inside"].after == found["outside"].after
-    assert weights["inside"].keys() == weights["outside"].keys()
-    for key, tensor in weights["inside"].items():
-        assert tensor.equal(weights["outside"][key]), key

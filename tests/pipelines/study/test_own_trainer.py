@@ -11,13 +11,12 @@ import yaml
 
 from mixopt.core.errors import CorpusError, TrainingError
 from mixopt.core.trials import Failure, State
-from mixopt.corpus.shards import Corpus
 from mixopt.io.trial_files import read_curve, trial_folder
 from mixopt.pipelines.study.run import run_study
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import load_study
 from tests.pipelines.made_runs import Run
-from tests.pipelines.whole_study import SMALL, ledger_trials
+from tests.pipelines.whole_study import ledger_trials
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -130,39 +129,3 @@ def test_a_trainer_may_be_corrected_until_a_training_is_recorded(
     refused = run("search", file)
     assert refused.code == 1
     assert "locked settings differ" in refused.err
-
-
-def by_a_command(corpus: Corpus) -> dict[str, Any]:
-    """Keys of a study that trains our proxies by the trainers' contract."""
-    proxy = SMALL["proxy"]
-    settings = {"model": proxy["model"], "recipe": proxy["recipe"]}
-    return {
-        "corpus": str(corpus.path),
-        "trainer": {"command": "{python} -m mixopt.proxies.trainer {job}", "settings": settings},
-        "objective": {"bpb/notes": 1.0},
-        "proxy": {"tokens": proxy["tokens"]},
-        "promote": None,
-    }
-
-
-@pytest.mark.slow
-def test_our_proxies_by_a_command_give_the_same_trials_to_the_digit(
-    tmp_path: Path, text_corpus: Corpus, ray_here: None
-) -> None:
-    shared = {"search": SMALL["search"], "select": SMALL["select"], "mlflow": {"enabled": False}}
-    inside = {"corpus": str(text_corpus.path), "objective": {"notes": 1.0}, "promote": None}
-    inside |= {"proxy": SMALL["proxy"], "ray": {"address": "local", "cohort": 1}}
-    trials = {}
-    for name, keys in (("inside", inside), ("outside", by_a_command(text_corpus))):
-        file = tmp_path / f"{name}.yaml"
-        values = {"name": name, "ray": {"address": "local"}, **shared, **keys}
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
-        run_study(file)
-        trials[name] = [(t.spec, dict(t.metrics)) for t in ledger_trials(load_study(file))]
-    same = [
-        (a.mixture, a.seed, a.role, a.candidate, measured)
-        == (b.mixture, b.seed, b.role, b.candidate, again)
-        for (a, measured), (b, again) in zip(trials["inside"], trials["outside"], strict=True)
-    ]
-    assert len(same) >= 6 + 2 + 2 * 2  # design and repeat, a round, two seeds of two finalists
-    assert all(same)
