@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixopt.io import markers
+from mixopt.io import markers, training_log
 from mixopt.io.trial_files import CHECKPOINTS
 
 
@@ -27,8 +27,14 @@ def resumed_tokens(folder: Path) -> int:
         path = checkpoint_path(folder, step)
         about = markers.read_alone(path)
         if about is not None and _there(path, about.get("files")):
-            return int(about.get("tokens", 0))
+            return int(about["tokens"]) if "tokens" in about else step * _step_tokens(folder)
     return 0
+
+
+def _step_tokens(folder: Path) -> int:
+    """Tokens of a step, by what was reported: older checkpoints do not name theirs."""
+    last = next(reversed(training_log.read(folder)), None)
+    return int(last["tokens"]) // int(last["step"]) if last and last["step"] else 0
 
 
 def _there(path: Path, kept: Mapping[str, Any] | None) -> bool:

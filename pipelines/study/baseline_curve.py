@@ -47,7 +47,8 @@ class BaselineCurve:
         """How far a full run of so many tokens can be compared with it."""
         (first, _), (last, _) = self.points[0], self.points[-1]
         line = (
-            f"{self.name}: {len(self.points)} evaluations, {count(first)} to {count(last)} tokens"
+            f"{self.name}: {len(self.points)} evaluation{'s' * (len(self.points) > 1)}, "
+            f"{count(first)} to {count(last)} tokens"
         )
         if last > (1 + BEYOND) * tokens:
             line += (
@@ -101,7 +102,7 @@ def read_baseline_curve(path: Path, objective: Objective) -> list[tuple[float, f
         seen |= metrics.keys()
         needed = {name: metrics[name] for name in objective.metrics if name in metrics}
         for name, value in needed.items():
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if type(value) not in (int, float) or not math.isfinite(value):
                 raise StudyError(
                     f"{name} is {value!r}, no finite number",
                     where=where,
@@ -167,7 +168,8 @@ def _risen(sheet: Sheet) -> list[float]:
     found: list[float] = []
     for row, text in enumerate(sheet.cells[TOKENS]):
         tokens, where = parse_count(text), sheet.where(row, TOKENS)
-        if tokens is None:
+        unclear = sheet.numerals.decimal == "," and "." in text  # 2.000: a point between thousands
+        if tokens is None or unclear:
             hint = "Write 600000, 600k, 1.5M or 20B in every row"
             raise StudyError(f"{text!r} is no count", where=where, hint=hint)
         if found and tokens <= found[-1]:
@@ -187,12 +189,16 @@ def _evaluations(path: Path, metrics: Sequence[str]) -> list[Evaluation]:
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"it cannot be read: {error}", where=str(path), hint=SHAPE) from None
     found: dict[float, Evaluation] = {}
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break was cut
+    for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
         try:
+            if number == len(lines) and not _is_json(line):
+                break  # it was cut
             point = json.loads(line)
             tokens = float(point["tokens"])
             values = dict(point.get("on_curve_text") or point["metrics"])
+            if not 0 <= tokens < math.inf:
+                raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             raise StudyError(
                 "the line is no evaluation of a promotion's curve.jsonl, with tokens and metrics",
@@ -201,3 +207,11 @@ def _evaluations(path: Path, metrics: Sequence[str]) -> list[Evaluation]:
             ) from None
         found[tokens] = (where, tokens, values)
     return [found[tokens] for tokens in sorted(found)]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from mixopt.io.trial_files import MARKER, curve_in
 from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER
 from mixopt.study.records import read_result
 from mixopt.study.watched import read_watched
-from mixopt.trainers.job import JOB
+from mixopt.trainers.job import JOB, RESULT
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,15 @@ class FullRun:
 
 
 def open_full_run(home: Path) -> FullRun | None:
-    """The newest promotion in the study folder `home` that has begun and not ended."""
+    """The promotion in the study folder `home` that was worked on last, if it has not ended."""
     folders = [path for path in (home / "promotion").glob("*") if path.is_dir()]
     begun = [path for path in folders if read_result(path) is None and any(path.iterdir())]
     if not begun:
         return None
-    newest = max(begun, key=lambda path: path.stat().st_mtime)
-    if any(path.stat().st_mtime > newest.stat().st_mtime for path in folders if path not in begun):
-        return None  # given up: another promotion was run and ended since
+    newest = max(begun, key=worked_on)
+    ended = home / "promotion" / RESULT  # of the last one that ended, or counted once more
+    if ended.exists() and ended.stat().st_mtime > worked_on(newest):
+        return None  # given up
     asked = newest / FULL_RUN_FOLDER / JOB
     if asked.exists() and not (asked.parent / "lock").exists():
         return FullRun(newest.name, {}, handed_out=asked.stat().st_mtime)
@@ -67,6 +68,13 @@ def open_full_run(home: Path) -> FullRun | None:
     training = tuple(part.name for part in parts if locks.held_by(part / "lock"))
     stages = {part.name: _tokens(part, training=part.name in training) for part in parts}
     return FullRun(newest.name, stages, training, warnings=read_watched(newest).warnings)
+
+
+def worked_on(promotion: Path) -> float:
+    """When a promotion was worked on, seconds since 1970: an attempt writes into a lock."""
+    names = ("*/lock", f"*/{JOB}", RESULT)
+    traces = [found for name in names for found in promotion.glob(name)]
+    return max(path.stat().st_mtime for path in traces or [promotion])
 
 
 def stage_folders(promotion: Path) -> list[Path]:

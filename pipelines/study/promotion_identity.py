@@ -15,10 +15,10 @@ from mixopt.core.formatting import count
 from mixopt.io import files, markers
 from mixopt.io.full_checkpoints import resumed_tokens
 from mixopt.io.trial_files import read_object
-from mixopt.pipelines.study.open_full_run import stage_folders
+from mixopt.pipelines.study.open_full_run import stage_folders, worked_on
 from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER
 from mixopt.study.records import read_result
-from mixopt.trainers.job import JOB, RESULT
+from mixopt.trainers.job import JOB
 
 ASKED = "asked.json"  # in a promotion's folder
 LONGEST = 60  # characters of a value that is shown
@@ -69,7 +69,7 @@ def new_promotion_note(folder: Path, asked: Mapping[str, Any] | None) -> str:
 def _last_begun(promotions: Path) -> Path | None:
     """The promotion that was worked on last, if what it depends on is known."""
     known = [path for path in promotions.glob("*") if _begun(path) and _is_known(path)]
-    return max(known, key=_worked_on, default=None)
+    return max(known, key=worked_on, default=None)
 
 
 def _is_known(promotion: Path) -> bool:
@@ -79,12 +79,6 @@ def _is_known(promotion: Path) -> bool:
 def _begun(promotion: Path) -> bool:
     handed_out = (promotion / FULL_RUN_FOLDER / JOB).exists()
     return handed_out or bool(stage_folders(promotion)) or read_result(promotion) is not None
-
-
-def _worked_on(promotion: Path) -> float:
-    """When it was, seconds since 1970: an attempt writes into its lock."""
-    traces = (found for name in ("*/lock", f"*/{JOB}", RESULT) for found in promotion.glob(name))
-    return max(path.stat().st_mtime for path in traces)
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

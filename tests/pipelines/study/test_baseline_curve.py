@@ -24,7 +24,7 @@ def written(folder: Path, text: str, name: str = "baseline.csv") -> Path:
     return path
 
 
-def line(tokens: int, **values: object) -> str:
+def line(tokens: float, **values: object) -> str:
     return json.dumps({"step": tokens // 100, "tokens": tokens, **values}) + "\n"
 
 
@@ -78,7 +78,11 @@ def test_a_curve_of_a_promotion_has_the_text_that_compares_and_later_lines_count
         (CURVE, line(1, metrics={"bpb/law": None}), f"{CURVE}:1: ", "bpb/law is None"),
         (CURVE, line(1, metrics={"bpb/law": float("nan")}), f"{CURVE}:1: ", "bpb/law is nan"),
         (CURVE, line(1, metrics={"accuracy": 1}), f"{CURVE}: ", "bpb/law, only accuracy"),
+        (CURVE, line(1, metrics={"bpb/law": True}), f"{CURVE}:1: ", "bpb/law is True"),
+        (CURVE, line(float("nan"), metrics={"bpb/law": 3}), f"{CURVE}:1: ", "no evaluation"),
+        (CURVE, line(-1, metrics={"bpb/law": 3}), f"{CURVE}:1: ", "no evaluation"),
         (CURVE, "", f"{CURVE}: ", "no evaluation has bpb/law"),
+        ("a.csv", "tokens;law\n2.000;0,9\n4.000;0,8\n", "a.csv:2: tokens: ", "'2.000' is no count"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_line_and_fix(
@@ -90,6 +94,12 @@ def test_a_bad_file_is_refused_with_file_line_and_fix(
     assert what in refused.value.what
     assert refused.value.hint
     assert "run" not in refused.value.hint.split()  # a row is no finished run here
+
+
+def test_a_last_line_without_a_line_break_counts_unless_it_was_cut(tmp_path: Path) -> None:
+    whole = line(1, metrics={"bpb/law": 3}) + line(2, metrics={"bpb/law": 2}).rstrip()
+    assert read_baseline_curve(written(tmp_path, whole, CURVE), LAW) == [(1, 3), (2, 2)]
+    assert read_baseline_curve(written(tmp_path, whole[:-1], CURVE), LAW) == [(1, 3)]
 
 
 def with_curve(folder: Path, value: str) -> Path:

@@ -12,8 +12,9 @@ import pytest
 from mixopt.core.mixture import Mixture
 from mixopt.core.trials import Failure, Role, TrialSpec
 from mixopt.io import locks, markers, training_log
-from mixopt.io.full_checkpoints import checkpoint_path
+from mixopt.io.full_checkpoints import checkpoint_path, resumed_tokens
 from mixopt.io.trial_files import trial_folder
+from mixopt.pipelines.study.open_full_run import open_full_run
 from mixopt.pipelines.study.standing import INTERRUPTED, read_standing
 from mixopt.study.progress import Progress, write_progress
 from mixopt.study.settings import Study
@@ -139,6 +140,31 @@ def test_an_interrupted_full_run_stands_beside_the_last_with_what_a_resume_goes_
     assert (values["stages"], values["training"]) == ({"seed": None, "moe": 7000}, ["moe"])
     (checkpoint_path(moe, 6) / "piece").write_text("cut")
     assert "moe goes on from 4k tokens" in run("status", finished.path).out
+
+
+def test_of_several_full_runs_the_one_that_was_worked_on_last_is_shown(tmp_path: Path) -> None:
+    home = finished_study(tmp_path).home
+    ended = (home / "promotion" / "result.json").stat().st_mtime
+    for name, at in (("newer", 20), ("put-back", 30)):  # whose folder is the older one
+        lock = home / "promotion" / name / "moe" / "lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        os.utime(lock, times=(ended + at, ended + at))
+    os.utime(home / "promotion" / "put-back", times=(ended + 10, ended + 10))
+    found = open_full_run(home)
+    assert found is not None
+    assert found.id == "put-back"
+    later = (ended + 40, ended + 40)  # with the settings of the one that ended, `run` counts it
+    os.utime(home / "promotion" / "result.json", times=later)
+    assert open_full_run(home) is None
+
+
+def test_older_checkpoints_do_not_name_their_tokens(tmp_path: Path) -> None:
+    checkpoint_path(tmp_path, 6).mkdir(parents=True)
+    markers.write(checkpoint_path(tmp_path, 6), {"step": 6}, {})
+    assert resumed_tokens(tmp_path) == 0
+    training_log.append(tmp_path, {"step": 8, "tokens": 8000})
+    assert resumed_tokens(tmp_path) == 6000
 
 
 def test_a_study_that_has_not_begun_says_so_in_json_too(tmp_path: Path, run: Run) -> None:
