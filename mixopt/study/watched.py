@@ -56,11 +56,18 @@ class Remark:
         tokens: of the evaluation.
         kind: what it is about.
         text: a sentence or more, without the last full stop.
+        advice: what to do about it while the run trains; likewise.
     """
 
     tokens: int
     kind: Kind
     text: str
+    advice: str = ""
+
+    @property
+    def said(self) -> str:
+        """The text with the advice."""
+        return f"{self.text}. {self.advice}" if self.advice else self.text
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,18 @@ class Watched:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The last warning of each kind, oldest first."""
+        """The last warning of each kind, oldest first, with what to do while the run trains."""
+        return tuple(it.said for it in self._last_of_each_kind)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The same of a run that has ended, without what to do."""
+        return tuple(it.text for it in self._last_of_each_kind)
+
+    @property
+    def _last_of_each_kind(self) -> list[Remark]:
         last = {it.kind: it for it in self.remarks if it.kind is not Kind.BETTER}
-        return tuple(it.text for it in sorted(last.values(), key=lambda it: it.tokens))
+        return sorted(last.values(), key=lambda it: it.tokens)
 
     def write(self, promotion: Path) -> None:
         """Keep it in the promotion's folder."""
@@ -97,7 +113,10 @@ class Watched:
             Compared(**{**row, "place": None if row["place"] is None else Place(row["place"])})
             for row in values["compared"]
         ]
-        remarks = [Remark(it["tokens"], Kind(it["kind"]), it["text"]) for it in values["remarks"]]
+        remarks = [
+            Remark(it["tokens"], Kind(it["kind"]), it["text"], it.get("advice", ""))
+            for it in values["remarks"]
+        ]
         return cls(tuple(rows), tuple(remarks))
 
 

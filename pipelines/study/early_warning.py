@@ -15,6 +15,7 @@ WHAT_TO_DO = (
     "Look at train/grad_norm, train/learning_rate and router/peak_load in MLflow. Ctrl-C stops the "
     "run and keeps its last two checkpoints; a lower promote.recipe.learning_rate begins it anew"
 )
+OWN_TO_DO = "Look at what your trainer reports. Ctrl-C stops the run, and the same command goes on"
 
 
 def rise(curve: Sequence[CurvePoint], objective: Objective, seed_std: float | None) -> str:
@@ -43,7 +44,7 @@ def rise(curve: Sequence[CurvePoint], objective: Objective, seed_std: float | No
     return (
         f"the objective is {now} after {count(points[-1].tokens)} tokens, {worse:.4f} worse than "
         f"{then} after {count(points[best].tokens)} ({allowed:.4f} would be "
-        f"{noise if seed_std else 'a hundredth of it'}). {WHAT_TO_DO}"
+        f"{noise if seed_std else 'a hundredth of it'})"
     )
 
 

@@ -17,7 +17,6 @@ from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Fidelity, Role, Trial
 from mixopt.io.trial_files import curve_in, read_curve
 from mixopt.pipelines.study.baseline_curve import BaselineCurve, given_curve
-from mixopt.pipelines.study.early_warning import WHAT_TO_DO
 from mixopt.pipelines.study.promotion_folder import promotion_folder
 from mixopt.pipelines.study.session import Session
 from mixopt.selection.band import Curve, Place, expected, value_at
@@ -26,8 +25,8 @@ from mixopt.study.records import read_result, read_verdict
 from mixopt.study.watched import Compared, Kind, Remark
 
 CARRY_OVER = (
-    "If these look right, the advantage did not carry over to this size: compare the mixtures at a "
-    "larger one (select.at), or stop with Ctrl-C, which leaves both checkpoints"
+    "If all looks right, the advantage did not carry over to this size: compare the mixtures at a "
+    "larger one (select.at)"
 )
 
 
@@ -98,15 +97,12 @@ class Comparison:
         before: Place | None = None
         for row in rows:
             if row.place is Place.WORSE and before is not Place.WORSE:
-                found.append(Remark(row.tokens, Kind.WORSE, self._worse(row)))
+                found.append(Remark(row.tokens, Kind.WORSE, self._outside(row, "worse")))
             noted = any(it.kind is Kind.BETTER for it in found)
             if row.place is Place.BETTER and not noted:
                 found.append(Remark(row.tokens, Kind.BETTER, self._outside(row, "better")))
             before = row.place or before
         return found
-
-    def _worse(self, row: Compared) -> str:
-        return f"{self._outside(row, 'worse')}. {WHAT_TO_DO}. {CARRY_OVER}"
 
     def _outside(self, row: Compared, how: str) -> str:
         assert row.low is not None

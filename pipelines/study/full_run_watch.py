@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from mixopt.core.trials import CurvePoint
 from mixopt.io.trial_files import curve_in
-from mixopt.pipelines.study.early_warning import rise, seed_deviation
-from mixopt.pipelines.study.expected_band import comparison
+from mixopt.pipelines.study.early_warning import OWN_TO_DO, WHAT_TO_DO, rise, seed_deviation
+from mixopt.pipelines.study.expected_band import CARRY_OVER, comparison
 from mixopt.pipelines.study.session import Session
 from mixopt.study.records import read_verdict
 from mixopt.study.watched import Kind, Remark, Watched, read_watched
@@ -29,6 +30,10 @@ class FullRunWatch:
     def __init__(self, session: Session, work: Work) -> None:
         self._folder, self._label = Path(work.folder), work.key
         self._display, self._objective = session.display, session.objective
+        promote = session.study.promote
+        own = promote is not None and promote.trainer is not None
+        to_do = OWN_TO_DO if own else WHAT_TO_DO
+        self._advice = {Kind.RISE: to_do, Kind.WORSE: f"{to_do}. {CARRY_OVER}"}
         self._seed_std = seed_deviation(read_verdict(session.home))
         self._comparison = comparison(session, self._folder, work.job.tokens)
         self._curve: Sequence[CurvePoint] | None = None
@@ -56,13 +61,18 @@ class FullRunWatch:
             if (text := rise(curve[: last + 1], self._objective, self._seed_std))
         ]
         if self._comparison is None:
-            return Watched((), tuple(remarks))
+            return Watched((), self._advised(remarks))
         rows = self._comparison.compared(curve)
         remarks += self._comparison.remarks(rows)
-        return Watched(tuple(rows), tuple(sorted(remarks, key=lambda it: it.tokens)))
+        return Watched(tuple(rows), self._advised(sorted(remarks, key=lambda it: it.tokens)))
+
+    def _advised(self, remarks: Sequence[Remark]) -> tuple[Remark, ...]:
+        return tuple(
+            dataclasses.replace(it, advice=self._advice.get(it.kind, "")) for it in remarks
+        )
 
     def _say(self, remark: Remark) -> None:
-        line = f"{self._label}: {remark.text}"
+        line = f"{self._label}: {remark.said}"
         if remark.kind is Kind.BETTER:
             self._display.say(line, style="dim")
         else:

@@ -31,6 +31,7 @@ from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.pipelines.views.wording import calibration, correction, headline, selected_weights
 from mixopt.study.records import read_transfer
 from mixopt.study.reliability import study_reliability
+from mixopt.study.watched import read_watched
 
 IDLE = "no active driver"
 ALWAYS = (State.COMPLETE, State.RUNNING, State.WAITING, State.FAILED)  # columns, also where all 0
@@ -116,6 +117,8 @@ def _print_findings(standing: Standing, console: Console) -> None:
         if promotion.checkpoint:
             line = f"Promoted: trained elsewhere, its checkpoint at {promotion.checkpoint}{last}"
         console.print(styled(line), soft_wrap=True)
+        for finding in read_watched(study.home / "promotion" / promotion.id).findings:
+            console.print(styled(("!", "yellow"), f" while it trained: {finding}"))
     if full_run is not None and full_run.handed_out is not None:
         when = _ago(full_run.handed_out)
         console.print(f"Full run {full_run.id} is handed out {when}; no result is told yet")

@@ -253,7 +253,7 @@ def _promotion(snapshot: Snapshot) -> Section:
         promotion_figures(snapshot),
         warnings=[
             f"While it trained: {text}."
-            for text in read_watched(snapshot.study.home / "promotion" / promotion.id).warnings
+            for text in read_watched(snapshot.study.home / "promotion" / promotion.id).findings
         ],
         source="promotion/result.json.",
     )

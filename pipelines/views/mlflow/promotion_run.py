@@ -116,7 +116,7 @@ class LivePromotion:
         names = {name for name, *_ in series} - self._last.keys()
         self._last |= dict.fromkeys(names, -1) | self._store.last_steps(self._run, names)
         new = _later(series, self._last)
-        warned = warnings_markdown(read_watched(self._folder))
+        warned = warnings_markdown(read_watched(self._folder).warnings)
         note = {run_tags.NOTE: page([warned], RUN)} if warned else {}
         self._store.log(self._run, metrics=new, tags=note)
         self._last |= {name: step for name, _, step, _ in new}
@@ -145,9 +145,9 @@ def promotion_page(result: Promotion, seen: Watched) -> str:
     """How the model was made, its metrics, and what was warned of."""
     made, mixture = verbatim(made_by(result)), verbatim(result.mixture_name)
     head = f"**{made}**, on the *{mixture}* mixture."
-    return page([head, promotion_markdown(result), warnings_markdown(seen)], RUN)
+    return page([head, promotion_markdown(result), warnings_markdown(seen.findings)], RUN)
 
 
-def warnings_markdown(seen: Watched) -> str:
+def warnings_markdown(warnings: Sequence[str]) -> str:
     """The warnings that the evaluations of a full run gave; empty without any."""
-    return "\n\n".join(f"**Warning:** {verbatim(text)}." for text in seen.warnings)
+    return "\n\n".join(f"**Warning:** {verbatim(text)}." for text in warnings)

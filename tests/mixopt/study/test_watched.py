@@ -9,7 +9,7 @@ ROWS = (Compared(100, 1.0, -0.1), Compared(200, 2.0, 0.1, -0.3, 0.0, Place.WORSE
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    seen = Watched(ROWS, (Remark(200, Kind.WORSE, "worse"),))
+    seen = Watched(ROWS, (Remark(200, Kind.WORSE, "worse", "look"),))
     seen.write(tmp_path)
     assert read_watched(tmp_path) == seen
 
@@ -29,3 +29,8 @@ def test_of_each_kind_the_last_warning_counts_and_a_note_is_none() -> None:
         (400, Kind.RISE, "second rise"),
     ]
     assert Watched((), tuple(Remark(*it) for it in said)).warnings == ("worse", "second rise")
+
+
+def test_what_to_do_is_said_while_the_run_trains() -> None:
+    seen = Watched((), (Remark(200, Kind.WORSE, "it is worse", "Look at it"),))
+    assert (seen.warnings, seen.findings) == (("it is worse. Look at it",), ("it is worse",))

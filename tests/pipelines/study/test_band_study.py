@@ -70,6 +70,8 @@ def test_a_full_run_of_a_trainer_that_loses_its_advantage_is_warned_of_once(
     assert f"{begun}, 25k to 100k tokens. The difference is expected from 3 pairs of" in shown
     assert shown.count("the difference to the baseline's full run (base.csv) is") == 1
     assert "+0.0000 after 75k tokens, worse than the expected" in shown.replace("−0.0", "+0.0")
+    assert "Look at what your trainer reports. Ctrl-C stops the run" in shown
+    assert "promote.recipe" not in shown  # its trainer has its own
     (run,) = RunStore.open(study).runs({"mixopt.kind": "promotion"})
     assert "Warning" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["to_baseline/difference"] == pytest.approx(0, abs=1e-9)

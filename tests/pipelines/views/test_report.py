@@ -27,6 +27,7 @@ from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
 from mixopt.study.watched import FILE, Compared, Kind, Remark, Watched
 from tests.pipelines.finished_study import finished_study, write_study
+from tests.pipelines.made_runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +175,24 @@ def test_a_study_without_trials_has_a_report(tmp_path: Path) -> None:
 
 
 def test_a_full_run_beside_the_baselines_is_drawn_with_what_it_was_warned_of(
-    page: str, study: Study
+    page: str, study: Study, run: Run
 ) -> None:
     promotion = records.read_promotion(study.home)
     assert promotion is not None
     folder = study.home / "promotion" / promotion.id
     row = Compared(100, 1.0, 0.2, -0.3, 0.1, Place.WORSE)
-    Watched((row,), (Remark(100, Kind.WORSE, "it is worse than expected"),)).write(folder)
+    remark = Remark(100, Kind.WORSE, "it is worse than expected", "Stop it")
+    Watched((row,), (remark,)).write(folder)
+    (folder / "result.json").write_bytes((folder.parent / "result.json").read_bytes())
     after = write_report(study).read_text()
-    (folder / FILE).unlink()
+    shown = run("status", study.path).out
+    for name in (FILE, "result.json"):
+        (folder / name).unlink()
     for text in ("While it trained: it is worse than expected.", "Difference to the baseline"):
         assert text not in page
         assert text in after
+    assert "! while it trained: it is worse than expected" in shown
+    assert "Stop it" not in after + shown  # it has ended
 
 
 def test_a_study_without_a_verdict_reports_its_search(tmp_path: Path) -> None:
