@@ -53,15 +53,14 @@ def load_stored(
         folder: of a model.
         precision: `fp32` or `bf16`.
         device: where it goes.
-        end_of_text: id of the token between documents, if it shall mask them from each other;
-            None leaves that to the model's shape.
+        end_of_text: id of the token between documents, if a Hugging Face checkpoint shall mask
+            them from each other; our format says itself whether it was trained so.
 
     Raises:
         MixoptError: there is none, it is broken, or transformers is needed and not installed.
     """
     if not is_checkpoint(folder):
-        config = _masked(own_shape(folder), end_of_text)
-        return _ours(config, load_state(folder / WEIGHTS)[0], precision, device)
+        return _ours(own_shape(folder), load_state(folder / WEIGHTS)[0], precision, device)
     checkpoint = open_checkpoint(folder)
     try:
         config = _masked(returned_config(checkpoint), end_of_text)

@@ -25,7 +25,8 @@ class Challenge:
         weights: validation domain → weight of its bits per byte.
         weighed: names of the domains and tasks that the objective weighs.
         verified: folder that remembers on which machines the corpus was compared.
-        document_mask: whether both are evaluated with documents masked from each other.
+        document_mask: whether Hugging Face checkpoints are evaluated with documents masked from
+            each other; models of our format are as they were trained.
     """
 
     new: str

@@ -160,7 +160,13 @@ def _sets(override: str, key: str) -> bool:
 
 def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """A line per changed setting, for a person."""
-    return "".join(f"\n  {key}: was {was!r}, is {now!r}" for key, (was, now) in changed.items())
+    return "".join(
+        f"\n  {key}: was {_shown(was)}, is {_shown(now)}" for key, (was, now) in changed.items()
+    )
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _settings_to_lock(study: Study, data: TrainingData) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from mixopt.core.errors import RunsError, StudyError
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
 from mixopt.offline.sheets import Sheet, read_sheet
-from mixopt.selection.band import BEYOND, Curve
+from mixopt.selection.band import BEYOND, Curve, value_at
+from mixopt.study.promote import Promote
 from mixopt.study.settings import Study
 
 KEY = "promote.baseline_curve"
@@ -43,14 +44,25 @@ class BaselineCurve:
     name: str
     points: Curve
 
-    def note(self, tokens: int) -> str:
-        """How far a full run of so many tokens can be compared with it."""
+    def note(self, tokens: int, evaluations: int = 0) -> str:
+        """How far a full run can be compared with it.
+
+        Args:
+            tokens: of the full run.
+            evaluations: that it will have, evenly; 0 where that is not known.
+        """
         (first, _), (last, _) = self.points[0], self.points[-1]
         line = (
             f"{self.name}: {len(self.points)} evaluation{'s' * (len(self.points) > 1)}, "
             f"{count(first)} to {count(last)} tokens"
         )
-        if last > (1 + BEYOND) * tokens:
+        places = [tokens * (i + 1) / evaluations for i in range(evaluations)]
+        if places and all(value_at(self.points, place) is None for place in places):
+            line += (
+                f"; none of the full run's {len(places)} evaluations lies there "
+                f"({', '.join(map(count, places))}), so nothing is compared"
+            )
+        elif last > (1 + BEYOND) * tokens:
             line += (
                 f"; the full run ends at {count(tokens)}: a learning rate that decays to another "
                 "end makes them differ by more than the mixture"
@@ -58,6 +70,11 @@ class BaselineCurve:
         elif last < (1 - BEYOND) * tokens:
             line += f"; nothing is compared from there to the full run's end at {count(tokens)}"
         return line
+
+
+def known_evaluations(promote: Promote) -> int:
+    """How many evaluations the full run will have; 0 where a trainer of the user's decides that."""
+    return promote.recipe.evaluations if promote.trainer is None else 0
 
 
 def given_curve(study: Study) -> BaselineCurve | None:
@@ -130,6 +147,8 @@ def _rows(path: Path, metrics: Sequence[str]) -> list[Evaluation]:
         of_a_cell = error.where.startswith(f"{path}:") and not error.where.endswith(":1")
         hint = error.hint if of_a_cell and error.hint else SHAPE
         raise StudyError(error.what, where=error.where, hint=hint) from None
+    for column in columns.values():
+        _refuse_percent(sheet, column)
     tokens = _risen(sheet)
     found: list[Evaluation] = []
     for row, place in enumerate(tokens):
@@ -151,6 +170,21 @@ def _column(sheet: Sheet, metric: str) -> str:
     raise RunsError(
         f"no column {metric!r}, only {', '.join(sheet.columns)}", where=f"{sheet.path}:1"
     )
+
+
+def _refuse_percent(sheet: Sheet, column: str) -> None:
+    """Refuse percent signs: whether the study's metric counts hundredths or per cent is not known.
+
+    Raises:
+        StudyError: a cell has one.
+    """
+    for row, text in enumerate(sheet.cells[column]):
+        if "%" in text:
+            raise StudyError(
+                f"{text!r} has a percent sign",
+                where=sheet.where(row, column),
+                hint="Write numbers in the unit of the study's own metric, without the sign",
+            )
 
 
 def _risen(sheet: Sheet) -> list[float]:

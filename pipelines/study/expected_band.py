@@ -16,7 +16,7 @@ from mixopt.core.formatting import count, signed
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint, Fidelity, Role, Trial
 from mixopt.io.trial_files import curve_in, read_curve
-from mixopt.pipelines.study.baseline_curve import BaselineCurve, given_curve
+from mixopt.pipelines.study.baseline_curve import BaselineCurve, given_curve, known_evaluations
 from mixopt.pipelines.study.promotion_folder import promotion_folder
 from mixopt.pipelines.study.session import Session
 from mixopt.selection.band import Curve, Place, expected, value_at
@@ -57,17 +57,20 @@ class Comparison:
         pairs: that its difference to the promoted one is expected from.
         objective: of the study.
         tokens: of the full run.
+        evaluations: of the full run; 0 where they are not known.
     """
 
     reference: BaselineCurve
     pairs: Pairs
     objective: Objective
     tokens: int
+    evaluations: int = 0
 
     @property
     def about(self) -> str:
         """What is compared, before it begins."""
-        line = f"compared with the baseline's full run, {self.reference.note(self.tokens)}. "
+        note = self.reference.note(self.tokens, self.evaluations)
+        line = f"compared with the baseline's full run, {note}. "
         if expected(self.pairs.curves, 1.0) is None:
             few = len(self.pairs.curves) < 2
             why = "two are needed" if few else "their seeds change no difference"
@@ -137,7 +140,9 @@ def comparison(session: Session, folder: Path, tokens: int) -> Comparison | None
     if reference is None:
         return None
     pairs = _pairs(session, verdict.winner, baseline)
-    return Comparison(reference, pairs, session.objective, tokens)
+    assert session.study.promote is not None
+    evaluations = known_evaluations(session.study.promote)
+    return Comparison(reference, pairs, session.objective, tokens, evaluations)
 
 
 def _earlier(session: Session, baseline: Candidate, training: str) -> BaselineCurve | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixopt.pipelines.study.baseline_curve import KEY, given_curve
+from mixopt.pipelines.study.baseline_curve import KEY, given_curve, known_evaluations
 from mixopt.pipelines.views.commands import command
 from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.selection.candidates import UNIFORM
@@ -139,7 +139,8 @@ def baseline_curve_notes(study: Study) -> list[str]:
     curve = given_curve(study)
     if curve is None or study.promote is None:
         return []
-    return [f"Full run of the baseline, {curve.note(study.promote.tokens)} ({KEY})."]
+    note = curve.note(study.promote.tokens, known_evaluations(study.promote))
+    return [f"Full run of the baseline, {note} ({KEY})."]
 
 
 def _looked_at(trainer: Trainer) -> list[str]:

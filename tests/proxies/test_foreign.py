@@ -12,11 +12,15 @@ import torch
 from mixopt.core.errors import CheckpointError
 from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
+from mixopt.io.files import write_json
+from mixopt.io.markers import SHAPE, WEIGHTS
 from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.proxies import foreign as module
+from mixopt.proxies.checkpoint import save_state
 from mixopt.proxies.evaluation import evaluate
 from mixopt.proxies.foreign import ForeignModel
+from mixopt.proxies.stored_models import load_stored
 from tests.mixopt.models.families.test_export import export, trained
 
 
@@ -64,6 +68,21 @@ def test_it_masks_documents_as_ours_does(corpus: Corpus, models: tuple[Transform
     assert torch.allclose(mine, other, atol=1e-4)
     without, _ = ours.nats(ids[..., :-1], ids[..., 1:])
     assert not torch.allclose(mine[0, 7:19], without[0, 7:19], atol=1e-2)
+
+
+def test_stored_models_of_ours_mask_documents_as_they_were_trained(
+    models: tuple[Transformer, Path], tmp_path: Path
+) -> None:
+    ours, exported = models
+    write_json(tmp_path / SHAPE, ours.config.to_json())
+    save_state(tmp_path / WEIGHTS, ours.proxy_state())
+    cpu = torch.device("cpu")
+    own = load_stored(tmp_path, "fp32", cpu, end_of_text=0)
+    checkpoint = load_stored(exported, "fp32", cpu, end_of_text=0)
+    assert isinstance(own, Transformer)
+    assert isinstance(checkpoint, Transformer)
+    assert own.config == ours.config  # not masked
+    assert (checkpoint.config.document_mask, checkpoint.config.end_of_text) == (True, 0)
 
 
 def test_padding_of_questions_is_seen_by_nobody(models: tuple[Transformer, Path]) -> None:

@@ -120,5 +120,5 @@ def test_the_first_tasks_of_a_study_that_has_begun_are_refused(
 ) -> None:
     (tmp_path / "exam.jsonl").write_text(json.dumps({"context": "a", "continuation": " b"}))
     lock(tmp_path, text_corpus)
-    with pytest.raises(StudyError, match=r"tasks.exam hash: was None, is"):
+    with pytest.raises(StudyError, match=r"tasks.exam hash: was not set, is"):
         lock(tmp_path, text_corpus, "tasks: {exam: exam.jsonl}\n")

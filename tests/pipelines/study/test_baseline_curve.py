@@ -82,6 +82,7 @@ def test_a_curve_of_a_promotion_has_the_text_that_compares_and_later_lines_count
         (CURVE, line(float("nan"), metrics={"bpb/law": 3}), f"{CURVE}:1: ", "no evaluation"),
         (CURVE, line(-1, metrics={"bpb/law": 3}), f"{CURVE}:1: ", "no evaluation"),
         (CURVE, "", f"{CURVE}: ", "no evaluation has bpb/law"),
+        ("a.csv", "tokens,law\n1k,90%\n", "a.csv:2: law: ", "'90%' has a percent sign"),
         ("a.csv", "tokens;law\n2.000;0,9\n4.000;0,8\n", "a.csv:2: tokens: ", "'2.000' is no count"),
     ],
 )
@@ -130,6 +131,14 @@ def test_a_longer_curve_is_said_to_differ_by_its_learning_rate() -> None:
     curve = BaselineCurve("b.csv", [(100.0, 3.0), (900.0, 2.0)])
     assert "the full run ends at 600: a learning rate that decays" in curve.note(600)
     assert ";" not in curve.note(900)
+
+
+def test_a_curve_between_two_evaluations_compares_nothing_and_says_so() -> None:
+    curve = BaselineCurve("b.csv", [(1300.0, 3.0), (1500.0, 2.0)])
+    said = "none of the full run's 4 evaluations lies there (640, 1.28k, 1.92k, 2.56k), so nothing"
+    assert said in curve.note(2560, 4)
+    assert "none of" not in curve.note(2560, 7)  # the fourth is at 1,463
+    assert "none of" not in curve.note(2560)  # a trainer of the user's evaluates when it likes
 
 
 def test_a_study_that_names_none_has_none(tmp_path: Path) -> None:
