@@ -38,6 +38,7 @@ class FullRunWatch:
         self._comparison = comparison(session, self._folder, work.job.tokens)
         self._curve: Sequence[CurvePoint] | None = None
         kept = read_watched(self._folder.parent)
+        self._explained: set[Kind] = set()  # what to do is said once of each kind
         self._said = {(it.tokens, it.kind) for it in kept.remarks}
         if self._comparison is not None:
             self._display.say(f"{self._label}: {self._comparison.about}", style="dim")
@@ -72,7 +73,9 @@ class FullRunWatch:
         )
 
     def _say(self, remark: Remark) -> None:
-        line = f"{self._label}: {remark.said}"
+        again = remark.kind in self._explained
+        self._explained.add(remark.kind)
+        line = f"{self._label}: {remark.text if again else remark.said}"
         if remark.kind is Kind.BETTER:
             self._display.say(line, style="dim")
         else:

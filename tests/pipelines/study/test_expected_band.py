@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -241,11 +242,26 @@ def test_it_is_said_once_also_by_a_driver_that_goes_on(study: Study) -> None:
     assert len(seen.warnings) == 1
 
 
-def write_curve(folder: Path, evaluations: int) -> None:
+def test_what_to_do_is_said_once(study: Study) -> None:
+    verdict, console = read_verdict(study.home), Console(file=io.StringIO(), width=2000)
+    assert verdict is not None
+    with open_session(study.path, Display(console)) as session:
+        stages = promotion_run(session, verdict).stages()
+        work = stages.work("upcycled", stages.model, stages.mixture, 600_000, 9)
+        watch = FullRunWatch(session, work)
+        for evaluations in (1, 2, 3):
+            write_curve(Path(work.folder), evaluations, (2.0, 3.0, 4.0))
+            watch.look()
+    shown = console.file.getvalue()
+    assert shown.count("! upcycled: the objective is") == 2
+    assert shown.count("Ctrl-C stops the run") == 1
+    assert "Ctrl-C" in read_watched(Path(work.folder).parent).warnings[0]
+
+
+def write_curve(folder: Path, evaluations: int, values: Sequence[float] = (3.15, 3.14)) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    values = ((120_000, 3.15), (240_000, 3.14))[:evaluations]
     lines = [
-        {"step": step, "tokens": tokens, "metrics": {"bpb/descriptions": value}}
-        for step, (tokens, value) in enumerate(values)
+        {"step": step, "tokens": 120_000 * (step + 1), "metrics": {"bpb/descriptions": value}}
+        for step, value in enumerate(values[:evaluations])
     ]
     (folder / CURVE).write_text("".join(json.dumps(line) + "\n" for line in lines))
