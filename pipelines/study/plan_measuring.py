@@ -52,9 +52,9 @@ class Shown:
         self.console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn(f"{TITLE}, {{task.description}}:"),
+            TextColumn(f"{TITLE}, {{task.description}}:", markup=False),
             TimeElapsedColumn(),
-            TextColumn(f"in all; {SKIP}"),
+            TextColumn(f"in all; {SKIP}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mixopt.corpus.shards import Corpus
@@ -93,6 +95,10 @@ def busy(work: str, cleaning: float = 0.0) -> subprocess.Popen[str]:
 def test_ctrl_c_is_answered_at_once_in_native_code_and_the_second_ends_it() -> None:
     process = busy(NATIVE)
     assert process.stderr is not None
+    spent, seen = psutil.Process(process.pid), 0.0
+    while spent.cpu_times().user < seen + 0.2:  # of native code alone: it has begun
+        seen = seen or spent.cpu_times().user
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "\n"
     assert process.stderr.readline() == f"{ANSWER}\n"
