@@ -192,8 +192,10 @@ class Promote(Section):
         Nor with `approve` and `baseline_curve`, which alter no training, and the names of existing
         models: their content counts. A trainer of the user's has an identity of its own.
         """
-        left_out = {"approve", "seed_model", "expert_models", "trainer", "resources", "params"}
-        left_out.add("baseline_curve")
+        left_out = {
+            *("approve", "baseline_curve", "resources"),
+            *("seed_model", "expert_models", "trainer", "params"),
+        }
         values = self.model_copy(update={"recipe": self.recipe.canonical()})
         named = values.model_dump(mode="json", exclude=left_out) | {"model": self.model.to_json()}
         return {

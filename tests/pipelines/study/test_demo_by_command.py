@@ -65,14 +65,14 @@ def run(file: Path, settings: dict[str, Any]) -> None:
 
 
 def trials_of(file: Path) -> list[tuple[Any, ...]]:
-    """What was trained and measured, without bpb/ before metrics."""
+    """What was trained and measured."""
     return [
         (
             trial.spec.mixture,
             trial.spec.seed,
             trial.spec.role,
             trial.spec.candidate,
-            {name.removeprefix("bpb/"): value for name, value in trial.metrics.items()},
+            dict(trial.metrics),
         )
         for trial in ledger_trials(load_study(file))
     ]
