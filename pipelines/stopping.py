@@ -5,7 +5,9 @@ signal handler. `mixopt.workers.cluster.connect` keeps these handlers: `ray.init
 
 Python calls a handler once native code returns, which may be minutes later while a surrogate is
 fitted. So the answer is not the handler's: the interpreter writes the signal's number to a pipe
-at once (`signal.set_wakeup_fd`), and a thread that reads it prints the line.
+at once (`signal.set_wakeup_fd`), and a thread that reads it prints the line. That thread also sends
+the signal once more where no handler was called yet: one that came a moment before the main thread
+waits, as for a key, does not end the waiting.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 128  # and the signal's number: 130 for Ctrl-C, 143 for SIGTERM
 STOPPING = "stopping; once more ends at once"
+AGAIN = 0.5  # seconds that a signal waits for its handler before it is sent once more
 DURABLE = ("run", "search", "select", "promote", "demo", "ask", "sync", "corpus")
 KEPT = "what has ended is kept, and of each training its last checkpoint"
 
@@ -37,15 +40,18 @@ def stoppable(words: Sequence[str] = ()) -> Iterator[None]:
         words: the command line after `mixopt`, which is what goes on.
     """
     received: list[int] = []
+    heard = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        heard.set()
         received.append(number)
-        raise KeyboardInterrupt
+        if len(received) == 1:  # the second one ends the process, unless it is the thread's own
+            raise KeyboardInterrupt
 
     handled = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in handled}
     try:
-        with _answering():
+        with _answering(heard):
             yield
     except KeyboardInterrupt:
         print(f"stopped: {_goes_on(words)}", file=sys.stderr)
@@ -64,15 +70,21 @@ def _goes_on(words: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    """Print a line the moment that a signal arrives; end the process at the second one."""
+def _answering(heard: threading.Event) -> Iterator[None]:
+    """Print a line the moment that a signal arrives; end the process at the second one.
+
+    Args:
+        heard: set by the handler.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_answer, args=(reader,), name="signals", daemon=True)
+    thread = threading.Thread(
+        target=_answer, args=(reader, threading.get_ident(), heard), daemon=True
+    )
     thread.start()
     try:
         yield
@@ -82,13 +94,14 @@ def _answering() -> Iterator[None]:
         thread.join(timeout=1.0)  # its line comes before the last one
 
 
-def _answer(reader: int) -> None:
-    first = True
-    with open(reader, "rb", buffering=0) as arrived:
-        while number := arrived.read(1):
-            if number[0] not in SIGNALS:
-                continue
-            if not first:
-                os._exit(EXIT_CODE + number[0])
-            first = False
-            print(f"\n{STOPPING}", file=sys.stderr, flush=True)
+def _answer(reader: int, main: int, heard: threading.Event) -> None:
+    with open(reader, "rb", buffering=0) as pipe:
+        arrived = (number for [number] in iter(lambda: pipe.read(1), b"") if number in SIGNALS)
+        if not (first := next(arrived, None)):
+            return
+        print(f"\n{STOPPING}", file=sys.stderr, flush=True)
+        if not heard.wait(AGAIN):
+            signal.pthread_kill(main, first)
+            next(arrived, None)  # this one
+        if second := next(arrived, None):
+            os._exit(EXIT_CODE + second)

@@ -106,6 +106,32 @@ def test_ctrl_c_is_answered_at_once_in_native_code_and_the_second_ends_it() -> N
     assert (process.wait(PATIENCE), process.stderr.read()) == (130, "")
 
 
+MISSED = """
+import os, signal, threading
+from mixopt.pipelines.stopping import stoppable
+def press():  # as a signal does that comes a moment before the reading: it interrupts no call
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+with stoppable(["init"]):
+    threading.Timer(0.3, press).start()
+    os.read(0, 1)
+"""
+
+
+def test_a_signal_that_came_a_moment_before_a_wait_ends_it() -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", MISSED],
+        env=environment(),
+        stdin=subprocess.PIPE,  # nothing is written to it
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr is not None
+    assert (waiting.wait(PATIENCE), waiting.stderr.read().strip().splitlines()) == (
+        130,
+        [ANSWER, "stopped: `mixopt init` begins again"],
+    )
+
+
 def test_a_second_signal_ends_a_clean_up_that_takes_long() -> None:
     process = busy("time.sleep(600)", cleaning=600.0)
     assert process.stderr is not None
