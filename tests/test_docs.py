@@ -227,12 +227,13 @@ def test_the_proposer_shown_on_its_page_passes_and_is_found_where_the_page_puts_
         "import sys, pytest\n"
         "from mixopt.core.registry import resolve\n"
         "from mixopt.search.proposers.base import Proposer\n"
+        "from mixopt.study.named_parts import import_named_parts\n"
         "from mixopt.study.settings import study_of\n"
         "from pathlib import Path\n"
         "sys.path.remove('')\n"
         "study = dict(name='s', domains=dict(a='1B', b='1B'), trainer='elsewhere',\n"
         "             objective=dict(loss=1), search=dict(proposer='nearby:Nearby'))\n"
-        "study_of(study, Path('study.yaml'), 'study').import_own_parts()\n"
+        "import_named_parts(study_of(study, Path('study.yaml'), 'study'))\n"
         "sys.exit(pytest.main(['-q', '--import-mode=importlib', 'test_nearby.py']))\n"
     )
     ran = subprocess.run(

@@ -14,6 +14,7 @@ from mixopt.models.config import ModelConfig
 from mixopt.models.transformer import Transformer
 from mixopt.models.upcycling.method import Method
 from mixopt.models.upcycling.states import DenseModels, upcycle_states
+from mixopt.study.named_parts import import_named_parts
 from mixopt.study.settings import Study, load_study
 from mixopt.testing.surrogates import example_table
 
@@ -116,7 +117,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     study = load_study(tmp_path / "study.yaml")
-    study.import_own_parts()
+    import_named_parts(study)
     return study
 
 

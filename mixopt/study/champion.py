@@ -19,7 +19,7 @@ from mixopt.core.formatting import signed
 from mixopt.core.intervals import NORMAL_90
 from mixopt.io import files
 from mixopt.io.trial_files import read_object
-from mixopt.study.settings import digest
+from mixopt.study.hashes import digest
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FILE = "champion.json"  # in a study's `promotion` folder

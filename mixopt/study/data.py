@@ -67,7 +67,7 @@ def job_domains(data: TrainingData, limits: Mapping[str, int] | None) -> dict[st
 
     Args:
         data: the study's.
-        limits: domain → tokens that it is cut to (`Study.token_limits`); None cuts nothing.
+        limits: domain → tokens that it is cut to (`mixopt.study.trainings`); None cuts nothing.
     """
     paths = data.paths if isinstance(data, DeclaredDomains) else _shards(data)
     cut = limits or {}

@@ -14,6 +14,7 @@ from mixopt.study.data import TrainingData
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, changed_settings, differences, lock_anew
 from mixopt.study.settings import Study
+from mixopt.study.trainings import study_binding
 
 EARLIER = "earlier"  # in a study folder: attempts by trainers that were changed
 
@@ -37,7 +38,7 @@ def take_changed_trainer(study: Study, data: TrainingData) -> str:
         return ""
     changed, known = changed_settings(study, data), identity.read(home)
     assert known is not None  # its file is there
-    training = study.binding(data)
+    training = study_binding(study, data)
     if not changed and known.training == training:
         return ""
     if not may_change_yet(study, changed):

@@ -24,6 +24,7 @@ from mixopt.study import own_trainer
 from mixopt.study.data import TrainingData
 from mixopt.study.overrides import as_options, read_overrides
 from mixopt.study.settings import Study
+from mixopt.study.tasks import task_keys
 
 LOCKED = "study.json"  # in a study folder
 METRICS = "metrics"  # key there: the objective's metrics, where trainings depend on them
@@ -178,7 +179,7 @@ def _settings_to_lock(study: Study, data: TrainingData) -> dict[str, Any]:
     }
     settings |= {"budget": study.budget, "corpus hash": data.hash}
     if isinstance(data, Corpus):
-        settings |= {f"tasks.{name} hash": key for name, key in study.task_keys(data).items()}
+        settings |= {f"tasks.{name} hash": key for name, key in task_keys(study, data).items()}
     if study.trainer is not None:
         kept = {key: value for key, value in settings.items() if _of_own_trainers(key, value)}
         return kept | _trainer_files(study.trainer.identity(study.path.parent))

@@ -1,45 +1,30 @@
 """The study file: one YAML that says what is searched, with what, and what is promoted.
 
 `load_study` reads and validates it; errors name the line and the fix. The sections' settings are
-in `sections.py`; which of them a study's folder locks is in `locked.py`.
+in `sections.py`, how they have to fit one another in `section_checks.py`, what the trainings of the
+study are in `trainings.py`; which settings a study's folder locks is in `locked.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from mixopt import surrogates
 from mixopt.core import urls
 from mixopt.core.errors import MixtureError, StudyError
-from mixopt.core.formatting import count
 from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
-from mixopt.core.registry import is_own
 from mixopt.core.space import LinearConstraint, MixtureSpace
-from mixopt.core.trials import Fidelity
-from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.io import yaml_lines
-from mixopt.models.config import ModelConfig
-from mixopt.search import designs, proposers
+from mixopt.search import designs
 from mixopt.selection.candidates import NATURAL
+from mixopt.study import section_checks as checks
 from mixopt.study.baselines import Baselines, checked_baselines, resolve_baselines
 from mixopt.study.data import DeclaredDomains, DomainTokens, TrainingData, short_domain
 from mixopt.study.guards import Guard, short_guard
@@ -61,9 +46,6 @@ from mixopt.study.sections import (
     short_task,
     without_spaces,
 )
-
-if TYPE_CHECKING:
-    from mixopt.corpus.tasks import Task
 
 
 class Study(Section):
@@ -112,6 +94,15 @@ class Study(Section):
     _path: Path = PrivateAttr(default=Path("study.yaml"))
     _overrides: tuple[str, ...] = PrivateAttr(default=())
     _ledger_without_spaces = field_validator("ledger")(without_spaces)
+    _corpus_or_domains = field_validator("domains")(checks.corpus_or_domains)
+    _reads_the_domains = field_validator("trainer")(checks.reads_the_domains)
+    _some_weight = field_validator("objective")(checks.some_weight)
+    _what_is_better = field_validator("metrics")(checks.weights_count_what_is_better)
+    _tasks_of_our_proxies = field_validator("tasks")(checks.tasks_of_our_proxies)
+    _names_of_tasks = field_validator("tasks")(checks.names_of_tasks)
+    _shape_of_our_proxies = field_validator("proxy")(checks.shape_of_our_proxies)
+    _at_another_size = field_validator("select")(checks.at_another_size)
+    _evaluated_on_the_way = field_validator("search")(checks.evaluated_on_the_way)
 
     @model_validator(mode="before")
     @classmethod
@@ -120,105 +111,6 @@ class Study(Section):
         if isinstance(values, dict) and values.get("trainer") is not None:
             return {"promote": None, **values}
         return values
-
-    @field_validator("domains")
-    @classmethod
-    def _corpus_or_domains(
-        cls, domains: dict[str, DomainTokens] | None, info: ValidationInfo
-    ) -> dict[str, DomainTokens] | None:
-        if "corpus" in info.data and (domains is None) == (info.data["corpus"] is None):
-            raise ValueError(
-                "name a corpus or the domains' tokens" + (", not both" if domains else "")
-            )
-        return domains
-
-    @field_validator("trainer")
-    @classmethod
-    def _reads_the_domains(cls, trainer: Trainer | None, info: ValidationInfo) -> Trainer | None:
-        if trainer is None and info.data.get("domains") is not None:
-            raise ValueError("domains without a corpus need a trainer of your own that reads them")
-        return trainer
-
-    @field_validator("objective")
-    @classmethod
-    def _some_weight(cls, weights: dict[str, float]) -> dict[str, float]:
-        if not any(weights.values()):
-            raise ValueError("every weight is 0, so nothing would be optimized")
-        return weights
-
-    @field_validator("metrics")
-    @classmethod
-    def _weights_count_what_is_better(
-        cls, metrics: dict[str, Literal["lower", "higher"]], info: ValidationInfo
-    ) -> dict[str, Literal["lower", "higher"]]:
-        for name, weight in info.data.get("objective", {}).items():
-            if metrics.get(name) == "higher" and weight < 0:
-                raise ValueError(f"{name!r} is better higher, so its weight is not to be negative")
-        return metrics
-
-    @field_validator("tasks")
-    @classmethod
-    def _tasks_of_our_proxies(
-        cls, tasks: dict[str, TaskFile], info: ValidationInfo
-    ) -> dict[str, TaskFile]:
-        if tasks and info.data.get("trainer") is not None:
-            raise ValueError("only our proxies answer them; let your trainer give the metrics")
-        return tasks
-
-    @field_validator("proxy")
-    @classmethod
-    def _shape_of_our_proxies(cls, proxy: Proxy, info: ValidationInfo) -> Proxy:
-        if info.data.get("trainer") is not None:
-            for key in ("model", "recipe"):
-                if key in proxy.model_fields_set:
-                    raise ValueError(f"{key}: your trainer has its own; give it trainer.settings")
-        elif proxy.params is not None:
-            raise ValueError("params: our proxies have those of proxy.model")
-        return proxy
-
-    @field_validator("select")
-    @classmethod
-    def _at_another_size(cls, select: Select, info: ValidationInfo) -> Select:
-        at, proxy = select.at, info.data.get("proxy")  # absent where it is not valid itself
-        if at is None or proxy is None:
-            return select
-        own = info.data.get("trainer") is not None
-        if own and at.model is not None:
-            raise ValueError("at.model: your trainer has its own; write at.params or at.tokens")
-        if not own and at.params is not None:
-            raise ValueError("at.params: our proxies have those of at.model")
-        same = (proxy.params, proxy.tokens) if own else (proxy.model, proxy.tokens)
-        size = at.params if own else at.model
-        if (size or same[0], at.tokens or same[1]) == same:
-            raise ValueError("at: the size is that of the proxies; write more tokens or a model")
-        if at.tokens is not None and at.tokens < proxy.tokens:
-            raise ValueError(f"at.tokens: are fewer than the proxies' {count(proxy.tokens)}")
-        return select
-
-    @field_validator("search")
-    @classmethod
-    def _evaluated_on_the_way(cls, search: Search, info: ValidationInfo) -> Search:
-        proxy = info.data.get("proxy")  # absent where it is not valid itself
-        if info.data.get("trainer") is not None:
-            return search  # it reports its evaluations as it likes
-        if search.pruner is not None and proxy is not None:
-            evaluations = proxy.recipe.evaluations
-            last = (evaluations - 1) / evaluations
-            if last < max(search.pruner.warmup, 1e-9):
-                raise ValueError(
-                    f"pruner: no trial would ever be pruned, for of {evaluations} evaluations none "
-                    f"comes after a warm-up of {search.pruner.warmup:g} and before the end; raise "
-                    "proxy.recipe.evaluations"
-                )
-        return search
-
-    @field_validator("tasks")
-    @classmethod
-    def _names_of_tasks(cls, tasks: dict[str, TaskFile]) -> dict[str, TaskFile]:
-        for name in tasks:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"a task's name is of letters, digits and ._-, not {name!r}")
-        return tasks
 
     @property
     def path(self) -> Path:
@@ -345,73 +237,6 @@ class Study(Section):
         counted = {name.partition("/")[2] for name in metrics}  # own trainers' names need no slash
         return tuple(n for n in (*corpus.validation_domains, *self.tasks) if n in counted)
 
-    def import_own_parts(self) -> None:
-        """Import every `package.module:Name` that the file names, before anything is trained.
-
-        Raises:
-            StudyError: one does not import, or is no part of its kind.
-        """
-        with self.naming():
-            if is_own(self.search.surrogate):
-                surrogates.find(self.search.surrogate)
-            if is_own(self.search.proposer):
-                proposers.find(self.search.proposer)
-            if self.upcycling is not None:
-                self._import_upcycling(self.upcycling)
-            for model in self._models():
-                if is_own(model.router) and not model.dense:
-                    model.settings.check(model)
-
-    def _import_upcycling(self, promote: Promote) -> None:
-        if is_own(promote.upcycler):
-            from mixopt.models.upcycling.base import upcycler_class  # imports torch
-
-            upcycler_class(promote.upcycler)
-        if is_own(promote.merge):
-            from mixopt.models.upcycling.merges import merge_class  # imports torch
-
-            merge_class(promote.merge)
-        if is_own(promote.router_start):
-            from mixopt.models.upcycling.router_starts import router_start_class  # imports torch
-
-            router_start_class(promote.router_start)
-
-    def _models(self) -> list[ModelConfig]:
-        return [self.proxy.model, *([self.upcycling.model] if self.upcycling else [])]
-
-    def prepare_tasks(self, corpus: Corpus, folder: Path) -> dict[str, Path]:
-        """Task → file of its questions as tokens in `folder`, made where it is not there.
-
-        Raises:
-            CorpusError: a task's file cannot be read, or a line of it is no question.
-            StudyError: the objective weighs the accuracy of a task without choices.
-        """
-        recipes = [self.proxy.recipe, *([self.upcycling.recipe] if self.upcycling else [])]
-        longest = min(recipe.sequence_length for recipe in recipes)
-        prepared = {t.name: t.prepare(corpus, folder, longest) for t in self._all_tasks()}
-        for name, path in prepared.items():
-            if f"accuracy/{name}" in self.objective and Questions.read(path).choices.max() < 2:
-                raise StudyError(
-                    f"task {name!r} has no choices, so no accuracy",
-                    where=f"{self.path}: objective",
-                    hint=f"Weigh task/{name}",
-                )
-        return prepared
-
-    def task_keys(self, corpus: Corpus) -> dict[str, str]:
-        """Task → identity of its questions.
-
-        Raises:
-            CorpusError: a task's file cannot be read.
-        """
-        return {task.name: task.key(corpus) for task in self._all_tasks()}
-
-    def _all_tasks(self) -> list[Task]:
-        from mixopt.corpus.tasks import Task  # imports the tokenizers library
-
-        here = self._path.parent
-        return [Task(name, here / t.path, t.limit) for name, t in self.tasks.items()]
-
     def mixture_objective(self) -> Objective:
         """The objective over metrics: lower is better, so weights of those better higher turn.
 
@@ -488,54 +313,6 @@ class Study(Section):
             baseline=baseline,
         )
 
-    def proxy_model(self, corpus: Corpus) -> ModelConfig:
-        """The proxies' shape with the vocabulary of the corpus."""
-        return self.proxy.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
-
-    def proxy_fidelity(self, data: TrainingData) -> Fidelity:
-        """Size and tokens of this study's proxies; of a trainer that tells no size, 1 parameter."""
-        if self.trainer is not None:
-            return Fidelity("proxy", self.proxy.params or 1, self.proxy.tokens)
-        assert isinstance(data, Corpus)  # our proxies read one
-        return Fidelity("proxy", self.proxy_model(data).active_params(), self.proxy.tokens)
-
-    def larger_model(self, corpus: Corpus) -> ModelConfig:
-        """The shape at `select.at`, with the vocabulary of the corpus."""
-        at = self.select.at
-        shape = self.proxy.model if at is None or at.model is None else at.model
-        return shape.of_text(corpus.vocab_size, corpus.end_of_text_id)
-
-    def larger_fidelity(self, data: TrainingData) -> Fidelity | None:
-        """Size and tokens of `select.at`; None where the study has none.
-
-        Its name is unlike that of another shape with as many parameters.
-        """
-        at = self.select.at
-        if at is None:
-            return None
-        tokens = at.tokens or self.proxy.tokens
-        if self.trainer is not None:
-            return Fidelity("larger", at.params or self.proxy.params or 1, tokens)
-        assert isinstance(data, Corpus)  # our proxies read one
-        model = self.larger_model(data)
-        name = f"larger {digest(model.to_json())[:8]}"
-        return Fidelity(name, model.active_params(), tokens)
-
-    def token_limits(self, data: TrainingData, tokens: int | None = None) -> dict[str, int] | None:
-        """Tokens of each domain that a proxy may see, so that it repeats as the promoted run would.
-
-        None where the whole domain may be seen: the proxies are as long as the promoted run.
-
-        Args:
-            data: of the study.
-            tokens: of the training; those of a proxy if not given.
-        """
-        share = (tokens or self.proxy.tokens) / self.budget
-        if not self.proxy.simulate_repetition or share >= 1:
-            return None
-        least = self.proxy.recipe.sequence_length if self.trainer is None else 1
-        return {name: max(least, int(n * share)) for name, n in data.tokens.items()}
-
     def initial_design(self, space: MixtureSpace) -> list[Mixture]:
         """The mixtures of the design, before repeats.
 
@@ -544,36 +321,6 @@ class Study(Section):
         """
         with self.naming():
             return designs.design(space, self.search.trials, self.seed, self.search.design)
-
-    def training_hash(self, data: TrainingData) -> str:
-        """Identity of all that a result depends on but mixture, fidelity and seed.
-
-        Raises:
-            StudyError: a file that the trainer depends on cannot be read.
-        """
-        limits = self.token_limits(data)
-        if self.trainer is not None:
-            with self.naming():
-                identity = self.trainer.identity(self.path.parent)
-            return digest({"trainer": identity, "limits": limits})
-        assert isinstance(data, Corpus)  # our proxies read one
-        settings = {
-            "model": self.proxy_model(data).to_json(),
-            "recipe": dataclasses.asdict(self.proxy.recipe.canonical()),
-            "limits": limits,
-        }
-        if self.tasks:
-            settings["tasks"] = self.task_keys(data)
-        return digest(settings)
-
-    def binding(self, data: TrainingData) -> str:
-        """What the study folder and its ledger are bound to: the data and `training_hash`."""
-        return digest([data.hash, self.training_hash(data)])
-
-
-def digest(settings: Any) -> str:
-    """Short hash of JSON-able settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_study(path: Path | str) -> Study:

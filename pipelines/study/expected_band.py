@@ -22,6 +22,7 @@ from mixopt.pipelines.study.session import Session
 from mixopt.selection.band import Curve, Place, expected, value_at
 from mixopt.selection.results import Candidate
 from mixopt.study.records import read_result, read_verdict
+from mixopt.study.trainings import larger_fidelity
 from mixopt.study.watched import Compared, Kind, Remark
 
 CARRY_OVER = (
@@ -158,7 +159,7 @@ def _earlier(session: Session, baseline: Candidate, training: str) -> BaselineCu
 
 def _pairs(session: Session, promoted: Candidate, baseline: Candidate) -> Pairs:
     """The pairs at the larger size where there are two, else the selection's."""
-    trials, larger = session.ledger.trials(), session.study.larger_fidelity(session.data)
+    trials, larger = session.ledger.trials(), larger_fidelity(session.study, session.data)
     there = [t for t in trials if t.spec.role is Role.TRANSFER and t.spec.fidelity == larger]
     if larger is not None and len(found := _of_seeds(session, there, promoted, baseline)) > 1:
         return Pairs(found, f"runs at select.at ({_size(larger)}), not of this size")

@@ -20,9 +20,10 @@ from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
 from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
+from mixopt.study.hashes import digest
 from mixopt.study.promote import Promote
 from mixopt.study.results import Promotion, Stage
-from mixopt.study.settings import Study, digest
+from mixopt.study.settings import Study
 from mixopt.trainers.job import RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
 from mixopt.workers.own_job import OwnJob

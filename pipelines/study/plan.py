@@ -47,6 +47,7 @@ from mixopt.pipelines.views.console import make_console, make_error_console
 from mixopt.pipelines.views.json_output import print_json
 from mixopt.selection.candidates import NATURAL
 from mixopt.study.data import TrainingData
+from mixopt.study.named_parts import import_named_parts
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import Study, load_study
 
@@ -121,7 +122,7 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
         as_json: print one JSON object.
     """
     study = load_study(path)
-    study.import_own_parts()
+    import_named_parts(study)
     data = study.open_data()
     check(study, data)
     space = study.mixture_space(data)

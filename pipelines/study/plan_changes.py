@@ -17,10 +17,11 @@ from mixopt.pipelines.study.promotion_identity import new_promotion_note
 from mixopt.pipelines.views.commands import command
 from mixopt.study.data import TrainingData
 from mixopt.study.first_training import may_change_yet
+from mixopt.study.hashes import digest
 from mixopt.study.locked import LOCKED, changed_settings, differences
 from mixopt.study.promote import Promote
 from mixopt.study.records import read_result, read_verdict
-from mixopt.study.settings import Study, digest
+from mixopt.study.settings import Study
 from mixopt.trainers.attempts import ATTEMPTS
 from mixopt.trainers.job import JOB, TrainingJob
 

@@ -23,6 +23,7 @@ from mixopt.pipelines.study.session import study_resources
 from mixopt.proxies.job import Job
 from mixopt.study.promote import Promote
 from mixopt.study.settings import Study
+from mixopt.study.trainings import larger_fidelity, larger_model, proxy_model
 from mixopt.workers.cluster import Resources
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) ->
         corpus: of the study.
         models: existing models in the place of trainings.
     """
-    proxy, model = study.proxy, study.proxy_model(corpus)
+    proxy, model = study.proxy, proxy_model(study, corpus)
     plan = [
         Step(
             *(name, runs, proxy.tokens, model, proxy.recipe),
@@ -123,8 +124,8 @@ def steps(study: Study, corpus: Corpus, models: ImportedModels | None = None) ->
         )
         for name, runs in trial_counts(study, corpus).items()
     ]
-    if (larger := study.larger_fidelity(corpus)) is not None:
-        runs, at_size = larger_count(study), study.larger_model(corpus)
+    if (larger := larger_fidelity(study, corpus)) is not None:
+        runs, at_size = larger_count(study), larger_model(study, corpus)
         plan.append(
             Step(LARGER, runs, larger.tokens, at_size, proxy.recipe, runs, command="select")
         )

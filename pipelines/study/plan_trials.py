@@ -11,6 +11,7 @@ from mixopt.study.enqueued import enqueued_mixtures
 from mixopt.study.settings import Study
 from mixopt.study.smallest_difference import of_plan
 from mixopt.study.snapshot import read_snapshot
+from mixopt.study.trainings import larger_fidelity, proxy_fidelity
 from mixopt.trainers.base import Trainer
 from mixopt.trainers.preflight import look_at
 
@@ -67,7 +68,7 @@ def smallest_difference_note(study: Study, data: TrainingData) -> str:
         most_finalists(study, data),
         read_snapshot(study).trials,
         study.mixture_objective(),
-        study.proxy_fidelity(data),
+        proxy_fidelity(study, data),
     )
     return smallest_difference_line(seen, study.mixture_objective())
 
@@ -76,7 +77,7 @@ def own_trainings(study: Study, data: TrainingData) -> list[tuple[str, int, int]
     """Step, trainings and tokens of each that the study asks its own trainer for, at most."""
     counts, each = trial_counts(study, data), study.proxy.tokens
     rows = [(name, runs, each) for name, runs in counts.items()]
-    if (larger := study.larger_fidelity(data)) is not None:
+    if (larger := larger_fidelity(study, data)) is not None:
         rows.append((LARGER, larger_count(study), larger.tokens))
     if study.promote is not None and study.promote.trainer is not None:
         rows.append((FULL_RUN, 1, study.promote.tokens))

@@ -11,8 +11,9 @@ from mixopt.core.mixture import Mixture
 from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.session import Session
 from mixopt.study.data import TrainingData
+from mixopt.study.hashes import digest
 from mixopt.study.promote import Promote
-from mixopt.study.settings import Study, digest
+from mixopt.study.settings import Study
 
 
 def promotion_folder(session: Session, settings: Promote, mixture: Mixture) -> Path:

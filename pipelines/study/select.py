@@ -25,13 +25,13 @@ from mixopt.selection.guarded import keeping_to
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
 from mixopt.study import smallest_difference
+from mixopt.study.hashes import digest
 from mixopt.study.looks_taken import keep_looks, looks_taken
 from mixopt.study.model import StudyModel, study_model
 from mixopt.study.queries import search_trials
 from mixopt.study.records import read_verdict
 from mixopt.study.results import Verdict
 from mixopt.study.rounds import Judged
-from mixopt.study.settings import digest
 
 FRESH = 1000  # selection's seeds begin here above the study's; the search never gets that far
 VERDICT = "verdict.json"

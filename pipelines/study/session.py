@@ -54,14 +54,26 @@ from mixopt.pipelines.views.mlflow.tracking import Tracker
 from mixopt.proxies.job import Job
 from mixopt.study.data import TrainingData, job_domains
 from mixopt.study.first_training import take_changed_trainer
+from mixopt.study.hashes import digest
 from mixopt.study.identity import claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
+from mixopt.study.named_parts import import_named_parts
 from mixopt.study.overrides import keep_overrides, overrides_note, read_overrides
 from mixopt.study.promote import Promote
 from mixopt.study.queries import SEARCH_ROLES
 from mixopt.study.sections import Proxy
-from mixopt.study.settings import Study, digest, load_study
+from mixopt.study.settings import Study, load_study
+from mixopt.study.tasks import prepare_tasks
+from mixopt.study.trainings import (
+    larger_fidelity,
+    larger_model,
+    proxy_fidelity,
+    proxy_model,
+    study_binding,
+    token_limits,
+    training_hash,
+)
 from mixopt.trainers.base import Trainer
 from mixopt.trainers.job import TrainingJob
 from mixopt.workers.cluster import Resources, connect
@@ -135,12 +147,12 @@ class Session:
     @cached_property
     def model(self) -> ModelConfig:
         """Shape of the proxies."""
-        return self.study.proxy_model(self.corpus)
+        return proxy_model(self.study, self.corpus)
 
     @cached_property
     def fidelity(self) -> Fidelity:
         """Size and tokens of the proxies."""
-        return self.study.proxy_fidelity(self.data)
+        return proxy_fidelity(self.study, self.data)
 
     @cached_property
     def resources(self) -> Resources:
@@ -162,7 +174,7 @@ class Session:
 
     def larger_recipe(self) -> Recipe:
         """How trials at `select.at` are trained: as proxies, with what that size can afford."""
-        fidelity = self.study.larger_fidelity(self.data)
+        fidelity = larger_fidelity(self.study, self.data)
         assert fidelity is not None
         sets = len(self.corpus.validation_domains) + len(self.study.tasks)
         recipe = self.study.proxy.recipe
@@ -261,17 +273,17 @@ class Session:
     @cached_property
     def larger_flops(self) -> float:
         """Training FLOPs of a trial at `select.at`, as `trial_flops`; 0 where there is none."""
-        fidelity = self.study.larger_fidelity(self.data)
+        fidelity = larger_fidelity(self.study, self.data)
         if fidelity is None:
             return 0.0
         if self.study.trainer is None:
-            return self.flops(self.study.larger_model(self.corpus), fidelity.tokens)
+            return self.flops(larger_model(self.study, self.corpus), fidelity.tokens)
         return 2.0 * TRAINING_PER_FORWARD * fidelity.params * fidelity.tokens
 
     @cached_property
     def training(self) -> str:
         """Identity of all that a trial depends on but mixture, fidelity and seed."""
-        return self.study.training_hash(self.data)
+        return training_hash(self.study, self.data)
 
     @cached_property
     def needed_metrics(self) -> tuple[str, ...]:
@@ -299,7 +311,7 @@ class Session:
             ),
             folder=str(folder),
             metrics=self.needed_metrics,
-            domains=job_domains(self.data, study.token_limits(self.data, spec.fidelity.tokens)),
+            domains=job_domains(self.data, token_limits(study, self.data, spec.fidelity.tokens)),
             corpus=str(self.data.path) if isinstance(self.data, Corpus) else None,
             settings=study.trainer.settings,
             gpus=self.resources.gpus,
@@ -335,13 +347,13 @@ class Session:
             return self._own_work(trial, folder, identity)
         larger = spec.role is Role.TRANSFER
         job = Job(
-            model=self.study.larger_model(self.corpus) if larger else self.model,
+            model=larger_model(self.study, self.corpus) if larger else self.model,
             recipe=self.larger_recipe() if larger else self.recipe("proxy"),
             corpus=str(self.study.corpus_path),
             mixtures=(spec.mixture,),
             seeds=(spec.seed,),
             tokens=spec.fidelity.tokens,
-            token_limits=self.study.token_limits(self.data, spec.fidelity.tokens),
+            token_limits=token_limits(self.study, self.data, spec.fidelity.tokens),
             identity=identity,
             tasks=self.tasks,
             weighed=self.weighed,
@@ -379,7 +391,7 @@ def open_session(
             another study.
     """
     study = load_study(path)
-    study.import_own_parts()
+    import_named_parts(study)
     data = study.open_data()
     check(study, data)
     objective, space = study.mixture_objective(), study.mixture_space(data)
@@ -388,17 +400,17 @@ def open_session(
     with locks.hold(study.home / "driver.lock", f"study {study.name}", patience=5.0):
         tasks: dict[str, str] = {}
         if isinstance(data, Corpus):
-            prepared = study.prepare_tasks(data, study.home / "tasks")
+            prepared = prepare_tasks(study, data, study.home / "tasks")
             tasks = {name: str(path) for name, path in prepared.items()}
         if not (study.home / LOCKED).exists():  # deleted, of trials with other settings?
-            claim(study.home, study.binding(data))
+            claim(study.home, study_binding(study, data))
         if changed := take_changed_trainer(study, data):
             display.say(changed)
         lock_settings(study, data)
         if note := overrides_note(read_overrides(study.home), study.overrides):
             display.say(f"{study.name} {note}")
         keep_overrides(study.home, study.overrides)
-        owner = claim(study.home, study.binding(data))
+        owner = claim(study.home, study_binding(study, data))
         ledger = Ledger.open(study.ledger_url, study.name, objective, owner)
         artifact = partial(registry_folder, study)
         tracker = Tracker.open(study, owner, on_warning=display.warn, artifact=artifact)

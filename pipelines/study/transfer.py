@@ -21,11 +21,13 @@ from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.selection.results import Candidate
 from mixopt.selection.transfer import LEVEL, Agreement, Runs, Transfer, agreement
 from mixopt.study.data import TrainingData
+from mixopt.study.hashes import digest
 from mixopt.study.records import read_transfer
 from mixopt.study.results import Verdict
 from mixopt.study.sections import LargerSize
-from mixopt.study.settings import Study, digest
+from mixopt.study.settings import Study
 from mixopt.study.snapshot import read_snapshot
+from mixopt.study.trainings import larger_fidelity
 
 FILE = "transfer.json"  # in a study folder
 SEEDS = 2000  # above the study's: those of selection begin 1000 before
@@ -44,7 +46,7 @@ def check_transfer(session: Session, verdict: Verdict) -> Transfer | None:
         OrderLost: the order does not hold there, and nobody has overruled that.
         StudyError: runs were lost.
     """
-    at, fidelity = session.study.select.at, session.study.larger_fidelity(session.data)
+    at, fidelity = session.study.select.at, larger_fidelity(session.study, session.data)
     if at is None or fidelity is None or not verdict.improved:
         return None
     compared = compared_there(verdict, at)
@@ -97,7 +99,7 @@ def _require(
     verdict: Verdict,
     overruled: Callable[[], Mapping[str, str]],
 ) -> None:
-    at, fidelity = study.select.at, study.larger_fidelity(data)
+    at, fidelity = study.select.at, larger_fidelity(study, data)
     if at is None or fidelity is None or not verdict.improved:
         return
     found = read_transfer(study)

@@ -29,6 +29,7 @@ from mixopt.study.ledger import Ledger
 from mixopt.study.locked import lock_settings
 from mixopt.study.results import Promotion, Stage, Verdict
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import study_binding
 from mixopt.surrogates.scoring import Score
 from tests.pipelines.empty_store import put_empty_store
 
@@ -72,7 +73,7 @@ def owner_of(study: Study) -> Identity:
 
 
 def open_ledger(study: Study) -> Ledger:
-    owner = claim(study.home, study.binding(study.open_data()))
+    owner = claim(study.home, study_binding(study, study.open_data()))
     return Ledger.open(study.ledger_url, study.name, study.mixture_objective(), owner)
 
 

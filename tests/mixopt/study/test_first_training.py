@@ -17,6 +17,7 @@ from mixopt.study.first_training import take_changed_trainer
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import LOCKED, lock_settings
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import proxy_fidelity, study_binding
 
 FILE = """\
 name: own
@@ -40,7 +41,7 @@ def opened(at: Study) -> Ledger:
     data = at.open_data()
     take_changed_trainer(at, data)
     lock_settings(at, data)
-    owner = identity.claim(at.home, at.binding(data))
+    owner = identity.claim(at.home, study_binding(at, data))
     return Ledger.open(at.ledger_url, at.name, at.mixture_objective(), owner)
 
 
@@ -48,7 +49,7 @@ def begun(folder: Path) -> Study:
     """A study of version `a` with one trial that is being trained."""
     first = study(folder, "a")
     ledger, data = opened(first), first.open_data()
-    ledger.add(TrialSpec(data.natural, first.proxy_fidelity(data), 0, Role.DESIGN))
+    ledger.add(TrialSpec(data.natural, proxy_fidelity(first, data), 0, Role.DESIGN))
     ledger.start(0)
     ledger.close()
     attempt = trial_folder(first.home, 0)
@@ -82,7 +83,9 @@ def test_a_change_that_was_interrupted_is_completed_or_taken_back(
     later = study(tmp_path, "b")
     owner = identity.read(first.home)
     assert owner is not None
-    assert Ledger.rebind(later.ledger_url, later.name, owner, later.binding(later.open_data()))
+    assert Ledger.rebind(
+        later.ledger_url, later.name, owner, study_binding(later, later.open_data())
+    )
     assert locked_version(later) == "a"  # killed before it was written
     last = study(tmp_path, then)
     (trial,) = opened(last).trials()

@@ -10,6 +10,7 @@ from mixopt.corpus.build import build_corpus
 from mixopt.corpus.shards import Corpus
 from mixopt.study.locked import lock_settings
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import training_hash
 from tests.conftest import write_sources
 
 
@@ -81,13 +82,10 @@ def test_settings_that_change_no_result_are_no_part_of_a_trainings_identity(
     tmp_path: Path, text_corpus: Corpus
 ) -> None:
     recipes = ("", *(f"micro_batches: 2, checkpoint_seconds: {seconds}" for seconds in (5, 9)))
-    hashes = {
-        study_of(tmp_path, text_corpus, f"proxy: {{recipe: {{{recipe}}}}}\n").training_hash(
-            text_corpus
-        )
-        for recipe in recipes
-    }
-    assert len(hashes) == 1
+    studies = [
+        study_of(tmp_path, text_corpus, f"proxy: {{recipe: {{{recipe}}}}}\n") for recipe in recipes
+    ]
+    assert len({training_hash(study, text_corpus) for study in studies}) == 1
 
 
 def test_other_text_in_the_same_corpus_folder_is_refused(
@@ -107,10 +105,10 @@ def test_other_questions_are_another_study(tmp_path: Path, text_corpus: Corpus) 
     write_task(" holds")
     study = study_of(tmp_path, text_corpus, "tasks: {exam: exam.jsonl}\n")
     lock_settings(study, text_corpus)
-    before = study.training_hash(text_corpus)
+    before = training_hash(study, text_corpus)
     lock_settings(study, text_corpus)
     write_task(" holds", " applies")
-    assert study.training_hash(text_corpus) != before
+    assert training_hash(study, text_corpus) != before
     with pytest.raises(StudyError, match=r"tasks.exam hash: was"):
         lock_settings(study, text_corpus)
 

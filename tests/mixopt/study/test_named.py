@@ -14,6 +14,7 @@ from mixopt.core.errors import StudyError
 from mixopt.models.routers import ROUTERS
 from mixopt.models.upcycling import MERGES, ROUTER_STARTS, UPCYCLERS
 from mixopt.search import designs, proposers
+from mixopt.study.named_parts import import_named_parts
 from mixopt.study.settings import Study, load_study
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
@@ -86,7 +87,7 @@ def test_an_own_part_that_is_none_is_refused_before_a_training(
 ) -> None:
     study = read(tmp_path, text)
     with pytest.raises(StudyError, match=message) as caught:
-        study.import_own_parts()
+        import_named_parts(study)
     assert "study.yaml" in str(caught.value)
 
 

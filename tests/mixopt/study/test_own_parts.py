@@ -9,6 +9,7 @@ import pytest
 
 from mixopt.core.errors import StudyError
 from mixopt.search.proposers.random import Random
+from mixopt.study.named_parts import import_named_parts
 from mixopt.study.own_parts import own_parts
 from mixopt.study.settings import load_study
 
@@ -32,7 +33,7 @@ def study_beside(folder: Path, part: str, settings: str) -> Path:
 
 def test_a_proposer_beside_the_study_file_is_found(tmp_path: Path) -> None:
     file = study_beside(tmp_path / "s", "beside_one", "search: {proposer: 'beside_one:Chance'}\n")
-    load_study(file).import_own_parts()
+    import_named_parts(load_study(file))
     assert issubclass(sys.modules["beside_one"].Chance, Random)
     assert sys.path[-1] == str(file.parent)  # after all other places
     load_study(file)
@@ -48,7 +49,7 @@ def test_a_study_without_own_parts_makes_nothing_importable(tmp_path: Path) -> N
 def test_a_part_that_is_nowhere_says_where_to_put_it(tmp_path: Path) -> None:
     file = study_beside(tmp_path / "s", "beside_three", "search: {surrogate: 'nowhere_3:Part'}\n")
     with pytest.raises(StudyError, match="Put its file beside the study file"):
-        load_study(file).import_own_parts()
+        import_named_parts(load_study(file))
 
 
 def test_own_parts_are_found_wherever_the_file_names_them() -> None:

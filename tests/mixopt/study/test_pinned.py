@@ -13,9 +13,11 @@ from mixopt.core.trials import Fidelity, Role, TrialSpec
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.proxies.job import Job
+from mixopt.study.hashes import digest
 from mixopt.study.locked import lock_settings
 from mixopt.study.promote import Promote
-from mixopt.study.settings import digest, load_study
+from mixopt.study.settings import load_study
+from mixopt.study.trainings import training_hash
 
 STUDY = """\
 name: pinned
@@ -57,7 +59,7 @@ def test_a_studys_hash_and_locked_settings(tmp_path: Path, text_corpus: Corpus) 
     path = tmp_path / "study.yaml"
     path.write_text(STUDY.format(corpus=text_corpus.path))
     study = load_study(path)
-    assert study.training_hash(text_corpus) == "6e74aed02b73ff80"
+    assert training_hash(study, text_corpus) == "6e74aed02b73ff80"
     lock_settings(study, text_corpus)
     locked = (study.home / "study.json").read_bytes().replace(text_corpus.hash.encode(), b"hash")
     assert hashlib.sha256(locked).hexdigest()[:16] == "1912141ac68b4457"

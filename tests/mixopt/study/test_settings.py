@@ -12,6 +12,7 @@ from mixopt.corpus.questions import Questions
 from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.study.settings import Study, load_study
+from mixopt.study.tasks import prepare_tasks
 
 LEAST = "name: demo\ncorpus: corpus\nobjective:\n  law: 1\n"
 
@@ -137,7 +138,7 @@ def test_tasks_are_found_beside_the_study_file(tmp_path: Path, text_corpus: Corp
     tasks = "exam: exam.jsonl, one: {path: exam.jsonl, limit: 1}"
     study = study_with_tasks(tmp_path, text_corpus, "task/exam: 1", tasks)
     study.open_data()
-    found = study.prepare_tasks(text_corpus, tmp_path / "tasks")
+    found = prepare_tasks(study, text_corpus, tmp_path / "tasks")
     assert {name: len(Questions.read(path)) for name, path in found.items()} == {
         "exam": 2,
         "one": 1,
@@ -153,7 +154,7 @@ def test_an_objective_may_weigh_only_metrics_that_there_are(
         unknown.open_data()
     accuracy = study_with_tasks(tmp_path, text_corpus, "accuracy/exam: -1", "exam: exam.jsonl")
     with pytest.raises(StudyError, match=r"task 'exam' has no choices"):
-        accuracy.prepare_tasks(text_corpus, tmp_path / "tasks")
+        prepare_tasks(accuracy, text_corpus, tmp_path / "tasks")
 
 
 def test_a_task_whose_name_is_no_name_is_refused(tmp_path: Path, text_corpus: Corpus) -> None:

@@ -12,6 +12,7 @@ from mixopt.study.data import DeclaredDomains
 from mixopt.study.locked import LOCKED, lock_settings
 from mixopt.study.own_trainer import parse_seconds
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import proxy_fidelity, study_binding
 
 FILE = """\
 name: ift
@@ -58,10 +59,10 @@ def test_it_is_not_promoted_unasked(tmp_path: Path) -> None:
 
 def test_of_the_proxies_only_size_and_tokens_are_known(tmp_path: Path) -> None:
     here = study(tmp_path)
-    fidelity = here.proxy_fidelity(here.open_data())
+    fidelity = proxy_fidelity(here, here.open_data())
     assert (fidelity.params, fidelity.tokens) == (20_000_000, 1_000_000_000)
     unknown = study(tmp_path, (", params: 20M", ""))
-    assert not unknown.proxy_fidelity(unknown.open_data()).params_known
+    assert not proxy_fidelity(unknown, unknown.open_data()).params_known
 
 
 def test_more_tokens_or_another_version_are_another_study(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_more_tokens_or_another_version_are_another_study(tmp_path: Path) -> Non
     same = study(tmp_path, ("s3://data/code", "s3://elsewhere/code"))
     larger = study(tmp_path, ("1.2T", "1.3T"))
     newer = study(tmp_path, ("elsewhere\n", "{elsewhere: true, version: b}\n"))
-    bindings = [each.binding(each.open_data()) for each in (here, same, larger, newer)]
+    bindings = [study_binding(each, each.open_data()) for each in (here, same, larger, newer)]
     assert bindings[0] == bindings[1]
     assert len(set(bindings)) == 3
 

@@ -25,6 +25,7 @@ from mixopt.pipelines.study.session import open_session
 from mixopt.pipelines.views.console import Display
 from mixopt.study.records import read_verdict
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import larger_fidelity
 from mixopt.study.watched import Compared, Kind, read_watched
 from tests.pipelines.finished_study import SEEDS, finished_study, open_ledger, run
 
@@ -196,7 +197,7 @@ def test_pairs_of_the_larger_size_are_preferred_from_two_on(study: Study) -> Non
     counted = []
     for seed in (2000, 2001):
         with open_session(study.path) as session:
-            larger = session.study.larger_fidelity(session.data)
+            larger = larger_fidelity(session.study, session.data)
             assert larger is not None
             add_transfer(study, larger, seed)
         with open_session(study.path) as session:

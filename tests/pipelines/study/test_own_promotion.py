@@ -20,6 +20,7 @@ from mixopt.pipelines.views.closing import promotion_table
 from mixopt.study.champion import CHAMPION, read_decision
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.settings import load_study
+from mixopt.study.trainings import proxy_fidelity
 from tests.pipelines.study.test_own_trainer import ENDS, SCRIPT, write_own
 from tests.pipelines.whole_study import slow
 
@@ -68,7 +69,7 @@ def test_the_full_run_is_measured_beside_its_prediction(promoted: Path) -> None:
     candidate = verdict.winner.predicted  # of a trial, which it stands beside
     assert candidate is not None
     assert promotion.predicted["accuracy"].mean == pytest.approx(-candidate.mean)
-    assert promotion.predicted_of == study.proxy_fidelity(study.training_data())
+    assert promotion.predicted_of == proxy_fidelity(study, study.training_data())
     assert sorted(promotion.files) == ["config.json", "shards/0.bin"]
     table = io.StringIO()
     Console(file=table, width=100).print(promotion_table(promotion))

@@ -26,6 +26,7 @@ from mixopt.pipelines.views.transfer_words import transfer_lines
 from mixopt.pipelines.views.verbatim import verbatim
 from mixopt.study.records import read_transfer
 from mixopt.study.settings import load_study
+from mixopt.study.trainings import larger_fidelity
 from tests.pipelines.study.test_elsewhere import FILE as STUDY
 from tests.pipelines.study.test_elsewhere import accuracy, asked, told, trained
 from tests.pipelines.whole_study import MODEL, STEP, change, ledger_trials, write_study
@@ -243,6 +244,6 @@ def test_proxies_are_checked_at_another_shape(
     assert run.data.tags["mixopt.order_kept"].startswith(("true", "overruled"))
     change(path, "select", at={**at, "model": {**MODEL, "width": 48}})  # another shape, anew
     with open_session(path) as session:
-        larger = session.study.larger_fidelity(session.data)
+        larger = larger_fidelity(session.study, session.data)
         assert larger is not None
         assert larger.model not in {t.spec.fidelity.model for t in there}

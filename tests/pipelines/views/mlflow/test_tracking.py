@@ -37,6 +37,7 @@ from mixopt.study.queries import best_trial
 from mixopt.study.records import read_promotion
 from mixopt.study.reliability import study_reliability
 from mixopt.study.settings import Study, load_study
+from mixopt.study.trainings import proxy_fidelity
 from tests.pipelines.finished_study import (
     finished_study,
     open_ledger,
@@ -225,7 +226,7 @@ def test_the_promoted_model_comes_back_by_its_alias(shown: Study, tmp_path: Path
 
 def begun_trial(study: Study, ledger: Ledger, seed: int = 0) -> int:
     mixture = Mixture.uniform(["arithmetic", "docstrings", "headers", "licences", "python", "web"])
-    return ledger.add(TrialSpec(mixture, study.proxy_fidelity(study.open_data()), seed)).number
+    return ledger.add(TrialSpec(mixture, proxy_fidelity(study, study.open_data()), seed)).number
 
 
 def write_curve(study: Study, number: int, points: Sequence[CurvePoint]) -> None:
