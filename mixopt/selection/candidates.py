@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mixopt.core.mixture import Mixture
+from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
+from mixopt.core.trials import Trial
 
 NATURAL = "natural"  # the baseline of a study that names no other
 UNIFORM = "uniform"
@@ -16,6 +20,19 @@ SAME = 0.02  # Hellinger distance under which two candidates are one
 def projected(name: str) -> str:
     """What the projection of the mixture `name` onto the space is called."""
     return f"projected {name}"
+
+
+def best_observed(trials: Sequence[Trial], objective: Objective) -> Mixture | None:
+    """The mixture with the least mean objective over its complete trials; None without any."""
+    values: dict[tuple[int, ...], list[float]] = {}
+    mixtures: dict[tuple[int, ...], Mixture] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        if (value := objective.of_trial(trial)) is not None:
+            key = trial.spec.mixture.key
+            mixtures.setdefault(key, trial.spec.mixture)
+            values.setdefault(key, []).append(value)
+    best = min(values, key=lambda key: float(np.mean(values[key])), default=None)
+    return None if best is None else mixtures[best]
 
 
 def finalists(

@@ -18,8 +18,9 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.selection.candidates import NATURAL
-from mixopt.selection.gate import Selection
+from mixopt.selection.reports import reports
 from mixopt.selection.results import Candidate
+from mixopt.selection.runs import Selection
 
 FIRST = 2  # pulls of every candidate before any is preferred: one gives no deviation
 
@@ -149,7 +150,7 @@ class Thresholding:
 
     def verdict(self, trials: Sequence[Trial]) -> Beating:
         """The candidates that beat the baseline by `margin`, by the runs so far."""
-        candidates = self._runs.reports(trials)
+        candidates = reports(self._runs, trials)
         better = {
             name: candidate.difference
             for name, candidate in candidates.items()

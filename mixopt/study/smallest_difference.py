@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Fidelity, Trial
-from mixopt.selection.gate import Selection, phase_pulls
 from mixopt.selection.power import smallest_differences
+from mixopt.selection.runs import Selection, phase_pulls
 from mixopt.study.sections import Select
 from mixopt.surrogates.noise import SeedScatter, pair_scatter_of, seed_scatter_of
 

@@ -19,11 +19,12 @@ from mixopt.pipelines.views.smallest_difference import smallest_difference_line
 from mixopt.pipelines.views.time_left import TRIALS
 from mixopt.pipelines.views.wording import before_selection
 from mixopt.search.optimum import Recommendation
-from mixopt.selection.candidates import NATURAL, PROPOSED, SAME, finalists
-from mixopt.selection.gate import Selection, best_observed
+from mixopt.selection.candidates import NATURAL, PROPOSED, SAME, best_observed, finalists
+from mixopt.selection.gate import check_complete, judge
 from mixopt.selection.guarded import keeping_to
 from mixopt.selection.looks import Look, Looks
 from mixopt.selection.results import Candidate, Predicted
+from mixopt.selection.runs import Selection
 from mixopt.study import smallest_difference
 from mixopt.study.hashes import digest
 from mixopt.study.looks_taken import keep_looks, looks_taken
@@ -84,7 +85,7 @@ def select(session: Session) -> Verdict:
         if left is not None and session.study.select.rule == "repeat":
             left.expect(TRIALS, len(unfinished) + len(added))  # planned were as many at most
         run_trials(session, "selection", [*unfinished, *added])
-    selection.check_complete(session.ledger.trials())
+    check_complete(selection, session.ledger.trials())
     keep_looks(session.ledger, session.home, looks.take(look))  # before its verdict is known
     asked = session.study.select
     session.ledger.keep_judged(
@@ -238,7 +239,7 @@ def _verdict(
     basis: str,
 ) -> Verdict:
     trials = session.ledger.trials()
-    decision = selection.verdict(trials)
+    decision = judge(selection, trials)
     candidates = _predicted(model, trials, decision.candidates)
     predicted = model.forecast(trials, optimum.mixture, (optimum.mean, optimum.std))
     return Verdict(

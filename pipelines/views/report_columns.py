@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mixopt.core.mixture import Mixture
-from mixopt.selection.gate import best_observed
+from mixopt.selection.candidates import best_observed
 from mixopt.selection.results import Candidate
 from mixopt.study.queries import search_trials
 from mixopt.study.snapshot import Snapshot

@@ -21,9 +21,10 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io import files
 from mixopt.io.trial_files import trial_folder
 from mixopt.models.upcycling.receipt import Receipt
-from mixopt.selection.gate import Selection
+from mixopt.selection.gate import judge
 from mixopt.selection.multiplier import Multiplier
 from mixopt.selection.results import Decision, Predicted
+from mixopt.selection.runs import Selection
 from mixopt.study.identity import Identity, claim
 from mixopt.study.ledger import Ledger
 from mixopt.study.locked import lock_settings
@@ -169,7 +170,7 @@ def write_verdict(study: Study, candidates: dict[str, Mixture]) -> None:
     trials = ledger.trials()
     ledger.close()
     selection = Selection(candidates, FIDELITY, study.mixture_objective(), SEEDS, confidence=0.9)
-    found = verdict_of(selection.verdict(trials))
+    found = verdict_of(judge(selection, trials))
     files.write_json(study.home / "verdict.json", found.to_json())
     files.write_json(study.home / "mixture.json", found.mixture.as_dict())
 

@@ -15,7 +15,7 @@ from mixopt.core.objective import Objective
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Fidelity, Role, Trial, TrialSpec
 from mixopt.search.proposers.random import Random
-from mixopt.selection.gate import Selection
+from mixopt.selection.runs import Selection
 from mixopt.surrogates.regression.linear import Linear
 
 FIDELITY = Fidelity("proxy", 1000, 1000)

@@ -9,8 +9,9 @@ from mixopt.core.guardrails import Guardrail
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Fidelity, Role, State, Trial, TrialResult, TrialSpec
-from mixopt.selection.gate import Selection
+from mixopt.selection.gate import judge
 from mixopt.selection.guarded import Guarded
+from mixopt.selection.runs import Selection
 
 CANDIDATES = {
     "natural": Mixture.of({"web": 0.7, "code": 0.3}),
@@ -66,7 +67,7 @@ CODE = {"natural": 3.0, "recommended": 2.8, "best observed": 2.9}
 
 def test_the_best_that_keeps_to_it_is_promoted() -> None:
     web = {"natural": 3.0, "recommended": 3.3, "best observed": 3.001}
-    verdict = selection().verdict(trials(web, CODE))
+    verdict = judge(selection(), trials(web, CODE))
     assert verdict.promoted == "best observed"
     assert verdict.improved
     assert "guardrails hold: bpb/web" in verdict.reason
@@ -79,7 +80,7 @@ def test_the_best_that_keeps_to_it_is_promoted() -> None:
 
 def test_a_refusal_names_the_guardrail_and_the_difference() -> None:
     web = {"natural": 3.0, "recommended": 3.3, "best observed": 3.2}
-    verdict = selection().verdict(trials(web, CODE))
+    verdict = judge(selection(), trials(web, CODE))
     assert (verdict.promoted, verdict.improved) == ("natural", False)
     assert "recommended differs from natural by −0.1996" in verdict.reason
     assert "not shown to keep to the guardrails (bpb/web is worse by 0.3012" in verdict.reason
@@ -88,7 +89,7 @@ def test_a_refusal_names_the_guardrail_and_the_difference() -> None:
 
 def test_a_refusal_says_how_many_seeds_would_show_that_it_holds() -> None:
     web = {"natural": 3.0, "recommended": 3.01, "best observed": 3.3}
-    verdict = selection().verdict(trials(web, CODE, noise=0.015))
+    verdict = judge(selection(), trials(web, CODE, noise=0.015))
     assert not verdict.improved
     assert "seeds with this difference and scatter would show it" in verdict.reason
     report = verdict.candidate("recommended")
@@ -101,34 +102,34 @@ def test_a_refusal_says_how_many_seeds_would_show_that_it_holds() -> None:
 def test_a_share_is_of_the_baselines_value() -> None:
     web = {"natural": 3.0, "recommended": 3.04, "best observed": 3.04}
     one, two = Guardrail("bpb/web", 0.01, relative=True), Guardrail("bpb/web", 0.02, relative=True)
-    assert not selection((one,)).verdict(trials(web, CODE)).improved
-    assert selection((two,)).verdict(trials(web, CODE)).improved
+    assert not judge(selection((one,)), trials(web, CODE)).improved
+    assert judge(selection((two,)), trials(web, CODE)).improved
 
 
 def test_where_higher_is_better_less_is_worse() -> None:
     web = {"natural": 60.0, "recommended": 59.0, "best observed": 60.4}
     guard = Guardrail("bpb/web", 0.5, higher=True)
-    verdict = selection((guard,)).verdict(trials(web, CODE))
+    verdict = judge(selection((guard,)), trials(web, CODE))
     assert verdict.promoted == "best observed"
 
 
 def test_every_guardrail_must_hold() -> None:
     web = {"natural": 3.0, "recommended": 3.0, "best observed": 3.0}
     guards = (Guardrail("bpb/web", ALLOWED), Guardrail("bpb/law", ALLOWED))
-    verdict = selection(guards).verdict(trials(web, CODE))
+    verdict = judge(selection(guards), trials(web, CODE))
     assert not verdict.improved
     assert "bpb/law: no two seeds measured it" in verdict.reason
 
 
 def test_a_missing_run_leaves_pairs() -> None:
     web = {"natural": 3.0, "recommended": 3.0, "best observed": 3.0}
-    verdict = selection().verdict(trials(web, CODE, lost=("recommended", 1)))
+    verdict = judge(selection(), trials(web, CODE, lost=("recommended", 1)))
     assert verdict.promoted == "recommended"
 
 
 def test_without_guardrails_nothing_changes() -> None:
     web = {"natural": 3.0, "recommended": 9.0, "best observed": 3.0}
-    verdict = selection(()).verdict(trials(web, CODE))
+    verdict = judge(selection(()), trials(web, CODE))
     assert verdict.promoted == "recommended"
     assert all(it.guarded == () for it in verdict.candidates)
 
@@ -138,7 +139,7 @@ def test_a_promoted_mixture_violates_one_in_at_most_a_tenth_of_studies(noise: fl
     web = {"natural": 3.0, "recommended": 3.0 + ALLOWED, "best observed": 3.0 + ALLOWED}
     games = 300
     wrong = sum(
-        selection().verdict(trials(web, CODE, noise=noise, draw=draw)).improved
+        judge(selection(), trials(web, CODE, noise=noise, draw=draw)).improved
         for draw in range(games)
     )
     assert wrong / games <= 0.1 + 1.64 * np.sqrt(0.1 * 0.9 / games)
@@ -146,6 +147,6 @@ def test_a_promoted_mixture_violates_one_in_at_most_a_tenth_of_studies(noise: fl
 
 def test_json_gives_it_back() -> None:
     web = {"natural": 3.0, "recommended": 3.3, "best observed": 3.001}
-    report = selection().verdict(trials(web, CODE)).candidates[1]
+    report = judge(selection(), trials(web, CODE)).candidates[1]
     assert type(report).from_json(report.to_json()) == report
     assert Guarded.from_json(report.guarded[0].to_json()) == report.guarded[0]

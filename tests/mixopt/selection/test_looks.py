@@ -11,9 +11,11 @@ import pytest
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult
-from mixopt.selection.gate import Rule, Selection
+from mixopt.selection.gate import judge
+from mixopt.selection.gate_words import digits
 from mixopt.selection.looks import Looks
 from mixopt.selection.paired import seeds_needed
+from mixopt.selection.runs import Rule, Selection
 
 FIDELITY = Fidelity("tiny", 1_000, 10_000)
 CANDIDATES = {
@@ -59,7 +61,7 @@ def promotes(values: np.ndarray, rule: Rule, planned: int) -> bool:
         look = looks.at(f"{number}", at.confidence)
         looks = looks.take(look) if planned > 1 else looks
         trials = grown(at, trials, values)
-        if dataclasses.replace(at, look=look).verdict(trials).improved:
+        if judge(dataclasses.replace(at, look=look), trials).improved:
             return True
     return False
 
@@ -95,11 +97,11 @@ def test_no_look_beyond_those_planned_promotes_however_clear_the_difference() ->
     trials = grown(selection(3), [], values)
     better = values - 100 * np.eye(len(CANDIDATES))[1][:, None]
     looks = Looks(1)
-    refused = dataclasses.replace(selection(3), look=looks.at("first", 0.9)).verdict(trials)
+    refused = judge(dataclasses.replace(selection(3), look=looks.at("first", 0.9)), trials)
     assert (refused.promoted, refused.improved) == ("natural", False)
     looks = looks.take(looks.at("first", 0.9))
     late = dataclasses.replace(selection(8), look=looks.at("second", 0.9))
-    verdict = late.verdict(grown(selection(8), [], better))
+    verdict = judge(late, grown(selection(8), [], better))
     assert (verdict.promoted, verdict.improved) == ("natural", False)
     assert "the 1 look that the study planned (select.looks) came before this one" in verdict.reason
     assert "a new study" in verdict.reason
@@ -128,7 +130,7 @@ def test_a_refusal_says_how_many_seeds_its_difference_and_scatter_ask_for() -> N
     values = np.zeros((len(CANDIDATES), 3))
     values[1] = [-3, -1, 0.5]
     values[2:] = [[1, 2, 3]] * 3
-    verdict = selection(3).verdict(grown(selection(3), [], values))
+    verdict = judge(selection(3), grown(selection(3), [], values))
     asked = seeds_needed(values[1], 0.1 / 4)
     assert asked is not None
     assert f"{asked} seeds with this difference and scatter would pass" in verdict.reason
@@ -152,7 +154,7 @@ def test_where_no_look_is_left_more_seeds_are_for_a_new_study() -> None:
     values[2:] = [[1, 2, 3]] * 3
     for planned, way in ((1, "No look is left (select.looks); in a new study "), (2, "")):
         at = dataclasses.replace(selection(3), look=Looks(planned).at("first", 0.9))
-        reason = at.verdict(grown(at, [], values)).reason
+        reason = judge(at, grown(at, [], values)).reason
         assert f". {way}" in reason
         assert ("in a new study" in reason) == (planned == 1)
         assert "seeds with this difference and scatter would pass" in reason
@@ -160,7 +162,5 @@ def test_where_no_look_is_left_more_seeds_are_for_a_new_study() -> None:
 
 @pytest.mark.parametrize(("p", "level"), [(0.10004, 0.1), (0.0126, 0.0125), (0.0128, 0.013)])
 def test_a_p_value_and_its_level_are_seen_to_differ(p: float, level: float) -> None:
-    at = selection(3)
-    at = dataclasses.replace(at, look=dataclasses.replace(Looks(1).at("first", 0.9), level=level))
-    digits = at.digits(p)
-    assert f"{p:.{digits}g}" != f"{level:.{digits}g}"
+    shown = digits(p, level)
+    assert f"{p:.{shown}g}" != f"{level:.{shown}g}"

@@ -11,9 +11,10 @@ import pytest
 from mixopt.core.mixture import Mixture
 from mixopt.core.objective import Objective
 from mixopt.core.trials import Cost, Fidelity, State, Trial, TrialResult
-from mixopt.selection.gate import Rule, Selection
+from mixopt.selection.gate import judge
 from mixopt.selection.looks import Look
 from mixopt.selection.power import POWERS, smallest_differences
+from mixopt.selection.runs import Rule, Selection
 
 OBJECTIVE = Objective({"web": 1})
 NOISE, SHARED = 0.01, 0.05  # of a run, and of a seed in all mixtures
@@ -44,7 +45,7 @@ def promoted(asked: Selection, better: float, game: int) -> str:
             value -= better if spec.candidate == "c0" else 0.0
             done = TrialResult({"bpb/web": value}, (), Cost())
             trials.append(Trial(len(trials), spec, State.COMPLETE, done))
-    return asked.verdict(trials).promoted
+    return judge(asked, trials).promoted
 
 
 def rate(asked: Selection, better: float, games: int) -> float:
