@@ -104,6 +104,8 @@ def guarded(
         seeds: that each should have.
         level: the largest p-value at which it holds.
     """
+    if len(rows) < 2:
+        return {}  # nothing is compared with the baseline
     base = runs[rows[0]]
     if all(len(runs[name]) == len(seeds) for name in rows) and len(seeds) > 1:
         return _jointly(guardrail, runs, rows, seeds, level)

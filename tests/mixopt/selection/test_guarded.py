@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -150,3 +152,11 @@ def test_json_gives_it_back() -> None:
     report = judge(selection(), trials(web, CODE)).candidates[1]
     assert type(report).from_json(report.to_json()) == report
     assert Guarded.from_json(report.guarded[0].to_json()) == report.guarded[0]
+
+
+def test_a_baseline_that_is_alone_is_judged_without_an_error() -> None:
+    alone = dataclasses.replace(selection(), candidates={"natural": CANDIDATES["natural"]})
+    web = dict.fromkeys(CANDIDATES, 3.0)
+    verdict = judge(alone, trials(web, CODE))
+    assert (verdict.promoted, verdict.improved) == ("natural", False)
+    assert verdict.winner.guarded == ()
