@@ -8,14 +8,7 @@ from mixopt.core.mixture import Mixture
 from mixopt.core.space import MixtureSpace
 from mixopt.core.trials import Trial, TrialSpec
 from mixopt.selection.candidates import best_observed, finalists
-from tests.mixopt.selection.played import (
-    CANDIDATES,
-    CAPPED,
-    FIDELITY,
-    OBJECTIVE,
-    of_a_team,
-    ran,
-)
+from tests.mixopt.selection.played import CANDIDATES, CAPPED, FIDELITY, OBJECTIVE, of_a_team, ran
 
 
 def test_finalists_that_nearly_agree_are_one() -> None:

@@ -6,12 +6,7 @@ import pytest
 
 from mixopt.selection.reports import reports
 from mixopt.selection.runs import Selection
-from tests.mixopt.selection.played import (
-    CANDIDATES,
-    FIDELITY,
-    OBJECTIVE,
-    ran,
-)
+from tests.mixopt.selection.played import CANDIDATES, FIDELITY, OBJECTIVE, ran
 
 
 def test_where_a_seed_is_missing_a_difference_has_students_interval_and_a_bonferroni_p() -> None:
