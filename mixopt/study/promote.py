@@ -18,10 +18,11 @@ from mixopt.study.own_trainer import Trainer, short_trainer
 from mixopt.study.sections import Section, Shape, Tokens, Training
 
 # Keys of a promotion by a trainer of the user's.
-OWN = ("trainer", "resources", "params", "tokens", "name", "approve", "baseline_curve")
+OWN = ("trainer", "upcycle", "resources", "params", "tokens", "name", "approve", "baseline_curve")
 # Keys of a promotion that came later, with their defaults: a promotion that does not set them keeps
 # the name of its folder.
 UNSET: dict[str, Any] = {
+    "upcycle": False,
     "train": True,
     "trains": [],
     "upcycler_settings": {},
@@ -55,11 +56,14 @@ class TrainedPart(Section):
 
 
 class Promote(Section):
-    """The full run of the selected mixture: upcycled by us, or by a trainer of your own."""
+    """The full run of the selected mixture: upcycled by us, by a trainer of your own, or both."""
 
     trainer: Annotated[Trainer | None, BeforeValidator(short_trainer)] = None
     """Trains the full run (role `promote`, docs/trainers.md) in the place of our upcycling;
     `elsewhere`: `mixopt ask` hands it out, and `mixopt tell` takes its metrics."""
+    upcycle: bool = False
+    """Whether that trainer begins from a model that is upcycled here, from dense models that are
+    trained or imported: the folder `initial_model` of its job.json."""
     resources: RunResources = RunResources()
     """What each training of the promotion asks of Ray; with others it goes on from where it is."""
     params: Tokens | None = None
@@ -119,15 +123,21 @@ class Promote(Section):
         """Keys of our upcycling are refused beside a trainer, and its keys without one."""
         given = self.model_fields_set
         if self.trainer is None:
-            if "params" in given:
-                raise ValueError("params: is for promote.trainer, and none is named")
+            for key in ("params", "upcycle"):
+                if key in given and getattr(self, key) is not False:
+                    raise ValueError(f"{key}: is for promote.trainer, and none is named")
             return self._shared_by_processes()
         if "tokens" not in given:
             raise ValueError("tokens: say how many tokens the full run trains on")
-        if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
-            raise ValueError(f"{ours[0]}: your trainer has its own; give it trainer.settings")
         if self.elsewhere and self.baseline_curve is not None:
             raise ValueError("baseline_curve: nothing watches a full run that is trained elsewhere")
+        if self.upcycle:
+            return self._upcycled_for_a_trainer()
+        if ours := [key for key in type(self).model_fields if key in given and key not in OWN]:
+            raise ValueError(
+                f"{ours[0]}: your trainer has its own; give it trainer.settings, or set "
+                "promote.upcycle: true, so that it begins from a model that is upcycled here"
+            )
         for key in ("processes", "recompute"):
             if key in self.resources.model_fields_set:
                 raise ValueError(f"resources.{key}: is for our own models; your trainer decides it")
@@ -146,6 +156,19 @@ class Promote(Section):
     def phases(self) -> tuple[Phase, ...]:
         """Which parameters of the upcycled model move when."""
         return _phases(self.trains)
+
+    def _upcycled_for_a_trainer(self) -> Promote:
+        """Refuse what is said of a training that is the trainer's, and a size that is known."""
+        given = self.model_fields_set
+        for key in ("train", "trains"):
+            if key in given:
+                raise ValueError(
+                    f"{key}: your trainer trains the upcycled model (promote.upcycle); leave it "
+                    "out, or say it in trainer.settings"
+                )
+        if "params" in given:
+            raise ValueError("params: the size of the upcycled model is known; leave it out")
+        return self._shared_by_processes()
 
     def _shared_by_processes(self) -> Promote:
         """Refuse more processes than a batch can be shared by, or several on one GPU."""
@@ -167,6 +190,16 @@ class Promote(Section):
     def elsewhere(self) -> bool:
         """Whether the full run is asked for by `mixopt ask`, and told."""
         return self.trainer is not None and self.trainer.elsewhere
+
+    @property
+    def upcycles(self) -> bool:
+        """Whether dense models become a mixture of experts here."""
+        return self.trainer is None or self.upcycle
+
+    @property
+    def trains_upcycled(self) -> bool:
+        """Whether an upcycled checkpoint is trained by us."""
+        return self.trainer is None and self.train
 
     @property
     def imports(self) -> dict[str, str]:
@@ -205,7 +238,7 @@ class Promote(Section):
     @property
     def tokens_each(self) -> int:
         """Training tokens of one training, the mean over the stages."""
-        if self.trainer is not None:
+        if not self.upcycles:
             return self.tokens
         experts = self.model.experts
         together = self.seed_tokens + experts * self.expert_tokens + self.tokens

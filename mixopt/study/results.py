@@ -24,6 +24,7 @@ from mixopt.selection.results import Candidate, Decision, Predicted, interval_tu
 from mixopt.surrogates.noise import SeedScatter
 from mixopt.surrogates.scoring import Score
 
+OWN = "own"  # kind of the training by a trainer of the user's
 VERSION = 1  # of the two files; a file of another version is not read
 
 Interval = tuple[float, float]
@@ -189,8 +190,8 @@ class Stage:
     """One training of a promotion.
 
     Attributes:
-        name: `seed`, `expert DOMAIN` or `upcycled`.
-        kind: `seed`, `expert` or `moe`.
+        name: `seed`, `expert DOMAIN`, `upcycled` or, of a trainer of the user's, `full run`.
+        kind: `seed`, `expert`, `moe` or `own`.
         tokens: training tokens.
         device_seconds: of all attempts.
         metrics: at its end.
@@ -224,8 +225,7 @@ class Promotion:
         mixopt: version of the code that trained the model.
         corpus_hash: of the corpus that it was trained on.
         sequence_length: tokens of a training sequence; None of a trainer of the user's.
-        method: the upcycler; `own trainer` of a trainer of the user's, which upcycles nothing, or
-            `elsewhere`.
+        method: the upcycler; where nothing is upcycled here, `own trainer` or `elsewhere`.
         mixture_name: the candidate that was promoted.
         mixture: what the upcycled model was trained on, or is to be.
         imported: `seed` and domains → existing models in the place of trainings, as the study file
@@ -243,7 +243,7 @@ class Promotion:
         entropies: domain → nats of entropy of a token's gates.
         dropped: domain → share of tokens that reach no expert.
         expert_names: domain that each expert was branched for.
-        receipt: the upcycler's account of what it did; None without one.
+        receipt: the upcycler's account of what it did; None where nothing is upcycled here.
         curve: evaluations of the last stage.
         files: by name, size and checksum of the model's files.
         model: folder of the exported model, relative to the study's `promotion` folder.
@@ -300,14 +300,19 @@ class Promotion:
     @property
     def has_weights(self) -> bool:
         """Whether `files` has the model's weights."""
-        if self.receipt is None:  # in whatever format its trainer has
+        if not self.upcycled:  # in whatever format its trainer has
             return bool(self.files)
         return any(name.endswith(".safetensors") for name in self.files)
 
     @property
+    def by_trainer(self) -> bool:
+        """Whether a trainer of the user's trained it, from our upcycled model or from none."""
+        return any(stage.kind == OWN for stage in self.stages)
+
+    @property
     def upcycled(self) -> bool:
-        """Whether it is by our upcycling; else a trainer of the user's made it."""
-        return self.receipt is not None
+        """Whether it is by our upcycling alone; else a trainer of the user's made the weights."""
+        return self.receipt is not None and not self.by_trainer
 
     @property
     def key(self) -> str:

@@ -172,9 +172,9 @@ class Study(Section):
 
     @property
     def upcycling(self) -> Promote | None:
-        """The promotion, where it is by our upcycling; None without one, or by another trainer."""
+        """The promotion, where we upcycle; None without one, or where a trainer does all of it."""
         promote = self.promote
-        return promote if promote is not None and promote.trainer is None else None
+        return promote if promote is not None and promote.upcycles else None
 
     @property
     def budget(self) -> int:

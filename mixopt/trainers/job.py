@@ -69,6 +69,8 @@ class TrainingJob:
         memory_failures: earlier attempts that ran out of memory: the trainer may split its batch.
         domains: what there is to train on.
         corpus: folder of the corpus; None in a study without one.
+        initial_model: folder of the upcycled model that the full run begins from; None where it
+            begins with weights of its own.
         settings: of the trainer, as the study file has them.
         threads: CPU threads that it may use.
         gpus: that it may use.
@@ -91,6 +93,7 @@ class TrainingJob:
     memory_failures: int = 0
     domains: Mapping[str, Domain] = field(default_factory=dict)
     corpus: str | None = None
+    initial_model: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
     gpus: float = 0

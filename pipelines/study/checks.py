@@ -34,7 +34,9 @@ def check(study: Study, data: TrainingData) -> None:
         raise StudyError(
             "our upcycling trains on a corpus, and the study has none",
             where=study.place("promote"),
-            hint="Name promote.trainer, or leave it out: `mixopt export --mixture` gives the "
+            hint="Leave promote.upcycle out: your trainer begins with weights of its own"
+            if study.upcycling.upcycle
+            else "Name promote.trainer, or leave it out: `mixopt export --mixture` gives the "
             "mixture to your trainer",
         )
     check_processes(study)

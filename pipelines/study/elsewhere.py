@@ -34,6 +34,7 @@ from mixopt.pipelines.views.report import write_report
 from mixopt.pipelines.views.trade_offs import trade_line
 from mixopt.pipelines.views.wording import headline, selected_weights
 from mixopt.study.records import read_promotion
+from mixopt.study.settings import load_study
 from mixopt.study.stopped import keeping_stop
 
 
@@ -66,7 +67,8 @@ def ask_trials(
             "the file is there already, perhaps with results", where=str(out), hint="Name another"
         )
     # The table may go to a pipe: what is said besides goes beside it.
-    with open_session(path, Display(make_error_console())) as session:
+    display = Display(make_error_console())
+    with open_session(path, display, trains=upcycles_first(path)) as session:
         require_elsewhere(session)
         session.tracker.study_started()
         waits = _next_step(session)
@@ -121,6 +123,16 @@ def _next_to_do(session: Session, label: str, asked: Sequence[Trial], out: Path 
         f"{label}: {_numbered([trial.number for trial in asked])}. Add a column per metric "
         f"({', '.join(dict.fromkeys(metrics))}), then {tell}"
     )
+
+
+def upcycles_first(path: Path) -> bool:
+    """Whether a full run elsewhere begins from a model that is upcycled here.
+
+    Raises:
+        StudyError: the study file is not valid.
+    """
+    promote = load_study(path).promote
+    return promote is not None and promote.elsewhere and promote.upcycle
 
 
 def require_elsewhere(session: Session) -> None:
@@ -208,10 +220,12 @@ def _ask_full_run(
         _write(pl.DataFrame([row]), out)
     hand_out(waits)
     tell = command("tell", session.study.path, "results.csv" if out is None else out)
+    initial = waits.asked.initial_model
+    begin = "" if initial is None else f", from the upcycled model in {initial}"
     session.display.say(
-        f"{waits.label} of the {waits.job.method} mixture, {count(waits.asked.tokens)} tokens. Add "
-        f"a column per metric ({', '.join(waits.asked.metrics)}), write into `checkpoint` where it "
-        f"is, then {tell}"
+        f"{waits.label} of the {waits.job.method} mixture, {count(waits.asked.tokens)} tokens"
+        f"{begin}. Add a column per metric ({', '.join(waits.asked.metrics)}), write into "
+        f"`checkpoint` where it is, then {tell}"
     )
 
 

@@ -9,7 +9,8 @@ README.md                         the model card
 upcycling.json                    receipt of the upcycling
 mixopt.json                       study, corpus, mixture, method, code version
 
-Of a trainer of the user's (`promote.trainer`) its checkpoint as it is, with a card and mixopt.json.
+Of a trainer of the user's (`promote.trainer`) its checkpoint as it is, with a card and mixopt.json,
+and upcycling.json where it began from a model of our upcycling.
 """
 
 from __future__ import annotations
@@ -142,10 +143,7 @@ def write_model(
             _copy(source, names, folder, place)
         else:
             assert isinstance(data, Corpus)  # our models are trained on one
-            tokenizer, positions = data.manifest.tokenizer, layout.positions
-            end, end_id = tokenizer.end_of_text, tokenizer.end_of_text_id
-            hugging_face.write_tokenizer(folder, source / TOKENIZER, end, end_id, positions)
-            _write_weights(folder, source, positions, end_id)
+            write_hugging_face(folder, source, data, layout.positions)
     return layout
 
 
@@ -195,7 +193,7 @@ def _copy(source: Path, names: Iterable[str], folder: Path, place: Place) -> Non
             place(source / name, folder / name)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Put `source` at `target` too, without a second copy on the disk where that is possible."""
     try:
         os.link(source, target)
@@ -214,7 +212,7 @@ def registry_folder(study: Study, promotion: Promotion, out: Path) -> Path:
         FileError: `out` cannot be written.
     """
     try:
-        write_model(study, promotion, out, _link)
+        write_model(study, promotion, out, link)
     except (StudyError, CorpusError):
         return study.home / "promotion" / promotion.model
     return out
@@ -249,6 +247,25 @@ def _data_of(promotion: Promotion, study: Study) -> TrainingData:
         where=str(study.corpus_path),
         hint=f"Put back the corpus with hash {promotion.corpus_hash[:12]}, or promote again",
     )
+
+
+def write_hugging_face(folder: Path, source: Path, corpus: Corpus, positions: int) -> None:
+    """Write a model of our own format as a Hugging Face checkpoint, with its tokenizer.
+
+    Args:
+        folder: that it is written to.
+        source: of the model, with `tokenizer.json`.
+        corpus: that it is trained on.
+        positions: length of a training sequence.
+
+    Raises:
+        CheckpointError: the weights are not as they were written.
+        FileError: `folder` cannot be written.
+    """
+    tokenizer = corpus.manifest.tokenizer
+    end, end_id = tokenizer.end_of_text, tokenizer.end_of_text_id
+    hugging_face.write_tokenizer(folder, source / TOKENIZER, end, end_id, positions)
+    _write_weights(folder, source, positions, end_id)
 
 
 def _write_weights(folder: Path, source: Path, positions: int, end_of_text: int) -> None:

@@ -60,8 +60,10 @@ class FullRunWaits(TrialsWait):
         return full_run_job(self.job, 0.0, full_run_trainer(session.study, settings))
 
 
-def told_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Promotion:
-    """The full run that was told.
+def told_full_run(
+    job: PromotionRun, predicted: Mapping[str, Predicted], upcycled: Promotion | None = None
+) -> Promotion:
+    """The full run that was told; arguments as of `own_promotion.train_full_run`.
 
     Raises:
         FullRunWaits: it is not told yet.
@@ -78,7 +80,8 @@ def told_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Prom
             hint="Train it once more, and tell its result in place of that: "
             f"`{command('tell', study, 'results.csv', '--replace')}`",
         )
-    return promotion_of(job, outcome.result, predicted, outcome.result.environment[LOCATION])
+    location = outcome.result.environment[LOCATION]
+    return promotion_of(job, outcome.result, predicted, location, upcycled)
 
 
 def told_outcome(job: PromotionRun) -> Outcome | None:
@@ -124,5 +127,6 @@ def asked_row(waits: FullRunWaits) -> dict[str, Any]:
         "seed": asked.seed,
         "tokens": asked.tokens,
         **{f"mixture.{name}": weight for name, weight in asked.mixture.items()},
+        **({} if asked.initial_model is None else {"initial_model": asked.initial_model}),
         "checkpoint": "",
     }

@@ -45,7 +45,12 @@ def imported_lines(study: Study, corpus: Corpus, models: ImportedModels) -> Iter
             f"They become {plan.family.name} by {study.promote.upcycler}, {count(active)} of "
             f"{count(total)} parameters active, which is "
         )
-        if study.promote.train:
+        if study.promote.upcycle:
+            yield (
+                f"{made}evaluated, and trained by promote.trainer (upcycle: true). Without effect "
+                f"in promote: {WITHOUT_EFFECT}, and what recipe says of training."
+            )
+        elif study.promote.train:
             yield (
                 f"{made}trained by transformers' own module. Without effect in promote: "
                 f"{WITHOUT_EFFECT}."

@@ -1,10 +1,12 @@
 """A promotion by a trainer of the user's: one training of the contract, with the role `promote`.
 
-It ends with the checkpoint that `result.json` names, which is registered and exported as it is.
+It ends with the checkpoint that `result.json` names, which is registered and exported as it is. It
+begins with weights of its own, or from a model that is upcycled here (`stages_for_trainer`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,8 @@ from mixopt.core.trials import Fidelity, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
 from mixopt.io.trial_files import MARKER
-from mixopt.pipelines.study.promotion_room import full_run_resources
+from mixopt.pipelines.study.initial_model import initial_folder, initial_params, initial_shape
+from mixopt.pipelines.study.promotion_room import trainer_resources
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import StageTraining, train_stages
@@ -22,7 +25,7 @@ from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
 from mixopt.study.hashes import digest
 from mixopt.study.promote import Promote
-from mixopt.study.results import Promotion, Stage
+from mixopt.study.results import OWN, Promotion, Stage
 from mixopt.study.settings import Study
 from mixopt.trainers.job import RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
@@ -34,19 +37,22 @@ METHOD, ELSEWHERE = "own trainer", "elsewhere"  # stand where an upcycler would
 PROMOTION = "promotion"  # name of the full run among a study's trainings
 
 
-def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Promotion:
+def train_full_run(
+    job: PromotionRun, predicted: Mapping[str, Predicted], upcycled: Promotion | None = None
+) -> Promotion:
     """Train the full run, or what is left of it.
 
     Args:
         job: the promotion; its settings name a trainer.
         predicted: by metric, of a proxy on its mixture.
+        upcycled: the promotion so far, where it begins from a model that was upcycled here.
 
     Raises:
         TrainingError: the training failed for good.
         CorpusError: a worker met bad data.
     """
     session, settings = job.session, job.settings
-    resources = full_run_resources(session.study)
+    resources = trainer_resources(session.study)
     own = settings.trainer
     assert own is not None
     with session.study.naming("promote"):
@@ -67,7 +73,7 @@ def train_full_run(job: PromotionRun, predicted: Mapping[str, Predicted]) -> Pro
         f"If only {RESULT} is wrong: correct it, remove {MARKER} beside it, and nothing is trained",
     )
     (result,) = train_stages(session, FULL_RUN, [training], resources)
-    return promotion_of(job, result, predicted)
+    return promotion_of(job, result, predicted, upcycled=upcycled)
 
 
 def promotion_of(
@@ -75,6 +81,7 @@ def promotion_of(
     result: TrialResult,
     predicted: Mapping[str, Predicted],
     elsewhere: str = "",
+    upcycled: Promotion | None = None,
 ) -> Promotion:
     """The record of a full run with this `result`, whose checkpoint lies in its folder.
 
@@ -83,16 +90,39 @@ def promotion_of(
         result: what the full run measured.
         predicted: by metric, of a proxy on its mixture.
         elsewhere: where the checkpoint is in truth, if the full run was trained elsewhere.
+        upcycled: see `train_full_run`.
 
     Raises:
         FileError: the checkpoint cannot be read.
     """
-    session, settings = job.session, job.settings
     checkpoint = full_run_folder(job) / result.environment[CHECKPOINT]
     folder, files = markers.tree_described(checkpoint)
+    before, cost = upcycled or _nothing_upcycled(job, elsewhere), result.cost
+    return dataclasses.replace(
+        before,
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        sequence_length=None,
+        tokens=before.tokens + cost.tokens,
+        device_seconds=before.device_seconds + cost.device_seconds,
+        stages=(*before.stages, _stage(result)),
+        after=result.metrics,
+        predicted=predicted,
+        loads={domain: tuple(load) for domain, load in result.loads.items()},
+        entropies=result.entropies,
+        dropped=result.dropped,
+        curve=tuple(result.curve),
+        files=files,
+        model=str(folder.relative_to(job.folder.parent)),
+        checkpoint=elsewhere,
+    )
+
+
+def _nothing_upcycled(job: PromotionRun, elsewhere: str) -> Promotion:
+    """The promotion before its training, of a trainer that begins with weights of its own."""
+    session = job.session
     return Promotion(
         id=job.folder.name,
-        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        finished="",
         mixopt=__version__,
         corpus_hash=session.data.hash,
         sequence_length=None,
@@ -100,37 +130,38 @@ def promotion_of(
         mixture_name=job.method,
         mixture=job.mixture,
         imported={},
-        tokens=result.cost.tokens,
-        device_seconds=result.cost.device_seconds,
-        stages=(_stage(result),),
+        tokens=0,
+        device_seconds=0.0,
+        stages=(),
         seed={},
         before={},
-        after=result.metrics,
-        predicted=predicted,
+        after={},
+        predicted={},
         predicted_of=session.fidelity,
-        loads={domain: tuple(load) for domain, load in result.loads.items()},
-        entropies=result.entropies,
-        dropped=result.dropped,
+        loads={},
+        entropies={},
+        dropped={},
         expert_names=(),
         receipt=None,
-        curve=tuple(result.curve),
-        files=files,
-        model=str(folder.relative_to(job.folder.parent)),
+        curve=(),
+        files={},
+        model="",
         model_params=None,
-        active_params=settings.params,
-        checkpoint=elsewhere,
+        active_params=job.settings.params,
     )
 
 
 def full_run_flops(session: Session, settings: Promote) -> float:
     """Training FLOPs of the full run; of a model of unknown size as if it were a proxy's."""
+    if settings.upcycle:
+        return session.flops(initial_shape(session, settings), settings.tokens)
     params = settings.params or session.fidelity.params
     return session.own_flops(params, settings.tokens)
 
 
 def _stage(result: TrialResult) -> Stage:
     cost = result.cost
-    return Stage(FULL_RUN, "own", cost.tokens, cost.device_seconds, result.metrics)
+    return Stage(FULL_RUN, OWN, cost.tokens, cost.device_seconds, result.metrics)
 
 
 def full_run_folder(job: PromotionRun) -> Path:
@@ -149,18 +180,21 @@ def full_run_job(job: PromotionRun, gpus: float, trainer: str) -> TrainingJob:
     session, settings, study = job.session, job.settings, job.session.study
     own = settings.trainer
     assert own is not None
+    upcycle = settings.upcycle
+    params = initial_params(session, settings) if upcycle else settings.params or 0
     return TrainingJob(
         study=study.name,
         trial=PROMOTION,
         mixture=job.mixture.as_dict(),
         tokens=settings.tokens,
         seed=study.seed,
-        fidelity=Fidelity("full run", settings.params or 0, settings.tokens),
+        fidelity=Fidelity("full run", params, settings.tokens),
         folder=str(full_run_folder(job)),
         metrics=session.needed_metrics,
         role="promote",
         domains=job_domains(session.data, None),
         corpus=str(session.data.path) if isinstance(session.data, Corpus) else None,
+        initial_model=str(initial_folder(job)) if upcycle else None,
         settings=own.settings,
         gpus=gpus,
         identity=job.folder.name,

@@ -44,7 +44,7 @@ def change_notes(study: Study, data: TrainingData) -> list[str]:
                 "trainings. Put them back, or give the study another name."
             )
         notes.append(what)
-    if study.promote is not None and study.promote.trainer is not None:
+    if study.promote is not None and not study.promote.upcycles:
         notes += _full_run_notes(study, data, study.promote)
     return notes
 

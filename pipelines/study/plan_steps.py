@@ -138,7 +138,7 @@ def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None)
     if promote is None:
         return []
     if models is not None and models.checkpoints:
-        return checkpoint_steps(study, corpus, models) if promote.train else []
+        return checkpoint_steps(study, corpus, models) if promote.trains_upcycled else []
     full = promote.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
     dense, recipe = dense_models(promote, full, corpus.domains), promote.recipe
     plan = []
@@ -147,7 +147,8 @@ def promotion_steps(study: Study, corpus: Corpus, models: ImportedModels | None)
     if experts := len(dense.domains) - (0 if models is None else len(models.experts)):
         tokens = promote.expert_tokens
         plan.append(Step("domain experts", experts, tokens, dense.shape, recipe, experts))
-    plan.append(Step("upcycled model", 1, promote.tokens, full, recipe, 1))
+    if promote.trainer is None:
+        plan.append(Step("upcycled model", 1, promote.tokens, full, recipe, 1))
     return [_full_run(step, promote) for step in plan]
 
 

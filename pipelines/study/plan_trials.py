@@ -17,6 +17,10 @@ from mixopt.trainers.preflight import look_at
 
 ROUNDS = "rounds"
 FULL_RUN = "full run (promote.trainer)"
+SHARED = (
+    "promote.upcycle: the dense models, trained or imported, and their upcycling are ours; your "
+    "trainer trains the upcycled model on the mixture, from the folder `initial_model` of its job."
+)
 SELECTION = "selection (at most)"  # often two of the finalists agree
 LARGER = "larger size (at most)"  # nothing runs there where the baseline is promoted
 
@@ -121,14 +125,17 @@ def full_run_trainer_notes(study: Study) -> list[str]:
     Raises:
         StudyError: a file that it depends on is not there.
     """
-    own = None if study.promote is None else study.promote.trainer
-    if own is None:
+    promote = study.promote
+    own = None if promote is None else promote.trainer
+    if promote is None or own is None:
         return []
+    shared = [SHARED] if promote.upcycle else []
     if own.elsewhere:
-        return [f"The full run is trained elsewhere: `{command('ask', study.path)}` hands it out."]
+        ask = command("ask", study.path)
+        return [*shared, f"The full run is trained elsewhere: `{ask}` hands it out."]
     with study.naming("promote"):
         found = _looked_at(own.made(study.path.parent))
-    return ["Trainer of the full run (promote.trainer), likewise:", *found]
+    return [*shared, "Trainer of the full run (promote.trainer), likewise:", *found]
 
 
 def baseline_curve_notes(study: Study) -> list[str]:

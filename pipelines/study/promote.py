@@ -1,9 +1,9 @@
 """Promotion: the full run of the mixture that a verdict asks for.
 
-By our upcycling (`promotion_stages`), of existing models (`upcycled_checkpoint`), or by a trainer
-of the user's (`own_promotion`). Every training is an idempotent piece of work with a folder of its
-own; the folder of a promotion carries the hash of its settings, so a changed promotion begins anew
-beside the old one.
+By our upcycling (`promotion_stages`), of existing models (`upcycled_checkpoint`), by a trainer of
+the user's (`own_promotion`), or by ours and then that trainer (`stages_for_trainer`). Every
+training is an idempotent piece of work with a folder of its own; the folder of a promotion carries
+the hash of its settings, so a changed promotion begins anew beside the old one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import ClusterMachine
+from mixopt.pipelines.study.stages_for_trainer import upcycled_model
 from mixopt.pipelines.study.upcycled_checkpoint import upcycle_checkpoint
 from mixopt.selection.results import Predicted
 from mixopt.study.model import study_model
@@ -88,7 +89,7 @@ def promotion_run(session: Session, verdict: Verdict) -> PromotionRun:
 def _note_identity(job: PromotionRun) -> None:
     """Say where a promotion begins anew beside another, and keep what it depends on."""
     session, settings = job.session, job.settings
-    if settings.trainer is not None:
+    if not settings.upcycles:
         note = new_full_run_note(session.study, session.data, settings, job.mixture)
         note = note or new_promotion_note(job.folder, None)
     else:
@@ -105,10 +106,8 @@ def _is_whole(model: Path, ended: Promotion) -> bool:
 
 
 def _run(job: PromotionRun) -> Promotion:
-    if job.settings.elsewhere:
-        return told_full_run(job, predicted(job))
-    if job.settings.trainer is not None:
-        return train_full_run(job, predicted(job))
+    if not job.settings.upcycles:
+        return _by_trainer(job)
     imported = {} if job.models is None else dict(job.models.names)
     about: dict[str, Any] = {
         "id": job.folder.name,
@@ -121,11 +120,19 @@ def _run(job: PromotionRun) -> Promotion:
         "predicted_of": job.session.fidelity,
         "imported": imported,
     }
+    if job.settings.trainer is not None:
+        return _by_trainer(job, upcycled_model(job, about))
     if job.models is not None and job.models.checkpoints:
         return upcycle_checkpoint(job, job.models, about, predicted(job))
     stages = job.stages()
     done = run_stages(stages, ClusterMachine(job.session))
     return _trained(job, stages, done, about)
+
+
+def _by_trainer(job: PromotionRun, upcycled: Promotion | None = None) -> Promotion:
+    """The full run by a trainer of the user's, from our upcycled model or from none."""
+    full_run = told_full_run if job.settings.elsewhere else train_full_run
+    return full_run(job, predicted(job), upcycled)
 
 
 def _trained(

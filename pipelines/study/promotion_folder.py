@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def promotion_folder(session: Session, settings: Promote, mixture: Mixture) -> P
     Raises:
         StudyError: a file of its trainer is not there.
     """
-    if settings.trainer is not None:
+    if not settings.upcycles:
         identity = full_run_identity(session.study, session.data, settings, mixture)
         return session.home / "promotion" / digest(identity)
     asked = asked_of(session.study, session.corpus, settings, mixture, session.models)
@@ -41,10 +42,11 @@ def asked_of(
     mixture: Mixture,
     models: ImportedModels | None,
 ) -> dict[str, Any]:
-    """All that a promotion by our upcycling depends on, as JSON-able values.
+    """All that a promotion with our upcycling depends on, as JSON-able values.
 
     Raises:
         FileError: checksums of imported models cannot be kept.
+        StudyError: a file of its trainer is not there.
     """
     asked: dict[str, Any] = {
         "promote": settings.canonical(),
@@ -54,10 +56,35 @@ def asked_of(
     }
     if models is not None:
         asked["models"] = models.identity(study.home)
-        if models.checkpoints and settings.train:
+        if models.checkpoints and settings.trains_upcycled:
             asked["trained"] = "trained"
+    if settings.trainer is not None:
+        asked["trainer"] = trainer_identity(study, settings)
     as_kept: dict[str, Any] = json.loads(json.dumps(asked))
     return as_kept
+
+
+def stages_name(session: Session, settings: Promote, mixture: Mixture) -> str:
+    """Names all that the stages before a trainer of the user's depend on: not the trainer.
+
+    Nor the full run's tokens, but for how much text they let evaluations read.
+    """
+    asked = asked_of(session.study, session.corpus, settings, mixture, session.models)
+    recipe = dataclasses.asdict(session.evaluation_recipe().canonical())
+    promote = {k: v for k, v in asked["promote"].items() if k not in ("tokens", "name")}
+    others = {key: value for key, value in asked.items() if key not in ("promote", "trainer")}
+    return digest([promote, others, recipe])
+
+
+def trainer_identity(study: Study, settings: Promote) -> dict[str, Any]:
+    """All that a training by the full run's own trainer depends on besides its job.
+
+    Raises:
+        StudyError: a file of it is not there.
+    """
+    assert settings.trainer is not None
+    with study.naming("promote"):
+        return settings.trainer.identity(study.path.parent)
 
 
 def full_run_identity(
@@ -68,7 +95,5 @@ def full_run_identity(
     Raises:
         StudyError: a file of its trainer is not there.
     """
-    assert settings.trainer is not None
-    with study.naming("promote"):
-        trainer = settings.trainer.identity(study.path.parent)
+    trainer = trainer_identity(study, settings)
     return [trainer, settings.tokens, mixture.as_dict(), data.hash, study.seed]

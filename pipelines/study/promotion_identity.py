@@ -27,6 +27,7 @@ OTHERS = {
     "mixture": "the mixture of the verdict",
     "corpus": "the corpus",
     "seed": "the study's seed",
+    "trainer": "promote.trainer (its files, command, version or settings)",
     "models": "promote.seed_model or promote.expert_models, or what they hold,",
 }
 FOUND = ("mixture", "corpus")  # of them: no key of `promote` sets them back
@@ -45,7 +46,7 @@ def new_promotion_note(folder: Path, asked: Mapping[str, Any] | None) -> str:
 
     Args:
         folder: of the promotion that is asked for.
-        asked: what it depends on; None of one by a trainer of the user's.
+        asked: what it depends on; None of one by a trainer of the user's alone.
     """
     last = _last_begun(folder.parent)
     if last is None or _begun(folder):

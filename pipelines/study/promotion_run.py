@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixopt.core.mixture import Mixture
 from mixopt.pipelines.study.imported_models import ImportedModels
+from mixopt.pipelines.study.promotion_folder import stages_name
 from mixopt.pipelines.study.promotion_stages import Stages
 from mixopt.pipelines.study.session import Session
 from mixopt.study.promote import Promote
@@ -34,8 +35,13 @@ class PromotionRun:
     surrogate: str = ""
     models: ImportedModels | None = None
 
+    @property
+    def stages_name(self) -> str:
+        """What the stages depend on that come before a trainer of the user's, as a hash."""
+        return stages_name(self.session, self.settings, self.mixture)
+
     def stages(self) -> Stages:
-        """The trainings that our upcycling consists of."""
+        """The trainings that our upcycling consists of, and ends with unless a trainer does."""
         session, models = self.session, self.models
         imported = {} if models is None else models.folders
         return Stages(
@@ -49,4 +55,5 @@ class PromotionRun:
             weighed=session.weighed,
             verified=session.verified,
             imported=imported,
+            name=self.stages_name if self.settings.upcycle else "",
         )

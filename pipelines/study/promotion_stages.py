@@ -63,7 +63,7 @@ class Stages:
     Attributes:
         settings: the study file's `promote`.
         mixture: what the upcycled model is trained on.
-        folder: holds a folder per stage; its name is the promotion's identity.
+        folder: holds a folder per stage.
         corpus: of the study.
         recipe: of all trainings, its precision resolved and its evaluations cut.
         seed: of the study.
@@ -71,6 +71,7 @@ class Stages:
         weighed: names of the domains and tasks that the objective weighs.
         verified: folder that remembers where the corpus was compared; empty if it is not to be.
         imported: `seed` and domains → folder of an existing model of our own format.
+        name: what checkpoints and markers carry to count; empty takes that of the folder.
     """
 
     settings: Promote
@@ -83,6 +84,12 @@ class Stages:
     weighed: tuple[str, ...] = ()
     verified: str = ""
     imported: Mapping[str, Path] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What checkpoints and markers of its trainings carry to count."""
+        return self.name or self.folder.name
 
     @property
     def model(self) -> ModelConfig:
@@ -120,41 +127,34 @@ class Stages:
             seeds=(self.seed + seed,),
             tokens=tokens,
             initial=None if initial is None else str(initial),
-            identity=self.folder.name,
+            identity=self.identity,
             tasks=dict(self.tasks),
             weighed=self.weighed,
         )
         asked = self.settings.resources
         return Work(
             *(name, FullJob(job, asked.processes, asked.recompute)),
-            *(str(folder), self.folder.name),
+            *(str(folder), self.identity),
             keep_weights=True,
             verified=self.verified,
         )
 
 
 @dataclass(frozen=True)
-class TrainedStages:
-    """What the trainings of a promotion came to.
+class UpcycledStages:
+    """What the trainings before the upcycling came to, and the upcycling.
 
     Attributes:
         results: by name, of those that were trained here, in order.
         seed: metrics of the dense seed model.
         before: metrics of the upcycled model before its training.
         receipt: of the upcycling.
-        model: folder of the exported model.
     """
 
     results: Mapping[str, TrialResult]
     seed: Mapping[str, float]
     before: Mapping[str, float]
     receipt: Receipt
-    model: Path
-
-    @property
-    def last(self) -> TrialResult:
-        """Of the upcycled model."""
-        return self.results[UPCYCLED]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -171,8 +171,24 @@ class TrainedStages:
         )
 
 
-def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
-    """Train what is not trained yet, upcycle, and train the result.
+@dataclass(frozen=True)
+class TrainedStages(UpcycledStages):
+    """What the trainings of a promotion came to, that of the upcycled model as well.
+
+    Attributes:
+        model: folder of the exported model.
+    """
+
+    model: Path
+
+    @property
+    def last(self) -> TrialResult:
+        """Of the upcycled model."""
+        return self.results[UPCYCLED]
+
+
+def upcycle_stages(plan: Stages, machine: Machine) -> UpcycledStages:
+    """Train the dense models that are not trained yet, and upcycle them.
 
     Raises:
         TrainingError: a stage failed for good; the ones before it are kept.
@@ -195,8 +211,22 @@ def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
             weights[domain] = Path(works[domain].folder) / WEIGHTS
     trained = _train(plan, machine, "domain experts", list(works.values())) if works else []
     results |= {work.key: result for work, result in zip(works.values(), trained, strict=True)}
-
     record = machine.upcycle(_upcycling(plan, weights))
+    return UpcycledStages(
+        results=results,
+        seed=record["seed"] if SEED in imported else results[SEED].metrics,
+        before=record["metrics"],
+        receipt=Receipt.from_json(record["receipt"]),
+    )
+
+
+def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
+    """Train what is not trained yet, upcycle, and train the result.
+
+    Raises:
+        TrainingError: a stage failed for good; the ones before it are kept.
+    """
+    settings, done = plan.settings, upcycle_stages(plan, machine)
     last = plan.work(
         *(UPCYCLED, plan.model, plan.mixture, settings.tokens, len(plan.experts) + 1),
         initial=plan.folder / UPCYCLED / WEIGHTS,
@@ -204,12 +234,9 @@ def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
     assert isinstance(last.job, FullJob)
     in_phases = dataclasses.replace(last.job, phases=settings.phases)
     last = dataclasses.replace(last, job=in_phases, folder=str(plan.folder / FULL_RUN))
-    results[UPCYCLED] = _train(plan, machine, "upcycled model", [last])[0]
+    result = _train(plan, machine, "upcycled model", [last])[0]
     return TrainedStages(
-        results=results,
-        seed=record["seed"] if SEED in imported else results[SEED].metrics,
-        before=record["metrics"],
-        receipt=Receipt.from_json(record["receipt"]),
+        *({**done.results, UPCYCLED: result}, done.seed, done.before, done.receipt),
         model=_export(plan, Path(last.folder)),
     )
 

@@ -112,6 +112,7 @@ def _print_findings(standing: Standing, console: Console) -> None:
     if promotion is not None:
         model = study.home / "promotion" / promotion.model
         how = promotion.method + ("" if promotion.trained else ", upcycled, not trained,")
+        how += " and your own trainer" * (promotion.by_trainer and promotion.receipt is not None)
         last = "" if full_run is None else " (the last full run that ended)"
         line = f"Promoted by {how} to {model}{last}"
         if promotion.checkpoint:

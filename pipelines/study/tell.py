@@ -18,7 +18,7 @@ from mixopt.core.trials import Cost, Failure, Outcome, Trial, TrialResult
 from mixopt.io import markers
 from mixopt.io.trial_files import trial_folder
 from mixopt.pipelines.study import promote as promotion
-from mixopt.pipelines.study.elsewhere import require_elsewhere
+from mixopt.pipelines.study.elsewhere import require_elsewhere, upcycles_first
 from mixopt.pipelines.study.full_run_elsewhere import (
     FullRunWaits,
     full_run_result,
@@ -55,7 +55,7 @@ def tell_results(path: Path, table: Path, *, replace: bool = False) -> None:
         StudyError: a row names no trial, lacks a metric, or contradicts what was asked or told.
     """
     rows = read_rows(table)
-    with open_session(path) as session:
+    with open_session(path, trains=upcycles_first(path)) as session:
         require_elsewhere(session)
         trials = {trial.number: trial for trial in session.ledger.trials()}
         of_trials = [row for row in rows if row.trial != FULL_RUN]

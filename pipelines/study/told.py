@@ -14,7 +14,8 @@ from mixopt.core.trials import Failure
 from mixopt.io import csv_files
 from mixopt.pipelines.study.own_promotion import PROMOTION
 
-TEXTS = ("role", "candidate", "failure", "message", "checkpoint")  # columns that hold no number
+# columns that hold no number
+TEXTS = ("role", "candidate", "failure", "message", "initial_model", "checkpoint")
 FULL_RUN = -1  # stands for a number of a trial in the row of the full run
 COMPARED = ("seed", "tokens")  # columns that are compared with what was asked, as weights are
 FAILURES = (Failure.DIVERGED, Failure.OUT_OF_MEMORY, Failure.GIVEN_UP)

@@ -69,7 +69,7 @@ def upcycle_checkpoint(
         model_params=params,
         active_params=active,
     )
-    if not job.settings.train:
+    if not job.settings.trains_upcycled:
         return upcycled
     work = checkpoint_work(job, plan.shape, job.folder / MODEL)
     (result,) = ClusterMachine(session).train("upcycled model", [work])

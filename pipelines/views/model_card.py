@@ -159,9 +159,9 @@ def _mixture(promotion: Promotion, available: Mapping[str, int]) -> str:
         epochs = f"{tokens / there:.2g}" if there else "–"
         rows.append([verbatim(domain), f"{weight:.3f}", count(tokens), count(there), epochs])
     note = f"{count(total)} tokens in all."
-    if promotion.upcycled:
+    if promotion.receipt is not None:
         note = f"Tokens of the last stage, {count(total)} in all; the stages before it are below."
-    held = "in the corpus" if promotion.upcycled else "there are"
+    held = "in the corpus" if promotion.receipt is not None else "there are"
     return _table(["domain", "weight", "tokens", held, "epochs"], rows) + "\n\n" + note
 
 
@@ -181,7 +181,8 @@ def _losses(promotion: Promotion) -> str:
     if promotion.upcycled:
         notes.append("`bpb/`: bits per byte on held-out text of a domain, lower is better.")
     else:
-        notes.append("As the trainer measured them.")
+        ours = "" if promotion.receipt is None else "; what came before, as mixopt measured it"
+        notes.append(f"As the trainer measured them{ours}.")
     if promotion.trained:
         notes.append("One training, one seed.")
     table = _table(["metric", *(label for label, _ in shown)], rows)
@@ -268,6 +269,8 @@ def _lineage(promotion: Promotion, lineage: Lineage) -> str:
 
 def _role(promotion: Promotion) -> str:
     """What mixopt did for the model."""
+    if promotion.by_trainer and promotion.receipt is not None:
+        return "upcycled by"
     if promotion.checkpoint:
         return "mixture chosen by"
     if not promotion.upcycled:

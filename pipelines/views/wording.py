@@ -377,7 +377,9 @@ def moments(promotion: Promotion) -> list[tuple[str, Mapping[str, float]]]:
 def made_by(promotion: Promotion) -> str:
     """How the promoted model came to be, and its size as far as it is known."""
     own = "Trained elsewhere" if promotion.checkpoint else "Trained by your own trainer"
-    how = f"Upcycled by {promotion.method}" if promotion.upcycled else own
+    how = own if promotion.receipt is None else f"Upcycled by {promotion.method}"
+    if promotion.by_trainer and promotion.receipt is not None:
+        how += f", {own[0].lower()}{own[1:]}"
     spent = f"{count(promotion.tokens)} tokens" if promotion.trained else "not trained"
     parts = [how, spent]
     if promotion.model_params is not None:

@@ -33,6 +33,20 @@ def test_machines_approval_and_what_it_is_compared_with_are_no_part_of_what_a_pr
     assert promote(tmp_path, "  tokens: 600k\n" + other).canonical() == plain
     assert promote(tmp_path, "  tokens: 600k\n  train: true\n").canonical() == plain
     assert promote(tmp_path, "  tokens: 600k\n  train: false\n").canonical() != plain
+    assert promote(tmp_path, "  tokens: 600k\n  upcycle: false\n").canonical() == plain
+
+
+def test_a_trainer_may_begin_from_a_model_that_is_upcycled_here(tmp_path: Path) -> None:
+    plain = promote(tmp_path, "  tokens: 1M\n")
+    alone = promote(tmp_path, "  tokens: 1M\n  trainer: a.b:c\n")
+    ours = "  seed_model: dense\n  merge: ties\n  resources: {processes: 2, recompute: true}\n"
+    both = promote(tmp_path, "  tokens: 1M\n  trainer: a.b:c\n  upcycle: true\n" + ours)
+    assert (plain.upcycles, alone.upcycles, both.upcycles) == (True, False, True)
+    assert [it.trains_upcycled for it in (plain, alone, both)] == [True, False, False]
+    assert (alone.tokens_each, both.tokens_each) == (1_000_000, plain.tokens_each)
+    upcycled = promote(tmp_path, "  tokens: 1M\n  trainer: elsewhere\n  upcycle: true\n")
+    assert upcycled.canonical() == plain.canonical() | {"upcycle": True}
+    assert load_study(tmp_path / "study.yaml").upcycling == upcycled
 
 
 @pytest.mark.parametrize(
@@ -49,6 +63,24 @@ def test_machines_approval_and_what_it_is_compared_with_are_no_part_of_what_a_pr
         ("  trainer: a.b:c\n  tokens: 1B\n  resources: {processes: 2}\n", "resources.processes"),
         ("  trainer: a.b:c\n  tokens: 1B\n  resources: {recompute: true}\n", "resources.recompute"),
         ("  trainer: a.b:c\n  tokens: 1B\n  train: false\n", "train: your trainer has its own"),
+        (
+            "  trainer: a.b:c\n  tokens: 1B\n  merge: ties\n",
+            "merge: your trainer has its own; give it trainer.settings, or set promote.upcycle",
+        ),
+        ("  upcycle: true\n", "upcycle: is for promote.trainer, and none is named"),
+        ("  trainer: a.b:c\n  upcycle: true\n", "tokens: say how many tokens"),
+        (
+            "  trainer: a.b:c\n  tokens: 1B\n  upcycle: true\n  train: false\n",
+            "train: your trainer trains the upcycled model .promote.upcycle.; leave it out",
+        ),
+        (
+            "  trainer: a.b:c\n  tokens: 1B\n  upcycle: true\n  trains: [{what: all, share: 1}]\n",
+            "trains: your trainer trains the upcycled model",
+        ),
+        (
+            "  trainer: a.b:c\n  tokens: 1B\n  upcycle: true\n  params: 1B\n",
+            "params: the size of the upcycled model is known",
+        ),
         (
             "  trainer: elsewhere\n  tokens: 1B\n  baseline_curve: b.csv\n",
             "nothing watches a full run that is trained elsewhere",
