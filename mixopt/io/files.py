@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from mixopt.core.errors import FileError
 
@@ -34,13 +34,24 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         FileError: it cannot be written; the file that was there is as it was.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `path`, as by `write_bytes`, where the block ends without an error.
+
+    Raises:
+        FileError: it cannot be written; the file that was there is as it was.
+    """
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         try:
             with part.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(path)

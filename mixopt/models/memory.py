@@ -26,7 +26,8 @@ class Memory:
         states: its share of parameters, gradients and the optimizer's moments.
         gathered: parameters of other processes that are whole for a while, and their gradients.
         activations: kept for gradients, of its share of a micro-batch.
-        built: the whole model, before it is shared out.
+        built: its share of the parameters while they are drawn or read, and one block whole, with
+            what that is made from; of one process, the whole model.
         checkpoint: of one checkpoint, on disk, of all processes.
         weights: of the final weights, on disk.
     """
@@ -79,11 +80,12 @@ def full_run_memory(
     block = model.total_params() / model.layers
     item = BF16 if precision == "bf16" else FP32
     whole = block * (2 * item + FP32) + 2 * head * FP32  # two blocks, one's gradient; the root's
+    built = params / processes + (2 * max(block, head) if processes > 1 else 0)
     return Memory(
         states=STATE * params / processes,
         gathered=whole if processes > 1 else 0.0,
         activations=tokens * kept + head * FP32,
-        built=FP32 * params,
+        built=FP32 * built,
         checkpoint=CHECKPOINT * params,
         weights=FP32 * params,
     )

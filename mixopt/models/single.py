@@ -7,7 +7,8 @@ device and take no memory. So every router and layer serves as it is, and losses
 those of K = 1 bit for bit.
 
 Parameters lie flat, all axes but the last as one: an axis of 8 experts gives 64 processes nothing
-to share, one of 8 · D rows does.
+to share, one of 8 · D rows does. A process that is to hold a piece of each never has them all: they
+are drawn one block after another, with the numbers that they have in a whole model.
 
 Shapes: K = 1, B sequences, T positions, N = B·T tokens, D width.
 """
@@ -31,6 +32,7 @@ from mixopt.models.routers.base import Router, Routing, RoutingContext
 from mixopt.models.transformer import Block, State, Transformer, check_state
 
 R = TypeVar("R")
+Cut = Callable[[Tensor], Tensor]  # of a weight as it lies: a copy of the rows that stay here
 BlockOutput = tuple[Tensor, Tensor, Routing | None]
 
 
@@ -47,8 +49,13 @@ class SingleTransformer(nn.Module):
         device: where it lies.
         recompute: whether blocks are computed once more for their gradients, so that only their
             inputs are kept (activation checkpointing).
+        cut: what is kept of each weight where parameters are to be sharded: they themselves are on
+            the meta device then. None: all of it.
+        draw: False draws nothing: what is cut is given later, by `load_proxy_state` or after the
+            sharding.
 
     Attributes:
+        pieces: by names of `named_weights`, what `cut` kept on the CPU, until they are sharded.
         parts: of the blocks, first layer first.
         cohort: 1; evaluation asks.
         gather_dtype: in which the parts' parameters may be gathered; None: fp32.
@@ -67,22 +74,35 @@ class SingleTransformer(nn.Module):
         compute_dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         recompute: bool = False,
+        *,
+        cut: Cut | None = None,
+        draw: bool = True,
     ) -> None:
         super().__init__()
-        skeleton = _Skeleton(config, (seed,), compute_dtype).to(device)
+        self._cut, self.pieces = cut, dict[str, Tensor]()
+        weights: dict[str, Tensor] = {}  # flat
+
+        def hold(name: str, weight: nn.Parameter) -> nn.Parameter:
+            flat = _flat(weight.detach())
+            if cut is not None and draw:
+                self.pieces[name] = cut(flat)
+            weights[name] = flat.to(device if cut is None else "meta")
+            return nn.Parameter(torch.empty_like(weight, device="meta"))
+
+        skeleton = _Skeleton(config, (seed,), compute_dtype, hold=hold, draw=draw)
+        _move_buffers(skeleton, device)
         self.config, self.compute_dtype = config, compute_dtype
         self.gather_dtype = None if compute_dtype == torch.float32 else compute_dtype
         self._skeleton = (skeleton,)  # a tuple: its modules are none of this one
         self._shapes = {name: p.shape for name, p in skeleton.named_parameters()}
-        weights = {name: p.detach() for name, p in skeleton.named_parameters()}
-        _empty(skeleton)
+        weights = {name: weights[name] for name in self._shapes}
         self.parts = nn.ModuleList(
             BlockPart(skeleton, layer, _take(weights, _matrices(skeleton, layer)), recompute)
             for layer in range(config.layers)
         )
         skeleton.holders = tuple(self._run_part(part) for part in self.parts)
         for name, weight in weights.items():
-            self.register_parameter(_key(name), _flat(weight))
+            self.register_parameter(_key(name), nn.Parameter(weight))
         self._of_block = [self._read_by(layer) for layer in range(config.layers)]
 
     @property
@@ -170,7 +190,11 @@ class SingleTransformer(nn.Module):
         shapes = self._shapes | {name: buffer.shape for name, buffer in buffers.items()}
         check_state({name: shape[1:] for name, shape in shapes.items()}, state)
         for name, weight in self.named_weights():
-            weight.copy_(state[name].view(weight.shape))
+            lying = state[name].view(weight.shape)
+            if self._cut is None:
+                weight.copy_(lying)
+            else:
+                self.pieces[name] = self._cut(lying.to(weight.dtype))
         for name, buffer in buffers.items():
             buffer[0].copy_(state[name])
 
@@ -212,7 +236,7 @@ class BlockPart(nn.Module):
     Args:
         skeleton: that runs them.
         layer: of the block.
-        weights: name → (1, …).
+        weights: name → flat.
         recompute: as of `SingleTransformer`.
 
     Attributes:
@@ -224,9 +248,9 @@ class BlockPart(nn.Module):
     ) -> None:
         super().__init__()
         self._skeleton, self.layer, self._recompute = (skeleton,), layer, recompute
-        self._shapes = {name: weight.shape for name, weight in weights.items()}
+        self._shapes = {name: skeleton.get_parameter(name).shape for name in weights}
         for name, weight in weights.items():
-            self.register_parameter(_key(name), _flat(weight))
+            self.register_parameter(_key(name), nn.Parameter(weight))
 
     def forward(
         self,
@@ -308,9 +332,9 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _flat(weight: Tensor) -> nn.Parameter:
+def _flat(weight: Tensor) -> Tensor:
     """(1, A, B, C) as (A·B, C), (1, C) as (C,)."""
-    return nn.Parameter(weight.reshape(-1, weight.shape[-1]) if weight.dim() > 2 else weight[0])
+    return weight.reshape(-1, weight.shape[-1]) if weight.dim() > 2 else weight[0]
 
 
 def _view(holder: nn.Module, name: str, shape: torch.Size) -> Tensor:
@@ -318,9 +342,8 @@ def _view(holder: nn.Module, name: str, shape: torch.Size) -> Tensor:
     return found
 
 
-def _empty(skeleton: Transformer) -> None:
-    """Free the parameters of the skeleton; its buffers stay."""
-    for name, parameter in list(skeleton.named_parameters()):
-        module, _, own = name.rpartition(".")
-        empty = nn.Parameter(torch.empty_like(parameter, device="meta"))
-        setattr(skeleton.get_submodule(module), own, empty)
+def _move_buffers(skeleton: Transformer, device: torch.device | str) -> None:
+    """As `to`, which refuses parameters on the meta device."""
+    for module in skeleton.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))

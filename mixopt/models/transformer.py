@@ -8,7 +8,7 @@ Shapes: K proxies, B sequences, T positions, N = B·T tokens, D width, V vocabul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,7 @@ EMBEDDING_STD = 0.02  # small, because the tied head wants small logits at the s
 EMBEDDING_SCALE = 1 / EMBEDDING_STD
 
 State = dict[str, Tensor]  # one proxy's parameters and buffers, without the axis K
+Hold = Callable[[str, nn.Parameter], nn.Parameter]  # what is held of a parameter, by its name
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, cohort: int, layer: int) -> None:
         super().__init__()
+        self._onto_std = config.width**-0.5 * (2 * config.layers) ** -0.5
         self.attention_norm = nn.Parameter(torch.ones(cohort, config.width))
         self.attention = Attention(config, cohort)
         self.feed_forward_norm = nn.Parameter(torch.ones(cohort, config.width))
@@ -91,6 +93,16 @@ class Block(nn.Module):
         y_KND, routing = self.feed_forward(low_KND, normed_KND, context)
         return x_KND, y_KND, routing
 
+    @torch.no_grad()
+    def initialize(self, generators: Sequence[torch.Generator]) -> None:
+        """Draw the parameters of proxy k from `generators[k]` (on the CPU).
+
+        Outputs added to the stream shrink with depth so that its variance does not grow.
+        """
+        draw_normal(self.attention.qkv, generators, self.attention.qkv.shape[1] ** -0.5)
+        draw_normal(self.attention.out, generators, self._onto_std)
+        self.feed_forward.initialize(generators)
+
 
 class Transformer(nn.Module):
     """The model.
@@ -100,16 +112,24 @@ class Transformer(nn.Module):
         seeds: one per proxy; equal seeds give equal initial weights, whatever K is.
         compute_dtype: dtype of the matrix products; weights, norms, routers and the residual
             stream stay fp32.
+        hold: what is held of each parameter once it is drawn; None: itself. One block, or one table
+            of the vocabulary, is whole at a time.
+        draw: False leaves what would be drawn as memory was.
 
     Raises:
         TrainingError: the vocabulary size is not set, or there is no seed.
     """
+
+    head: nn.Parameter | None
 
     def __init__(
         self,
         config: ModelConfig,
         seeds: Sequence[int] = (0,),
         compute_dtype: torch.dtype = torch.float32,
+        *,
+        hold: Hold | None = None,
+        draw: bool = True,
     ) -> None:
         super().__init__()
         if config.vocab_size < 1 or not seeds:
@@ -119,16 +139,22 @@ class Transformer(nn.Module):
             )
         cohort = len(seeds)
         self.config, self.cohort, self.compute_dtype = config, cohort, compute_dtype
-        self.embedding = nn.Parameter(torch.empty(cohort, config.vocab_size, config.width))
-        self.blocks = nn.ModuleList(Block(config, cohort, i) for i in range(config.layers))
-        self.final_norm = nn.Parameter(torch.ones(cohort, config.width))
-        self.head: nn.Parameter | None = None
-        if not config.tie_embeddings:
-            self.head = nn.Parameter(torch.empty(cohort, config.vocab_size, config.width))
+        held = hold or (lambda name, parameter: parameter)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds] if draw else []
+        self.embedding = held("embedding", self._table(generators))
+        head = None if config.tie_embeddings else held("head", self._table(generators))
+        self.blocks = nn.ModuleList()
+        for layer in range(config.layers):
+            block = Block(config, cohort, layer)
+            if draw:
+                block.initialize(generators)
+            _hold_all(block, f"blocks.{layer}.", held)
+            self.blocks.append(block)
+        self.final_norm = held("final_norm", nn.Parameter(torch.ones(cohort, config.width)))
+        self.head = head
         routers = self.routers()
         for router in routers:
             router.join(routers)
-        self._initialize(seeds)
 
     @property
     def device(self) -> torch.device:
@@ -243,18 +269,19 @@ class Transformer(nn.Module):
         head = self.embedding if self.head is None else self.head
         return head.to(self.compute_dtype)
 
-    @torch.no_grad()
-    def _initialize(self, seeds: Sequence[int]) -> None:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def _table(self, generators: Sequence[torch.Generator]) -> nn.Parameter:
+        """A vector for each token of the vocabulary, (K, V, D); not drawn without generators."""
+        shape = (self.cohort, self.config.vocab_size, self.config.width)
+        table = nn.Parameter(torch.empty(shape))
+        if generators:
+            draw_normal(table, generators, EMBEDDING_STD)
+        return table
 
-        config = self.config
-        # outputs added to the stream shrink with depth so that its variance does not grow
-        onto_std = config.width**-0.5 * (2 * config.layers) ** -0.5
-        draw_normal(self.embedding, generators, EMBEDDING_STD)
-        if self.head is not None:
-            draw_normal(self.head, generators, EMBEDDING_STD)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            draw_normal(block.attention.qkv, generators, config.width**-0.5)
-            draw_normal(block.attention.out, generators, onto_std)
-            block.feed_forward.initialize(generators)
+
+def _hold_all(block: Block, prefix: str, hold: Hold) -> None:
+    """Have what `hold` gives of each of the block's parameters in its place."""
+    for name, parameter in list(block.named_parameters()):
+        module, _, own = name.rpartition(".")
+        held = hold(prefix + name, parameter)
+        if held is not parameter:
+            setattr(block.get_submodule(module), own, held)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mixopt.core.phases import Part
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers.base import Router, Routing
-from mixopt.models.transformer import State
+from mixopt.models.single import Cut
 from mixopt.proxies.foreign import LanguageModel
 
 
@@ -28,11 +28,15 @@ class FullModel(LanguageModel, Protocol):
 
     Attributes:
         compute_dtype: of the matrix products.
+        pieces: by names of `named_weights`, this process' rows of each weight, until the model is
+            sharded; its parameters are on the meta device then. Empty where they are read from a
+            checkpoint, or where one process holds the whole model.
         gather_dtype: in which the parameters of `sharded_alone` are gathered; None: fp32, as all
             others, and as all lie on their devices.
     """
 
     compute_dtype: torch.dtype
+    pieces: dict[str, Tensor]
     gather_dtype: torch.dtype | None
 
     def sharded_alone(self) -> Sequence[nn.Module]:
@@ -66,7 +70,31 @@ class FullModel(LanguageModel, Protocol):
         """State that is no parameter, by its names in `proxy_state`, with the axis K = 1."""
 
     def load_proxy_state(self, state: Mapping[str, Tensor]) -> None:
-        """Overwrite the model, before it is sharded."""
+        """Overwrite the model, or its pieces, before it is sharded; reads one weight at a time."""
+
+
+class Build(Protocol):
+    """Makes a model of a kind."""
+
+    def __call__(
+        self,
+        config: ModelConfig,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        cut: Cut | None = None,
+        draw: bool = True,
+    ) -> FullModel:
+        """The model.
+
+        Args:
+            config: its shape.
+            seed: draws weights that no file gives.
+            dtype: of the products.
+            device: where it computes.
+            cut: what this process keeps of each weight, in `pieces`; None: the whole model.
+            draw: False where other weights come in the place of the drawn ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -74,12 +102,12 @@ class ModelKind:
     """How models of a kind are made and saved.
 
     Attributes:
-        build: from shape, seed, dtype of the products and device.
-        save: the model, into a folder, with the whole state by the names of `proxy_state`; called
-            in one process alone.
+        build: makes one.
+        save: the model, into a folder, with the whole state by the names of `proxy_state`, each
+            tensor when it is its turn, sorted by name; called in one process alone.
         recompute: whether its activations are computed again for gradients.
     """
 
-    build: Callable[[ModelConfig, int, torch.dtype, torch.device], FullModel]
-    save: Callable[[Any, Path, State], None]
+    build: Build
+    save: Callable[[Any, Path, Iterator[tuple[str, Tensor]]], None]
     recompute: bool = False

@@ -19,11 +19,12 @@ from mixopt.core.errors import TrainingError
 from mixopt.core.phases import Part
 from mixopt.io.trial_files import TRAINED
 from mixopt.models.config import ModelConfig
-from mixopt.models.families.loaded import load_model, routers_of
+from mixopt.models.families.loaded import load_in_pieces, load_model, routers_of
 from mixopt.models.losses import cross_entropy
 from mixopt.models.routers.base import Router, Routing, RoutingContext
 from mixopt.models.routers.top_k import TopKRouter
-from mixopt.models.transformer import State, check_state
+from mixopt.models.single import Cut
+from mixopt.models.transformer import check_state
 from mixopt.proxies.foreign import attended, nats_of, routing_of
 from mixopt.proxies.full_run.contract import ModelKind
 
@@ -39,6 +40,8 @@ class TransformersModel(nn.Module):
         config: says how the load is balanced, and whether documents are masked from each other.
         compute_dtype: of the products.
         recompute: whether its layers are computed again for gradients.
+        pieces: of its weights, where its parameters are on the meta device.
+        cut: what made them.
 
     Raises:
         TrainingError: its head has a bias.
@@ -53,8 +56,11 @@ class TransformersModel(nn.Module):
         config: ModelConfig,
         compute_dtype: torch.dtype = torch.float32,
         recompute: bool = False,
+        pieces: dict[str, Tensor] | None = None,
+        cut: Cut | None = None,
     ) -> None:
         super().__init__()
+        self.pieces, self._cut = pieces or {}, cut
         self.model, self.compute_dtype = model, compute_dtype
         self._end_of_text = config.end_of_text
         found: Any = model
@@ -90,13 +96,31 @@ class TransformersModel(nn.Module):
             CheckpointError: when it is built: transformers is not installed, or cannot load it.
         """
 
-        def build(config: ModelConfig, seed: int, dtype: torch.dtype, device: torch.device) -> Any:
+        def build(
+            config: ModelConfig,
+            seed: int,
+            dtype: torch.dtype,
+            device: torch.device,
+            cut: Cut | None = None,
+            draw: bool = True,
+        ) -> Any:
             hint = "Give a folder that transformers' AutoModelForCausalLM loads"
-            model = load_model(folder, torch.float32, hint).to(device)
-            return cls(model, config, dtype, recompute)
+            if cut is None:
+                model = load_model(folder, torch.float32, hint).to(device)
+                made = cls(model, config, dtype, recompute)
+            else:
+                model, pieces = load_in_pieces(folder, torch.float32, hint, cut)
+                for module in model.modules():  # `to` refuses parameters on the meta device
+                    for name, buffer in list(module.named_buffers(recurse=False)):
+                        setattr(module, name, buffer.to(device))
+                made = cls(model, config, dtype, recompute, pieces, cut)
+            for router in made.routers():
+                router.to(device)
+            return made
 
-        def save(model: Any, out: Path, state: State) -> None:
-            trained = out / TRAINED
+        def save(model: Any, out: Path, weights: Iterator[tuple[str, Tensor]]) -> None:
+            trained, found = out / TRAINED, dict(weights)  # transformers writes from a whole state
+            state = {name: found[name] for name, _ in model.named_weights()}
             shutil.rmtree(trained, ignore_errors=True)
             model.model.save_pretrained(trained, state_dict=state)
             for path in folder.iterdir():
@@ -196,7 +220,10 @@ class TransformersModel(nn.Module):
         """
         check_state({name: shape for name, (shape, _) in self._own.items()}, state)
         for name, weight in self.named_weights():
-            weight.copy_(state[name])
+            if self._cut is None:
+                weight.copy_(state[name])
+            else:
+                self.pieces[name] = self._cut(state[name].to(weight.dtype))
 
     @property
     def _head(self) -> Any:

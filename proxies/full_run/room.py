@@ -26,7 +26,7 @@ def check_room(model: ModelConfig, recipe: Recipe, world: World, *, recompute: b
     memory = full_run_memory(model, recipe, world.size, recompute=recompute)
     room = available(world.device)
     if memory.needed > room:
-        first = "before it is shared out" if memory.built > memory.states else "with its optimizer"
+        first = "while it is built" if memory.built > memory.states else "with its optimizer"
         raise TrainingError(
             f"the model takes {bytes_text(memory.needed)} of each process' memory {first}, and "
             f"{bytes_text(room)} are free there",

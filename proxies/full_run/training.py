@@ -15,7 +15,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
@@ -35,10 +35,9 @@ from mixopt.io.files import write_bytes, write_json
 from mixopt.io.markers import SHAPE, WEIGHTS
 from mixopt.io.trial_files import CURVE
 from mixopt.models.config import ModelConfig
-from mixopt.models.single import SingleTransformer
+from mixopt.models.single import Cut, SingleTransformer
 from mixopt.models.team import at_work
-from mixopt.models.transformer import State
-from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.checkpoint import open_state, write_state
 from mixopt.proxies.evaluation import Evaluation, evaluate, validation_windows
 from mixopt.proxies.full_run.checkpoints import Checkpoints
 from mixopt.proxies.full_run.churn import Churn
@@ -47,7 +46,7 @@ from mixopt.proxies.full_run.evaluation import SplitModel
 from mixopt.proxies.full_run.optimizer import FullOptimizer
 from mixopt.proxies.full_run.progress import FullProgress, Tally
 from mixopt.proxies.full_run.room import check_room
-from mixopt.proxies.full_run.sharding import shard, whole_state
+from mixopt.proxies.full_run.sharding import outline_of, own_rows, shard, whole_weights
 from mixopt.proxies.full_run.step import FullStep
 from mixopt.proxies.full_run.world import World, split_rows
 from mixopt.proxies.job import Job
@@ -118,13 +117,18 @@ def ours(recompute: bool = False) -> ModelKind:
     """
 
     def build(
-        config: ModelConfig, seed: int, dtype: torch.dtype, device: torch.device
+        config: ModelConfig,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        cut: Cut | None = None,
+        draw: bool = True,
     ) -> FullModel:
-        return SingleTransformer(config, seed, dtype, device, recompute)
+        return SingleTransformer(config, seed, dtype, device, recompute, cut=cut, draw=draw)
 
-    def save(model: SingleTransformer, folder: Path, state: State) -> None:
+    def save(model: SingleTransformer, folder: Path, weights: Iterator[tuple[str, Tensor]]) -> None:
         write_json(folder / SHAPE, model.config.to_json())
-        save_state(folder / WEIGHTS, state)
+        write_state(folder / WEIGHTS, outline_of(model), weights)
 
     return ModelKind(build, save, recompute)
 
@@ -188,9 +192,14 @@ class _FullRun:
         room = check_room(self.config, self.recipe, self.world, recompute=self.kind.recompute)
         self.precision = (about or {}).get("precision") or self._precision()
         dtype = DTYPES[self.precision]
-        self.model = self.kind.build(self.config, self.job.seeds[0], dtype, self.world.device)
-        if about is None and self.job.initial is not None:
-            self.model.load_proxy_state(load_state(Path(self.job.initial))[0])
+        initial = self.job.initial if about is None else None
+        self.model = self.kind.build(
+            *(self.config, self.job.seeds[0], dtype, self.world.device),
+            cut=own_rows(self.world),
+            draw=self.world.size == 1 or (about is None and initial is None),
+        )
+        if initial is not None:
+            self.model.load_proxy_state(open_state(Path(initial)))
         shard(self.model, self.world)
         total = None if self.world.size == 1 else self.world.sum
         self.weights = dict(self.model.named_weights())  # their pieces, whatever is gathered later
@@ -396,9 +405,11 @@ class _FullRun:
         return choose_precision(self.config, self.recipe, 1, self.world.device)
 
     def _keep_weights(self) -> None:
-        state = whole_state(self.model, self.world)
+        weights = whole_weights(self.model)
         if self.world.first:
-            self.kind.save(self.model, self.folder, state)
+            self.kind.save(self.model, self.folder, weights)
+        for _ in weights:  # every process has to put its rows to them
+            pass
         self.world.all_agree(True)  # nobody leaves before they are there
 
     def _outcome(self, last: Evaluation) -> Outcome:

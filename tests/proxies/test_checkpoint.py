@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixopt.core.errors import BrokenCheckpointError, CheckpointError
-from mixopt.proxies.checkpoint import load_state, save_state
+from mixopt.proxies.checkpoint import load_state, open_state, save_state, write_state
 
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -51,3 +51,40 @@ def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"state\.safetensors: was changed .* Delete it"):
         load_state(path)
+
+
+def test_a_state_written_and_read_tensor_by_tensor_is_the_same_file(tmp_path: Path) -> None:
+    state = {
+        "b": torch.arange(6.0).view(2, 3),
+        "a": torch.tensor([True, False, True]),
+        "c": torch.arange(3, dtype=torch.int64),
+        "d": torch.randn(5).bfloat16(),
+    }
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    save_state(one, state)
+    outline = {name: tensor.to("meta") for name, tensor in state.items()}
+    write_state(other, outline, sorted(state.items()))
+    loaded, meta = load_state(other)
+    assert meta == {}
+    assert list(loaded) == list(load_state(one)[0])
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
+    opened = open_state(one)
+    assert opened.keys() == state.keys()
+    assert all(torch.equal(opened[name], tensor) for name, tensor in state.items())
+
+
+def test_a_state_that_is_not_the_one_announced_leaves_no_file(tmp_path: Path) -> None:
+    outline = {"a": torch.empty(3, device="meta")}
+    with pytest.raises(AssertionError):
+        write_state(tmp_path / "state", outline, [("a", torch.ones(4))])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_changed_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"a": torch.arange(64.0)})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BrokenCheckpointError, match="was changed"):
+        open_state(path)

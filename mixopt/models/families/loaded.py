@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mixopt.core.errors import CheckpointError
 
 INSTALL = "pip install 'mixopt[huggingface]'"
+ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"  # transformers then reads no tensor ahead
 
 
 def is_installed() -> bool:
@@ -33,6 +37,60 @@ def load_model(folder: Path, dtype: torch.dtype, hint: str) -> Any:
     Raises:
         CheckpointError: transformers is not installed, or cannot load it.
     """
+    return _load(folder, dtype, hint)[0]
+
+
+def load_in_pieces(
+    folder: Path, dtype: torch.dtype, hint: str, cut: Callable[[Tensor], Tensor]
+) -> tuple[Any, dict[str, Tensor]]:
+    """The model in `folder` without its weights, and what `cut` makes of each, by name.
+
+    The parameters are on the meta device, and tied ones are tied; buffers are as they should be.
+    One weight at a time is whole, with what it is made from (the experts of a layer, say).
+
+    Args:
+        folder: as of `load_model`.
+        dtype: of the weights that `cut` is given.
+        hint: as of `load_model`.
+        cut: makes a copy of what is kept of a weight.
+
+    Raises:
+        CheckpointError: as `load_model`, or the checkpoint lacks a weight.
+    """
+    kept: dict[tuple[nn.Module, str], Tensor] = {}
+
+    def hand_on(module: nn.Module, name: str, weight: nn.Parameter | None) -> Any:
+        if weight is None or weight.is_meta:
+            return None
+        kept[module, name] = cut(weight)
+        empty: Any = nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
+        empty._is_hf_initialized = True  # or transformers draws it
+        return empty
+
+    hook = register_module_parameter_registration_hook(hand_on)
+    try:
+        with _one_by_one():
+            model, lacking = _load(folder, dtype, hint)
+    finally:
+        hook.remove()
+    places = [
+        (path, module, name)
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+    pieces = {
+        f"{path}.{name}".lstrip("."): kept[module, name]
+        for path, module, name in places
+        if (module, name) in kept
+    }
+    lacking |= {name for name, _ in model.named_parameters()} - pieces.keys()
+    if lacking:
+        raise CheckpointError(f"lacks {sorted(lacking)[0]}", where=str(folder), hint=hint)
+    return model, pieces
+
+
+def _load(folder: Path, dtype: torch.dtype, hint: str) -> tuple[Any, set[str]]:
+    """The model, and the names of weights that the checkpoint lacks."""
     if not is_installed():
         raise CheckpointError(
             "models of other tools are run by transformers, which is not installed",
@@ -43,14 +101,19 @@ def load_model(folder: Path, dtype: torch.dtype, hint: str) -> Any:
 
     try:
         with _without_bars():
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+            model: Any
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"transformers cannot load it: {error}", where=str(folder), hint=hint
         ) from error
-    return model.eval()
+    return model.eval(), set(found["missing_keys"])
 
 
 def routers_of(model: Any) -> list[Any]:
@@ -59,6 +122,19 @@ def routers_of(model: Any) -> list[Any]:
     The output of each is (logits, gates, experts), the last two (tokens, k); `num_experts` is E.
     """
     return [m for m in model.modules() if type(m).__name__.endswith("TopKRouter")]
+
+
+@contextmanager
+def _one_by_one() -> Iterator[None]:
+    before = os.environ.get(ONE_BY_ONE)
+    os.environ[ONE_BY_ONE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ONE_BY_ONE]
+        else:
+            os.environ[ONE_BY_ONE] = before
 
 
 @contextmanager

@@ -176,7 +176,10 @@ class Router(nn.Module, ABC):
             self.step_tokens_K.copy_(now[1])
 
     def join(self, routers: Sequence[Router]) -> None:
-        """Called once by a model, with the routers of all its layers, before `initialize`."""
+        """Called once by a model, with the routers of all its layers, before any routes.
+
+        They may have been initialized before or not: a model draws one block after another.
+        """
 
     def begin_step(self, progress: float = 0.0) -> None:
         """Forget the assignments of the last optimizer step.
@@ -303,7 +306,7 @@ def draw_normal(
 ) -> None:
     """Fill row k with draws from N(0, std²) of `generators[k]`."""
     for row, generator in zip(parameter, generators, strict=True):
-        row.copy_(torch.randn(row.shape, generator=generator) * std)
+        row.copy_(torch.randn(row.shape, generator=generator).mul_(std))
 
 
 @torch.no_grad()
