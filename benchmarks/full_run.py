@@ -88,6 +88,7 @@ def main() -> None:
     building.add_argument("--repeats", type=int, default=3)
     cost = parts.add_parser("cost")
     cost.add_argument("folder", type=Path)
+    cost.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
     cost.add_argument("--lengths", type=int, nargs="+", default=[256, 1024])
     cost.add_argument("--width", type=int, default=256)
     cost.add_argument("--layers", type=int, default=4)
@@ -195,7 +196,10 @@ def _measured(
 ) -> dict[str, Any]:
     """What `function` found in a fresh process group: the first process', the largest growth."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (processes, device, folder, function, args), nprocs=processes)
+        given = (processes, device, folder, function, args)
+        # a fork has torch already; it cannot have what this process has of a GPU
+        method = "spawn" if device == "cuda" else "fork"
+        mp.start_processes(_process, given, nprocs=processes, start_method=method)
         parts = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("measured-*.json"))]
     return {**parts[0], "grown": max(part["grown"] for part in parts)}
 
@@ -249,7 +253,7 @@ def _memory(device: torch.device) -> int:
     """Bytes that the process held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # not getrusage, whose maximum a child takes over from the process that started it
+    # not getrusage, whose maximum a child may take over from the process that started it
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
@@ -314,7 +318,7 @@ def _cost(arguments: argparse.Namespace) -> None:
     masked = replace(model, document_mask=True)
     ways = {"plain": (model, False), "recompute": (model, True), "document_mask": (masked, False)}
     for length in arguments.lengths:
-        for kind in KINDS:
+        for kind in arguments.kinds:
             rounds = []
             for _ in range(arguments.repeats):
                 rounds.append(

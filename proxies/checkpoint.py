@@ -56,7 +56,8 @@ def write_state(
         AssertionError: what comes differs from the outline.
         FileError: the file cannot be written.
     """
-    layout, end = {}, 0
+    layout: dict[str, Any] = {}
+    end = 0
     for name in sorted(outline, key=lambda name: (-outline[name].itemsize, name)):
         tensor, start = outline[name], end
         end += tensor.numel() * tensor.itemsize

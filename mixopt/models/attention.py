@@ -1,7 +1,8 @@
 """Causal self-attention with rotary positions, for a whole cohort.
 
 Shapes: K proxies, B sequences, T positions, N = B·T tokens, D width, H heads, W = D/H head width,
-P = 3D queries, keys and values, S = B·H independent attention problems, Q positions of a block.
+P = 3D queries, keys and values, S = B·H independent attention problems, M = K·B sequences of all
+proxies, Q positions of a block.
 `document_KBT` numbers the documents of a sequence: tokens attend to those of their own document
 alone; None: a sequence is one.
 """
@@ -42,11 +43,15 @@ class Attention(nn.Module):
             x_KND: normed input; sequences lie one after the other along N.
             positions: of the tokens.
         """
-        layer = (x_KND, self.qkv, self.out, *positions.rotary, self.heads, positions.document_KBT)
-        if x_KND.is_cuda or positions.length > LONGEST_PLAIN:
-            return by_kernel(*layer)
-        y_KND: Tensor = _Plain.apply(*layer)
+        layer = (x_KND, self.qkv, self.out, *positions.rotary, self.heads)
+        if _kernel_serves(x_KND, positions.length):
+            return by_kernel(*layer, positions.mask_M1TT)
+        y_KND: Tensor = _Plain.apply(*layer, positions.document_KBT)
         return y_KND
+
+
+def _kernel_serves(x: Tensor, length: int) -> bool:
+    return x.is_cuda or length > LONGEST_PLAIN
 
 
 @fused
@@ -57,15 +62,14 @@ def by_kernel(
     cos_TW: Tensor,
     sin_TW: Tensor,
     heads: int,
-    document_KBT: Tensor | None = None,
+    mask_M1TT: Tensor | None = None,
 ) -> Tensor:
-    """The whole layer by torch's attention kernel, (K, N, D)."""
+    """The whole layer by torch's attention kernel, (K, N, D); the mask as of `kernel_mask`."""
     qkv_KNP = torch.bmm(x_KND, qkv_KDP.to(x_KND.dtype))
     qkv_3BHTW = _by_head(qkv_KNP.flatten(0, 1), len(cos_TW), heads)
     q_BHTW, k_BHTW = _rotate(qkv_3BHTW[:2], cos_TW, sin_TW)
-    seen_BHTT = None if document_KBT is None else seen(document_KBT.flatten(0, 1)).unsqueeze(1)
     y_BHTW = F.scaled_dot_product_attention(
-        q_BHTW, k_BHTW, qkv_3BHTW[2], seen_BHTT, is_causal=seen_BHTT is None
+        q_BHTW, k_BHTW, qkv_3BHTW[2], mask_M1TT, is_causal=mask_M1TT is None
     )
     y_KND = y_BHTW.transpose(1, 2).reshape(x_KND.shape)
     return torch.bmm(y_KND, out_KDD.to(x_KND.dtype))
@@ -78,10 +82,20 @@ class Positions:
     Attributes:
         rotary: cosines and sines (T, W) as `rotary_tables` gives them.
         document_KBT: the document of each token, or None.
+        mask_M1TT: the same for torch's attention kernel, where it serves.
     """
 
     rotary: tuple[Tensor, Tensor]
     document_KBT: Tensor | None = None
+    mask_M1TT: Tensor | None = None
+
+    @classmethod
+    def of(cls, rotary: tuple[Tensor, Tensor], document_KBT: Tensor | None) -> Positions:
+        """Those of a batch."""
+        cos_TW, _ = rotary
+        if document_KBT is None or not _kernel_serves(cos_TW, len(cos_TW)):
+            return cls(rotary, document_KBT)
+        return cls(rotary, document_KBT, kernel_mask(document_KBT, cos_TW.dtype))
 
     @property
     def length(self) -> int:
@@ -116,6 +130,16 @@ def seen(document_BT: Tensor) -> Tensor:
     """Which keys a query attends to, (B, T, T) bool: of its document, and not after it."""
     own_BTT = document_BT.unsqueeze(2) == document_BT.unsqueeze(1)
     return own_BTT.tril()
+
+
+def kernel_mask(document_KBT: Tensor, dtype: torch.dtype) -> Tensor:
+    """What torch's kernel adds to the scores, (M, 1, T, T): 0 where a key is seen, else -inf.
+
+    Made once for all layers: of a bool mask the kernel would keep such a one for each of them.
+    """
+    seen_MTT = seen(document_KBT.flatten(0, 1))
+    mask_MTT = torch.zeros(seen_MTT.shape, dtype=dtype, device=seen_MTT.device)
+    return mask_MTT.masked_fill_(~seen_MTT, float("-inf")).unsqueeze(1)
 
 
 def rotary_tables(

@@ -209,7 +209,7 @@ class Transformer(nn.Module):
             length, head_width, self.config.rope_theta, x_KND.device, self.compute_dtype
         )
         end = self.config.end_of_text
-        positions = Positions(rotary, None if end is None else documents(ids_KBT, end))
+        positions = Positions.of(rotary, None if end is None else documents(ids_KBT, end))
         routings: list[Routing] = []
         y_KND: Tensor | None = None
         for layer in range(self.config.layers):

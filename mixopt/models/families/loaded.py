@@ -101,8 +101,8 @@ def _load(folder: Path, dtype: torch.dtype, hint: str) -> tuple[Any, set[str]]:
 
     try:
         with _without_bars():
-            model: Any
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            auto: Any = transformers.AutoModelForCausalLM
+            model, found = auto.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,

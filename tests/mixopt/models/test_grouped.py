@@ -78,7 +78,8 @@ def test_attention_by_torchs_kernel_is_the_one_in_blocks(masked: bool) -> None:
     ids_KBT = torch.randint(4, (K, 2, N // 2), generator=torch.Generator().manual_seed(4))
     document_KBT = attention.documents(ids_KBT, end_of_text=0) if masked else None
     rotary = rotary_tables(N // 2, D // 2, 10_000.0, torch.device("cpu"), torch.float32)
-    by_kernel = attention.by_kernel(*inputs, *rotary, 2, document_KBT)
+    mask = None if document_KBT is None else attention.kernel_mask(document_KBT, torch.float32)
+    by_kernel = attention.by_kernel(*inputs, *rotary, 2, mask)
     in_blocks = attention._Plain.apply(*inputs, *rotary, 2, document_KBT)
     assert torch.allclose(by_kernel, in_blocks, atol=1e-6)
     for mine, theirs in zip(

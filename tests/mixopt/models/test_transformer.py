@@ -105,6 +105,24 @@ def test_masked_documents_are_what_each_is_alone(
             assert torch.allclose(together_BTV[row, begin:end], alone_TV, atol=1e-4)
 
 
+def test_a_mask_for_the_kernel_is_made_and_kept_once_for_all_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "LONGEST_PLAIN", 0)
+    config = dataclasses.replace(CONFIG, layers=5, document_mask=True).of_text(0, end_of_text=0)
+    ids_KBT = _ids(length=24)
+    squares: set[int] = set()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[-2:] == (23, 23):
+            squares.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        Transformer(config).loss(ids_KBT[..., :-1], ids_KBT[..., 1:])
+    assert len(squares) == 1
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_chunked_cross_entropy_is_the_plain_one(
     masked: bool, monkeypatch: pytest.MonkeyPatch
