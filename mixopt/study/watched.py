@@ -22,6 +22,7 @@ FILE = "watched.json"  # in a promotion's folder
 class Kind(StrEnum):
     """What a remark is about."""
 
+    START = "start"  # a trainer's first evaluation is not that of the model that it was given
     RISE = "rise"  # the objective got worse
     WORSE = "worse"  # the difference to the baseline's run left the expected band
     BETTER = "better"  # the same on the good side: no warning

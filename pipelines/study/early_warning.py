@@ -1,8 +1,8 @@
-"""An early warning: a full run whose objective gets worse while it trains."""
+"""Early warnings: a full run that begins from other weights, or gets worse while it trains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mixopt.core.formatting import count
 from mixopt.core.objective import Objective
@@ -10,12 +10,39 @@ from mixopt.core.trials import CurvePoint
 from mixopt.study.results import Verdict
 
 DEVIATIONS = 3.0  # of a run's seed: a rise beyond is no noise
+OTHER_TEXT = 0.1  # share of the value by which evaluations on other text may differ
 UNKNOWN = 0.01  # share of the value that stands for them where no seeds were repeated
 WHAT_TO_DO = (
     "Look at train/grad_norm, train/learning_rate and router/peak_load in MLflow. Ctrl-C stops the "
     "run and keeps its last two checkpoints; a lower promote.recipe.learning_rate begins it anew"
 )
+START_TO_DO = (
+    "If it evaluates on the same text, your trainer does not begin from `initial_model` of its job"
+)
 OWN_TO_DO = "Look at what your trainer reports. Ctrl-C stops the run, and the same command goes on"
+
+
+def other_start(
+    curve: Sequence[CurvePoint], objective: Objective, before: Mapping[str, float]
+) -> str:
+    """A warning where a run is worse before its first step than the model it was given; else empty.
+
+    Args:
+        curve: of the full run, oldest first.
+        objective: of the study.
+        before: metrics of the upcycled model; empty of a run that begins with weights of its own.
+    """
+    needed = objective.metrics
+    if not curve or curve[0].tokens or any(name not in before for name in needed):
+        return ""
+    first = curve[0].comparable
+    if any(name not in first for name in needed):
+        return ""
+    there, here = objective.value(before), objective.value(first)
+    if here - there <= OTHER_TEXT * abs(there):
+        return ""
+    found, expected = (_text(objective.sign * value) for value in (here, there))
+    return f"before its first step the objective is {found}, and of the upcycled model {expected}"
 
 
 def rise(curve: Sequence[CurvePoint], objective: Objective, seed_std: float | None) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixopt.core.trials import CurvePoint
 from mixopt.io.trial_files import curve_in
-from mixopt.pipelines.study.early_warning import OWN_TO_DO, WHAT_TO_DO, rise, seed_deviation
+from mixopt.pipelines.study.early_warning import (
+    OWN_TO_DO,
+    START_TO_DO,
+    WHAT_TO_DO,
+    other_start,
+    rise,
+    seed_deviation,
+)
 from mixopt.pipelines.study.expected_band import CARRY_OVER, comparison
 from mixopt.pipelines.study.session import Session
 from mixopt.study.records import read_verdict
@@ -22,18 +29,26 @@ class FullRunWatch:
     Args:
         session: of the study.
         work: the training that the promotion ends with.
+        before: metrics of the upcycled model that a trainer of the user's was given; else empty.
 
     Raises:
         StudyError: the curve of the baseline's full run cannot be used.
     """
 
-    def __init__(self, session: Session, work: Work) -> None:
+    def __init__(
+        self, session: Session, work: Work, before: Mapping[str, float] | None = None
+    ) -> None:
+        self._before = before or {}
         self._folder, self._label = Path(work.folder), work.key
         self._display, self._objective = session.display, session.objective
         promote = session.study.promote
         own = promote is not None and promote.trainer is not None
         to_do = OWN_TO_DO if own else WHAT_TO_DO
-        self._advice = {Kind.RISE: to_do, Kind.WORSE: f"{to_do}. {CARRY_OVER}"}
+        self._advice = {
+            Kind.START: START_TO_DO,
+            Kind.RISE: to_do,
+            Kind.WORSE: f"{to_do}. {CARRY_OVER}",
+        }
         self._seed_std = seed_deviation(read_verdict(session.home))
         self._comparison = comparison(session, self._folder, work.job.tokens)
         self._curve: Sequence[CurvePoint] | None = None
@@ -61,6 +76,8 @@ class FullRunWatch:
             for last in range(len(curve))
             if (text := rise(curve[: last + 1], self._objective, self._seed_std))
         ]
+        if text := other_start(curve, self._objective, self._before):
+            remarks.insert(0, Remark(curve[0].tokens, Kind.START, text))
         if self._comparison is None:
             return Watched((), self._advised(remarks))
         rows = self._comparison.compared(curve)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mixopt.core.errors import StudyError
+from mixopt.corpus.shards import Corpus
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.checkpoint_training import trained_shape
 from mixopt.pipelines.study.imported_checks import plan_of
+from mixopt.pipelines.study.imported_models import ImportedModels
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import UPCYCLED
 from mixopt.pipelines.study.session import Session
@@ -29,6 +31,21 @@ def initial_folder(job: PromotionRun) -> Path:
         return job.folder / CHECKPOINT
     leaves = is_exportable(initial_shape(job.session, job.settings))
     return job.folder / (INITIAL if leaves else UPCYCLED)
+
+
+def format_notes(
+    settings: Promote | None, corpus: Corpus, models: ImportedModels | None
+) -> list[str]:
+    """In which format a trainer of the user's will get the upcycled model; empty without one."""
+    if settings is None or not settings.upcycle:
+        return []
+    shape = settings.model.of_text(corpus.vocab_size, corpus.end_of_text_id)
+    if (models is not None and models.checkpoints) or is_exportable(shape):
+        return ["`initial_model` will be a Hugging Face checkpoint."]
+    return [
+        "`initial_model` will be in our own format (model.json, docs/trainers.md): Mixtral cannot "
+        "hold this model."
+    ]
 
 
 def is_exportable(model: ModelConfig) -> bool:

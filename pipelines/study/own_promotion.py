@@ -71,6 +71,7 @@ def train_full_run(
         *(session, work, full_run_flops(session, settings)),
         advice=f"See its output in {output}, change the trainer, and run the same command again. "
         f"If only {RESULT} is wrong: correct it, remove {MARKER} beside it, and nothing is trained",
+        before=None if upcycled is None else upcycled.before,
     )
     (result,) = train_stages(session, FULL_RUN, [training], resources)
     return promotion_of(job, result, predicted, upcycled=upcycled)

@@ -22,6 +22,7 @@ from mixopt.pipelines.study.checks import check
 from mixopt.pipelines.study.imported_checks import import_models
 from mixopt.pipelines.study.imported_lines import imported_lines
 from mixopt.pipelines.study.imported_models import ImportedModels
+from mixopt.pipelines.study.initial_model import format_notes
 from mixopt.pipelines.study.plan_changes import change_notes
 from mixopt.pipelines.study.plan_measuring import measure as measured
 from mixopt.pipelines.study.plan_memory import frozen_to_the_end, masked_apart, memory_lines
@@ -29,6 +30,7 @@ from mixopt.pipelines.study.plan_steps import (
     PROBE_STEPS,
     Room,
     Step,
+    promotion_steps,
     steps,
 )
 from mixopt.pipelines.study.plan_trials import (
@@ -127,12 +129,7 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
     check(study, data)
     space = study.mixture_space(data)
     if study.trainer is not None:
-        plan = StudyPlan(
-            study.name,
-            None,
-            [PlannedStep(*row) for row in own_trainings(study, data)],
-            own_notes(study),
-        )
+        plan = own_plan(study, data)
     else:
         assert isinstance(data, Corpus)  # our proxies read one
         plan = proxies_plan(study, data, slots, measure=measure)
@@ -151,10 +148,26 @@ def show_plan(path: Path, slots: int, *, measure: bool = True, as_json: bool = F
     console.print(f"\n{seen}")
 
 
+def own_plan(study: Study, data: TrainingData) -> StudyPlan:
+    """The plan of a study whose proxies a trainer of the user's trains; the promotion may be ours.
+
+    Raises:
+        StudyError: a file of a trainer is not there, or an imported model cannot be used.
+    """
+    rows, notes = [PlannedStep(*row) for row in own_trainings(study, data)], list[str]()
+    if study.upcycling is not None:
+        assert isinstance(data, Corpus)  # or the checks refuse it
+        models = _imported(study, data)
+        ours = promotion_steps(study, data, models)
+        place = len(rows) - any(row.step == FULL_RUN for row in rows)
+        rows[place:place] = [_planned(step, Room(1), None) for step in ours]
+        notes = [*_new_promotion(study, data, models), *_promotion_notes(study, data, models, ours)]
+    return StudyPlan(study.name, None, rows, [*notes, *own_notes(study)])
+
+
 def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = True) -> StudyPlan:
     """The plan of a study that trains our proxies; arguments as of `show_plan`."""
-    console = make_error_console()
-    models = import_models(study, corpus, lambda line: console.print(line, style="dim"))
+    console, models = make_error_console(), _imported(study, corpus)
     slots = slots or max(1, int((os.cpu_count() or 1) / study.ray.cpus_per_trial))
     trainings = steps(study, corpus, models)
     room, speeds = Room(slots), dict[str, float]()
@@ -167,15 +180,30 @@ def proxies_plan(study: Study, corpus: Corpus, slots: int, *, measure: bool = Tr
         [
             *_new_promotion(study, corpus, models),
             *_time_notes(study, trainings, room, speeds, measured=measure),
-            *memory_lines(trainings),
-            *frozen_to_the_end(study.upcycling),
-            *masked_apart(study),
-            *(() if models is None else imported_lines(study, corpus, models)),
-            *rate_advice(trainings),
-            *promotion_advice(study, corpus),
+            *_promotion_notes(study, corpus, models, trainings),
             *full_run_trainer_notes(study),
         ],
     )
+
+
+def _imported(study: Study, corpus: Corpus) -> ImportedModels | None:
+    console = make_error_console()
+    return import_models(study, corpus, lambda line: console.print(line, style="dim"))
+
+
+def _promotion_notes(
+    study: Study, corpus: Corpus, models: ImportedModels | None, trainings: Sequence[Step]
+) -> list[str]:
+    """What is to be said of `trainings`, and of the models that are upcycled."""
+    return [
+        *memory_lines(trainings),
+        *frozen_to_the_end(study.upcycling),
+        *masked_apart(study),
+        *(() if models is None else imported_lines(study, corpus, models)),
+        *rate_advice(trainings),
+        *promotion_advice(study, corpus),
+        *format_notes(study.upcycling, corpus, models),
+    ]
 
 
 def _new_promotion(study: Study, corpus: Corpus, models: ImportedModels | None) -> list[str]:

@@ -21,6 +21,7 @@ SHARED = (
     "promote.upcycle: the dense models, trained or imported, and their upcycling are ours; your "
     "trainer trains the upcycled model on the mixture, from the folder `initial_model` of its job."
 )
+LOOKED_AT = "looked at on this machine and not run"
 SELECTION = "selection (at most)"  # often two of the finalists agree
 LARGER = "larger size (at most)"  # nothing runs there where the baseline is promoted
 
@@ -116,7 +117,7 @@ def _trainer_notes(study: Study) -> list[str]:
         return [f"Trained elsewhere: `{command('ask', study.path)}` hands the trainings out."]
     with study.naming():
         found = _looked_at(study.trainer.made(study.path.parent))
-    return ["Trainer, looked at on this machine and not run:", *found]
+    return [f"Trainer, {LOOKED_AT}:", *found]
 
 
 def full_run_trainer_notes(study: Study) -> list[str]:
@@ -135,7 +136,7 @@ def full_run_trainer_notes(study: Study) -> list[str]:
         return [*shared, f"The full run is trained elsewhere: `{ask}` hands it out."]
     with study.naming("promote"):
         found = _looked_at(own.made(study.path.parent))
-    return [*shared, "Trainer of the full run (promote.trainer), likewise:", *found]
+    return [*shared, f"Trainer of the full run (promote.trainer), {LOOKED_AT}:", *found]
 
 
 def baseline_curve_notes(study: Study) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,16 +37,24 @@ class StageTraining(Training):
         work: of the stage.
         flops: of the whole training, for the bar.
         advice: what to do where it diverged.
+        before: as of `FullRunWatch`.
     """
 
-    def __init__(self, session: Session, work: Work, flops: float, advice: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        work: Work,
+        flops: float,
+        advice: str,
+        before: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(work, work.key, tokens=work.job.tokens, proxies=1, bars={work.key: flops})
         self.flops, self._advice, self._display = flops, advice, session.display
         self._tracker, self._shown = session.tracker, 0.0
         ended = finished(work)
         self.outcome: Outcome | None = ended[0] if ended else None
         watched = work.key in ENDS and self.outcome is None
-        self._watch = FullRunWatch(session, work) if watched else None
+        self._watch = FullRunWatch(session, work, before) if watched else None
 
     def progressed(self) -> None:
         """Show it in MLflow, once in a while."""

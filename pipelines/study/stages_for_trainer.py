@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mixopt.io import files
+from mixopt.io import files, markers
 from mixopt.io.markers import TOKENIZER
 from mixopt.io.new_folder import new_folder
 from mixopt.io.trial_files import MARKER, read_object
@@ -77,10 +77,30 @@ def _written(job: PromotionRun, plan: Stages) -> Path:
     """The folder that the trainer begins from, written unless it is there."""
     upcycled, initial = plan.folder / UPCYCLED, initial_folder(job)
     files.keep_bytes(upcycled / TOKENIZER, plan.corpus.tokenizer_path.read_bytes())
-    if initial != upcycled and not initial.exists():
-        with new_folder(initial) as folder:
-            write_hugging_face(folder, upcycled, plan.corpus, plan.recipe.sequence_length)
+    if initial != upcycled:
+        _keep_written(
+            initial,
+            lambda to: write_hugging_face(to, upcycled, plan.corpus, plan.recipe.sequence_length),
+            job.session.display.warn,
+        )
     return initial
+
+
+def _keep_written(initial: Path, fill: Callable[[Path], None], warn: Callable[[str], None]) -> None:
+    """Have the folder as `fill` writes it: anew where it was changed since, as by a trainer."""
+    if markers.read(initial) is not None:
+        return
+    if (initial / MARKER).exists():
+        warn(
+            f"{initial} was changed and is written again: a trainer writes into `folder` of its job"
+        )
+    if initial.exists():
+        with files.writing(initial):
+            shutil.rmtree(initial)
+    with new_folder(initial) as folder:
+        fill(folder)
+        found = markers.all_described(folder)
+        markers.write(folder, {}, {name: found[name] for name in found if name[0] != "."})
 
 
 def _take_over(job: PromotionRun) -> None:

@@ -119,7 +119,8 @@ class TransformersModel(nn.Module):
             return made
 
         def save(model: Any, out: Path, weights: Iterator[tuple[str, Tensor]]) -> None:
-            trained, found = out / TRAINED, dict(weights)  # transformers writes from a whole state
+            trained = out / TRAINED
+            found = {name: weight.cpu() for name, weight in weights}  # transformers wants them all
             state = {name: found[name] for name, _ in model.named_weights()}
             shutil.rmtree(trained, ignore_errors=True)
             model.model.save_pretrained(trained, state_dict=state)

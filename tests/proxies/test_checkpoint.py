@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixopt.core.errors import BrokenCheckpointError, CheckpointError
-from mixopt.proxies.checkpoint import load_state, open_state, save_state, write_state
+from mixopt.proxies.checkpoint import TYPES, load_state, open_state, save_state, write_state
 
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -71,6 +71,16 @@ def test_a_state_written_and_read_tensor_by_tensor_is_the_same_file(tmp_path: Pa
     opened = open_state(one)
     assert opened.keys() == state.keys()
     assert all(torch.equal(opened[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_tensor_of_any_type_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensor = torch.arange(6).view(2, 3).to(dtype)
+    path = tmp_path / "state.safetensors"
+    write_state(path, {"a": tensor.to("meta")}, [("a", tensor)])
+    (found,) = load_state(path)[0].values()
+    assert found.dtype == dtype
+    assert found.view(torch.uint8).equal(tensor.view(torch.uint8))
 
 
 def test_a_state_that_is_not_the_one_announced_leaves_no_file(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""A full run that gets worse is told while it trains, beyond what seeds explain."""
+"""A full run that begins from other weights or gets worse is told while it trains."""
 
 import dataclasses
 from pathlib import Path
 
 from mixopt.core.objective import Objective
 from mixopt.core.trials import CurvePoint
-from mixopt.pipelines.study.early_warning import rise, seed_deviation
+from mixopt.pipelines.study.early_warning import other_start, rise, seed_deviation
 from mixopt.study.records import read_verdict
 from tests.pipelines.finished_study import finished_study
 
@@ -48,6 +48,24 @@ def test_what_is_better_higher_is_told_in_its_own_direction() -> None:
 def test_points_without_the_objectives_metrics_are_left_out() -> None:
     points = [*curve(2.9), *curve(9.9, name="bpb/code"), *curve(2.8)]
     assert rise(points, BPB, 0.01) == ""
+
+
+def test_a_run_that_is_worse_before_its_first_step_than_the_model_it_was_given_is_named() -> None:
+    (first,) = (dataclasses.replace(point, tokens=0) for point in curve(5.2))
+    found = other_start([first, *curve(4.0)], BPB, {"bpb/law": 4.5, "bpb/code": 1.0})
+    assert (
+        found == "before its first step the objective is 5.2000, and of the upcycled model 4.5000"
+    )
+
+
+def test_an_own_start_other_text_or_a_later_evaluation_says_nothing_of_the_start() -> None:
+    (first,) = (dataclasses.replace(point, tokens=0) for point in curve(5.2))
+    assert other_start([first], BPB, {}) == ""
+    assert other_start([first], BPB, {"bpb/law": 4.8}) == ""
+    assert other_start([first], BPB, {"bpb/law": 9.0}) == ""
+    assert other_start([first], Objective({"bpb/code": 1.0}), {"bpb/code": 1.0}) == ""
+    assert other_start(curve(5.2), BPB, {"bpb/law": 4.5}) == ""
+    assert other_start([], BPB, {"bpb/law": 4.5}) == ""
 
 
 def test_the_deviation_is_that_of_the_promoted_mixture_or_else_of_the_baseline(

@@ -20,9 +20,15 @@ from mixopt.io import files, markers
 from mixopt.models.config import ModelConfig
 from mixopt.pipelines.study.initial_model import is_exportable
 from mixopt.pipelines.study.plan import show_plan
+from mixopt.pipelines.study.plan_trials import FULL_RUN
 from mixopt.pipelines.study.promotion_room import full_run_resources, trainer_resources
 from mixopt.pipelines.study.run import run_study
-from mixopt.pipelines.study.stages_for_trainer import STAGES, _ended, _linked
+from mixopt.pipelines.study.stages_for_trainer import (
+    STAGES,
+    _ended,
+    _keep_written,
+    _linked,
+)
 from mixopt.pipelines.views.mlflow.mlflow_store import RunStore
 from mixopt.study.records import read_promotion, read_verdict
 from mixopt.study.results import Promotion
@@ -343,6 +349,48 @@ def test_plan_says_what_is_ours_and_what_is_the_trainers(
     show_plan(file, 1, measure=False, as_json=True)
     said = " ".join(json.loads(capsys.readouterr().out)["notes"])
     assert "from the folder `initial_model` of its job. The full run is trained elsewhere" in said
+
+
+def test_plan_of_a_search_by_another_trainer_has_our_stages_too(
+    text_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_study(tmp_path / "study.yaml", text_corpus.path)
+    (tmp_path / "full.py").touch()
+    trainer = {"command": "{python} full.py {job}"}
+    settings = yaml.safe_load(file.read_text())
+    settings |= {"trainer": trainer, "objective": {"acc": 1}, "proxy": {"tokens": 1000}}
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    ours = ["dense seed model", "domain experts"]
+    for keys, last in ({"trainer": trainer, "upcycle": True}, FULL_RUN), ({}, "upcycled model"):
+        rewritten(file, {**SMALL["promote"], **keys})
+        show_plan(file, 1, measure=False, as_json=True)
+        plan = json.loads(capsys.readouterr().out)
+        assert [step["step"] for step in plan["steps"]][-3:] == [*ours, last]
+        told_format = "`initial_model` will be in our own format" in " ".join(plan["notes"])
+        assert told_format == bool(keys)
+
+
+def test_what_a_trainer_changed_of_the_model_that_it_was_given_is_written_again(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    filled: list[Path] = []
+    initial = tmp_path / "initial"
+
+    def fill(folder: Path) -> None:
+        filled.append(folder)
+        files.write_bytes(folder / "model.safetensors", b"as upcycled")
+
+    for _ in range(2):
+        _keep_written(initial, fill, said.append)
+    _linked(initial, tmp_path / "taken")
+    _keep_written(tmp_path / "taken", fill, said.append)
+    assert (len(filled), said) == (1, [])
+    (initial / "model.safetensors").write_bytes(b"as trained!")
+    _keep_written(initial, fill, said.append)
+    assert (initial / "model.safetensors").read_bytes() == b"as upcycled"
+    (line,) = said
+    assert "initial was changed and is written again" in line
 
 
 def test_ended_stages_are_taken_over_whole_and_unfinished_ones_are_not(tmp_path: Path) -> None:
