@@ -35,9 +35,11 @@ def load_model(folder: Path, dtype: torch.dtype, hint: str) -> Any:
         hint: what to do where transformers cannot load it.
 
     Raises:
-        CheckpointError: transformers is not installed, or cannot load it.
+        CheckpointError: transformers is not installed or cannot load it, or it lacks a weight.
     """
-    return _load(folder, dtype, hint)[0]
+    model, lacking = _load(folder, dtype, hint)
+    _check_whole(lacking, folder, hint)
+    return model
 
 
 def load_in_pieces(
@@ -55,7 +57,7 @@ def load_in_pieces(
         cut: makes a copy of what is kept of a weight.
 
     Raises:
-        CheckpointError: as `load_model`, or the checkpoint lacks a weight.
+        CheckpointError: as `load_model`.
     """
     kept: dict[tuple[nn.Module, str], Tensor] = {}
 
@@ -83,9 +85,7 @@ def load_in_pieces(
         for path, module, name in places
         if (module, name) in kept
     }
-    lacking |= {name for name, _ in model.named_parameters()} - pieces.keys()
-    if lacking:
-        raise CheckpointError(f"lacks {sorted(lacking)[0]}", where=str(folder), hint=hint)
+    _check_whole(lacking | {n for n, _ in model.named_parameters()} - pieces.keys(), folder, hint)
     return model, pieces
 
 
@@ -114,6 +114,13 @@ def _load(folder: Path, dtype: torch.dtype, hint: str) -> tuple[Any, set[str]]:
             f"transformers cannot load it: {error}", where=str(folder), hint=hint
         ) from error
     return model.eval(), set(found["missing_keys"])
+
+
+def _check_whole(lacking: set[str], folder: Path, hint: str) -> None:
+    """Refuse a checkpoint without all weights: transformers would draw those at random."""
+    if lacking:
+        more = f" and {len(lacking) - 1} more weights" if len(lacking) > 1 else ""
+        raise CheckpointError(f"lacks {min(lacking)}{more}", where=str(folder), hint=hint)
 
 
 def routers_of(model: Any) -> list[Any]:

@@ -141,7 +141,7 @@ def _trained(
     return watch.losses
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3"])
+@pytest.mark.parametrize("name", ["mixtral", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_two_processes_train_it_as_one_does_and_it_is_a_checkpoint_again(
     name: str, corpus: Corpus, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mixopt.core.errors import CheckpointError
 from mixopt.models.config import ModelConfig
 from mixopt.models.routers import ROUTERS
-from mixopt.models.single import SingleTransformer
+from mixopt.models.single import Cut, SingleTransformer
 from mixopt.models.transformer import Transformer
 from mixopt.proxies.checkpoint import load_state, open_state, save_state, write_state
 from mixopt.proxies.full_run.foreign import TransformersModel
@@ -164,6 +164,7 @@ def _build(world: World, expected: Path, checkpoint: Path | None) -> None:
             assert torch.equal(buffer, buffers[name]), name
 
 
+@pytest.mark.slow
 def test_two_processes_hold_half_of_ours_each(tmp_path: Path) -> None:
     torch.save(SingleTransformer(DEEP, 5).proxy_state(), tmp_path / "whole.pt")
     together(2, _build, tmp_path / "whole.pt", None)
@@ -186,12 +187,14 @@ def _mixtral(folder: Path) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_two_processes_hold_half_of_transformers_model_each(tmp_path: Path) -> None:
     torch.save(_mixtral(tmp_path / "mixtral"), tmp_path / "whole.pt")
     together(2, _build, tmp_path / "whole.pt", tmp_path / "mixtral")
 
 
-def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [None, own_rows(World(0, 2))], ids=["whole", "pieces"])
+def test_a_checkpoint_that_lacks_a_weight_is_refused(cut: Cut | None, tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     _mixtral(tmp_path)
     path = tmp_path / "model.safetensors"
@@ -200,4 +203,4 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     safetensors.save_file(tensors, path, metadata={"format": "pt"})
     build = TransformersModel.kind(tmp_path).build
     with pytest.raises(CheckpointError, match=r"lacks model\.norm\.weight"):
-        build(DEEP, 0, torch.float32, CPU, own_rows(World(0, 2)))
+        build(DEEP, 0, torch.float32, CPU, cut)
