@@ -41,6 +41,7 @@ result = {"metrics": {"accuracy": .5}, "checkpoint": "checkpoint", "mixture": mi
 BASELINE = "tokens,accuracy\n25k,0.125\n50k,0.25\n100k,0.5\n"
 
 
+@pytest.mark.slow
 def test_a_full_run_of_a_trainer_that_loses_its_advantage_is_warned_of_once(
     tmp_path: Path, ray_here: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

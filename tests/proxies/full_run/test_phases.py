@@ -78,6 +78,7 @@ def _killed(world: World, job: Job, folder: Path) -> None:
         train_full(job, folder, world, kill, phases=PHASES)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_last_phase_goes_on_as_if_it_had_not_been(
     corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -81,8 +81,7 @@ def _compare(world: World, expected: Path) -> None:
 @pytest.mark.parametrize(
     ("processes", "shapes"),
     [
-        (2, ("softmax", "rmoe", "stable", "remoe", "dense")),
-        (3, ("untied, with shared experts, micro", "loss-free", "mh-moe")),
+        (2, ("softmax", "rmoe", "stable", "loss-free", "untied, with shared experts, micro")),
         pytest.param(2, tuple(SHAPES), marks=pytest.mark.slow),
         pytest.param(3, tuple(SHAPES), marks=pytest.mark.slow),
     ],
