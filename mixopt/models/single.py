@@ -90,7 +90,7 @@ class SingleTransformer(nn.Module):
             return nn.Parameter(torch.empty_like(weight, device="meta"))
 
         skeleton = _Skeleton(config, (seed,), compute_dtype, hold=hold, draw=draw)
-        _move_buffers(skeleton, device)
+        move_buffers(skeleton, device)
         self.config, self.compute_dtype = config, compute_dtype
         self.gather_dtype = None if compute_dtype == torch.float32 else compute_dtype
         self._skeleton = (skeleton,)  # a tuple: its modules are none of this one
@@ -342,8 +342,8 @@ def _view(holder: nn.Module, name: str, shape: torch.Size) -> Tensor:
     return found
 
 
-def _move_buffers(skeleton: Transformer, device: torch.device | str) -> None:
+def move_buffers(model: nn.Module, device: torch.device | str) -> None:
     """As `to`, which refuses parameters on the meta device."""
-    for module in skeleton.modules():
+    for module in model.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))

@@ -21,8 +21,9 @@ def reports(selection: Selection, trials: Sequence[Trial]) -> dict[str, Candidat
     """What the runs so far show of each candidate, by name, the baseline first."""
     values, pulls = selection.values(trials), selection.pulls(trials)
     found = {name: _alone(selection, name, values, pulls) for name in selection.rows}
-    found = _in_each_metric(selection, trials, found)
-    if silent(values):  # equal runs are one run: no interval, no p-value
+    unseeded = silent(values)
+    found = _in_each_metric(selection, trials, found, unseeded=unseeded)
+    if unseeded:  # equal runs are one run: no interval, no p-value
         return {
             name: replace(
                 report, difference_low=None, difference_high=None, p=None, adjusted_p=None
@@ -74,11 +75,21 @@ def _alone(
 
 
 def _in_each_metric(
-    selection: Selection, trials: Sequence[Trial], found: Mapping[str, Candidate]
+    selection: Selection,
+    trials: Sequence[Trial],
+    found: Mapping[str, Candidate],
+    *,
+    unseeded: bool,
 ) -> dict[str, Candidate]:
-    """The reports with what the candidates gain and pay in each metric, and their guardrails."""
+    """The reports with what the candidates gain and pay in each metric, and their guardrails.
+
+    Args:
+        selection: of the candidates.
+        trials: its runs among them.
+        found: the reports, by name.
+        unseeded: whether seeds changed no run.
+    """
     full, rows, seeds = dict(found), selection.rows, selection.seeds
-    unseeded = silent(selection.values(trials))
 
     def metric_runs(metric: str) -> dict[str, dict[int, float]]:
         runs = selection.metric_values(metric, trials)

@@ -7,16 +7,15 @@ begins with weights of its own, or from a model that is upcycled here (`stages_f
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mixopt import __version__
 from mixopt.core.trials import Fidelity, TrialResult
 from mixopt.corpus.shards import Corpus
 from mixopt.io import markers
 from mixopt.io.trial_files import MARKER
 from mixopt.pipelines.study.initial_model import initial_folder, initial_params, initial_shape
+from mixopt.pipelines.study.promotion_record import trained, untrained
 from mixopt.pipelines.study.promotion_room import trainer_resources
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.session import Session
@@ -25,7 +24,7 @@ from mixopt.selection.results import Predicted
 from mixopt.study.data import job_domains
 from mixopt.study.hashes import digest
 from mixopt.study.promote import Promote
-from mixopt.study.results import OWN, Promotion, Stage
+from mixopt.study.results import OWN, Promotion
 from mixopt.study.settings import Study
 from mixopt.trainers.job import RESULT, TrainingJob
 from mixopt.trainers.result import CHECKPOINT
@@ -98,58 +97,14 @@ def promotion_of(
     """
     checkpoint = full_run_folder(job) / result.environment[CHECKPOINT]
     folder, files = markers.tree_described(checkpoint)
-    before, cost = upcycled or _nothing_upcycled(job, elsewhere), result.cost
-    return dataclasses.replace(
-        before,
-        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        sequence_length=None,
-        tokens=before.tokens + cost.tokens,
-        device_seconds=before.device_seconds + cost.device_seconds,
-        stages=(*before.stages, _stage(result)),
-        after=result.metrics,
-        predicted=predicted,
-        loads={domain: tuple(load) for domain, load in result.loads.items()},
-        entropies=result.entropies,
-        dropped=result.dropped,
-        curve=tuple(result.curve),
-        files=files,
-        model=str(folder.relative_to(job.folder.parent)),
-        checkpoint=elsewhere,
-    )
-
-
-def _nothing_upcycled(job: PromotionRun, elsewhere: str) -> Promotion:
-    """The promotion before its training, of a trainer that begins with weights of its own."""
-    session = job.session
-    return Promotion(
-        id=job.folder.name,
-        finished="",
-        mixopt=__version__,
-        corpus_hash=session.data.hash,
-        sequence_length=None,
+    before = upcycled or untrained(
+        job,
         method=ELSEWHERE if elsewhere else METHOD,
-        mixture_name=job.method,
-        mixture=job.mixture,
         imported={},
-        tokens=0,
-        device_seconds=0.0,
-        stages=(),
-        seed={},
-        before={},
-        after={},
-        predicted={},
-        predicted_of=session.fidelity,
-        loads={},
-        entropies={},
-        dropped={},
-        expert_names=(),
-        receipt=None,
-        curve=(),
-        files={},
-        model="",
-        model_params=None,
         active_params=job.settings.params,
     )
+    record = trained(job, before, (FULL_RUN, OWN), result, predicted, folder, files)
+    return dataclasses.replace(record, sequence_length=None, checkpoint=elsewhere)
 
 
 def full_run_flops(session: Session, settings: Promote) -> float:
@@ -158,11 +113,6 @@ def full_run_flops(session: Session, settings: Promote) -> float:
         return session.flops(initial_shape(session, settings), settings.tokens)
     params = settings.params or session.fidelity.params
     return session.own_flops(params, settings.tokens)
-
-
-def _stage(result: TrialResult) -> Stage:
-    cost = result.cost
-    return Stage(FULL_RUN, OWN, cost.tokens, cost.device_seconds, result.metrics)
 
 
 def full_run_folder(job: PromotionRun) -> Path:

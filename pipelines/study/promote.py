@@ -9,12 +9,9 @@ the hash of its settings, so a changed promotion begins anew beside the old one.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from mixopt import __version__
 from mixopt.core.errors import StudyError
 from mixopt.core.objective import Objective
 from mixopt.io import files, markers
@@ -23,8 +20,9 @@ from mixopt.pipelines.study.own_promotion import train_full_run
 from mixopt.pipelines.study.plan_changes import new_full_run_note
 from mixopt.pipelines.study.promotion_folder import asked_of, promotion_folder
 from mixopt.pipelines.study.promotion_identity import keep_asked, new_promotion_note
+from mixopt.pipelines.study.promotion_record import trained, upcycled
 from mixopt.pipelines.study.promotion_run import PromotionRun
-from mixopt.pipelines.study.promotion_stages import Stages, TrainedStages, run_stages
+from mixopt.pipelines.study.promotion_stages import MOE, run_stages
 from mixopt.pipelines.study.session import Session
 from mixopt.pipelines.study.stage_trainings import ClusterMachine
 from mixopt.pipelines.study.stages_for_trainer import upcycled_model
@@ -108,58 +106,21 @@ def _is_whole(model: Path, ended: Promotion) -> bool:
 def _run(job: PromotionRun) -> Promotion:
     if not job.settings.upcycles:
         return _by_trainer(job)
-    imported = {} if job.models is None else dict(job.models.names)
-    about: dict[str, Any] = {
-        "id": job.folder.name,
-        "mixopt": __version__,
-        "corpus_hash": job.session.corpus.hash,
-        "sequence_length": job.settings.recipe.sequence_length,
-        "method": job.settings.upcycler,
-        "mixture_name": job.method,
-        "mixture": job.mixture,
-        "predicted_of": job.session.fidelity,
-        "imported": imported,
-    }
     if job.settings.trainer is not None:
-        return _by_trainer(job, upcycled_model(job, about))
+        return _by_trainer(job, upcycled_model(job))
     if job.models is not None and job.models.checkpoints:
-        return upcycle_checkpoint(job, job.models, about, predicted(job))
+        return upcycle_checkpoint(job, job.models, predicted(job))
     stages = job.stages()
     done = run_stages(stages, ClusterMachine(job.session))
-    return _trained(job, stages, done, about)
+    before = upcycled(job, stages, done.upcycled, done.model)
+    described = markers.described(done.model)
+    return trained(job, before, MOE, done.last, predicted(job), done.model, described)
 
 
 def _by_trainer(job: PromotionRun, upcycled: Promotion | None = None) -> Promotion:
     """The full run by a trainer of the user's, from our upcycled model or from none."""
     full_run = told_full_run if job.settings.elsewhere else train_full_run
     return full_run(job, predicted(job), upcycled)
-
-
-def _trained(
-    job: PromotionRun, stages: Stages, done: TrainedStages, about: Mapping[str, Any]
-) -> Promotion:
-    last = done.last
-    return Promotion(
-        **about,
-        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        tokens=sum(stage.tokens for stage in done.stages),
-        device_seconds=sum(stage.device_seconds for stage in done.stages),
-        stages=done.stages,
-        seed=done.seed,
-        before=done.before,
-        after=last.metrics,
-        predicted=predicted(job),
-        loads={domain: tuple(load) for domain, load in last.loads.items()},
-        entropies=last.entropies,
-        dropped=last.dropped,
-        expert_names=stages.experts,
-        receipt=done.receipt,
-        curve=tuple(last.curve),
-        files=markers.described(done.model),
-        model=str(done.model.relative_to(job.folder.parent)),  # a study's folder may move
-        model_params=stages.model.total_params(),
-        active_params=stages.model.active_params(),
-    )
 
 
 def predicted(job: PromotionRun) -> dict[str, Predicted]:

@@ -35,7 +35,7 @@ from mixopt.workers.proxy_task import Work
 
 UPCYCLED = "upcycled"
 FULL_RUN = "moe"  # folder of the training that a promotion ends with
-KINDS = {SEED: "seed", UPCYCLED: "moe"}  # others are experts
+MOE = (UPCYCLED, "moe")  # name and kind of that training
 
 
 class Machine(Protocol):
@@ -162,7 +162,7 @@ class UpcycledStages:
         return tuple(
             Stage(
                 name=name,
-                kind=KINDS.get(name, "expert"),
+                kind="seed" if name == SEED else "expert",
                 tokens=result.cost.tokens,
                 device_seconds=result.cost.device_seconds,
                 metrics=result.metrics,
@@ -172,19 +172,18 @@ class UpcycledStages:
 
 
 @dataclass(frozen=True)
-class TrainedStages(UpcycledStages):
+class TrainedStages:
     """What the trainings of a promotion came to, that of the upcycled model as well.
 
     Attributes:
+        upcycled: what those before it came to.
+        last: its own result.
         model: folder of the exported model.
     """
 
+    upcycled: UpcycledStages
+    last: TrialResult
     model: Path
-
-    @property
-    def last(self) -> TrialResult:
-        """Of the upcycled model."""
-        return self.results[UPCYCLED]
 
 
 def upcycle_stages(plan: Stages, machine: Machine) -> UpcycledStages:
@@ -226,19 +225,16 @@ def run_stages(plan: Stages, machine: Machine) -> TrainedStages:
     Raises:
         TrainingError: a stage failed for good; the ones before it are kept.
     """
-    settings, done = plan.settings, upcycle_stages(plan, machine)
+    upcycled = upcycle_stages(plan, machine)
     last = plan.work(
-        *(UPCYCLED, plan.model, plan.mixture, settings.tokens, len(plan.experts) + 1),
+        *(UPCYCLED, plan.model, plan.mixture, plan.settings.tokens, len(plan.experts) + 1),
         initial=plan.folder / UPCYCLED / WEIGHTS,
     )
     assert isinstance(last.job, FullJob)
-    in_phases = dataclasses.replace(last.job, phases=settings.phases)
+    in_phases = dataclasses.replace(last.job, phases=plan.settings.phases)
     last = dataclasses.replace(last, job=in_phases, folder=str(plan.folder / FULL_RUN))
     result = _train(plan, machine, "upcycled model", [last])[0]
-    return TrainedStages(
-        *({**done.results, UPCYCLED: result}, done.seed, done.before, done.receipt),
-        model=_export(plan, Path(last.folder)),
-    )
+    return TrainedStages(upcycled, result, _export(plan, Path(last.folder)))
 
 
 def _train(plan: Stages, machine: Machine, label: str, works: Sequence[Work]) -> list[TrialResult]:

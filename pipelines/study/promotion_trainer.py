@@ -159,7 +159,7 @@ class Here:
 
 
 def _result(job: TrainingJob, plan: Stages, done: TrainedStages) -> TrainingResult:
-    last = done.last
+    last, before = done.last, done.upcycled
     return TrainingResult(
         metrics=last.metrics,
         mixture=plan.mixture.as_dict(),
@@ -167,8 +167,8 @@ def _result(job: TrainingJob, plan: Stages, done: TrainedStages) -> TrainingResu
         seed=job.seed,
         batch_tokens=plan.recipe.tokens_per_step,
         checkpoint=str(done.model.relative_to(job.folder)),
-        flops=sum(result.cost.flops for result in done.results.values()),
-        device_seconds=sum(stage.device_seconds for stage in done.stages),
+        flops=sum(result.cost.flops for result in (*before.results.values(), last)),
+        device_seconds=sum(r.cost.device_seconds for r in (*before.results.values(), last)),
         environment=last.environment,
         loads={domain: tuple(shares) for domain, shares in last.loads.items()},
         entropies=last.entropies,

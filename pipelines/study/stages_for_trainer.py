@@ -11,10 +11,8 @@ taken over from the one before.
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from mixopt.io import files, markers
 from mixopt.io.markers import TOKENIZER
@@ -23,6 +21,7 @@ from mixopt.io.trial_files import MARKER, read_object
 from mixopt.pipelines.study.export_model import link, write_hugging_face
 from mixopt.pipelines.study.initial_model import CHECKPOINT, INITIAL, initial_folder
 from mixopt.pipelines.study.own_promotion import FULL_RUN_FOLDER
+from mixopt.pipelines.study.promotion_record import upcycled
 from mixopt.pipelines.study.promotion_run import PromotionRun
 from mixopt.pipelines.study.promotion_stages import UPCYCLED, Stages, upcycle_stages
 from mixopt.pipelines.study.stage_trainings import ClusterMachine
@@ -33,12 +32,11 @@ STAGES = "stages.json"  # in a promotion's folder: what its stages depend on, as
 LOCK = "lock"
 
 
-def upcycled_model(job: PromotionRun, about: Mapping[str, Any]) -> Promotion:
+def upcycled_model(job: PromotionRun) -> Promotion:
     """The promotion before its trainer begins: what is not trained or upcycled yet, is now.
 
     Args:
         job: the promotion; its settings have `upcycle` and a trainer.
-        about: the fields of the promotion that are known before.
 
     Raises:
         TrainingError: a stage failed for good; the ones before it are kept.
@@ -46,41 +44,20 @@ def upcycled_model(job: PromotionRun, about: Mapping[str, Any]) -> Promotion:
     """
     _take_over(job)
     if job.models is not None and job.models.checkpoints:
-        return upcycle_checkpoint(job, job.models, about, {})
+        return upcycle_checkpoint(job, job.models, {})
     plan = job.stages()
     done = upcycle_stages(plan, ClusterMachine(job.session))
-    model = _written(job, plan)
-    return Promotion(
-        **about,
-        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        tokens=sum(stage.tokens for stage in done.stages),
-        device_seconds=sum(stage.device_seconds for stage in done.stages),
-        stages=done.stages,
-        seed=done.seed,
-        before=done.before,
-        after={},
-        predicted={},
-        loads={},
-        entropies={},
-        dropped={},
-        expert_names=plan.experts,
-        receipt=done.receipt,
-        curve=(),
-        files={},
-        model=str(model.relative_to(job.folder.parent)),
-        model_params=plan.model.total_params(),
-        active_params=plan.model.active_params(),
-    )
+    return upcycled(job, plan, done, _written(job, plan))
 
 
 def _written(job: PromotionRun, plan: Stages) -> Path:
     """The folder that the trainer begins from, written unless it is there."""
-    upcycled, initial = plan.folder / UPCYCLED, initial_folder(job)
-    files.keep_bytes(upcycled / TOKENIZER, plan.corpus.tokenizer_path.read_bytes())
-    if initial != upcycled:
+    source, initial = plan.folder / UPCYCLED, initial_folder(job)
+    files.keep_bytes(source / TOKENIZER, plan.corpus.tokenizer_path.read_bytes())
+    if initial != source:
         _keep_written(
             initial,
-            lambda to: write_hugging_face(to, upcycled, plan.corpus, plan.recipe.sequence_length),
+            lambda to: write_hugging_face(to, source, plan.corpus, plan.recipe.sequence_length),
             job.session.display.warn,
         )
     return initial

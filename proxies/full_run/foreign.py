@@ -23,7 +23,7 @@ from mixopt.models.families.loaded import load_in_pieces, load_model, routers_of
 from mixopt.models.losses import cross_entropy
 from mixopt.models.routers.base import Router, Routing, RoutingContext
 from mixopt.models.routers.top_k import TopKRouter
-from mixopt.models.single import Cut
+from mixopt.models.single import Cut, move_buffers
 from mixopt.models.transformer import check_state
 from mixopt.proxies.foreign import attended, nats_of, routing_of
 from mixopt.proxies.full_run.contract import ModelKind
@@ -110,9 +110,7 @@ class TransformersModel(nn.Module):
                 made = cls(model, config, dtype, recompute)
             else:
                 model, pieces = load_in_pieces(folder, torch.float32, hint, cut)
-                for module in model.modules():  # `to` refuses parameters on the meta device
-                    for name, buffer in list(module.named_buffers(recurse=False)):
-                        setattr(module, name, buffer.to(device))
+                move_buffers(model, device)
                 made = cls(model, config, dtype, recompute, pieces, cut)
             for router in made.routers():
                 router.to(device)

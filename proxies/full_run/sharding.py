@@ -2,7 +2,7 @@
 
     parameters on the meta device ──► cut over the processes ──► each process puts its rows in place
 
-No process ever holds the whole model. A weight is whole once, while it is drawn or read.
+No process holds the whole model while it is built: a weight is whole once, drawn or read.
 """
 
 from __future__ import annotations

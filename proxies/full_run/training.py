@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,14 +35,13 @@ from mixopt.corpus.shards import Corpus
 from mixopt.io.files import write_bytes, write_json
 from mixopt.io.markers import SHAPE, WEIGHTS
 from mixopt.io.trial_files import CURVE
-from mixopt.models.config import ModelConfig
-from mixopt.models.single import Cut, SingleTransformer
+from mixopt.models.single import SingleTransformer
 from mixopt.models.team import at_work
 from mixopt.proxies.checkpoint import open_state, write_state
 from mixopt.proxies.evaluation import Evaluation, evaluate, validation_windows
 from mixopt.proxies.full_run.checkpoints import Checkpoints
 from mixopt.proxies.full_run.churn import Churn
-from mixopt.proxies.full_run.contract import FullModel, ModelKind
+from mixopt.proxies.full_run.contract import ModelKind
 from mixopt.proxies.full_run.evaluation import SplitModel
 from mixopt.proxies.full_run.optimizer import FullOptimizer
 from mixopt.proxies.full_run.progress import FullProgress, Tally
@@ -116,21 +116,11 @@ def ours(recompute: bool = False) -> ModelKind:
         recompute: whether its activations are computed again for gradients, for less memory.
     """
 
-    def build(
-        config: ModelConfig,
-        seed: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        cut: Cut | None = None,
-        draw: bool = True,
-    ) -> FullModel:
-        return SingleTransformer(config, seed, dtype, device, recompute, cut=cut, draw=draw)
-
     def save(model: SingleTransformer, folder: Path, weights: Iterator[tuple[str, Tensor]]) -> None:
         write_json(folder / SHAPE, model.config.to_json())
         write_state(folder / WEIGHTS, outline_of(model), weights)
 
-    return ModelKind(build, save, recompute)
+    return ModelKind(partial(SingleTransformer, recompute=recompute), save, recompute)
 
 
 class _FullRun:
